@@ -1,0 +1,1 @@
+"""Audio in, transcript out: every way this project runs Whisper."""

@@ -1,0 +1,218 @@
+"""The contract every engine keeps, and the records that pass through it.
+
+An engine takes a `Clip` and frozen `Options` and gives back a `Transcript`. Nothing here knows
+PyTorch, MAX or a browser.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Literal, Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+
+SAMPLE_RATE = 16_000
+"""Samples per second of every `Clip`, the rate Whisper was trained on."""
+
+DEFAULT_TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+"""Whisper's own fallback ladder (`whisper.transcribe`, 20250625)."""
+
+FloatArray = npt.NDArray[np.float32]
+Dtype = Literal["float32", "float16"]
+
+
+class EngineError(Exception):
+    """Base of every error an engine raises on purpose; its text is a sentence for a person."""
+
+
+class AudioError(EngineError):
+    """The clip can't be read, or is outside the limits."""
+
+
+class CheckpointError(EngineError):
+    """The model name or file is unknown, unreachable, or not a Whisper checkpoint."""
+
+
+class EngineUnavailable(EngineError):
+    """This machine can't run the engine; the text says why."""
+
+
+class Stopped(EngineError):
+    """The listener asked the run to stop."""
+
+
+@dataclass(frozen=True)
+class Clip:
+    """Decoded audio.
+
+    `samples`: float32 `(n,)`, mono, 16 kHz, finite, nominally within [-1, 1].
+    `decode_seconds`: wall time that decoding and resampling the file took.
+    """
+
+    samples: FloatArray
+    name: str = "clip"
+    decode_seconds: float = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """Length of the audio in seconds."""
+        return len(self.samples) / SAMPLE_RATE
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to decode and how: the same object goes to every engine of a run.
+
+    `language`: a code such as `en`, or None to detect it (multilingual checkpoints).
+    `beam_size`: None or 1 is greedy. `temperatures`: tried in turn when a window fails Whisper's
+    compression or log-probability test; sampling above 0 draws from a generator seeded per run.
+    """
+
+    language: str | None = None
+    beam_size: int | None = None
+    word_timestamps: bool = False
+    condition_on_previous_text: bool = True
+    temperatures: tuple[float, ...] = DEFAULT_TEMPERATURES
+
+
+@dataclass(frozen=True)
+class Word:
+    """One word with its times in seconds from the start of the clip."""
+
+    start: float
+    end: float
+    text: str
+    probability: float
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One of Whisper's segments; `start` and `end` are seconds from the start of the clip."""
+
+    start: float
+    end: float
+    text: str
+    tokens: tuple[int, ...]
+    temperature: float
+    words: tuple[Word, ...] | None = None
+
+
+@dataclass(frozen=True)
+class StageSeconds:
+    """Wall seconds of each stage of one run, the device synchronised at both ends.
+
+    `audio`: file to samples; `mel`: log-mel spectrogram; `encode`: inside the encoder;
+    `decode`: all the rest of the decode loop (decoder, token selection, alignment).
+    Loading and compiling are apart (`Engine.prepare`).
+    """
+
+    audio: float
+    mel: float
+    encode: float
+    decode: float
+
+    @property
+    def total(self) -> float:
+        """Sum of the stages: the whole run."""
+        return self.audio + self.mel + self.encode + self.decode
+
+    def as_dict(self) -> dict[str, float]:
+        """The stages and their total by name, in seconds."""
+        return {**asdict(self), "total": self.total}
+
+
+@dataclass(frozen=True)
+class PrepareSeconds:
+    """Wall seconds that made an engine ready: reading weights, and building or reading graphs."""
+
+    load: float = 0.0
+    compile: float = 0.0
+
+    @property
+    def total(self) -> float:
+        """Load and compile together."""
+        return self.load + self.compile
+
+
+@dataclass(frozen=True)
+class Transcript:
+    """What one engine made of one clip.
+
+    `tokens`: the ids of all segments in order, timestamps included.
+    `features`: encoder output on the host, float32 `(windows, n_audio_ctx, n_audio_state)`, one
+    row for each decoded 30 s window. `peak_memory_bytes`: the device's peak on CUDA, else the
+    process's peak resident size.
+    """
+
+    engine: str
+    model: str
+    device: str
+    dtype: str
+    language: str
+    text: str
+    segments: tuple[Segment, ...]
+    tokens: tuple[int, ...]
+    features: FloatArray = field(repr=False)
+    seconds: StageSeconds
+    audio_seconds: float
+    peak_memory_bytes: int
+
+    @property
+    def real_time_factor(self) -> float:
+        """Processing seconds per second of audio: below 1 is faster than real time."""
+        return self.seconds.total / self.audio_seconds if self.audio_seconds else float("nan")
+
+
+class Listener:
+    """Hears of a run while it goes on; override what you need. Called on the run's thread."""
+
+    def segment(self, segment: Segment) -> None:
+        """A segment is final."""
+
+    def progress(self, stage: str, audio_seconds: float) -> None:
+        """`stage` is `mel`, `encoding` or `decoding`; so many seconds of audio are finished."""
+
+    def stopped(self) -> bool:
+        """True makes the run raise `Stopped` before its next token."""
+        return False
+
+
+PrepareProgress = Callable[[str], None]
+"""Called with `loading`, `compiling` or a longer sentence while an engine gets ready."""
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """One way to run Whisper.
+
+    `key` is the word used in the page, the API, the tests and the JSON; `encoder` and `decoder`
+    say in a few words what runs each half, for example `MAX graph` and `PyTorch`.
+    """
+
+    key: str
+    label: str
+    model: str
+    device: str
+    dtype: str
+    encoder: str
+    decoder: str
+
+    def prepare(self, progress: PrepareProgress = ...) -> PrepareSeconds:
+        """Load and compile; a second call returns the first one's figures at once."""
+        ...
+
+    def transcribe(
+        self, clip: Clip, options: Options = ..., listener: Listener = ...
+    ) -> Transcript:
+        """Run the whole clip; raises `Stopped`, or another `EngineError`."""
+        ...
+
+    def encode(self, mel: FloatArray) -> FloatArray:
+        """Encode log-mel windows `(batch, n_mels, 3000)` to `(batch, n_audio_ctx, n_state)`."""
+        ...
+
+    def close(self) -> None:
+        """Give the memory back; the engine can be prepared again."""
+        ...
