@@ -1,0 +1,215 @@
+"""Any clip → mono float32 at 16 kHz, or one sentence that says what to do.
+
+FFmpeg's libraries, bundled with PyAV, decode and resample, so no `ffmpeg` program is needed. The
+resampler is asked for what `whisper.load_audio` (20250625) asks of that program: signed 16-bit,
+mono, 16 kHz, then a division by 32768. A clip therefore reaches the engines as it would reach
+Whisper itself, already-suitable 16-bit files bit for bit.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from time import perf_counter
+from typing import BinaryIO, NoReturn
+
+import av
+import numpy as np
+from av.audio.frame import AudioFrame
+from av.audio.resampler import AudioResampler
+from av.container import InputContainer
+
+from engines.base import SAMPLE_RATE, AudioError, Clip, FloatArray
+
+MAX_SECONDS = 1800.0
+"""Longest clip taken, in seconds of decoded audio."""
+
+MAX_BYTES = 100 * 2**20
+"""Largest file taken, in bytes."""
+
+SOURCE_RATES = (4_000, 384_000)
+"""Samples per second a file may have: below is no speech, above is no recorder."""
+
+DEMUXERS = (
+    "aac,ac3,aiff,amr,ape,asf,au,avi,caf,eac3,flac,flv,matroska,mov,mp3,mpeg,mpegts,ogg,tta,"
+    "voc,w64,wav,wv"
+)
+"""The containers FFmpeg may recognise. Playlists (hls, dash, concat, sdp) are absent on purpose:
+they name other files and hosts, which a stranger's upload must not make this machine read."""
+
+SUGGESTION = "save it as WAV, FLAC, MP3, M4A or Ogg and try again"
+
+
+def load_clip(
+    path: str | os.PathLike[str],
+    *,
+    max_seconds: float = MAX_SECONDS,
+    max_bytes: int = MAX_BYTES,
+    name: str | None = None,
+) -> Clip:
+    """Decode the first audio track of a file to mono float32 `(n,)` at 16 kHz.
+
+    The container is recognised by its content, not its extension, and its header's duration is
+    not believed: decoding stops as soon as `max_seconds` of sound have come out, so memory stays
+    bounded. A file that breaks off in the middle gives what comes before the break. `name` is
+    what people are shown, else the file's own name. `Clip.decode_seconds` is the wall time of all
+    this.
+
+    Raises `AudioError`, one sentence with its remedy, for anything that is not a clip within the
+    limits: no such file, a folder, a link, not audio, no samples, NaN or infinite samples.
+    """
+    started = perf_counter()
+    shown = _printable(name or Path(path).name or os.fspath(path))
+    _check_file(path, shown, max_bytes)
+    try:
+        with open(path, "rb") as file:
+            samples = _decode(file, shown, max_seconds)
+    except (av.FFmpegError, ValueError) as error:
+        _refuse(shown, error)
+    except OSError as error:
+        raise AudioError(
+            f"{shown} can't be opened ({error.strerror}): check that you may read it."
+        ) from error
+    return Clip(samples, name=shown, decode_seconds=perf_counter() - started)
+
+
+def _check_file(path: str | os.PathLike[str], name: str, max_bytes: int) -> None:
+    """Refuse all that need not be opened to be refused."""
+    if "://" in os.fspath(path):
+        raise AudioError(f"{name} is a link, and links are not followed: download the file first.")
+    try:
+        status = os.stat(path)
+    except PermissionError as error:
+        raise AudioError(f"{name} can't be opened: check that you may read it.") from error
+    except (OSError, ValueError) as error:  # ValueError: a NUL byte in the path
+        where = _printable(os.fspath(path), longest=300)
+        raise AudioError(f"There is no file at {where}: check the path and try again.") from error
+    if stat.S_ISDIR(status.st_mode):
+        raise AudioError(f"{name} is a folder: choose one audio file inside it.")
+    if not stat.S_ISREG(status.st_mode):  # a pipe would block, a device would never end
+        raise AudioError(f"{name} is not an ordinary file: save the audio to a file first.")
+    if status.st_size == 0:
+        raise AudioError(f"{name} is empty (0 bytes): record or export it again.")
+    if status.st_size > max_bytes:
+        raise AudioError(
+            f"{name} is larger than {max_bytes / 2**20:g} MB, the limit: shorten it, or save it "
+            "as MP3 or FLAC."
+        )
+
+
+def _decode(file: BinaryIO, name: str, max_seconds: float) -> FloatArray:
+    """The whole first audio track, mono at 16 kHz, float32 `(n,)` within [-1, 1]."""
+    with av.open(
+        file,
+        mode="r",
+        metadata_errors="replace",  # tags are not always UTF-8
+        container_options={"format_whitelist": DEMUXERS, "protocol_whitelist": ""},
+        io_open=_open_nothing_else,
+    ) as container:
+        if not container.streams.audio:
+            raise AudioError(f"{name} holds no audio track: choose a file with sound in it.")
+        chunks: list[np.ndarray] = []
+        total = 0
+        for chunk in _mono_16k(_frames(container, name), name):
+            chunks.append(chunk)
+            total += len(chunk)
+            if total > max_seconds * SAMPLE_RATE:
+                raise AudioError(
+                    f"{name} is longer than {_length(max_seconds)}, the limit: cut it into "
+                    "shorter parts."
+                )
+    if not total:
+        raise AudioError(f"{name} holds no sound (zero samples): record or export it again.")
+    return np.concatenate(chunks).astype(np.float32) / 32768.0
+
+
+def _frames(container: InputContainer, name: str) -> Iterator[AudioFrame]:
+    """Decoded frames of the first audio track, past damaged packets as any player would go.
+
+    A file of which more packets fail than decode is refused rather than half heard.
+    """
+    decoded = damaged = 0
+    packets = container.demux(container.streams.audio[0])
+    while True:
+        try:
+            packet = next(packets, None)
+        except av.FFmpegError:  # the file breaks off: keep what came before
+            break
+        if packet is None:
+            break
+        try:
+            frames = packet.decode()
+        except av.InvalidDataError:
+            damaged += 1
+            continue
+        for frame in frames:
+            decoded += 1
+            if isinstance(frame, AudioFrame):
+                yield frame
+    if damaged > decoded:
+        raise AudioError(f"{name} is damaged, so most of it can't be decoded: {SUGGESTION}.")
+
+
+def _mono_16k(frames: Iterator[AudioFrame], name: str) -> Iterator[np.ndarray]:
+    """Resampled int16 chunks `(n,)`; a track may change its rate or layout on the way."""
+    resampler: AudioResampler | None = None
+    source: tuple[str, str, int] | None = None
+    for frame in frames:
+        _check_frame(frame, name)
+        if source != (source := (frame.format.name, frame.layout.name, frame.sample_rate)):
+            yield from _resampled(resampler, None)
+            resampler = AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE)
+        frame.pts = None  # gaps in the time stamps are not padded, as whisper.load_audio does not
+        yield from _resampled(resampler, frame)
+    yield from _resampled(resampler, None)
+
+
+def _resampled(resampler: AudioResampler | None, frame: AudioFrame | None) -> Iterator[np.ndarray]:
+    """What the resampler has ready; a frame of None asks for what it still holds."""
+    if resampler is not None:
+        for ready in resampler.resample(frame):
+            yield ready.to_ndarray().reshape(-1)
+
+
+def _check_frame(frame: AudioFrame, name: str) -> None:
+    """Refuse what the 16-bit resampler would turn into plausible nonsense."""
+    lowest, highest = SOURCE_RATES
+    if not lowest <= frame.sample_rate <= highest:
+        raise AudioError(
+            f"{name} has {frame.sample_rate} samples a second, outside {lowest} to {highest}: "
+            "convert it to 16000."
+        )
+    if frame.format.name.startswith(("flt", "dbl")) and not np.isfinite(frame.to_ndarray()).all():
+        raise AudioError(
+            f"{name} has samples that are not numbers (NaN or infinite): export it again."
+        )
+
+
+def _open_nothing_else(url: str, flags: int, options: dict[str, str]) -> NoReturn:
+    """FFmpeg calls this when a file asks for another one, by path or by address."""
+    raise PermissionError(f"a clip may not open {url}")
+
+
+def _refuse(name: str, error: Exception) -> NoReturn:
+    raise AudioError(
+        f"{name} can't be read as audio, so it may be damaged, incomplete or of another kind: "
+        f"{SUGGESTION}."
+    ) from error
+
+
+def _printable(text: str, longest: int = 80) -> str:
+    """The text on one line and not too long, for a sentence."""
+    line = "".join(
+        letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text
+    )
+    return line if len(line) <= longest else line[: longest - 1] + "…"
+
+
+def _length(seconds: float) -> str:
+    """A length as people say it: `30 minutes`, `90 seconds`."""
+    minutes = seconds / 60
+    return (
+        f"{minutes:g} minutes" if seconds > 60 and minutes.is_integer() else f"{seconds:g} seconds"
+    )

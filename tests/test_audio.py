@@ -1,0 +1,429 @@
+"""Every kind of clip becomes the same mono 16 kHz sound, or one sentence that names the remedy.
+
+The clips are tones made here: what must survive is their frequency, level and length.
+"""
+
+from __future__ import annotations
+
+import http.server
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+
+import av
+import numpy as np
+import pytest
+from av.audio.frame import AudioFrame
+
+from engines.audio import load_clip
+from engines.base import SAMPLE_RATE, AudioError
+
+TONE_HZ = 440.0
+LEVEL = 0.25
+"""Root mean square of the tone before it is written to a file."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How to write one kind of file; `sample_format` is what FFmpeg's encoder wants."""
+
+    extension: str
+    codec: str
+    sample_format: str
+    rate: int = 44_100
+    layout: str = "stereo"
+
+    @property
+    def id(self) -> str:
+        """A readable name for pytest."""
+        return f"{self.extension}-{self.codec}-{self.rate}-{self.layout}"
+
+
+KINDS = [
+    Kind("wav", "pcm_u8", "u8"),
+    Kind("wav", "pcm_s16le", "s16"),
+    Kind("wav", "pcm_s24le", "s32"),
+    Kind("wav", "pcm_s32le", "s32"),
+    Kind("wav", "pcm_f32le", "flt"),
+    Kind("wav", "pcm_f64le", "dbl"),
+    Kind("wav", "pcm_s16le", "s16", rate=8_000, layout="mono"),
+    Kind("wav", "pcm_s16le", "s16", rate=96_000),
+    Kind("wav", "pcm_s16le", "s16", layout="5.1"),
+    Kind("wav", "pcm_mulaw", "s16", rate=8_000, layout="mono"),
+    Kind("flac", "flac", "s16"),
+    Kind("flac", "flac", "s32", rate=96_000, layout="5.1"),
+    Kind("aiff", "pcm_s16be", "s16"),
+    Kind("mp3", "libmp3lame", "fltp"),
+    Kind("mp3", "libmp3lame", "fltp", rate=8_000, layout="mono"),
+    Kind("m4a", "aac", "fltp", rate=48_000),
+    Kind("m4a", "alac", "s16p"),
+    Kind("mp4", "aac", "fltp", layout="5.1"),
+    Kind("ogg", "vorbis", "fltp"),
+    Kind("opus", "libopus", "s16", rate=48_000),
+    Kind("webm", "libopus", "s16", rate=48_000, layout="mono"),
+    Kind("mkv", "ac3", "fltp", rate=48_000, layout="5.1"),
+]
+
+
+def tone(seconds: float, rate: int) -> np.ndarray:
+    """A sine of `TONE_HZ`, float64 `(n,)`, root mean square `LEVEL`."""
+    times = np.arange(round(seconds * rate)) / rate
+    return LEVEL * np.sqrt(2) * np.sin(2 * np.pi * TONE_HZ * times)
+
+
+def write_sound(path: Path, kind: Kind, mono: np.ndarray) -> Path:
+    """Write the same samples to every channel of a file of this kind."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(kind.codec, rate=kind.rate, options={"strict": "-2"})
+        assert isinstance(stream, av.AudioStream)
+        stream.layout = kind.layout
+        stream.format = kind.sample_format
+        channels = stream.layout.nb_channels
+        samples = np.repeat(mono.astype(np.float32)[None, :], channels, axis=0)
+        frame = AudioFrame.from_ndarray(samples, format="fltp", layout=kind.layout)
+        frame.sample_rate = kind.rate
+        resampler = av.AudioResampler(kind.sample_format, kind.layout, kind.rate, stream.frame_size)
+        for ready in [*resampler.resample(frame), *resampler.resample(None)]:
+            container.mux(stream.encode(ready))
+        container.mux(stream.encode(None))
+    return path
+
+
+def write_tone(path: Path, kind: Kind | None = None, seconds: float = 1.0) -> Path:
+    """A tone in a file of this kind: 16-bit stereo WAV at 44.1 kHz unless told otherwise."""
+    kind = kind or Kind("wav", "pcm_s16le", "s16")
+    return write_sound(path, kind, tone(seconds, kind.rate))
+
+
+def write_floats(path: Path, values: np.ndarray) -> Path:
+    """A 32-bit float WAV, mono 16 kHz, byte by byte: no encoder touches the values."""
+    data = values.astype("<f4").tobytes()
+    header = b"RIFF" + (36 + len(data)).to_bytes(4, "little") + b"WAVEfmt " + bytes([16, 0, 0, 0])
+    header += bytes([3, 0, 1, 0]) + (16_000).to_bytes(4, "little") + (64_000).to_bytes(4, "little")
+    header += bytes([4, 0, 32, 0]) + b"data" + len(data).to_bytes(4, "little")
+    path.write_bytes(header + data)
+    return path
+
+
+def loudest_hz(samples: np.ndarray) -> float:
+    """The frequency with the most energy."""
+    spectrum = np.abs(np.fft.rfft(samples * np.hanning(len(samples))))
+    return float(np.argmax(spectrum) * SAMPLE_RATE / len(samples))
+
+
+def refusal(path: str | os.PathLike[str], **limits: object) -> str:
+    """The sentence with which a clip is refused; it must be one sentence, on one line."""
+    with pytest.raises(AudioError) as caught:
+        load_clip(path, **limits)  # type: ignore[arg-type]
+    sentence = str(caught.value)
+    assert sentence.endswith(".") and "\n" not in sentence
+    assert ". " not in sentence, f"more than one sentence: {sentence}"
+    return sentence
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.id)
+def test_a_tone_survives_every_format(kind: Kind, tmp_path: Path) -> None:
+    clip = load_clip(write_tone(tmp_path / f"tone.{kind.extension}", kind))
+
+    assert clip.samples.dtype == np.float32 and clip.samples.ndim == 1
+    assert np.isfinite(clip.samples).all() and np.abs(clip.samples).max() <= 1.0
+    # Codecs with a frame length pad the end: at most 0.045 s was seen (AAC).
+    assert clip.seconds == pytest.approx(1.0, abs=0.06)
+    middle = clip.samples[1600:-1600]
+    assert loudest_hz(middle) == pytest.approx(TONE_HZ, abs=2.0)
+    level_db = 20 * np.log10(np.sqrt(np.mean(middle**2)) / LEVEL)
+    # The widest seen was 0.45 dB (MP3); a channel lost in the mix would be 1 dB or more.
+    assert abs(level_db) < 0.6
+    assert clip.decode_seconds > 0 and clip.name == f"tone.{kind.extension}"
+
+
+def test_sixteen_bit_mono_at_16_khz_arrives_bit_for_bit(tmp_path: Path) -> None:
+    written = np.random.default_rng(0).integers(-32768, 32768, 20_000)
+    kind = Kind("wav", "pcm_s16le", "s16", rate=16_000, layout="mono")
+    clip = load_clip(write_sound(tmp_path / "noise.wav", kind, written / 32768))
+    assert np.array_equal(clip.samples, (written / 32768).astype(np.float32))
+
+
+def test_both_sides_of_a_stereo_clip_are_heard(tmp_path: Path) -> None:
+    path = tmp_path / "sides.flac"
+    left, right = tone(1.0, 48_000), np.zeros(48_000)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("flac", rate=48_000, layout="stereo", format="s16")
+        both = (np.stack([left, right]) * 32767).astype(np.int16)
+        frame = AudioFrame.from_ndarray(both.T.reshape(1, -1), format="s16", layout="stereo")
+        frame.sample_rate = 48_000
+        for ready in [*av.AudioResampler("s16", frame_size=4096).resample(frame)]:
+            container.mux(stream.encode(ready))
+        container.mux(stream.encode(None))
+    middle = load_clip(path).samples[1600:-1600]
+    assert np.sqrt(np.mean(middle**2)) == pytest.approx(LEVEL / 2, rel=0.02)
+
+
+def test_silence_is_a_clip(tmp_path: Path) -> None:
+    kind = Kind("wav", "pcm_s16le", "s16")
+    clip = load_clip(write_sound(tmp_path / "silence.wav", kind, np.zeros(44_100)))
+    assert len(clip.samples) == SAMPLE_RATE and not clip.samples.any()
+
+
+def test_sound_above_full_scale_is_clipped_not_wrapped(tmp_path: Path) -> None:
+    clip = load_clip(write_floats(tmp_path / "loud.wav", np.full(16_000, 3.0)))
+    assert clip.samples.min() > 0.99
+
+
+def test_the_content_decides_not_the_extension(tmp_path: Path) -> None:
+    kind = Kind("mp3", "libmp3lame", "fltp")
+    path = write_tone(tmp_path / "tone.mp3", kind).rename(tmp_path / "tone.wav")
+    assert loudest_hz(load_clip(path).samples) == pytest.approx(TONE_HZ, abs=2.0)
+
+
+def test_only_the_first_audio_track_of_a_film_is_taken(tmp_path: Path) -> None:
+    path = tmp_path / "film.mkv"
+    with av.open(str(path), "w") as container:
+        picture = container.add_stream("mpeg4", rate=10, width=64, height=48, pix_fmt="yuv420p")
+        sounds = [container.add_stream("pcm_s16le", rate=16_000, layout="mono") for _ in range(2)]
+        black = av.VideoFrame(64, 48, "yuv420p")
+        container.mux(picture.encode(black))
+        for sound, values in zip(sounds, (tone(0.2, 16_000), np.zeros(3_200)), strict=True):
+            frame = AudioFrame.from_ndarray(
+                (values * 32767).astype(np.int16)[None, :], format="s16", layout="mono"
+            )
+            frame.sample_rate = 16_000
+            container.mux(sound.encode(frame))
+        container.mux(picture.encode(None))
+        for sound in sounds:
+            container.mux(sound.encode(None))
+    assert np.abs(load_clip(path).samples).max() > LEVEL
+
+
+def test_tags_in_an_old_alphabet_do_no_harm(tmp_path: Path) -> None:
+    path = write_tone(tmp_path / "tone.wav")
+    text = "Café ".encode("latin-1")
+    info = b"INFOIART" + len(text).to_bytes(4, "little") + text + b"\0" * (len(text) % 2)
+    path.write_bytes(path.read_bytes() + b"LIST" + len(info).to_bytes(4, "little") + info)
+    assert load_clip(path).seconds == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.id)
+def test_a_file_that_breaks_off_gives_its_beginning_or_a_reason(kind: Kind, tmp_path: Path) -> None:
+    sound = tone(6.0, kind.rate)
+    sound += np.random.default_rng(3).normal(scale=0.02, size=len(sound))  # gives codecs some work
+    path = write_sound(tmp_path / f"tone.{kind.extension}", kind, sound)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    if kind.extension in ("m4a", "mp4"):  # their index is at the end, and is gone
+        assert "try again" in refusal(path)
+        return
+    clip = load_clip(path)
+    assert 1.0 < clip.seconds < 5.0
+    assert loudest_hz(clip.samples) == pytest.approx(TONE_HZ, abs=2.0)
+
+
+def test_a_damaged_middle_does_not_hide_the_rest(tmp_path: Path) -> None:
+    kind = Kind("flac", "flac", "s16")
+    path = write_tone(tmp_path / "tone.flac", kind, seconds=3.0)
+    content = bytearray(path.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 500] = bytes(500)
+    path.write_bytes(content)
+    assert 2.0 < load_clip(path).seconds < 3.1
+
+
+def not_audio_files() -> dict[str, bytes]:
+    """Things people choose by mistake, or on purpose."""
+    noise = np.random.default_rng(1).bytes(200_000)
+    return {
+        "letter.wav": b"Dear all, the recording follows in my next letter.\n" * 100,
+        "zeros.mp3": bytes(10_000),
+        "noise.mp3": noise,
+        "picture.png": b"\x89PNG\r\n\x1a\n" + noise,
+        "archive.zip": b"PK\x03\x04" + noise,
+        "header.wav": b"RIFF\x24\x00\x00\x00WAVE",
+        "header.flac": b"fLaC",
+        "header.ogg": b"OggS" + bytes(24),
+    }
+
+
+@pytest.mark.parametrize("name", not_audio_files())
+def test_not_audio(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(not_audio_files()[name])
+    sentence = refusal(tmp_path / name)
+    assert sentence.startswith(name) and "save it as WAV" in sentence
+
+
+def test_random_damage_never_escapes_as_another_error(tmp_path: Path) -> None:
+    generator = np.random.default_rng(2)
+    for kind in KINDS:
+        path = write_tone(tmp_path / f"tone.{kind.extension}", kind, seconds=0.3)
+        whole = np.frombuffer(path.read_bytes(), np.uint8)
+        for share in (0.001, 0.01, 0.2):
+            damaged = whole.copy()
+            hits = generator.random(len(whole)) < share
+            damaged[hits] = generator.integers(0, 256, int(hits.sum()), dtype=np.uint8)
+            path.write_bytes(damaged.tobytes())
+            try:
+                clip = load_clip(path, max_seconds=60)
+            except AudioError:
+                continue
+            assert np.isfinite(clip.samples).all() and clip.seconds <= 60
+
+
+def test_pictures_without_sound(tmp_path: Path) -> None:
+    path = tmp_path / "mute.mkv"
+    with av.open(str(path), "w") as container:
+        picture = container.add_stream("mpeg4", rate=10, width=64, height=48, pix_fmt="yuv420p")
+        container.mux(picture.encode(av.VideoFrame(64, 48, "yuv420p")))
+        container.mux(picture.encode(None))
+    assert "choose a file with sound" in refusal(path)
+
+
+def test_no_samples(tmp_path: Path) -> None:
+    assert "record or export it again" in refusal(write_floats(tmp_path / "none.wav", np.empty(0)))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_samples_that_are_not_numbers(value: float, tmp_path: Path) -> None:
+    values = tone(0.5, 16_000)
+    values[5_000] = value
+    sentence = refusal(write_floats(tmp_path / "broken.wav", values))
+    assert "not numbers" in sentence and "export it again" in sentence
+
+
+def test_an_empty_file(tmp_path: Path) -> None:
+    (tmp_path / "empty.wav").touch()
+    assert "empty (0 bytes): record or export it again" in refusal(tmp_path / "empty.wav")
+
+
+def test_a_missing_file_a_folder_and_a_pipe(tmp_path: Path) -> None:
+    missing = refusal(tmp_path / "gone.wav")
+    assert str(tmp_path / "gone.wav") in missing and "check the path" in missing
+    assert "choose one audio file" in refusal(tmp_path)
+    assert "check the path" in refusal("nul\0byte.wav")
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(tmp_path / "pipe.wav")
+        assert "save the audio to a file first" in refusal(tmp_path / "pipe.wav")
+
+
+def test_a_strange_name_stays_on_one_line(tmp_path: Path) -> None:
+    (tmp_path / "two\nlines\x1b[31m.wav").touch()
+    assert "two\N{REPLACEMENT CHARACTER}lines" in refusal(tmp_path / "two\nlines\x1b[31m.wav")
+
+
+def test_the_name_people_gave_is_the_name_they_see(tmp_path: Path) -> None:
+    path = write_tone(tmp_path / "tmp123.wav")
+    assert load_clip(path, name="interview.wav").name == "interview.wav"
+    assert refusal(path, name="interview.wav", max_bytes=10).startswith("interview.wav is larger")
+
+
+def test_over_the_size_limit_is_refused_unopened(tmp_path: Path) -> None:
+    path = tmp_path / "large.wav"
+    with path.open("wb") as file:
+        file.truncate(100 * 2**20 + 1)  # a sparse file: no room is taken
+    sentence = refusal(path)
+    assert "larger than 100 MB" in sentence and "shorten it" in sentence
+
+
+def test_over_the_length_limit(tmp_path: Path) -> None:
+    path = write_tone(tmp_path / "long.wav", seconds=3.0)
+    assert "longer than 2 seconds" in refusal(path, max_seconds=2.0)
+    assert load_clip(path, max_seconds=3.0).seconds == pytest.approx(3.0)
+    sentence = refusal(write_tone(tmp_path / "longer.wav", seconds=121.0), max_seconds=120.0)
+    assert "longer than 2 minutes" in sentence and "cut it into shorter parts" in sentence
+
+
+def test_decoding_stops_at_the_length_limit(tmp_path: Path) -> None:
+    kind = Kind("flac", "flac", "s16", rate=8_000, layout="mono")
+    path = write_sound(tmp_path / "hours.flac", kind, np.zeros(8_000 * 1800))
+    stopped_early = load_refused_seconds(path, max_seconds=10.0)
+    read_whole = load_refused_seconds(path, max_seconds=1_700.0)
+    # 10 s of silence must cost far less than 1,700 s of it: 0.007 s and 1.0 s when seen.
+    assert stopped_early < read_whole / 10
+
+
+def load_refused_seconds(path: Path, max_seconds: float) -> float:
+    """How long it takes to refuse a clip that is too long."""
+    started = perf_counter()
+    assert "longer than" in refusal(path, max_seconds=max_seconds)
+    return perf_counter() - started
+
+
+def test_a_header_that_lies_about_the_length_is_not_believed(tmp_path: Path) -> None:
+    path = write_tone(tmp_path / "liar.wav", seconds=3.0)
+    content = bytearray(path.read_bytes())
+    at = content.index(b"data") + 4
+    for claim in (0xFFFFFFFF, 0x7FFFFFF0):
+        content[at : at + 4] = claim.to_bytes(4, "little")
+        path.write_bytes(content)
+        assert load_clip(path, max_seconds=4.0).seconds == pytest.approx(3.0, abs=0.1)
+        assert "longer than" in refusal(path, max_seconds=2.0)
+
+
+@pytest.mark.parametrize("rate", [50, 1_000_000])
+def test_a_sampling_rate_no_recorder_has(rate: int, tmp_path: Path) -> None:
+    path = write_floats(tmp_path / "odd.wav", np.zeros(1_000))
+    content = bytearray(path.read_bytes())
+    content[24:28] = rate.to_bytes(4, "little")
+    path.write_bytes(content)
+    assert "convert it to 16000" in refusal(path)
+
+
+def playlists() -> dict[str, Callable[[str], str]]:
+    """Files that ask a player to open another file or host."""
+    return {
+        "list.m3u8": lambda at: (
+            f"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\n{at}\n#EXT-X-ENDLIST\n"
+        ),
+        "list.ffconcat": lambda at: f"ffconcat version 1.0\nfile '{at}'\n",
+        "list.sdp": lambda at: f"v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nu={at}\nm=audio 9 RTP/AVP 0\n",
+        "list.mpd": lambda at: f"<?xml version='1.0'?><MPD><BaseURL>{at}</BaseURL></MPD>",
+    }
+
+
+@pytest.mark.parametrize("name", playlists())
+def test_a_playlist_opens_nothing(name: str, tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_error(404)
+
+    secret = write_tone(tmp_path / "secret.wav")
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_address[1]}/clip.wav"
+        for target in (address, str(secret), secret.as_uri()):
+            (tmp_path / name).write_text(playlists()[name](target))
+            assert "save it as WAV" in refusal(tmp_path / name)
+        server.shutdown()
+    assert not asked
+
+
+def test_a_link_is_not_followed() -> None:
+    assert "download the file first" in refusal("https://example.org/clip.mp3")
+
+
+def test_ffmpeg_prints_nothing(tmp_path: Path) -> None:
+    path = write_tone(tmp_path / "tone.mp3", Kind("mp3", "libmp3lame", "fltp"))
+    content = bytearray(path.read_bytes())
+    content[2000:4000] = bytes(range(250)) * 8
+    path.write_bytes(content)
+    (tmp_path / "letter.wav").write_text("not audio")
+    program = (
+        "import sys; from engines.audio import load_clip; from engines.base import AudioError\n"
+        "for path in sys.argv[1:]:\n"
+        "    try: load_clip(path)\n"
+        "    except AudioError: pass\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(path), str(tmp_path / "letter.wav")],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(__file__).parents[1],
+    )
+    assert done.stdout == "" and done.stderr == ""
