@@ -54,6 +54,7 @@ KINDS = [
     Kind("wav", "pcm_s16le", "s16", rate=8_000, layout="mono"),
     Kind("wav", "pcm_s16le", "s16", rate=96_000),
     Kind("wav", "pcm_s16le", "s16", layout="5.1"),
+    Kind("wav", "pcm_s16le", "s16", rate=48_000, layout="7.1"),
     Kind("wav", "pcm_mulaw", "s16", rate=8_000, layout="mono"),
     Kind("flac", "flac", "s16"),
     Kind("flac", "flac", "s32", rate=96_000, layout="5.1"),

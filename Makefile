@@ -1,0 +1,81 @@
+# The tasks of pixi.toml for a machine without pixi; `make help` lists them.
+# Each one first brings what it needs into .venv, once: a second run starts at once.
+#   make demo PYTHON=python3.12        choose the Python that .venv is made with
+#   make transcribe ARGS="clip.wav"    hand arguments on
+
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+PIP := $(PY) -m pip --disable-pip-version-check
+ARGS ?=
+
+# A stamp is touched only when its step has succeeded, so a broken-off installation is resumed.
+MADE := $(VENV)/.made
+RUN := $(VENV)/.run-ready
+DEV := $(VENV)/.dev-ready
+
+.DEFAULT_GOAL := help
+.PHONY: help demo transcribe engines test test-cpu test-gpu test-max graph-test browser lint \
+	benchmark constraints clean
+
+help: ## list the tasks
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
+
+demo: $(RUN) ## open the page: one clip, every engine, side by side
+	$(PY) app.py $(ARGS)
+
+transcribe: $(RUN) ## print one engine's transcript: ARGS="CLIP --engine cpu --model nano"
+	$(PY) -m engines.transcribe $(ARGS)
+
+engines: $(RUN) ## list the engines, and why one is unavailable on this machine
+	$(PY) -m engines.registry $(ARGS)
+
+test: $(DEV) browser ## run every test this machine can run
+	$(PY) -m pytest $(ARGS)
+
+test-cpu: $(DEV) browser ## the tests that need neither a GPU nor MAX
+	$(PY) -m pytest -m "not gpu and not max" $(ARGS)
+
+test-gpu: $(DEV) ## the tests that need a CUDA device
+	$(PY) -m pytest -m gpu $(ARGS)
+
+test-max: $(DEV) browser ## the tests that need MAX
+	$(PY) -m pytest -m max $(ARGS)
+
+graph-test: $(RUN) ## compare the MAX encoder with PyTorch's, layer by layer
+	$(PY) -m engines.max_graph.check $(ARGS)
+
+benchmark: $(RUN) ## time the engines: cold and warm start, medians of several runs
+	$(PY) -m engines.bench $(ARGS)
+
+lint: $(DEV) ## ruff and mypy
+	$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m mypy
+
+browser: $(DEV) ## bring a Chromium for the page's tests, unless there is one
+	$(PY) -m tests.install_browser
+
+constraints: $(DEV) ## write constraints.txt anew from what .venv holds
+	@{ echo '# Versions of everything beneath requirements*.txt, as tested; "make constraints" writes this.'; \
+	   echo '# What torch pins by itself is left to torch.'; \
+	   $(PIP) freeze -r requirements.txt -r requirements-dev.txt 2>/dev/null \
+	   | sed -n '/^## The following/,$$ { /^#/d; /^\(triton\|setuptools\|nvidia-\|cuda-\)/d; s/$$/; python_version >= "3.11"/; p; }'; \
+	 } > constraints.new && mv constraints.new constraints.txt
+
+clean: ## remove .venv and the caches of the tools
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
+
+$(MADE):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
+	  || { echo "Python 3.10 or newer is needed as $(PYTHON): name another, as in PYTHON=python3.12"; exit 1; }
+	@$(PY) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+	@touch $@
+
+$(RUN): $(MADE) requirements.txt constraints.txt
+	@echo "Installing what the app runs on: minutes, the first time."
+	$(PIP) install -r requirements.txt -c constraints.txt
+	@touch $@
+
+$(DEV): $(MADE) requirements.txt requirements-dev.txt constraints.txt
+	@echo "Installing what the app and its tests run on: minutes, the first time."
+	$(PIP) install -r requirements-dev.txt -c constraints.txt
+	@touch $(RUN) $@

@@ -1,0 +1,271 @@
+"""The set-up keeps its promises: exact versions, one list of tasks, a second run at once."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ROOT = Path(__file__).parents[1]
+PIXI = tomllib.loads((ROOT / "pixi.toml").read_text())
+PIXI_MACHINE = {
+    "python_version": "3.12",
+    "python_full_version": "3.12.12",
+    "sys_platform": "linux",
+    "platform_system": "Linux",
+    "platform_machine": "x86_64",
+}
+"""The machine pixi.toml is written for, in the words of an environment marker."""
+
+SPACES_LARGEST_FILE = 10 * 2**20
+"""Bytes; Hugging Face Spaces takes nothing larger without Git LFS."""
+
+IMPORTED_AS = {"whisper": "openai-whisper", "yaml": "pyyaml"}
+"""Packages whose import name is not their own."""
+
+needs_make = pytest.mark.skipif(not shutil.which("make"), reason="make is not installed")
+
+
+def requirements(name: str) -> list[Requirement]:
+    """The requirements a pip file names itself, comments and includes left out."""
+    lines = (line.split("#")[0].strip() for line in (ROOT / name).read_text().splitlines())
+    return [Requirement(line) for line in lines if line and not line.startswith("-")]
+
+
+def pins(name: str, machine: dict[str, str] = PIXI_MACHINE) -> dict[str, str]:
+    """`{package: "==version"}` of a pip file, as it applies to a machine."""
+    return {
+        canonicalize_name(item.name): str(item.specifier)
+        for item in requirements(name)
+        if item.marker is None or item.marker.evaluate(machine)
+    }
+
+
+def pixi_pins(table: dict[str, Any]) -> dict[str, str]:
+    """`{package: "==version"}` of a pypi-dependencies table."""
+    return {
+        canonicalize_name(name): value if isinstance(value, str) else value["version"]
+        for name, value in table.items()
+    }
+
+
+@pytest.mark.parametrize("name", ["requirements.txt", "requirements-dev.txt", "constraints.txt"])
+def test_every_version_is_exact(name: str) -> None:
+    for item in requirements(name):
+        assert re.fullmatch(r"==[^*,]+", str(item.specifier)), f"{name}: {item}"
+
+
+@pytest.mark.parametrize("python", ["3.10", "3.11", "3.12", "3.13", "3.14"])
+def test_one_version_of_each_for_every_python(python: str) -> None:
+    machine = {**PIXI_MACHINE, "python_version": python, "python_full_version": f"{python}.0"}
+    named = [
+        canonicalize_name(item.name)
+        for item in requirements("requirements.txt")
+        if item.marker is None or item.marker.evaluate(machine)
+    ]
+    assert len(named) == len(set(named)) and {"torch", "max", "numpy", "av"} <= set(named)
+
+
+def test_constraints_hold_only_what_the_requirements_leave_open() -> None:
+    direct = {item.name for item in requirements("requirements.txt")}
+    direct |= {item.name for item in requirements("requirements-dev.txt")}
+    assert pins("constraints.txt"), "`make constraints` writes this file"
+    assert not {canonicalize_name(name) for name in direct} & set(pins("constraints.txt"))
+
+
+@pytest.mark.parametrize("platform", ["*-cuda", "*-cpu"])
+def test_pixi_has_the_versions_of_pip(platform: str) -> None:
+    table = PIXI["pypi-dependencies"] | PIXI["target"][platform]["pypi-dependencies"]
+    assert pixi_pins(table) == pins("requirements.txt")
+
+
+def test_pixi_has_the_development_versions_of_pip() -> None:
+    table = PIXI["feature"]["dev"]["pypi-dependencies"]
+    assert pixi_pins(table) == pins("requirements-dev.txt")
+
+
+def test_pixi_names_a_cuda_platform_first_and_one_without() -> None:
+    with_cuda, without = PIXI["workspace"]["platforms"]
+    assert with_cuda["name"].endswith("-cuda") and with_cuda["cuda"]
+    assert without["name"].endswith("-cpu") and "cuda" not in without
+
+
+def test_pixi_toml_follows_its_schema() -> None:
+    schema = ROOT.parent / "shared" / "schema" / "pixi-0.77.schema.json"
+    if not schema.exists():
+        pytest.skip(f"pixi's schema is not at {schema}")
+    jsonschema = pytest.importorskip("jsonschema")
+    jsonschema.validate(PIXI, json.loads(schema.read_text()))
+
+
+def make_tasks() -> dict[str, tuple[str, str]]:
+    """`{task: (command, description)}` of the Makefile targets that run Python."""
+    pattern = r"^([a-z-]+):[^\n]*?## ([^\n]*)\n\t(\$\(PY\)[^\n]*)"
+    return {
+        task: (command.replace("$(PY)", "python").removesuffix(" $(ARGS)"), description)
+        for task, description, command in re.findall(
+            pattern, (ROOT / "Makefile").read_text(), re.MULTILINE
+        )
+    }
+
+
+def test_make_and_pixi_have_the_same_tasks() -> None:
+    pixi = {name: task["cmd"] for name, task in PIXI["tasks"].items()}
+    assert pixi == {name: command for name, (command, _) in make_tasks().items()}
+    assert {"demo", "test", "lint"} <= set(pixi)
+
+
+def test_every_task_says_what_it_is_for() -> None:
+    assert all(task["description"] for task in PIXI["tasks"].values())
+    assert all(description for _, description in make_tasks().values())
+
+
+def test_every_task_runs_something_that_exists() -> None:
+    tools = {"pytest", "ruff", "mypy"}
+    for task, (command, _) in make_tasks().items():
+        for words in (part.split() for part in command.split(" && ")):
+            target = words[2] if words[1] == "-m" else words[1]
+            file = ROOT / (target if target.endswith(".py") else f"{target.replace('.', '/')}.py")
+            assert target in tools or file.exists(), f"{task}: {target}"
+
+
+def tracked_files() -> list[Path]:
+    """Every file git tracks."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a git checkout")
+    listed = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    return [path for name in listed.stdout.split("\0") if name and (path := ROOT / name).is_file()]
+
+
+def test_no_tracked_file_is_too_large_for_spaces() -> None:
+    too_large = [path for path in tracked_files() if path.stat().st_size > SPACES_LARGEST_FILE]
+    assert not too_large
+
+
+def test_the_app_imports_only_what_requirements_name() -> None:
+    declared = set(pins("requirements.txt"))
+    for path in [ROOT / "app.py", *ROOT.glob("engines/**/*.py"), *ROOT.glob("demo/**/*.py")]:
+        for module in imported(path):
+            package = canonicalize_name(IMPORTED_AS.get(module, module))
+            local = (ROOT / module).exists() or module in sys.stdlib_module_names
+            assert local or package in declared, f"{path.relative_to(ROOT)} imports {module}"
+
+
+def imported(path: Path) -> set[str]:
+    """The top-level names of all absolute imports in a file."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            names.add(node.module.split(".")[0])
+    return names
+
+
+def test_packages_txt_holds_only_names() -> None:
+    # Spaces hands the words to apt-get as they are: a comment would be taken for packages.
+    names = (ROOT / "packages.txt").read_text().split()
+    assert names and all(re.fullmatch(r"[a-z0-9][a-z0-9+.-]+", name) for name in names)
+
+
+def test_continuous_integration_runs_the_readme_s_test_command() -> None:
+    script = ROOT / ".ci" / "run"
+    assert os.access(script, os.X_OK)
+    subprocess.run(["bash", "-n", str(script)], check=True)
+    assert re.search(r"^make test$", script.read_text(), re.MULTILINE)
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """The files `make` looks at, beside a .venv that claims to be complete."""
+    for name in ("Makefile", "requirements.txt", "requirements-dev.txt", "constraints.txt"):
+        shutil.copy(ROOT / name, tmp_path)
+        os.utime(tmp_path / name, (time.time() - 100,) * 2)
+    (tmp_path / ".venv").mkdir()
+    for age, stamp in enumerate((".dev-ready", ".run-ready", ".made")):
+        (tmp_path / ".venv" / stamp).touch()
+        os.utime(tmp_path / ".venv" / stamp, (time.time() - 10 - age,) * 2)
+    return tmp_path
+
+
+def environment() -> dict[str, str]:
+    """The environment without what an outer `make test` hands to an inner `make`."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+
+
+def planned(checkout: Path, *arguments: str) -> list[str]:
+    """The commands `make` would run."""
+    done = subprocess.run(
+        ["make", "--dry-run", "--no-print-directory", *arguments],
+        cwd=checkout,
+        capture_output=True,
+        text=True,
+        check=True,
+        env=environment(),
+    )
+    return done.stdout.splitlines()
+
+
+@needs_make
+def test_a_second_run_starts_at_once(checkout: Path) -> None:
+    assert planned(checkout, "demo", "ARGS=") == [".venv/bin/python app.py "]
+    browser, tests = planned(checkout, "test", "ARGS=")
+    assert browser == ".venv/bin/python -m tests.install_browser"
+    assert tests == ".venv/bin/python -m pytest "
+
+
+@needs_make
+@pytest.mark.parametrize(
+    ("changed", "task"),
+    [
+        ("requirements.txt", "demo"),
+        ("constraints.txt", "demo"),
+        ("requirements.txt", "test"),
+        ("requirements-dev.txt", "test"),
+    ],
+)
+def test_changed_requirements_are_installed(checkout: Path, changed: str, task: str) -> None:
+    (checkout / changed).touch()
+    assert any(" install -r " in command for command in planned(checkout, task))
+
+
+@needs_make
+def test_a_new_checkout_is_set_up_first(checkout: Path) -> None:
+    shutil.rmtree(checkout / ".venv")
+    commands = "\n".join(planned(checkout, "demo"))
+    assert commands.index("-m venv") < commands.index("install -r requirements.txt")
+    assert commands.index("install -r requirements.txt") < commands.index("python app.py")
+
+
+@needs_make
+def test_an_old_python_is_named_with_the_remedy(checkout: Path) -> None:
+    shutil.rmtree(checkout / ".venv")
+    (checkout / ".venv").mkdir()
+    done = subprocess.run(
+        ["make", "demo", "PYTHON=false"],
+        cwd=checkout,
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment(),
+    )
+    assert done.returncode and "Python 3.10 or newer is needed" in done.stdout
+    assert not (checkout / ".venv" / ".made").exists()
