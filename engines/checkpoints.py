@@ -1,0 +1,224 @@
+"""Whisper checkpoints: `nano` (shipped here), OpenAI's by name (downloaded), or a file's path."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import threading
+import urllib.error
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+from weakref import WeakValueDictionary
+
+import torch
+import whisper
+from torch import Tensor
+from whisper.model import AudioEncoder, ModelDimensions, TextDecoder, Whisper
+
+from engines.base import CheckpointError, PrepareProgress
+
+NANO = "nano"
+NANO_PATH = Path(__file__).parent.parent / "assets" / "nano" / "nano.pt"
+
+HEAD_WIDTH = 64
+"""Every Whisper checkpoint has heads of this width."""
+
+MAX_FILE_BYTES = 8 * 2**30
+"""No official checkpoint is larger than 3.1 GB (float16 large)."""
+
+AnyWhisper = TypeVar("AnyWhisper", bound=Whisper)
+
+_loaded: WeakValueDictionary[str, Checkpoint] = WeakValueDictionary()
+_lock = threading.Lock()
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """A checkpoint's dimensions and tensors, float32 on the CPU, shared by all who hold it.
+
+    `alignment_heads`: whisper's packed table for an official name, else None.
+    """
+
+    name: str
+    dims: ModelDimensions
+    state: dict[str, Tensor] = field(repr=False)
+    alignment_heads: bytes | None = None
+
+    def build(self, kind: type[AnyWhisper]) -> AnyWhisper:
+        """A model of class `kind` on the CPU whose parameters are this checkpoint's tensors."""
+        model = kind(self.dims)
+        model.load_state_dict(self.state, assign=True)
+        if self.alignment_heads is not None:
+            model.set_alignment_heads(self.alignment_heads)
+        return model.eval().requires_grad_(False)
+
+
+def names() -> tuple[str, ...]:
+    """The model names that can be asked for, `nano` first; a path works as well."""
+    return (NANO, *whisper.available_models())
+
+
+def load(name: str, progress: PrepareProgress = lambda stage: None) -> Checkpoint:
+    """Read a checkpoint once for all engines that hold it at the same time.
+
+    `name`: one of `names()` or a path. Raises `CheckpointError`.
+    """
+    with _lock:
+        checkpoint = _loaded.get(name)
+        if checkpoint is None:
+            checkpoint = _loaded[name] = _load(name, progress)
+        return checkpoint
+
+
+def _load(name: str, progress: PrepareProgress) -> Checkpoint:
+    if name == NANO:
+        return read(NANO_PATH, NANO)
+    if name in whisper.available_models():
+        path = _download(name, progress)
+        progress("loading")
+        return read(path, name, whisper._ALIGNMENT_HEADS[name])
+    path = Path(name).expanduser()
+    if not path.is_file():
+        raise CheckpointError(
+            f"There is no model called {name!r}: pick {', '.join(names())}, "
+            "or give the path of a Whisper checkpoint file."
+        )
+    return read(path, name)
+
+
+def read(path: Path, name: str, alignment_heads: bytes | None = None) -> Checkpoint:
+    """Read and check a checkpoint file without executing anything in it.
+
+    Raises `CheckpointError` when it is no Whisper checkpoint, or one with missing, unknown or
+    wrongly shaped tensors.
+    """
+    content = _read_content(path)
+    dims = _check_dims(path, content)
+    state = content["model_state_dict"]
+    _check_tensors(path, state, dims)
+    return Checkpoint(name, dims, {key: t.float() for key, t in state.items()}, alignment_heads)
+
+
+def _read_content(path: Path) -> Any:
+    if path.stat().st_size > MAX_FILE_BYTES:
+        raise CheckpointError(f"{path.name} is larger than any Whisper checkpoint.")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, EOFError, RuntimeError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        raise CheckpointError(
+            f"{path.name} is not a Whisper checkpoint: it can't be read as a file of weights "
+            f"({type(error).__name__}). Use a file in OpenAI's .pt format, or pick nano."
+        ) from error
+
+
+def _check_dims(path: Path, content: Any) -> ModelDimensions:
+    try:
+        dims = ModelDimensions(**content["dims"])
+        tensors = content["model_state_dict"].values()
+    except (TypeError, KeyError, AttributeError) as error:
+        raise CheckpointError(
+            f"{path.name} is not a Whisper checkpoint: it needs 'dims' and 'model_state_dict', "
+            "as in OpenAI's files."
+        ) from error
+    sound = (
+        all(isinstance(size, int) and size > 0 for size in vars(dims).values())
+        and all(isinstance(tensor, Tensor) for tensor in tensors)
+        and dims.n_mels in (80, 128)
+        and dims.n_audio_ctx == 1500
+        and dims.n_audio_state == dims.n_text_state == dims.n_audio_head * HEAD_WIDTH
+        and dims.n_audio_head == dims.n_text_head
+        and max(dims.n_audio_layer, dims.n_text_layer) <= 64
+    )
+    if not sound:
+        raise CheckpointError(f"{path.name} has dimensions that no Whisper has: {dims}.")
+    return dims
+
+
+def _check_tensors(path: Path, state: dict[str, Tensor], dims: ModelDimensions) -> None:
+    expected = expected_shapes(dims)
+    found = {key: tuple(t.shape) for key, t in state.items()}
+    problems = difference(expected, found)
+    if problems:
+        raise CheckpointError(f"{path.name} doesn't fit its dimensions: {problems}.")
+
+
+def expected_shapes(dims: ModelDimensions) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every tensor of a checkpoint of `dims`, without allocating any."""
+    with torch.device("meta"):
+        halves = {
+            "encoder": AudioEncoder(
+                dims.n_mels,
+                dims.n_audio_ctx,
+                dims.n_audio_state,
+                dims.n_audio_head,
+                dims.n_audio_layer,
+            ),
+            "decoder": TextDecoder(
+                dims.n_vocab,
+                dims.n_text_ctx,
+                dims.n_text_state,
+                dims.n_text_head,
+                dims.n_text_layer,
+            ),
+        }
+    return {
+        f"{half}.{key}": tuple(tensor.shape)
+        for half, module in halves.items()
+        for key, tensor in module.state_dict().items()
+    }
+
+
+def difference(
+    expected: dict[str, tuple[int, ...]], found: dict[str, tuple[int, ...]], at_most: int = 5
+) -> str:
+    """What is missing, unused or wrongly shaped, in words; empty when nothing is."""
+    problems = [f"{key} is missing" for key in expected.keys() - found.keys()]
+    problems += [f"{key} is not used by this model" for key in found.keys() - expected.keys()]
+    problems += [
+        f"{key} has shape {found[key]} in place of {expected[key]}"
+        for key in expected.keys() & found.keys()
+        if expected[key] != found[key]
+    ]
+    problems.sort()
+    more = len(problems) - at_most
+    return "; ".join(problems[:at_most]) + (f"; and {more} more" if more > 0 else "")
+
+
+def download_folder() -> Path:
+    """Where official checkpoints are kept: the folder the `whisper` command uses."""
+    cache = os.environ.get("XDG_CACHE_HOME", str(Path.home() / ".cache"))
+    return Path(cache) / "whisper"
+
+
+def _download(name: str, progress: PrepareProgress) -> Path:
+    url = whisper._MODELS[name]
+    progress(f"downloading {name}")
+    before = whisper.tqdm
+    whisper.tqdm = _reporting_bar(name, progress, before)
+    try:
+        return Path(whisper._download(url, str(download_folder()), in_memory=False))
+    except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
+        reason = getattr(error, "reason", error)
+        raise CheckpointError(
+            f"{name} could not be downloaded ({reason}): check the connection, pick nano, which "
+            "comes with this project, or give the path of a checkpoint file."
+        ) from error
+    except (OSError, RuntimeError) as error:
+        raise CheckpointError(f"{name} could not be downloaded: {error}") from error
+    finally:
+        whisper.tqdm = before
+
+
+def _reporting_bar(name: str, progress: PrepareProgress, bar: Any) -> Any:
+    """A subclass of tqdm's bar that also tells `progress` the megabytes, once a megabyte."""
+
+    class ReportingBar(bar):  # type: ignore[misc]
+        def update(self, n: float = 1) -> bool | None:
+            shown = super().update(n)
+            if int(self.n) // 2**20 != int(self.n - n) // 2**20:
+                size = f"{self.n / 1e6:.0f} of {self.total / 1e6:.0f} MB"
+                progress(f"downloading {name}, {size}")
+            return shown
+
+    return ReportingBar

@@ -1,0 +1,161 @@
+"""Whisper's audio encoder as three MAX graphs: stem, block and post.
+
+`stem` turns a log-mel window into positions, `block` is run once for each layer, `post` is the
+final layer norm. Weights are inputs of the graphs. On a CPU every size is symbolic, so what is
+compiled once serves every checkpoint; on an accelerator the sizes are fixed, since the built-in
+products are tuned for their shapes.
+
+The arithmetic is that of `whisper.model.AudioEncoder`, in float32, with nothing added.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from max.driver import CPU, Buffer, Device
+from max.engine import Model
+from max.graph import Graph, Module
+from whisper.model import ModelDimensions
+
+from engines.base import FloatArray
+from engines.max_graph.operations import Operations, Size
+from engines.max_graph.weights import EncoderWeights, Matrix, Weights
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """The encoder's dimensions, as numbers or as symbols."""
+
+    n_mels: Size
+    frames: Size
+    mel_taps: Size
+    state_taps: Size
+    n_ctx: Size
+    n_state: Size
+    n_qkv: Size
+    n_mlp: Size
+
+    @classmethod
+    def symbolic(cls) -> Sizes:
+        """Those of any Whisper."""
+        return cls("n_mels", "frames", "mel_taps", "state_taps", "n_ctx", "n_state", "n_qkv", "n_mlp")
+
+    @classmethod
+    def of(cls, dims: ModelDimensions) -> Sizes:
+        """Those of one checkpoint."""
+        n_mels, n_ctx, n = dims.n_mels, dims.n_audio_ctx, dims.n_audio_state
+        return cls(n_mels, 2 * n_ctx, 3 * n_mels, 3 * n, n_ctx, n, 3 * n, 4 * n)
+
+
+def build(op: Operations, sizes: Sizes) -> Graph:
+    """The three graphs in one module, so that they compile and are kept together.
+
+    Returns the last of them: MAX compiles a graph's whole module, but finds the kernels only
+    through a graph.
+    """
+    module = Module()
+    _build_stem(module, op, sizes)
+    _build_block(module, op, sizes)
+    return _build_post(module, op, sizes)
+
+
+def _build_stem(module: Module, op: Operations, s: Sizes) -> None:
+    inputs = [
+        op.tensor(s.n_mels, s.frames),
+        op.matrix("conv1", s.n_state, s.mel_taps),
+        op.tensor(s.n_state),
+        op.matrix("conv2", s.n_state, s.state_taps),
+        op.tensor(s.n_state),
+        op.tensor(s.n_ctx, s.n_state),
+    ]
+    with Graph("stem", input_types=inputs, custom_extensions=op.extensions, module=module) as graph:
+        mel, w1, b1, w2, b2, positions = (value.tensor for value in graph.inputs)
+        x = op.pad_frames(mel)
+        x = op.conv(x, w1, b1, x.shape[0], stride=1, padded=True)
+        x2 = op.conv(x, w2, b2, s.n_ctx, stride=2, add=positions)
+        graph.output(x, x2)
+
+
+def _build_block(module: Module, op: Operations, s: Sizes) -> None:
+    inputs = [
+        op.tensor(s.n_ctx, s.n_state),
+        op.tensor(s.n_state),
+        op.tensor(s.n_state),
+        op.matrix("qkv", s.n_qkv, s.n_state),
+        op.tensor(s.n_qkv),
+        op.matrix("out", s.n_state, s.n_state),
+        op.tensor(s.n_state),
+        op.tensor(s.n_state),
+        op.tensor(s.n_state),
+        op.matrix("mlp0", s.n_mlp, s.n_state),
+        op.tensor(s.n_mlp),
+        op.matrix("mlp2", s.n_state, s.n_mlp),
+        op.tensor(s.n_state),
+    ]
+    with Graph(
+        "block", input_types=inputs, custom_extensions=op.extensions, module=module
+    ) as graph:
+        x, *w = (value.tensor for value in graph.inputs)
+        qkv = op.linear(op.layer_norm(x, w[0], w[1]), w[2], w[3])
+        x = op.linear(op.attention(qkv, s.n_state), w[4], w[5], add=x)
+        hidden = op.linear(op.layer_norm(x, w[6], w[7]), w[8], w[9], gelu=True)
+        graph.output(op.linear(hidden, w[10], w[11], add=x))
+
+
+def _build_post(module: Module, op: Operations, s: Sizes) -> Graph:
+    inputs = [op.tensor(s.n_ctx, s.n_state), op.tensor(s.n_state), op.tensor(s.n_state)]
+    with Graph("post", input_types=inputs, custom_extensions=op.extensions, module=module) as graph:
+        x, w, b = (value.tensor for value in graph.inputs)
+        graph.output(op.layer_norm(x, w, b))
+    return graph
+
+
+class MaxEncoder:
+    """The compiled graphs with one checkpoint's weights on one device."""
+
+    def __init__(
+        self, models: dict[str, Model], weights: EncoderWeights, op: Operations, device: Device
+    ) -> None:
+        self._models = models
+        self._device = device
+
+        def place(arrays: Weights) -> list[Buffer]:
+            laid_out = (op.lay_out(a.values) if isinstance(a, Matrix) else a for a in arrays)
+            return [Buffer.from_numpy(np.ascontiguousarray(a)).to(device) for a in laid_out]
+
+        self._stem = place(weights.stem)
+        self._blocks = [place(block) for block in weights.blocks]
+        self._post = place(weights.post)
+
+    def __call__(self, mel: FloatArray) -> FloatArray:
+        """Encode one window, `(n_mels, 3000)` to `(n_audio_ctx, n_audio_state)`, both float32."""
+        x = self._execute("stem", self._input(mel), self._stem)[1]
+        for weights in self._blocks:
+            x = self._execute("block", x, weights)[0]
+        return _on_host(self._execute("post", x, self._post)[0])
+
+    def stages(self, mel: FloatArray) -> Iterator[tuple[str, FloatArray]]:
+        """Name and output of every stage: `conv1`, `conv2`, `blocks.0`, …, `ln_post`.
+
+        `conv1` is `(3000, n_state)`; `conv2`, which has the positions added, and all that follow
+        are `(n_audio_ctx, n_state)`.
+        """
+        padded, x = self._execute("stem", self._input(mel), self._stem)
+        yield "conv1", _on_host(padded)[1:-1]
+        yield "conv2", _on_host(x)
+        for layer, weights in enumerate(self._blocks):
+            x = self._execute("block", x, weights)[0]
+            yield f"blocks.{layer}", _on_host(x)
+        yield "ln_post", _on_host(self._execute("post", x, self._post)[0])
+
+    def _input(self, mel: FloatArray) -> Buffer:
+        return Buffer.from_numpy(np.ascontiguousarray(mel, np.float32)).to(self._device)
+
+    def _execute(self, graph: str, x: Buffer, weights: list[Buffer]) -> list[Buffer]:
+        return self._models[graph].execute(x, *weights)
+
+
+def _on_host(buffer: Buffer) -> FloatArray:
+    return buffer.to(CPU()).to_numpy()

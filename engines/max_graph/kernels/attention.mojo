@@ -1,0 +1,160 @@
+"""Self-attention without a mask over heads of 64, as Whisper's encoder has it."""
+
+import extensibility
+from extensibility import InputTensor, OutputTensor
+from max.algorithm import sync_parallelize
+from max.gpu.host import DeviceContext
+from std.math import ceildiv, exp
+
+from .tile import PANEL, ROWS, VECTORS, WIDTH, Vector, multiply
+
+comptime HEAD = 64
+"""Width of a head in every Whisper checkpoint."""
+
+comptime HEAD_PANELS = HEAD // PANEL
+comptime SCALE = Float32(0.125)
+"""1 / sqrt(HEAD)."""
+
+comptime QUERIES = 8 * ROWS
+"""Query rows of one task."""
+
+comptime HIDDEN = Float32(-1e30)
+"""Score of the keys that only pad the last panel: their weight becomes exactly 0."""
+
+
+@extensibility.register("whisper_pack_keys_values")
+struct PackKeysValues:
+    """Lays out keys and values for `SelfAttention`.
+
+    `qkv`: `(ctx, 3 * n_state)`, queries, keys and values side by side.
+    `keys`: `(n_head, key_panels, HEAD, PANEL)`, transposed; `values`:
+    `(n_head, HEAD_PANELS, key_panels * PANEL, PANEL)`. Rows past `ctx` are zeros.
+    """
+
+    @staticmethod
+    def execute[
+        target: StaticString
+    ](
+        keys: OutputTensor[dtype=DType.float32, rank=4, ...],
+        values: OutputTensor[dtype=DType.float32, rank=4, ...],
+        qkv: InputTensor[dtype=DType.float32, rank=2, ...],
+        ctx: DeviceContext,
+    ) raises:
+        var n_ctx = qkv.dim_size(0)
+        var row_stride = qkv.dim_size(1)
+        var n_state = row_stride // 3
+        var panels = keys.dim_size(1)
+        var source = qkv.unsafe_ptr()
+        var kp = keys.unsafe_ptr()
+        var vp = values.unsafe_ptr()
+
+        def work(head: Int) raises {imm}:
+            var k = kp.unsafe_offset(head * panels * HEAD * PANEL)
+            var v = vp.unsafe_offset(head * panels * HEAD * PANEL)
+            for t in range(panels * PANEL):
+                var row = source.unsafe_offset(min(t, n_ctx - 1) * row_stride + n_state + head * HEAD)
+                var live = Float32(1) if t < n_ctx else Float32(0)
+                var key = k.unsafe_offset((t // PANEL) * HEAD * PANEL + t % PANEL)
+                for d in range(HEAD):
+                    key.unsafe_offset(d * PANEL).unsafe_store(live * row.unsafe_offset(d).unsafe_load())
+                    var value = v.unsafe_offset(((d // PANEL) * panels * PANEL + t) * PANEL + d % PANEL)
+                    value.unsafe_store(live * row.unsafe_offset(n_state + d).unsafe_load())
+
+        sync_parallelize(work, keys.dim_size(0))
+
+
+@extensibility.register("whisper_self_attention")
+struct SelfAttention:
+    """Softmax attention; `y`: `(ctx, n_state)`, the heads side by side."""
+
+    @staticmethod
+    def execute[
+        target: StaticString
+    ](
+        y: OutputTensor[dtype=DType.float32, rank=2, ...],
+        qkv: InputTensor[dtype=DType.float32, rank=2, ...],
+        keys: InputTensor[dtype=DType.float32, rank=4, ...],
+        values: InputTensor[dtype=DType.float32, rank=4, ...],
+        ctx: DeviceContext,
+    ) raises:
+        var n_ctx = y.dim_size(0)
+        var n_state = y.dim_size(1)
+        var panels = keys.dim_size(1)
+        var blocks = ceildiv(n_ctx, QUERIES)
+        var qp = qkv.unsafe_ptr()
+        var kp = keys.unsafe_ptr()
+        var vp = values.unsafe_ptr()
+        var yp = y.unsafe_ptr()
+
+        def work(task: Int) raises {imm}:
+            var head = task // blocks
+            var first = (task % blocks) * QUERIES
+            var last = min(first + QUERIES, n_ctx)
+            var size = panels * HEAD * PANEL
+            var k = kp.unsafe_offset(head * size)
+            var v = vp.unsafe_offset(head * size)
+            var q = qp.unsafe_offset(head * HEAD)
+            var out = yp.unsafe_offset(head * HEAD)
+            var scratch = List[Float32](unsafe_uninit_length=ROWS * panels * PANEL)
+            var scores = scratch.unsafe_ptr()
+            var i = first
+            while i + ROWS <= last:
+                attend[ROWS](i, n_ctx, n_state, panels, q, k, v, scores, out)
+                i += ROWS
+            while i < last:
+                attend[1](i, n_ctx, n_state, panels, q, k, v, scores, out)
+                i += 1
+
+        sync_parallelize(work, keys.dim_size(0) * blocks)
+
+
+@always_inline
+def attend[
+    rows: Int
+](
+    i: Int,
+    n_ctx: Int,
+    n_state: Int,
+    panels: Int,
+    q: Pointer[Float32, ...],
+    k: Pointer[Float32, ...],
+    v: Pointer[Float32, ...],
+    scores: Pointer[mut=True, Float32, ...],
+    y: Pointer[mut=True, Float32, ...],
+):
+    """Writes one head's output for `rows` queries from row `i` on; `scores` is scratch."""
+    var n_keys = panels * PANEL
+    var queries = q.unsafe_offset(i * 3 * n_state)
+    for p in range(panels):
+        var sums = multiply[rows](queries, 3 * n_state, k.unsafe_offset(p * HEAD * PANEL), HEAD)
+        comptime for r in range(rows):
+            comptime for c in range(VECTORS):
+                scores.unsafe_offset(r * n_keys + p * PANEL + c * WIDTH).unsafe_store(sums[r * VECTORS + c])
+    for r in range(rows):
+        var row = scores.unsafe_offset(r * n_keys)
+        for t in range(n_ctx, n_keys):
+            row.unsafe_offset(t).unsafe_store(HIDDEN)
+        softmax(n_keys, row)
+    comptime for p in range(HEAD_PANELS):
+        var sums = multiply[rows](scores, n_keys, v.unsafe_offset(p * n_keys * PANEL), n_keys)
+        comptime for r in range(rows):
+            comptime for c in range(VECTORS):
+                var at = (i + r) * n_state + p * PANEL + c * WIDTH
+                y.unsafe_offset(at).unsafe_store(sums[r * VECTORS + c])
+
+
+@always_inline
+def softmax(n: Int, row: Pointer[mut=True, Float32, ...]):
+    """Softmax of `SCALE * row` in place; `n` is a multiple of `WIDTH`."""
+    var tops = row.unsafe_load[width=WIDTH]()
+    for t in range(WIDTH, n, WIDTH):
+        tops = max(tops, row.unsafe_offset(t).unsafe_load[width=WIDTH]())
+    var top = tops.reduce_max()
+    var sums = Vector(0)
+    for t in range(0, n, WIDTH):
+        var e = exp((row.unsafe_offset(t).unsafe_load[width=WIDTH]() - top) * SCALE)
+        row.unsafe_offset(t).unsafe_store(e)
+        sums += e
+    var scale = 1 / sums.reduce_add()
+    for t in range(0, n, WIDTH):
+        row.unsafe_offset(t).unsafe_store(row.unsafe_offset(t).unsafe_load[width=WIDTH]() * scale)

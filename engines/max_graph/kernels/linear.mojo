@@ -1,0 +1,111 @@
+"""`y = x @ w + b`, with what usually follows it, for projections and convolutions."""
+
+import extensibility
+from extensibility import InputTensor, OutputTensor
+from max.algorithm import sync_parallelize
+from max.gpu.host import DeviceContext
+from std.math import ceildiv, erf
+
+from .tile import PANEL, ROWS, VECTORS, WIDTH, Vector, multiply
+
+comptime BLOCK = 8 * ROWS
+"""Rows of one task: small enough that its part of `x` stays in the second-level cache."""
+
+
+@extensibility.register("whisper_linear")
+struct Linear:
+    """A matrix product over packed weights, with bias and one optional epilogue.
+
+    `x`: `(rows, columns)`. `w`: `(panels, depth, PANEL)`, zero-padded past the last column.
+    `y`: `(m, n)`. Row `i` of the product reads `depth` contiguous values of `x` from row
+    `i * stride` on: with `depth = 3 * columns` that is a convolution of width 3 over a padded
+    sequence. `gelu`: exact GELU after the bias. `residual`: adds `r`, of `y`'s shape; otherwise
+    `r` is not read. `padded`: `y` has one more row of zeros at either end.
+    """
+
+    @staticmethod
+    def execute[
+        target: StaticString, stride: Int, gelu: Bool, residual: Bool, padded: Bool
+    ](
+        y: OutputTensor[dtype=DType.float32, rank=2, ...],
+        x: InputTensor[dtype=DType.float32, rank=2, ...],
+        w: InputTensor[dtype=DType.float32, rank=3, ...],
+        b: InputTensor[dtype=DType.float32, rank=1, ...],
+        r: InputTensor[dtype=DType.float32, rank=2, ...],
+        ctx: DeviceContext,
+    ) raises:
+        var m = y.dim_size(0) - 2 * Int(padded)
+        var n = y.dim_size(1)
+        var depth = w.dim_size(1)
+        var row_stride = stride * x.dim_size(1)
+        var xp = x.unsafe_ptr()
+        var wp = w.unsafe_ptr()
+        var bp = b.unsafe_ptr()
+        var rp = r.unsafe_ptr()
+        var yp = y.unsafe_ptr()
+
+        comptime if padded:
+            for c in range(n):
+                yp.unsafe_offset(c).unsafe_store(Float32(0))
+                yp.unsafe_offset((m + 1) * n + c).unsafe_store(Float32(0))
+            yp = yp.unsafe_offset(n)
+
+        def work(task: Int) raises {imm}:
+            var end = min((task + 1) * BLOCK, m)
+            for p in range(ceildiv(n, PANEL)):
+                var i = task * BLOCK
+                while i + ROWS <= end:
+                    product[ROWS, gelu, residual](i, p, depth, n, row_stride, xp, wp, bp, rp, yp)
+                    i += ROWS
+                while i < end:
+                    product[1, gelu, residual](i, p, depth, n, row_stride, xp, wp, bp, rp, yp)
+                    i += 1
+
+        sync_parallelize(work, ceildiv(m, BLOCK))
+
+
+@always_inline
+def product[
+    rows: Int, gelu: Bool, residual: Bool
+](
+    i: Int,
+    p: Int,
+    depth: Int,
+    n: Int,
+    row_stride: Int,
+    x: Pointer[Float32, ...],
+    w: Pointer[Float32, ...],
+    b: Pointer[Float32, ...],
+    r: Pointer[Float32, ...],
+    y: Pointer[mut=True, Float32, ...],
+):
+    """Writes `rows` rows of panel `p` of the result, from row `i` on."""
+    var sums = multiply[rows](
+        x.unsafe_offset(i * row_stride), row_stride, w.unsafe_offset(p * depth * PANEL), depth
+    )
+    comptime for row in range(rows):
+        comptime for v in range(VECTORS):
+            var column = p * PANEL + v * WIDTH
+            var at = (i + row) * n + column
+            if column + WIDTH <= n:
+                var value = sums[row * VECTORS + v] + b.unsafe_offset(column).unsafe_load[width=WIDTH]()
+                comptime if gelu:
+                    value = exact_gelu[WIDTH](value)
+                comptime if residual:
+                    value += r.unsafe_offset(at).unsafe_load[width=WIDTH]()
+                y.unsafe_offset(at).unsafe_store(value)
+            else:
+                for lane in range(n - column):
+                    var value = sums[row * VECTORS + v][lane] + b.unsafe_offset(column + lane).unsafe_load()
+                    comptime if gelu:
+                        value = exact_gelu[1](value)
+                    comptime if residual:
+                        value += r.unsafe_offset(at + lane).unsafe_load()
+                    y.unsafe_offset(at + lane).unsafe_store(value)
+
+
+@always_inline
+def exact_gelu[width: Int](x: SIMD[DType.float32, width]) -> SIMD[DType.float32, width]:
+    """GELU by the error function, as PyTorch's default; not the tanh approximation."""
+    comptime SQRT_HALF = 0.70710678118654752440
+    return 0.5 * x * (1 + erf(x * SQRT_HALF))

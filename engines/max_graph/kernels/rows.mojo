@@ -1,0 +1,106 @@
+"""Operations that work row by row: layer norm, and turning a spectrogram into padded frames."""
+
+import extensibility
+from extensibility import InputTensor, OutputTensor
+from max.algorithm import sync_parallelize
+from max.gpu.host import DeviceContext
+from std.math import ceildiv, sqrt
+
+from .tile import WIDTH, Vector
+
+comptime ROWS_PER_TASK = 128
+comptime EPSILON = Float32(1e-5)
+"""PyTorch's default for `nn.LayerNorm`, which Whisper uses."""
+
+
+@extensibility.register("whisper_layer_norm")
+struct LayerNorm:
+    """Layer norm over the last axis of `x` `(m, n)`, scaled by `w` and shifted by `b`, `(n,)`."""
+
+    @staticmethod
+    def execute[
+        target: StaticString
+    ](
+        y: OutputTensor[dtype=DType.float32, rank=2, ...],
+        x: InputTensor[dtype=DType.float32, rank=2, ...],
+        w: InputTensor[dtype=DType.float32, rank=1, ...],
+        b: InputTensor[dtype=DType.float32, rank=1, ...],
+        ctx: DeviceContext,
+    ) raises:
+        var m = y.dim_size(0)
+        var n = y.dim_size(1)
+        var xp = x.unsafe_ptr()
+        var wp = w.unsafe_ptr()
+        var bp = b.unsafe_ptr()
+        var yp = y.unsafe_ptr()
+
+        def work(task: Int) raises {imm}:
+            for i in range(task * ROWS_PER_TASK, min((task + 1) * ROWS_PER_TASK, m)):
+                normalise(n, xp.unsafe_offset(i * n), wp, bp, yp.unsafe_offset(i * n))
+
+        sync_parallelize(work, ceildiv(m, ROWS_PER_TASK))
+
+
+@always_inline
+def normalise(
+    n: Int,
+    x: Pointer[Float32, ...],
+    w: Pointer[Float32, ...],
+    b: Pointer[Float32, ...],
+    y: Pointer[mut=True, Float32, ...],
+):
+    """One row; mean and variance in two passes, since one pass cancels."""
+    var body = n - n % WIDTH
+    var sums = Vector(0)
+    for c in range(0, body, WIDTH):
+        sums += x.unsafe_offset(c).unsafe_load[width=WIDTH]()
+    var total = sums.reduce_add()
+    for c in range(body, n):
+        total += x.unsafe_offset(c).unsafe_load()
+    var mean = total / Float32(n)
+
+    sums = Vector(0)
+    for c in range(0, body, WIDTH):
+        var d = x.unsafe_offset(c).unsafe_load[width=WIDTH]() - mean
+        sums = d.fma(d, sums)
+    total = sums.reduce_add()
+    for c in range(body, n):
+        var d = x.unsafe_offset(c).unsafe_load() - mean
+        total += d * d
+    var scale = 1 / sqrt(total / Float32(n) + EPSILON)
+
+    for c in range(0, body, WIDTH):
+        var d = (x.unsafe_offset(c).unsafe_load[width=WIDTH]() - mean) * scale
+        var value = d.fma(w.unsafe_offset(c).unsafe_load[width=WIDTH](), b.unsafe_offset(c).unsafe_load[width=WIDTH]())
+        y.unsafe_offset(c).unsafe_store(value)
+    for c in range(body, n):
+        var d = (x.unsafe_offset(c).unsafe_load() - mean) * scale
+        y.unsafe_offset(c).unsafe_store(d.fma(w.unsafe_offset(c).unsafe_load(), b.unsafe_offset(c).unsafe_load()))
+
+
+@extensibility.register("whisper_pad_frames")
+struct PadFrames:
+    """`(n_mels, frames)` to `(frames + 2, n_mels)`, with a row of zeros at either end."""
+
+    @staticmethod
+    def execute[
+        target: StaticString
+    ](
+        y: OutputTensor[dtype=DType.float32, rank=2, ...],
+        mel: InputTensor[dtype=DType.float32, rank=2, ...],
+        ctx: DeviceContext,
+    ) raises:
+        var n_mels = mel.dim_size(0)
+        var frames = mel.dim_size(1)
+        var mp = mel.unsafe_ptr()
+        var yp = y.unsafe_ptr()
+        for c in range(n_mels):
+            yp.unsafe_offset(c).unsafe_store(Float32(0))
+            yp.unsafe_offset((frames + 1) * n_mels + c).unsafe_store(Float32(0))
+
+        def work(task: Int) raises {imm}:
+            for t in range(task * ROWS_PER_TASK, min((task + 1) * ROWS_PER_TASK, frames)):
+                for c in range(n_mels):
+                    yp.unsafe_offset((t + 1) * n_mels + c).unsafe_store(mp.unsafe_offset(c * frames + t).unsafe_load())
+
+        sync_parallelize(work, ceildiv(frames, ROWS_PER_TASK))

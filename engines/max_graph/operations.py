@@ -1,0 +1,191 @@
+"""The operations that Whisper's graphs are made of, for a CPU and for an accelerator.
+
+`CpuOperations` calls this project's Mojo kernels: they compile in seconds, take any size at run
+time and beat the built-in ones at Whisper's shapes. `AcceleratorOperations` uses MAX's built-in
+operations. Both keep one matrix layout each, so they also say how weights are laid out.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from max.dtype import DType
+from max.graph import DeviceRef, Dim, TensorType, TensorValue, ops
+
+from engines.base import FloatArray
+from engines.max_graph.weights import PANEL, pack
+
+Size = int | str | Dim
+
+HEAD = 64
+"""Width of a head in every Whisper checkpoint."""
+
+EPSILON = 1e-5
+"""PyTorch's default for `nn.LayerNorm`, which Whisper uses."""
+
+
+class CpuOperations:
+    """Float32 on the CPU through the kernels in `kernels/`; every size may be symbolic."""
+
+    device = DeviceRef.CPU()
+    extensions = [Path(__file__).parent / "kernels"]
+
+    @staticmethod
+    def lay_out(matrix: FloatArray) -> FloatArray:
+        """`(n_out, depth)` as the panels that the kernels read."""
+        return pack(matrix)
+
+    def tensor(self, *shape: Size) -> TensorType:
+        """A float32 tensor type on this device."""
+        return TensorType(DType.float32, list(shape), self.device)
+
+    def matrix(self, name: str, n_out: Size, depth: Size) -> TensorType:
+        """Type of the weight matrix `name` as `lay_out` makes it."""
+        return self.tensor(f"{name}_panels", depth, PANEL)
+
+    def pad_frames(self, mel: TensorValue) -> TensorValue:
+        """`(n_mels, frames)` to `(frames + 2, n_mels)`, a row of zeros at both ends."""
+        n_mels, frames = mel.shape
+        return self._call("whisper_pad_frames", [mel], self.tensor(frames + 2, n_mels))[0]
+
+    def conv(
+        self,
+        x: TensorValue,
+        w: TensorValue,
+        b: TensorValue,
+        rows: Size,
+        stride: int,
+        add: TensorValue | None = None,
+        padded: bool = False,
+    ) -> TensorValue:
+        """GELU of a convolution of width 3 over the padded `x`, to `(rows, n_out)`.
+
+        `add` is added after the GELU; `padded` gives a row of zeros at both ends (in `rows`).
+        """
+        result = self.tensor(rows, b.shape[0])
+        return self._linear(x, w, b, result, add, stride=stride, gelu=True, padded=padded)
+
+    def linear(
+        self,
+        x: TensorValue,
+        w: TensorValue,
+        b: TensorValue,
+        gelu: bool = False,
+        add: TensorValue | None = None,
+    ) -> TensorValue:
+        """`x @ w + b` to `(rows, n_out)`, then exact GELU or the sum with `add`."""
+        result = self.tensor(x.shape[0], b.shape[0])
+        return self._linear(x, w, b, result, add, stride=1, gelu=gelu, padded=False)
+
+    def layer_norm(self, x: TensorValue, w: TensorValue, b: TensorValue) -> TensorValue:
+        """Layer norm over the last axis."""
+        return self._call("whisper_layer_norm", [x, w, b], x.type)[0]
+
+    def attention(self, qkv: TensorValue, n_state: Size) -> TensorValue:
+        """Self-attention over heads of 64, `(n_ctx, 3 * n_state)` to `(n_ctx, n_state)`."""
+        n_ctx = qkv.shape[0]
+        heads, panels = Dim(n_state) // HEAD, (n_ctx + PANEL - 1) // PANEL
+        keys, values = self._call(
+            "whisper_pack_keys_values",
+            [qkv],
+            self.tensor(heads, panels, HEAD, PANEL),
+            self.tensor(heads, HEAD // PANEL, panels * PANEL, PANEL),
+        )
+        result = self.tensor(n_ctx, n_state)
+        return self._call("whisper_self_attention", [qkv, keys, values], result)[0]
+
+    def _linear(
+        self,
+        x: TensorValue,
+        w: TensorValue,
+        b: TensorValue,
+        result: TensorType,
+        add: TensorValue | None,
+        **parameters: int | bool,
+    ) -> TensorValue:
+        values = [x, w, b, x if add is None else add]
+        parameters["residual"] = add is not None
+        return self._call("whisper_linear", values, result, **parameters)[0]
+
+    def _call(
+        self, name: str, values: list[TensorValue], *results: TensorType, **parameters: int | bool
+    ) -> list[TensorValue]:
+        outputs = ops.custom(
+            name, device=self.device, values=values, out_types=results, parameters=parameters
+        )
+        return [output.tensor for output in outputs]
+
+
+class AcceleratorOperations:
+    """Float32 on an accelerator through MAX's built-in operations; methods as above."""
+
+    device = DeviceRef.GPU()
+    extensions: list[Path] = []
+
+    @staticmethod
+    def lay_out(matrix: FloatArray) -> FloatArray:
+        """`(n_out, depth)` as `(depth, n_out)`, so that a product needs no transposition."""
+        return np.ascontiguousarray(matrix.T)
+
+    def tensor(self, *shape: Size) -> TensorType:
+        """A float32 tensor type on this device."""
+        return TensorType(DType.float32, list(shape), self.device)
+
+    def matrix(self, name: str, n_out: Size, depth: Size) -> TensorType:
+        """Type of the weight matrix `name` as `lay_out` makes it."""
+        return self.tensor(depth, n_out)
+
+    def pad_frames(self, mel: TensorValue) -> TensorValue:
+        """`(n_mels, frames)` to `(frames + 2, n_mels)`, a row of zeros at both ends."""
+        return self._pad(ops.transpose(mel, 0, 1))
+
+    def conv(
+        self,
+        x: TensorValue,
+        w: TensorValue,
+        b: TensorValue,
+        rows: Size,
+        stride: int,
+        add: TensorValue | None = None,
+        padded: bool = False,
+    ) -> TensorValue:
+        """GELU of a convolution of width 3: its three taps side by side, then one product."""
+        length = int(x.shape[0]) - 2
+        taps = [x[tap : tap + length : stride, :] for tap in range(3)]
+        y = self.linear(ops.concat(taps, axis=1), w, b, gelu=True, add=add)
+        return self._pad(y) if padded else y
+
+    def linear(
+        self,
+        x: TensorValue,
+        w: TensorValue,
+        b: TensorValue,
+        gelu: bool = False,
+        add: TensorValue | None = None,
+    ) -> TensorValue:
+        """`x @ w + b` to `(rows, n_out)`, then exact GELU or the sum with `add`."""
+        y = x @ w + b
+        if gelu:
+            y = ops.gelu(y)
+        return y if add is None else y + add
+
+    def layer_norm(self, x: TensorValue, w: TensorValue, b: TensorValue) -> TensorValue:
+        """Layer norm over the last axis."""
+        return ops.layer_norm(x, w, b, epsilon=EPSILON)
+
+    def attention(self, qkv: TensorValue, n_state: Size) -> TensorValue:
+        """Self-attention over heads of 64, `(n_ctx, 3 * n_state)` to `(n_ctx, n_state)`."""
+        n_ctx, n = int(qkv.shape[0]), int(Dim(n_state))
+        heads = ops.reshape(qkv, [n_ctx, 3, n // HEAD, HEAD])
+        query, key, value = (ops.transpose(heads[:, part], 0, 1) for part in range(3))
+        scores = (query * HEAD**-0.5) @ ops.transpose(key, 1, 2)
+        mixed = ops.softmax(scores) @ value
+        return ops.reshape(ops.transpose(mixed, 0, 1), [n_ctx, n])
+
+    def _pad(self, x: TensorValue) -> TensorValue:
+        zeros = ops.constant(np.zeros((1, int(x.shape[1])), np.float32), device=self.device)
+        return ops.concat([zeros, x, zeros], axis=0)
+
+
+Operations = CpuOperations | AcceleratorOperations

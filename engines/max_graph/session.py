@@ -1,0 +1,161 @@
+"""Compiling graphs, and keeping what was compiled.
+
+A compiled module is exported to one file in the cache folder, which `MAX_WHISPER_CACHE` can move.
+Its name is a digest of all that the compiled code depends on: MAX's version, the processor, the
+device, the sizes and the sources of graphs and kernels. A file starts with a digest of its own
+content, so that a damaged one is seen and compiled again rather than handed to native code.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import io
+import os
+import platform
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from importlib.metadata import version
+from pathlib import Path
+
+from engines.base import PrepareProgress
+
+CACHE_VARIABLE = "MAX_WHISPER_CACHE"
+DIGEST_BYTES = 32
+
+
+def cache_folder() -> Path:
+    """The folder of compiled graphs, made if it is not there."""
+    if configured := os.environ.get(CACHE_VARIABLE):
+        folder = Path(configured).expanduser()
+    else:
+        caches = os.environ.get("XDG_CACHE_HOME", str(Path.home() / ".cache"))
+        folder = Path(caches) / "max-whisper"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+if os.environ.get(CACHE_VARIABLE):
+    # MAX keeps caches of its own; whoever moves ours expects both in one place. It reads this
+    # variable when it is first imported, which is why it stands before the imports below.
+    os.environ.setdefault("MODULAR_CACHE_DIR", str(cache_folder() / "modular"))
+
+from max.driver import CPU, Accelerator, Device, accelerator_count  # noqa: E402
+from max.engine import CompiledModel, InferenceSession, Model, read  # noqa: E402
+from whisper.model import ModelDimensions  # noqa: E402
+
+from engines.max_graph import encoder, operations  # noqa: E402
+
+_compile_lock = threading.Lock()
+
+
+def pick_device() -> Device:
+    """The accelerator where there is one, else the CPU."""
+    return Accelerator() if accelerator_count() > 0 else CPU()
+
+
+@lru_cache(maxsize=None)
+def session(device_label: str) -> InferenceSession:
+    """This process's session for `cpu` or `gpu`; made where it is used, never before a fork."""
+    return InferenceSession(devices=[CPU()] if device_label == "cpu" else [Accelerator()])
+
+
+def load_encoder(
+    dims: ModelDimensions, device: Device, progress: PrepareProgress
+) -> tuple[dict[str, Model], operations.Operations]:
+    """The encoder's compiled graphs for `device`, from the cache or compiled now."""
+    on_cpu = device.label == "cpu"
+    op = operations.CpuOperations() if on_cpu else operations.AcceleratorOperations()
+    sizes = encoder.Sizes.symbolic() if on_cpu else encoder.Sizes.of(dims)
+    target = "cpu" if on_cpu else f"{device.api}-{device.architecture_name}"
+    path = cache_folder() / f"encoder-{entry_key(target, sizes)}.mef"
+    running = session(device.label)
+    compiled = load_compiled(path, lambda: running.compile(encoder.build(op, sizes)), progress)
+    return running.init_all(compiled), op
+
+
+def load_compiled(
+    path: Path, compile_module: Callable[[], CompiledModel], progress: PrepareProgress
+) -> CompiledModel:
+    """Read `path`, or compile and write it. Threads and processes take turns over one entry."""
+    compiled = read_entry(path)
+    if compiled is not None:
+        return compiled
+    progress("compiling")
+    with _compile_lock, _file_lock(path.with_suffix(".lock")):
+        compiled = read_entry(path)
+        if compiled is None:
+            compiled = compile_module()
+            write_entry(path, compiled)
+        return compiled
+
+
+def read_entry(path: Path) -> CompiledModel | None:
+    """The compiled module in `path`; None where there is none or it is damaged."""
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return None
+    digest, body = content[:DIGEST_BYTES], content[DIGEST_BYTES:]
+    if hashlib.sha256(body).digest() != digest:
+        return None
+    return read(io.BytesIO(body))
+
+
+def write_entry(path: Path, compiled: CompiledModel) -> None:
+    """Write the entry in one move, so that no reader sees half of it.
+
+    A cache that can't be written costs a compile next time, and nothing else.
+    """
+    try:
+        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+            exported = Path(folder) / "module.mef"
+            compiled.export_mef(exported)
+            body = exported.read_bytes()
+            exported.write_bytes(hashlib.sha256(body).digest() + body)
+            exported.replace(path)
+    except OSError:
+        pass
+
+
+def entry_key(target: str, sizes: encoder.Sizes) -> str:
+    """Digest of all that an entry's code depends on."""
+    parts = [version("max"), processor(), target, repr(sizes), sources_digest()]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:20]
+
+
+@lru_cache(maxsize=None)
+def processor() -> str:
+    """The processor's model and instruction sets, since compiled code targets them."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()
+    except OSError:
+        return f"{platform.machine()} {platform.processor()}"
+    kept = [line for line in lines if line.startswith(("model name", "flags", "Features"))]
+    return f"{platform.machine()} {kept}"
+
+
+@lru_cache(maxsize=None)
+def sources_digest() -> str:
+    """Digest of the graph builders and kernels."""
+    folder = Path(__file__).parent
+    digest = hashlib.sha256()
+    for path in sorted([*folder.glob("*.py"), *folder.glob("kernels/*.mojo")]):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
+
+
+@contextmanager
+def _file_lock(path: Path) -> Iterator[None]:
+    """Wait for the other process that compiles the same entry; no lock where none can be had."""
+    try:
+        file = path.open("w")
+    except OSError:
+        yield
+        return
+    with file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

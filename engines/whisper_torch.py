@@ -1,0 +1,47 @@
+"""The baseline, openai-whisper on PyTorch: `cpu`, and `gpu` on CUDA. One class, two devices."""
+
+from __future__ import annotations
+
+import torch
+
+from engines.base import Dtype, EngineUnavailable, PrepareProgress
+from engines.checkpoints import Checkpoint
+from engines.decoding import ClockedWhisper
+from engines.whisper_engine import WhisperEngine
+
+
+def why_no_cuda() -> str | None:
+    """Why `gpu` can't run here, or None when it can."""
+    return None if torch.cuda.is_available() else "no CUDA device was found on this machine"
+
+
+class TorchEngine(WhisperEngine):
+    """openai-whisper as it is; float16 only on CUDA, as whisper itself has it."""
+
+    encoder = "PyTorch"
+    decoder = "PyTorch"
+
+    def __init__(self, key: str, label: str, model: str, device: str, dtype: Dtype) -> None:
+        super().__init__(model, device, dtype)
+        self.key = key
+        self.label = label
+
+    def build(
+        self, checkpoint: Checkpoint, progress: PrepareProgress
+    ) -> tuple[ClockedWhisper, float]:
+        """The checkpoint's model, moved to the device; nothing is compiled."""
+        return checkpoint.build(ClockedWhisper).to(self.device), 0.0
+
+
+def make_cpu(model: str, dtype: Dtype) -> TorchEngine:
+    """The `cpu` engine."""
+    if dtype != "float32":
+        raise EngineUnavailable("whisper runs in float32 only on a CPU")
+    return TorchEngine("cpu", "PyTorch CPU", model, "cpu", dtype)
+
+
+def make_gpu(model: str, dtype: Dtype) -> TorchEngine:
+    """The `gpu` engine; raises `EngineUnavailable` without CUDA."""
+    if reason := why_no_cuda():
+        raise EngineUnavailable(reason)
+    return TorchEngine("gpu", "PyTorch GPU", model, "cuda", dtype)
