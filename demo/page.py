@@ -1,0 +1,455 @@
+"""The page: its layout, and which control starts what. Panels are drawn elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from demo import lanes
+from demo.compare import Comparison, Run, Settings, Status, lay_out
+from demo.histograms import render_features
+from demo.runs import Runs
+from demo.samples import Sample, list_samples
+from demo.timings import draw_timings, render_legend
+from engines.audio import MAX_BYTES
+from engines.base import Clip, Dtype, Engine, Options
+
+ROOT = Path(__file__).resolve().parent.parent
+STYLE = ROOT / "assets" / "style.css"
+SAMPLES = ROOT / "audio_samples"
+
+OWN_CLIP = "own"
+PROCESSOR = "processor"
+"""Listeners that compute share this queue, one at a time: a second visitor waits."""
+
+LANGUAGES = {
+    "Find out": "",
+    "English": "en",
+    "French": "fr",
+    "German": "de",
+    "Hindi": "hi",
+    "Italian": "it",
+    "Japanese": "ja",
+    "Korean": "ko",
+    "Mandarin": "zh",
+    "Polish": "pl",
+    "Portuguese": "pt",
+    "Russian": "ru",
+    "Spanish": "es",
+    "Ukrainian": "uk",
+}
+SCROLL_TO_LANES = """() => {
+  if (innerWidth < 720) document.querySelector("#summary").scrollIntoView({behavior: "smooth"});
+}"""
+"""On a phone the lanes are below the settings; the buttons stay in view by themselves."""
+
+FOOTER = """<footer class="credits"><p>Runs OpenAI’s Whisper on PyTorch and on Modular MAX. MAX is
+used under the Modular MAX Community License; this project is not endorsed by Modular.</p>
+<p><strong>nano</strong> is a tiny checkpoint trained on synthetic speech of a limited vocabulary.
+For real speech choose an official checkpoint; it is downloaded on first use.</p></footer>"""
+
+
+@dataclass(frozen=True)
+class Backend:
+    """What the page asks of the engine side; tests put fakes here.
+
+    `get(key, model, dtype)` gives a shared engine, `load_clip(path)` a clip; both raise
+    `EngineError` with a sentence for the visitor.
+    """
+
+    statuses: Callable[[], Sequence[Status]]
+    get: Callable[[str, str, Dtype], Engine]
+    models: Callable[[], Sequence[str]]
+    load_clip: Callable[[str], Clip]
+    samples: Path = SAMPLES
+
+
+@dataclass(frozen=True)
+class Controls:
+    """The components that a visitor sets."""
+
+    sample: gr.Radio
+    audio: gr.Audio
+    engines: gr.CheckboxGroup
+    model: gr.Dropdown
+    language: gr.Dropdown
+    beam: gr.Radio
+    schedule: gr.Radio
+    words: gr.Checkbox
+    gpu_dtype: gr.Radio
+
+    def inputs(self) -> list[gr.components.Component]:
+        """In the order that `read_settings` and the listeners take them."""
+        return [
+            self.sample,
+            self.audio,
+            self.engines,
+            self.model,
+            self.language,
+            self.beam,
+            self.schedule,
+            self.words,
+            self.gpu_dtype,
+        ]
+
+
+@dataclass(frozen=True)
+class Panels:
+    """The components that a run fills, in the order of `outputs`."""
+
+    compare: gr.Button
+    stop: gr.Button
+    summary: gr.HTML
+    lanes: gr.HTML
+    timings: gr.Plot
+    features: gr.HTML
+
+    def outputs(self) -> list[gr.components.Component]:
+        """As `Painter.paint` returns their values."""
+        return [self.compare, self.stop, self.summary, self.lanes, self.timings, self.features]
+
+
+class Painter:
+    """Turns snapshots into the panels' values, leaving alone what didn't change.
+
+    Charts change only when another lane finishes, so they are drawn and sent only then.
+    """
+
+    def __init__(self) -> None:
+        self._done: tuple[str, ...] | None = None
+
+    def paint(self, comparison: Comparison) -> list[Any]:
+        """Values in the order of `Panels.outputs`."""
+        done = tuple(lane.key for lane in comparison.done)
+        fresh, self._done = done != self._done, done
+        running = not comparison.finished
+        return [
+            gr.update(interactive=not running),
+            gr.update(interactive=running),
+            render_summary(lanes.summarise(comparison), comparison.refusal is not None),
+            lanes.render_lanes(comparison),
+            draw_timings(comparison) if fresh else gr.skip(),
+            render_features(comparison) if fresh else gr.skip(),
+        ]
+
+
+def render_summary(sentence: str, alert: bool = False) -> str:
+    """The line above the lanes, spoken by screen readers when it changes."""
+    kind, role = (" alert", "alert") if alert else ("", "status")
+    sign = '<span aria-hidden="true">⚠ </span>' if alert else ""
+    return f'<p class="summary{kind}" role="{role}">{sign}{escape(sentence)}</p>'
+
+
+def refuse(sentence: str) -> list[Any]:
+    """The panels' values when a run can't start: the reason, and all else as it was."""
+    return [
+        gr.update(interactive=True),
+        gr.update(interactive=False),
+        render_summary(sentence, alert=True),
+        gr.skip(),
+        gr.skip(),
+        gr.skip(),
+    ]
+
+
+def read_settings(
+    engines: Sequence[str],
+    model: str,
+    language: str,
+    beam: int,
+    schedule: str,
+    words: bool,
+    gpu_dtype: Dtype,
+) -> Settings:
+    """What the controls hold, as the record that every lane gets."""
+    return Settings(
+        engines=tuple(engines),
+        model=model,
+        options=Options(
+            language=language or None,
+            beam_size=int(beam) if int(beam) > 1 else None,
+            word_timestamps=words,
+        ),
+        schedule="parallel" if schedule == "parallel" else "one at a time",
+        gpu_dtype=gpu_dtype,
+    )
+
+
+def build(backend: Backend) -> gr.Blocks:
+    """The whole page over a backend."""
+    statuses = tuple(backend.statuses())
+    samples = list_samples(backend.samples)
+    with gr.Blocks(title="One clip, every engine", fill_width=True) as page:
+        gr.HTML(
+            "<header class='masthead'><h1>One clip, every engine</h1><p>The same speech through "
+            "OpenAI’s Whisper on PyTorch and on Modular MAX, side by side: the words, the times, "
+            "the differences.</p></header>",
+            apply_default_css=False,
+        )
+        controls, compare, stop = lay_out_controls(statuses, samples, backend.models())
+        panels = lay_out_panels(statuses, compare, stop)
+        gr.HTML(FOOTER, apply_default_css=False)
+        connect(backend, samples, controls, panels)
+    return page
+
+
+def lay_out_controls(
+    statuses: Sequence[Status], samples: Sequence[Sample], models: Sequence[str]
+) -> tuple[Controls, gr.Button, gr.Button]:
+    """The clip and the buttons on the left, the settings on the right."""
+    with gr.Row(elem_classes="controls", equal_height=False):
+        with gr.Column(scale=6, min_width=320, elem_classes="clip"):
+            sample, audio = lay_out_clip(samples)
+            with gr.Row(elem_classes="actions"):
+                compare = gr.Button("Compare", variant="primary", elem_id="compare", scale=3)
+                stop = gr.Button("Stop", elem_id="stop", interactive=False, scale=1, min_width=96)
+        with gr.Column(scale=5, min_width=320, elem_classes="settings"):
+            controls = lay_out_settings(sample, audio, statuses, models)
+    return controls, compare, stop
+
+
+def lay_out_clip(samples: Sequence[Sample]) -> tuple[gr.Radio, gr.Audio]:
+    """A sample, or the visitor's own clip."""
+    choices = [(sample.title, sample.key) for sample in samples]
+    first = samples[0] if samples else None
+    sample = gr.Radio(
+        [*choices, ("Your own", OWN_CLIP)],
+        value=first.key if first else OWN_CLIP,
+        label="Clip",
+        elem_id="sample",
+        elem_classes="pills",
+    )
+    audio = gr.Audio(
+        value=str(first.path) if first else None,
+        type="filepath",
+        sources=["upload", "microphone"],
+        show_label=False,
+        label="Clip",
+        elem_id="audio",
+        editable=False,
+        buttons=[],
+        waveform_options={"waveform_color": "#8b93a1", "waveform_progress_color": "#0072B2"},
+    )
+    return sample, audio
+
+
+def lay_out_settings(
+    sample: gr.Radio, audio: gr.Audio, statuses: Sequence[Status], models: Sequence[str]
+) -> Controls:
+    """Everything that a run can be told; the defaults suit a first visit."""
+    ready = [status.key for status in statuses if status.available]
+    engines = gr.CheckboxGroup(
+        [(name_engine(status), status.key) for status in statuses],
+        value=ready,
+        label="Engines",
+        elem_id="engines",
+        elem_classes="pills",
+    )
+    with gr.Row():
+        model = gr.Dropdown(list(models), value=models[0], label="Model", elem_id="model")
+        language = gr.Dropdown(list(LANGUAGES.items()), value="en", label="Language")
+    with gr.Row():
+        schedule = gr.Radio(
+            [("All at once", "parallel"), ("One at a time, fair", "one at a time")],
+            value="parallel",
+            label="Schedule",
+            elem_id="schedule",
+            elem_classes="pills",
+            scale=3,
+            min_width=300,
+        )
+        beam = gr.Radio(
+            [("1", 1), ("5", 5)],
+            value=1,
+            label="Beam size",
+            elem_id="beam",
+            elem_classes="pills",
+            scale=1,
+            min_width=120,
+        )
+    words = gr.Checkbox(label="Time every word", elem_id="words")
+    gpu_dtype = gr.Radio(
+        ["float32", "float16"],
+        value="float32",
+        label="GPU precision",
+        visible="gpu" in ready,
+        elem_classes="pills",
+    )
+    return Controls(sample, audio, engines, model, language, beam, schedule, words, gpu_dtype)
+
+
+def name_engine(status: Status) -> str:
+    """An engine's name in the list of choices."""
+    return status.label if status.available else f"{status.label} (not on this machine)"
+
+
+def lay_out_panels(statuses: Sequence[Status], compare: gr.Button, stop: gr.Button) -> Panels:
+    """Everything that a run fills, with room reserved for it."""
+    ready = Settings(engines=tuple(status.key for status in statuses if status.available))
+    blank = lay_out(ready, statuses)
+    summary = gr.HTML(
+        render_summary(lanes.summarise(blank)), elem_id="summary", apply_default_css=False
+    )
+    lanes_html = gr.HTML(lanes.render_lanes(blank), elem_id="lanes", apply_default_css=False)
+    with gr.Column(elem_classes=["sheet"]):
+        gr.HTML(
+            "<h2>Where the time went</h2>" + render_legend(),
+            apply_default_css=False,
+        )
+        timings = gr.Plot(draw_timings(blank), show_label=False, container=False, elem_id="timings")
+    with gr.Column(elem_classes=["sheet"]):
+        gr.HTML("<h2>What the encoders made of it</h2>", apply_default_css=False)
+        features = gr.HTML(render_features(blank), elem_id="features", apply_default_css=False)
+    return Panels(compare, stop, summary, lanes_html, timings, features)
+
+
+def connect(
+    backend: Backend, samples: Sequence[Sample], controls: Controls, panels: Panels
+) -> None:
+    """Tie controls to what they start."""
+    runs, by_key = Runs(), {sample.key: sample for sample in samples}
+    ticket = gr.Number(visible=False, precision=0)
+    quick: dict[str, Any] = {
+        "queue": False,
+        "show_progress": "hidden",
+        "api_visibility": "private",
+    }
+
+    def begin(request: gr.Request) -> list[Any]:
+        return [runs.draw_ticket(name_visitor(request)), *start_waiting()]
+
+    def compare(
+        request: gr.Request, ticket: int, sample: str, audio: str | None, *chosen: Any
+    ) -> Iterator[list[Any]]:
+        clip, settings = by_key.get(sample), read_settings(*chosen)
+        visitor = name_visitor(request)
+        yield from run_comparison(backend, runs, visitor, ticket, clip, audio, settings)
+
+    def stop(request: gr.Request) -> None:
+        runs.stop(name_visitor(request))
+
+    begun = panels.compare.click(
+        begin, None, [ticket, panels.compare, panels.stop, panels.summary], **quick
+    )
+    run = begun.then(
+        compare,
+        [ticket, *controls.inputs()],
+        panels.outputs(),
+        show_progress="minimal",
+        show_progress_on=panels.summary,
+        api_visibility="private",
+        concurrency_id=PROCESSOR,
+        concurrency_limit=1,
+    )
+    run.then(free_buttons, None, [panels.compare, panels.stop], **quick)
+    panels.stop.click(stop, **quick)
+    panels.compare.click(None, js=SCROLL_TO_LANES, **quick)
+    connect_clip(by_key, controls, quick)
+
+
+def connect_clip(by_key: Mapping[str, Sample], controls: Controls, quick: dict[str, Any]) -> None:
+    """Show the chosen sample; a clip of the visitor's own unchooses it."""
+    sample, audio = controls.sample, controls.audio
+    sample.input(lambda key: show_sample(by_key.get(key)), sample, audio, **quick)
+    for event in (audio.clear, audio.upload, audio.start_recording):
+        event(lambda: OWN_CLIP, None, sample, **quick)
+
+
+def name_visitor(request: gr.Request) -> str:
+    """What tells one browser tab from another."""
+    return str(request.session_hash)
+
+
+def start_waiting() -> list[Any]:
+    """Buttons and summary between the click and the run's first snapshot."""
+    waiting = render_summary("Waiting for the processor.")
+    return [gr.update(interactive=False), gr.update(interactive=True), waiting]
+
+
+def free_buttons() -> list[Any]:
+    """Buttons after a run, even one that broke."""
+    return [gr.update(interactive=True), gr.update(interactive=False)]
+
+
+def show_sample(sample: Sample | None) -> str | None:
+    """The clip to show for a choice; None makes room for the visitor's own."""
+    return str(sample.path) if sample else None
+
+
+def run_comparison(
+    backend: Backend,
+    runs: Runs,
+    visitor: str,
+    ticket: int,
+    sample: Sample | None,
+    audio: str | None,
+    settings: Settings,
+) -> Iterator[list[Any]]:
+    """Run the clip and yield the panels' values until the last lane rests."""
+    path = str(sample.path) if sample else audio
+    if path is None:
+        yield refuse("There is no clip yet: choose a sample, upload a file, or record one.")
+        return
+    if not settings.engines:
+        yield refuse("Choose at least one engine.")
+        return
+    run = Run(
+        settings,
+        backend.statuses(),
+        backend.get,
+        lambda: backend.load_clip(path),
+        clip_name=sample.title if sample else Path(path).name,
+        reference=sample.reference if sample else None,
+    )
+    if not runs.admit(visitor, ticket, run):
+        yield refuse("Stopped before its turn came.")
+        return
+    painter = Painter()
+    try:
+        for comparison in run.snapshots():
+            yield painter.paint(comparison)
+    finally:
+        run.stop()
+        runs.leave(visitor, run)
+
+
+def serve(page: gr.Blocks, **options: Any) -> Any:
+    """Launch the page; host and port come from Gradio's own environment variables."""
+    page.queue(default_concurrency_limit=8)
+    return page.launch(
+        theme=choose_theme(),
+        css_paths=STYLE,
+        max_file_size=MAX_BYTES,
+        allowed_paths=[str(SAMPLES)],
+        footer_links=[],
+        ssr_mode=False,
+        **options,
+    )
+
+
+def choose_theme() -> gr.themes.ThemeClass:
+    """Calm greys, one blue for what can be pressed, and fonts that are already there."""
+    return gr.themes.Default(
+        primary_hue="sky",
+        neutral_hue="slate",
+        radius_size="lg",
+        text_size="lg",
+        font=("system-ui", "Segoe UI", "Roboto", "Helvetica Neue", "Arial", "sans-serif"),
+        font_mono=("ui-monospace", "SF Mono", "Menlo", "Consolas", "monospace"),
+    ).set(
+        body_text_color_subdued="*neutral_600",
+        body_text_color_subdued_dark="*neutral_400",
+        block_title_text_color="*neutral_700",
+        block_label_text_color="*neutral_700",
+        button_primary_background_fill="#0072B2",
+        button_primary_background_fill_dark="#0072B2",
+        button_primary_background_fill_hover="#005f96",
+        button_primary_background_fill_hover_dark="#0f7bbd",
+        button_primary_text_color="#ffffff",
+        button_primary_text_color_dark="#ffffff",
+    )

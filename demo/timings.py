@@ -1,0 +1,112 @@
+"""Stage timings of every finished lane as stacked bars."""
+
+from __future__ import annotations
+
+import plotly.graph_objects as go
+
+from demo.compare import Comparison, Lane
+from demo.palette import STAGE_COLOURS, STAGE_PATTERNS
+
+STAGE_NAMES = {
+    "audio": "Read audio",
+    "mel": "Log-mel",
+    "encode": "Encoder",
+    "decode": "Decoder loop",
+}
+HEIGHT = 260
+"""Pixels; fixed, so that nothing below moves when the bars arrive."""
+
+
+def draw_timings(comparison: Comparison) -> go.Figure:
+    """Stacked bars, one for each finished lane, seconds from left to right."""
+    lanes = [lane for lane in comparison.done if lane.transcript is not None]
+    figure = go.Figure([draw_stage(stage, lanes) for stage in STAGE_NAMES])
+    if not lanes:
+        figure.add_annotation(
+            text="The bars appear when the first lane finishes.",
+            showarrow=False,
+            x=0.5,
+            y=0.5,
+            xref="paper",
+            yref="paper",
+            font_size=15,
+        )
+    figure.update_layout(
+        barmode="stack",
+        bargap=0.45,
+        height=HEIGHT,
+        margin={"l": 8, "r": 16, "t": 8, "b": 44},
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        template="none",
+        font={"family": "system-ui, sans-serif", "size": 14},
+        showlegend=False,
+        dragmode=False,
+        hoverlabel={"font_size": 14},
+    )
+    figure.update_xaxes(
+        title={"text": describe_axis(comparison) if lanes else None, "font_size": 14},
+        rangemode="tozero",
+        zeroline=False,
+        visible=bool(lanes),
+        fixedrange=True,
+        nticks=6,
+    )
+    figure.update_yaxes(
+        autorange="reversed",
+        automargin=True,
+        visible=bool(lanes),
+        fixedrange=True,
+        showgrid=False,
+        ticksuffix="  ",
+    )
+    return figure
+
+
+def describe_axis(comparison: Comparison) -> str:
+    """The unit, and the settings that the figures belong to."""
+    settings = comparison.settings
+    beam = settings.options.beam_size or 1
+    return f"seconds · {settings.model} · beam {beam}"
+
+
+def label_bar(lane: Lane) -> str:
+    """The engine above its device and type; Plotly reads a little HTML."""
+    name = lane.label.replace("<", "&lt;")
+    return f"{name}<br><i>{lane.device}, {lane.dtype}</i>"
+
+
+def render_legend() -> str:
+    """What the colours and patterns stand for, in the bars' order."""
+    items = "".join(
+        f'<li><span class="key key--{stage}" style="--stage:{STAGE_COLOURS[stage]}"></span>'
+        f"{name}</li>"
+        for stage, name in STAGE_NAMES.items()
+    )
+    return f'<ul class="legend">{items}</ul>'
+
+
+def draw_stage(stage: str, lanes: list[Lane]) -> go.Bar:
+    """One stage's part of every lane's bar, told apart by colour and by pattern."""
+    seconds = [
+        lane.transcript.seconds.as_dict()[stage] for lane in lanes if lane.transcript is not None
+    ]
+    return go.Bar(
+        name=STAGE_NAMES[stage],
+        orientation="h",
+        y=[label_bar(lane) for lane in lanes],
+        customdata=[lane.label for lane in lanes],
+        x=[round(value, 4) for value in seconds],
+        marker={
+            "color": STAGE_COLOURS[stage],
+            "pattern": {
+                "shape": STAGE_PATTERNS[stage],
+                "fillmode": "overlay",
+                "fgcolor": "rgba(255,255,255,0.55)",
+                "solidity": 0.2,
+                "size": 8,
+            },
+            "line": {"width": 0},
+        },
+        hovertemplate="%{customdata}: " + STAGE_NAMES[stage].lower() + " %{x:.3f} s<extra></extra>",
+    )

@@ -1,0 +1,180 @@
+"""Engines that need no model, for tests of the page: they say given words at a given pace."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from engines.base import (
+    SAMPLE_RATE,
+    AudioError,
+    Clip,
+    FloatArray,
+    Listener,
+    Options,
+    PrepareSeconds,
+    Segment,
+    StageSeconds,
+    Stopped,
+    Transcript,
+    Word,
+)
+
+WORDS = "The compiler turns the graph into fast code for every chip"
+
+
+@dataclass(frozen=True)
+class FakeStatus:
+    """Stands in for `registry.EngineStatus`."""
+
+    key: str
+    label: str
+    encoder: str = "PyTorch"
+    decoder: str = "PyTorch"
+    available: bool = True
+    reason: str | None = None
+
+
+CPU = FakeStatus("cpu", "CPU")
+GPU = FakeStatus("gpu", "GPU", available=False, reason="no CUDA device was found")
+MAX = FakeStatus("max_hybrid", "MAX hybrid", encoder="MAX graph")
+STATUSES = (CPU, GPU, MAX)
+
+
+@dataclass
+class FakeEngine:
+    """Says `words`, one segment for each four, `pace` seconds apart.
+
+    `error` is raised in the middle; `compile_seconds` is slept through in `prepare`;
+    `deaf` ignores the listener's wish to stop.
+    """
+
+    key: str = "cpu"
+    label: str = "CPU"
+    words: str = WORDS
+    pace: float = 0.0
+    compile_seconds: float = 0.0
+    error: Exception | None = None
+    deaf: bool = False
+    model: str = "nano"
+    device: str = "cpu"
+    dtype: str = "float32"
+    encoder: str = "PyTorch"
+    decoder: str = "PyTorch"
+    noise: float = 0.0
+    prepared: threading.Event = field(default_factory=threading.Event)
+
+    def prepare(self, progress: Callable[[str], None] = lambda _: None) -> PrepareSeconds:
+        """Sleep for as long as compiling is said to take."""
+        progress("loading")
+        if self.compile_seconds and not self.prepared.is_set():
+            progress("compiling")
+            time.sleep(self.compile_seconds)
+        self.prepared.set()
+        return PrepareSeconds(load=0.01, compile=self.compile_seconds)
+
+    def transcribe(
+        self,
+        clip: Clip,
+        options: Options = Options(),  # noqa: B008
+        listener: Listener = Listener(),  # noqa: B008
+    ) -> Transcript:
+        """Say the words."""
+        start = time.perf_counter()
+        listener.progress("mel", 0.0)
+        listener.progress("encoding", 0.0)
+        segments: list[Segment] = []
+        for segment in self.cut(clip.seconds, options.word_timestamps):
+            self.wait(listener)
+            if self.error is not None and segments:
+                raise self.error
+            segments.append(segment)
+            listener.segment(segment)
+            listener.progress("decoding", segment.end)
+        if self.error is not None:
+            raise self.error
+        spent = time.perf_counter() - start
+        return self.write(clip, tuple(segments), spent)
+
+    def wait(self, listener: Listener) -> None:
+        """Let the pace pass, unless somebody wants the run stopped."""
+        until = time.perf_counter() + self.pace
+        while True:
+            if listener.stopped() and not self.deaf:
+                raise Stopped("stopped")
+            if time.perf_counter() >= until:
+                return
+            time.sleep(0.01)
+
+    def cut(self, seconds: float, timed: bool) -> list[Segment]:
+        """The words in segments of four, spread evenly over the clip."""
+        words = self.words.split()
+        each = seconds / max(len(words), 1)
+        segments = []
+        for at in range(0, len(words), 4):
+            part = words[at : at + 4]
+            times = tuple(
+                Word((at + i) * each, (at + i + 1) * each, f" {word}", 0.9)
+                for i, word in enumerate(part)
+            )
+            segments.append(
+                Segment(
+                    start=at * each,
+                    end=(at + len(part)) * each,
+                    text=" " + " ".join(part),
+                    tokens=tuple(range(at, at + len(part))),
+                    temperature=0.0,
+                    words=times if timed else None,
+                )
+            )
+        return segments
+
+    def write(self, clip: Clip, segments: tuple[Segment, ...], spent: float) -> Transcript:
+        """The transcript, with features that are the same for every fake but for its noise."""
+        return Transcript(
+            engine=self.key,
+            model=self.model,
+            device=self.device,
+            dtype=self.dtype,
+            language="en",
+            text=self.words,
+            segments=segments,
+            tokens=tuple(token for segment in segments for token in segment.tokens),
+            features=make_features(self.noise),
+            seconds=StageSeconds(
+                audio=clip.decode_seconds, mel=0.02, encode=0.1 + spent / 2, decode=0.2 + spent / 2
+            ),
+            audio_seconds=clip.seconds,
+            peak_memory_bytes=300 * 2**20,
+        )
+
+    def encode(self, mel: FloatArray) -> FloatArray:
+        """Features of the right number of dimensions."""
+        return make_features(self.noise)
+
+    def close(self) -> None:
+        """Nothing to give back."""
+
+
+def make_features(noise: float = 0.0) -> FloatArray:
+    """Seeded features `(1, 100, 32)`, with so much seeded noise on top."""
+    rng = np.random.default_rng(1)
+    base = rng.normal(size=(1, 100, 32))
+    return (base + noise * rng.normal(size=base.shape)).astype(np.float32)
+
+
+def make_clip(seconds: float = 6.0) -> Clip:
+    """Silence of a given length."""
+    return Clip(np.zeros(int(seconds * SAMPLE_RATE), np.float32), "fake", 0.003)
+
+
+def read_fake_clip(path: str | Path, *, max_seconds: float, max_bytes: int) -> Clip:
+    """Any FLAC or WAV is six seconds of silence; anything else is refused."""
+    if Path(path).read_bytes()[:4] not in (b"fLaC", b"RIFF"):
+        raise AudioError(f"{Path(path).name} holds no audio that can be read.")
+    return make_clip()
