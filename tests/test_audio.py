@@ -85,8 +85,8 @@ def write_sound(path: Path, kind: Kind, mono: np.ndarray) -> Path:
         stream.layout = kind.layout
         stream.format = kind.sample_format
         channels = stream.layout.nb_channels
-        samples = np.repeat(mono.astype(np.float32)[None, :], channels, axis=0)
-        frame = AudioFrame.from_ndarray(samples, format="fltp", layout=kind.layout)
+        samples = np.repeat(mono.astype(np.float32), channels)[None, :]
+        frame = AudioFrame.from_ndarray(samples, format="flt", layout=kind.layout)
         frame.sample_rate = kind.rate
         resampler = av.AudioResampler(kind.sample_format, kind.layout, kind.rate, stream.frame_size)
         for ready in [*resampler.resample(frame), *resampler.resample(None)]:

@@ -160,9 +160,18 @@ def test_no_tracked_file_is_too_large_for_spaces() -> None:
     assert not too_large
 
 
-def test_the_app_imports_only_what_requirements_name() -> None:
-    declared = set(pins("requirements.txt"))
-    for path in [ROOT / "app.py", *ROOT.glob("engines/**/*.py"), *ROOT.glob("demo/**/*.py")]:
+@pytest.mark.parametrize(
+    ("files", "declared_in"),
+    [
+        (["app.py", "engines/**/*.py", "demo/**/*.py"], ["requirements.txt"]),
+        (["**/*.py"], ["requirements.txt", "requirements-dev.txt"]),
+    ],
+    ids=["the app", "everything"],
+)
+def test_every_import_is_declared(files: list[str], declared_in: list[str]) -> None:
+    declared = {canonicalize_name(item.name) for name in declared_in for item in requirements(name)}
+    paths = {path for pattern in files for path in ROOT.glob(pattern)}
+    for path in sorted(paths & set(tracked_files())):
         for module in imported(path):
             package = canonicalize_name(IMPORTED_AS.get(module, module))
             local = (ROOT / module).exists() or module in sys.stdlib_module_names
