@@ -195,7 +195,7 @@ def format_statistics(figures: FeatureStatistics | None) -> list[str]:
     if figures is None:
         return ["–"] * 4
     values = (figures.mean, figures.std, figures.minimum, figures.maximum)
-    return [f"{value:.5f}" for value in values]
+    return [f"{value:.5f}" if abs(value) >= 1e-4 else f"{value:.1e}" for value in values]
 
 
 def format_similarity(figures: FeatureSimilarity | None) -> list[str]:

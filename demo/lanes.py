@@ -79,7 +79,7 @@ def render_state(lane: Lane, comparison: Comparison) -> str:
     text = escape(describe_state(lane, comparison.audio_seconds))
     clock = f"{lane.elapsed:.1f} s" if lane.running else ""
     share = describe_progress(lane, comparison.audio_seconds)
-    unsure = " unsure" if lane.state in ("loading", "compiling", "waiting") else ""
+    unsure = " unsure" if lane.running and not lane.audio_done else ""
     return (
         f'<div class="state"><p><span class="sign" aria-hidden="true">{STATE_SIGNS[lane.state]}'
         f'</span> <span class="what">{text}</span><span class="clock">{clock}</span></p>'
@@ -217,7 +217,7 @@ def compare_to_reference(lane: Lane, comparison: Comparison) -> tuple[str, str]:
             ("Nothing was said, and nothing was written.", "")
             if not found
             else (
-                f"Nothing was said, but {found} words were written.",
+                f"Nothing was said, but {count_words(found)} written.",
                 diffs.mark_changes(score.normalised),
             )
         )
@@ -247,20 +247,11 @@ def render_figures(lane: Lane, comparison: Comparison) -> str:
 def describe_ratio(lane: Lane, comparison: Comparison) -> tuple[str, str]:
     """A speed-up after a fair run; after a parallel one only a ratio of times."""
     fair = comparison.settings.schedule == "one at a time"
-    baseline = comparison.baseline
-    label = baseline.label if baseline else "baseline"
-    name = f"Speed-up over {label}" if fair else f"Time relative to {label}"
+    name = "Speed-up" if fair else "Time ÷ baseline"
     if is_baseline(lane, comparison):
         return name, "baseline"
     ratio = stage_ratio(lane, comparison, "total")
     return name, "–" if ratio is None else f"{ratio:.2f}×"
-
-
-def name_ratio(comparison: Comparison) -> str:
-    """What the column of ratios is called."""
-    if comparison.settings.schedule == "one at a time":
-        return "Speed-up"
-    return "÷ baseline"
 
 
 def stage_ratio(lane: Lane, comparison: Comparison, stage: str) -> float | None:
@@ -281,7 +272,7 @@ def render_stages(lane: Lane, comparison: Comparison) -> str:
         (one.transcript.seconds.total for one in comparison.done if one.transcript), default=0.0
     )
     rows = "".join(render_stage(lane, comparison, stage, longest) for stage in STAGES)
-    ratio = "" if is_baseline(lane, comparison) else name_ratio(comparison)
+    ratio = "" if is_baseline(lane, comparison) else describe_ratio(lane, comparison)[0]
     return (
         f'<table class="stages"><caption>{escape(describe_preparation(lane))}</caption>'
         '<thead><tr><th scope="col"><span class="spoken">Stage</span></th><td></td>'
@@ -324,7 +315,7 @@ def render_foot(lane: Lane, comparison: Comparison) -> str:
     if lane.transcript is not None:
         parts.append(f"{len(lane.transcript.tokens)} tokens")
         parts.append(f"peak {lane.transcript.peak_memory_bytes / 2**20:.0f} MiB")
-    return f"<footer>{escape(' · '.join(parts))}</footer>"
+    return f"<footer>{escape(' · '.join(part for part in parts if part))}</footer>"
 
 
 def shared(comparison: Comparison) -> bool:
@@ -363,12 +354,19 @@ def summarise_words(comparison: Comparison) -> str:
     texts = {lane.transcript.text.strip() for lane in comparison.done if lane.transcript}
     count = len(diffs.split_words(next(iter(texts), "")))
     if len(comparison.done) == 1:
-        words = f"Finished with {count} words."
+        words = f"Finished with {count_words(count)}."
     elif len(texts) == 1:
-        words = f"Every lane wrote the same {count} words." if count else "No lane found speech."
+        words = (
+            f"Every lane wrote the same {count_words(count)}." if count else "No lane found speech."
+        )
     else:
         words = "The lanes wrote different words; each lane shows where."
     note = (
         " The lanes shared the processor, so times are no speed-ups." if shared(comparison) else ""
     )
     return words + note
+
+
+def count_words(count: int) -> str:
+    """A number of words, in good English."""
+    return "1 word" if count == 1 else f"{count} words"

@@ -1,0 +1,114 @@
+"""What tests share: a browser, and the page over fake engines."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.install_browser import find_browser
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+BROWSER_ARGUMENTS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """Headless Chromium; skipped where there is none, but never in CI."""
+    from playwright.sync_api import sync_playwright
+
+    path = os.environ.get("CHROMIUM") or find_browser()
+    if path is None:
+        reason = "no Chromium was found: run `make browser`, or set CHROMIUM to its path"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=path, args=BROWSER_ARGUMENTS)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def open_page(browser: Browser) -> Iterator[Callable[..., Page]]:
+    """Opens an address in a fresh tab; the test fails if the tab asks any other host."""
+    strangers: list[str] = []
+    contexts = []
+
+    def open_at(url: str, theme: str = "light", width: int = 1400) -> Page:
+        context = browser.new_context(viewport={"width": width, "height": 900})
+        contexts.append(context)
+        tab = context.new_page()
+        tab.set_default_timeout(20_000)
+        tab.on("request", lambda request: note_stranger(strangers, request.url))
+        tab.goto(f"{url}?__theme={theme}")
+        tab.locator("#compare").wait_for()
+        return tab
+
+    yield open_at
+    for context in contexts:
+        context.close()
+    assert not strangers, f"the page asked other hosts: {strangers}"
+
+
+def note_stranger(strangers: list[str], url: str) -> None:
+    """Keep the address of a request that leaves this machine."""
+    local = ("http://127.0.0.1", "http://localhost", "data:", "blob:")
+    if not url.startswith(local):
+        strangers.append(url)
+
+
+@pytest.fixture
+def sample_folder(tmp_path: Path) -> Path:
+    """Two short clips, one of them with its reference."""
+    import soundfile
+
+    from tests.fakes import make_clip
+
+    folder = tmp_path / "samples"
+    folder.mkdir()
+    for name in ("short", "talk"):
+        soundfile.write(folder / f"{name}.flac", make_clip(2.0).samples, 16_000)
+    (folder / "short.txt").write_text("The compiler turns a graph into fast code for every chip")
+    return folder
+
+
+@pytest.fixture
+def serve_fakes(sample_folder: Path) -> Iterator[Callable[..., str]]:
+    """Serves the page over the given fake engines and gives its address."""
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    from demo import page
+    from tests import fakes
+
+    served = []
+
+    def serve(**engines: Any) -> str:
+        backend = page.Backend(
+            statuses=lambda: fakes.STATUSES,
+            get=lambda key, model, dtype: engines[key],
+            models=lambda: ("nano", "tiny.en"),
+            load_clip=fakes.read_fake_clip,
+            samples=sample_folder,
+        )
+        blocks = page.build(backend)
+        served.append(blocks)
+        _, url, _ = page.serve(blocks, prevent_thread_lock=True, quiet=True)
+        return str(url)
+
+    yield serve
+    for blocks in served:
+        blocks.close()
