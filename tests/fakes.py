@@ -173,7 +173,7 @@ def make_clip(seconds: float = 6.0) -> Clip:
     return Clip(np.zeros(int(seconds * SAMPLE_RATE), np.float32), "fake", 0.003)
 
 
-def read_fake_clip(path: str | Path, *, max_seconds: float, max_bytes: int) -> Clip:
+def read_fake_clip(path: str | Path) -> Clip:
     """Any FLAC or WAV is six seconds of silence; anything else is refused."""
     if Path(path).read_bytes()[:4] not in (b"fLaC", b"RIFF"):
         raise AudioError(f"{Path(path).name} holds no audio that can be read.")

@@ -1,0 +1,90 @@
+"""The whole road: `python app.py` with the real engines, driven in headless Chromium."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from engines import registry
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+pytestmark = pytest.mark.browser
+
+ROOT = Path(__file__).resolve().parents[2]
+START_SECONDS = 120
+FINISH_SECONDS = 600
+"""A first run compiles the graph: minutes on a small machine."""
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The app's address, served by a process of its own."""
+    log = tmp_path_factory.mktemp("app") / "log.txt"
+    url = f"http://127.0.0.1:{find_port()}"
+    variables = {**os.environ, "GRADIO_SERVER_PORT": url.rsplit(":", 1)[1]}
+    with log.open("w") as out:
+        process = subprocess.Popen(
+            [sys.executable, "app.py"], cwd=ROOT, env=variables, stdout=out, stderr=out
+        )
+    try:
+        wait_for_server(url, process, log)
+        yield url
+    finally:
+        process.terminate()
+        try:
+            process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+
+
+def find_port() -> int:
+    """A port that is free now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_for_server(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    """Wait until the page answers; fail with the app's own words if it ends before."""
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            pytest.fail(f"app.py ended with {process.returncode}:\n{log.read_text()}")
+        try:
+            urllib.request.urlopen(url, timeout=5).close()
+            return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.5)
+    pytest.fail(f"app.py did not answer within {START_SECONDS} s:\n{log.read_text()}")
+
+
+def test_one_click_gives_the_same_words_in_every_lane(
+    address: str, open_page: Callable[..., Page]
+) -> None:
+    page = open_page(address)
+    page.click("#compare")
+    page.wait_for_function(
+        "[...document.querySelectorAll('.lane')].every("
+        "lane => ['done', 'failed', 'stopped'].includes(lane.dataset.state))",
+        timeout=FINISH_SECONDS * 1000,
+    )
+    lanes = {str(lane.get_attribute("data-engine")): lane for lane in page.locator(".lane").all()}
+    assert tuple(lanes) == registry.available()
+    words = {}
+    for key, lane in lanes.items():
+        assert lane.get_attribute("data-state") == "done", lane.inner_text()
+        words[key] = " ".join(lane.locator(".segment span").all_inner_texts())
+    assert words["cpu"], "the CPU lane wrote nothing"
+    assert len(set(words.values())) == 1, words
