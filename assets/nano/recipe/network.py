@@ -1,0 +1,143 @@
+"""The network in training: whisper's own blocks, a compact vocabulary and helper heads.
+
+The helpers (letters by CTC, word and phone of each frame) are dropped at export; they give the
+encoder something to learn from the first minute on. The attention of the decoder's last layer is
+guided to the time at which each token is spoken: whisper reads its word times there.
+"""
+
+from dataclasses import asdict, dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from whisper.model import AudioEncoder, ModelDimensions, MultiHeadAttention, TextDecoder
+
+from . import tokens as vocab
+from .windows import IGNORE
+
+DIMS = ModelDimensions(
+    n_mels=80, n_audio_ctx=1500, n_audio_state=192, n_audio_head=3, n_audio_layer=4,
+    n_vocab=vocab.N_VOCAB, n_text_ctx=448, n_text_state=192, n_text_head=3, n_text_layer=2,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """How much each loss counts."""
+
+    tokens: float = 1.0
+    letters: float = 0.3
+    words: float = 0.5
+    phones: float = 0.5
+    guide: float = 0.3
+
+
+class Network(nn.Module):
+    """Encoder, decoder over the compact vocabulary, helper heads."""
+
+    bonus: Tensor  # (rows,), log of how many full tokens each row stands for
+
+    def __init__(self, phone_count: int):
+        super().__init__()
+        d, rows = DIMS, len(vocab.compact_ids()) + 1
+        width = d.n_audio_state
+        self.encoder = AudioEncoder(d.n_mels, d.n_audio_ctx, width, d.n_audio_head, d.n_audio_layer)
+        self.decoder = TextDecoder(rows, d.n_text_ctx, width, d.n_text_head, d.n_text_layer)
+        self.letters = nn.Linear(width, len(vocab.LETTERS) + 2)
+        self.words = nn.Linear(width, len(vocab.word_classes()) + 1)
+        self.phones = nn.Linear(width, phone_count + 1)
+        bonus = torch.zeros(rows)
+        bonus[-1] = torch.tensor(float(vocab.N_VOCAB - (rows - 1))).log()
+        self.register_buffer("bonus", bonus, persistent=False)
+        with torch.no_grad():  # at the default scale the positions drown the audio
+            self.encoder.conv1.weight.mul_(2.5)
+            self.encoder.conv2.weight.mul_(3.0)
+            self.decoder.token_embedding.weight.normal_(0, 0.05)
+            self.decoder.positional_embedding.normal_(0, 0.02)
+
+    def encode(self, mel: Tensor, offset: Tensor) -> Tensor:
+        """(B, 80, 2L) log-mel, (B,) first positions -> (B, L, width) features."""
+        x = F.gelu(self.encoder.conv1(mel))
+        x = F.gelu(self.encoder.conv2(x)).permute(0, 2, 1)
+        places = offset[:, None] + torch.arange(x.shape[1])
+        x = x + self.encoder.positional_embedding[places]
+        for block in self.encoder.blocks:
+            x = block(x)
+        return self.encoder.ln_post(x)
+
+    def decode(self, inputs: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, T) compact ids, (B, L, width) -> (B, T, rows) logits, (B, heads, T, L) attention
+        of the last layer."""
+        d = self.decoder
+        x = d.token_embedding(inputs) + d.positional_embedding[: inputs.shape[1]]
+        for block in d.blocks[:-1]:
+            x = block(x, features, mask=d.mask)
+        block = d.blocks[-1]
+        x = x + block.attn(block.attn_ln(x), mask=d.mask)[0]
+        mixed, attention = _open_attention(block.cross_attn, block.cross_attn_ln(x), features)
+        x = x + mixed
+        x = d.ln(x + block.mlp(block.mlp_ln(x)))
+        return F.linear(x, d.token_embedding.weight).float() + self.bonus, attention
+
+
+def _open_attention(
+    layer: MultiHeadAttention, x: Tensor, features: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Whisper's cross-attention with its probabilities in the open, (B, heads, T, L) float32."""
+    heads = layer.n_head
+
+    def split(t: Tensor) -> Tensor:
+        return t.view(*t.shape[:2], heads, -1).permute(0, 2, 1, 3)
+
+    q, k, v = split(layer.query(x)), split(layer.key(features)), split(layer.value(features))
+    attention = (q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5).float().softmax(-1)
+    mixed = (attention.to(v.dtype) @ v).permute(0, 2, 1, 3).flatten(2)
+    return layer.out(mixed), attention
+
+
+def guide_loss(attention: Tensor, spans: Tensor) -> Tensor:
+    """-log of the attention inside each token's span; spans (B, T, 2) in frames, -1 for none."""
+    known = spans[..., 1] >= 0
+    frames = torch.arange(attention.shape[-1])
+    inside = (frames >= spans[..., :1].floor()) & (frames <= spans[..., 1:].ceil())
+    mass = (attention * inside[:, None]).sum(-1).clamp_min(1e-5)
+    known = known & inside.any(-1)
+    return -(mass.log().mean(1) * known).sum() / known.sum().clamp_min(1)
+
+
+def encoder_losses(network: Network, features: Tensor, batch: dict[str, Tensor]) -> dict:
+    """Losses of the three helper heads."""
+    features = features.float()
+    counts = batch["letter_counts"]
+    letters = network.letters(features).float().log_softmax(-1).transpose(0, 1)
+    lengths = torch.full_like(counts, letters.shape[0])
+    ctc = F.ctc_loss(letters, batch["letters"], lengths, counts, reduction="sum",
+                     zero_infinity=True)  # fmt: skip
+    losses = {"letters": ctc / counts.sum().clamp_min(1)}
+    for head in ("words", "phones"):
+        scores = getattr(network, head)(features).float().flatten(0, 1)
+        labels = batch[head].flatten()
+        weight = torch.where(labels > 0, 1.0, 0.2)
+        loss = F.cross_entropy(scores, labels, reduction="none") * weight
+        losses[head] = loss.sum() / weight.sum()
+        spoken = labels > 0
+        losses[head + "_accuracy"] = (scores.argmax(-1) == labels)[spoken].float().mean()
+    return losses
+
+
+def decoder_losses(network: Network, features: Tensor, batch: dict[str, Tensor]) -> dict:
+    """Token cross-entropy (the shared row counted as often as it will stand) and the guide."""
+    logits, attention = network.decode(batch["inputs"], features)
+    targets = batch["targets"]
+    loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORE)
+    known = targets != IGNORE
+    accuracy = (logits.argmax(-1) == targets)[known].float().mean()
+    text = known & (targets < int(vocab.compact_index()[vocab.tokenizer().eot]))
+    text_accuracy = (logits.argmax(-1) == targets)[text].float().mean()
+    guide = guide_loss(attention, batch["spans"])
+    return {"tokens": loss, "guide": guide, "accuracy": accuracy, "text_accuracy": text_accuracy}
+
+
+def total(losses: dict[str, Tensor], weights: LossWeights) -> Tensor:
+    """The weighted sum of the losses that are there."""
+    return sum(losses[name] * w for name, w in asdict(weights).items() if name in losses and w)

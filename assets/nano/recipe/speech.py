@@ -1,0 +1,103 @@
+"""The speech step: sentences to shards of utterances with the times of words and phones.
+
+A shard is `NAME.npy` (int16 samples of all its utterances, end to end) and `NAME.json` (one record
+an utterance). A shard depends only on its index, so several processes can each make some, and a
+run that was stopped goes on where it left off.
+"""
+
+import json
+import random
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from . import espeak, flite
+from .alignment import Span, Spoken
+from .text import training_sentences
+
+RATE = 16000
+LEAD, TAIL = 0.06, 0.10  # seconds kept before the first word and after the last
+SHARD_SIZE = 500
+VOICE_SHARES = {"slt": 0.20, "rms": 0.20, "awb": 0.13, "kal16": 0.13, "espeak": 0.34}
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """One utterance: int16 samples at 16 kHz (perhaps a memory map), its text and its spans."""
+
+    samples: np.ndarray
+    text: str
+    voice: str
+    words: list[Span]
+    phones: list[Span]
+
+
+def trimmed(spoken: Spoken) -> Spoken:
+    """Cut the synthesizer's own silence to `LEAD` and `TAIL`, and move the times along."""
+    first = max(0, round((spoken.words[0].start - LEAD) * RATE))
+    last = round((spoken.words[-1].end + TAIL) * RATE)
+    shift = first / RATE
+
+    def moved(spans: list[Span]) -> list[Span]:
+        return [Span(s.name, float(s.start) - shift, float(s.end) - shift) for s in spans]
+
+    return Spoken(spoken.samples[first:last], moved(spoken.words), moved(spoken.phones))
+
+
+def random_voice(rng: random.Random) -> str:
+    kind = rng.choices(list(VOICE_SHARES), list(VOICE_SHARES.values()))[0]
+    return rng.choice(espeak.VOICES) if kind == "espeak" else kind
+
+
+def speak(text: str, voice: str, rng: random.Random) -> Spoken | None:
+    """Say one sentence with a random rate and pitch; None where the alignment is not to be had."""
+    if voice in flite.VOICES:
+        spoken = flite.speak(text, voice, rng.uniform(0.85, 1.15), rng.uniform(0.9, 1.1))
+    else:
+        spoken = espeak.speak(text, voice, rng.randint(140, 180), rng.randint(35, 65))
+    return trimmed(spoken) if spoken else None
+
+
+def make_shard(folder: Path, index: int) -> None:
+    """Write shard `index` (its sentences and voices follow from the index alone)."""
+    target = folder / f"shard-{index:03d}.json"
+    if target.exists():
+        return
+    rng, sentences = random.Random(index), training_sentences(index)
+    records: list[dict] = []
+    chunks, offset = [], 0
+    while len(records) < SHARD_SIZE:
+        text, voice = next(sentences), random_voice(rng)
+        spoken = speak(text, voice, rng)
+        if spoken is None or len(spoken.samples) > 14 * RATE:
+            continue
+        count = len(spoken.samples)
+        record = {"text": text, "voice": voice, "offset": offset, "count": count}
+        for kind in ("words", "phones"):
+            record[kind] = [(n, round(a, 3), round(b, 3)) for n, a, b in getattr(spoken, kind)]
+        records.append(record)
+        chunks.append(spoken.samples)
+        offset += count
+    np.save(target.with_suffix(".npy"), np.concatenate(chunks))
+    target.write_text(json.dumps(records))
+
+
+def make_speech(folder: Path, shards: range) -> None:
+    """Make the shards of the range that are not there yet."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for index in shards:
+        make_shard(folder, index)
+        print(f"speech: shard {index} of {shards.start}..{shards.stop - 1}", flush=True)
+
+
+def load(folder: Path) -> list[Utterance]:
+    """All utterances of the finished shards, their samples as memory maps."""
+    found = []
+    for path in sorted(folder.glob("shard-*.json")):
+        samples = np.load(path.with_suffix(".npy"), mmap_mode="r")
+        for r in json.loads(path.read_text()):
+            words, phones = ([Span(*s) for s in r[kind]] for kind in ("words", "phones"))
+            part = samples[r["offset"] : r["offset"] + r["count"]]
+            found.append(Utterance(part, r["text"], r["voice"], words, phones))
+    return found

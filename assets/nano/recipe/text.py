@@ -1,0 +1,164 @@
+"""Training text: random sentences over a closed vocabulary, and what is kept out of them.
+
+Two thirds of the sentences come from templates, so that they read like everyday and technical
+English; the rest are runs of evenly drawn words. The second kind makes no sense on purpose: a
+decoder that can guess the next word from the grammar does not learn to listen.
+"""
+
+import random
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from . import words as lists
+
+CLIPS = Path(__file__).resolve().parents[3] / "audio_samples"
+HELD_OUT_SEED = 7_000_001
+HELD_OUT_COUNT = 120
+
+_PHRASES = {
+    "NP": [
+        "the [thing]", "the [adj] [thing]", "a [adj] [tech]", "the [tech]", "my [person]",
+        "the [adj] [tech]", "our [plural]", "every [thing]", "[num] [plural]", "the [ord] [tech]",
+        "their [adj] [plural]", "the [adj] [person]", "this [tech]", "her [thing]", "his [thing]",
+        "another [thing]", "some [plural]", "the [tech] of the [tech]",
+        "the [thing] and the [tech]",
+    ],
+    "SUBJ": [
+        "the [person]", "my [person]", "the [tech]", "the [adj] [tech]", "[name]", "he", "she",
+        "our [person]", "the [adj] [person]", "nobody", "everybody", "somebody", "this [tech]",
+        "the [thing]", "each [tech]", "it",
+    ],
+    "SUBJS": [
+        "the [plural]", "we", "they", "you", "I", "most [plural]", "[num] [plural]",
+        "all of them", "the [adj] [plural]", "two [adj] [plural]", "[name] and [name]", "people",
+    ],
+    "PP": [
+        "[prep] the [thing]", "[prep] the [tech]", "[prep] a [adj] [thing]", "in the [tech]",
+        "[prep] my [thing]", "[prep] the [plural]", "at the end of the [tech]", "on the [thing]",
+        "from one [thing] to the next", "before [num] [plural]", "in less than [num] minutes",
+    ],
+}  # fmt: skip
+
+_TEMPLATES = [
+    "[SUBJ] [vd] [NP] [PP].", "[SUBJ] [vd] [NP].", "[SUBJS] [vb] [NP].", "[SUBJ] [vs] [NP] [PP].",
+    "[SUBJ] [ivd] [PP].", "[SUBJS] [ivb] [PP].", "[SUBJ] [ivs] [adv].", "[SUBJ] is [degree] [adj].",
+    "[SUBJS] are [adj] and [adj].", "[SUBJ] was [adj], but [NP] was [adj].",
+    "[SUBJS] were [vg] [NP] [PP].", "[SUBJ] is [vg] [NP].", "Did [SUBJ] [vb] [NP]?",
+    "Do [SUBJS] [vb] [NP]?", "Who [vd] [NP] [PP]?", "Where is [NP]?", "Why did [SUBJ] [vb] [NP]?",
+    "How [adj] is [NP]?", "What is the [adj] [tech]?", "When will [SUBJ] [vb] [NP]?",
+    "Please [vb] [NP] [PP].", "[vb] the [tech], [vb] the [tech], and [vb] the [tech].",
+    "If [SUBJ] [vs] [NP], [SUBJS] [vb] [NP].", "When [SUBJ] [vd] [NP], [SUBJ] [ivd] [PP].",
+    "[SUBJ] must [vb] [NP] before [SUBJS] [vb] [NP].", "[SUBJS] can not [vb] [NP].",
+    "[SUBJ] has [num] [plural] and [num] [plural].", "There are [num] [plural] [PP].",
+    "[adv], [SUBJ] [vd] [NP].", "[adv] [SUBJS] will [vb] [NP].", "[SUBJS] [adv] [vb] [NP].",
+    "[SUBJ] [vs] [NP], so [SUBJS] [ivb] [adv].", "[NP] is more [adj] than [NP].",
+    "[SUBJ] [vd] [NP], and [SUBJ] [vd] [NP].", "In the [tech], [SUBJ] [vd] [NP].",
+    "[SUBJS] want to [vb] [NP] and [vb] [NP].", "It is [adj], because [SUBJ] [vd] [NP].",
+    "[SUBJ] says that [NP] is [degree] [adj].", "[SUBJS] know how [NP] was [vd].",
+    "[ord], [vb] [NP].", "Not every [tech] needs [num] [plural].", "[SUBJ] [vs] [num] [plural].",
+    "Thank you for the [adj] [thing].", "The [tech] takes [num] seconds.", "[SUBJ] is not [adj].",
+    "A [tech] is a [adj] [tech].", "One [tech], [num] [adj] [plural].", "Show me [NP].",
+    "The [adj] [tech] is the one that [SUBJS] [vb].", "Let us [vb] [NP].",
+    "[SUBJS] have [vd] [NP].",
+    "[SUBJ] would [vb] [NP], but [SUBJS] could [vb] [NP] [PP].", "We [vb] [NP] only once.",
+    "Then [SUBJ] [vd] [NP] [PP].", "So [SUBJS] [vb] [NP].", "But [SUBJ] [vd] [NP].",
+    "And [SUBJ] [vd] [NP].", "[SUBJ] came [PP], [vd] [NP], and [ivd] [PP].", "I [vd] [NP] [adv].",
+    "On [NP], [SUBJ] [vd] [NP], and [SUBJS] [ivd] until [SUBJ] [vd] [NP].",
+    "[SUBJ] never [vs] [NP], but [SUBJ] always [vs] [NP].", "Yes, [SUBJS] [vb] [NP].",
+    "No, [SUBJ] did not [vb] [NP].", "Most of them [ivb] [PP].", "[SUBJS] had [vd] [NP].",
+    "It [vs] [NP] from [NP] to [NP].", "My [person] and her [person] [vd] [NP].",
+    "Good [tech], [name].", "Every [tech] has a [tech], and each [tech] [vs] a [tech].",
+]  # fmt: skip
+
+
+def _number(rng: random.Random) -> str:
+    """A number in words: mostly small, sometimes in the twenties to nineties."""
+    if rng.random() < 0.7:
+        return rng.choice(lists.NUMBERS)
+    return f"{rng.choice(lists.TENS)} {rng.choice(lists.ONES)}"
+
+
+def _fill(tag: str, rng: random.Random) -> str:
+    if tag in _PHRASES:
+        return _expand(rng.choice(_PHRASES[tag]), rng)
+    if tag == "num":
+        return _number(rng)
+    if tag[0] == "v" or tag[:2] == "iv":
+        verbs = lists.VERBS if tag[0] == "v" else lists.INTRANSITIVES
+        return rng.choice(verbs)["bsdg".index(tag[-1])]
+    choices = {
+        "thing": lists.THINGS, "tech": lists.TECH, "plural": lists.PLURALS, "adj": lists.ADJECTIVES,
+        "adv": lists.ADVERBS, "degree": lists.DEGREES, "prep": lists.PREPOSITIONS,
+        "ord": lists.ORDINALS, "person": lists.PERSONS, "name": lists.NAMES,
+    }  # fmt: skip
+    return rng.choice(choices[tag])
+
+
+def _expand(template: str, rng: random.Random) -> str:
+    return re.sub(r"\[(\w+)\]", lambda match: _fill(match[1], rng), template)
+
+
+def vocabulary() -> list[str]:
+    """All surface words (as written inside a sentence), sorted."""
+    found = set(lists.NAMES + lists.PEOPLE + lists.THINGS + lists.TECH + lists.PLURALS)
+    found |= set(lists.ADJECTIVES + lists.ADVERBS + lists.DEGREES + lists.PREPOSITIONS)
+    found |= set(lists.NUMBERS + lists.ORDINALS + lists.SMALL)
+    for forms in lists.VERBS + lists.INTRANSITIVES:
+        found |= set(forms)
+    return sorted(found)
+
+
+def _mixed(rng: random.Random, words: list[str]) -> str:
+    """A run of 3 to 14 evenly drawn words with a comma now and then."""
+    chosen = [rng.choice(words) for _ in range(rng.randint(3, 14))]
+    chosen = [w + "," if rng.random() < 0.08 else w for w in chosen]
+    return " ".join(chosen).rstrip(",") + rng.choice("....?")
+
+
+def sentence(rng: random.Random, words: list[str]) -> str:
+    """One sentence with a capital, words separated by single spaces, and final punctuation."""
+    kind = rng.random()
+    text = _mixed(rng, words) if kind < 0.4 else _expand(rng.choice(_TEMPLATES), rng)
+    text = re.sub(r"\ba (?=[aeio])", "an ", text)
+    return text[0].upper() + text[1:]
+
+
+def normalized(text: str) -> str:
+    """Lower case, letters and spaces only: the form in which two sentences count as the same."""
+    return " ".join(re.findall(r"[a-z']+", text.lower()))
+
+
+def split_sentences(text: str) -> list[str]:
+    """Split running text after each full stop or question mark."""
+    return re.findall(r"[^.?!]+[.?!]", " ".join(text.split()))
+
+
+def clip_sentences() -> list[str]:
+    """The sentences of all sample clips, which training must never see."""
+    found = []
+    for path in sorted(CLIPS.glob("*.txt")):
+        found += [s.strip() for s in split_sentences(path.read_text("utf-8"))]
+    return found
+
+
+def held_out_sentences(count: int = HELD_OUT_COUNT) -> list[str]:
+    """Sentences for evaluation only: the same generator with a seed training never uses."""
+    rng, words = random.Random(HELD_OUT_SEED), vocabulary()
+    return [sentence(rng, words) for _ in range(count)]
+
+
+def excluded() -> set[str]:
+    """Normalised sentences that the training generator must skip."""
+    return {normalized(s) for s in clip_sentences() + held_out_sentences()}
+
+
+def training_sentences(seed: int) -> Iterator[str]:
+    """Endless training sentences; the clips' and the held-out ones are left out."""
+    if seed == HELD_OUT_SEED:
+        raise ValueError("this seed is kept for the evaluation")
+    rng, words, skip = random.Random(seed), vocabulary(), excluded()
+    while True:
+        text = sentence(rng, words)
+        if normalized(text) not in skip and 2 <= len(text.split()) <= 24:
+            yield text

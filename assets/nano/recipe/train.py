@@ -1,0 +1,165 @@
+"""The training step: stages of growing context, resumable, seeded, logged.
+
+Batches follow from the step's number alone, so a resumed run sees what an unbroken one would.
+"""
+
+import random
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from . import speech
+from .network import LossWeights, Network, decoder_losses, encoder_losses, total
+from .windows import Library, Shares, collate, window_batch
+
+SEED = 20_000_000
+SAVE_SECONDS = 240
+LOG_STEPS = 20
+
+
+@dataclass(frozen=True)
+class Mix:
+    """Batches of `size` windows of `frames` encoder frames; drawn with probability `share`."""
+
+    frames: int
+    size: int
+    share: float
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of the training with its own context lengths and a linear learning rate."""
+
+    name: str
+    steps: int
+    rates: tuple[float, float]
+    mixes: tuple[Mix, ...]
+    shares: Shares = field(default_factory=Shares)
+    average: float = 0.0  # decay of the running average of the weights; 0 for none
+    weights: LossWeights = field(default_factory=LossWeights)
+
+
+STAGES = (
+    Stage("words", 1600, (2.2e-3, 1.8e-3), (Mix(150, 24, 0.5), Mix(250, 14, 0.5)),
+          Shares(0.02, 0.1, 0.3)),
+    Stage("sentences", 1500, (1.8e-3, 1.3e-3), (Mix(200, 20, 0.4), Mix(400, 10, 0.6)),
+          Shares(0.04, 0.2, 0.5)),
+    Stage("full", 1200, (1.2e-3, 7e-4), (Mix(400, 12, 0.4), Mix(1500, 3, 0.6)),
+          Shares(0.08, 0.3, 0.6)),
+    Stage("finish", 1500, (7e-4, 2e-5), (Mix(400, 12, 0.2), Mix(1500, 4, 0.8)),
+          Shares(0.08, 0.35, 0.6), average=0.995),
+)  # fmt: skip
+
+
+def optimizers(network: Network) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices of the blocks, AdamW for all else; one learning rate serves both."""
+    matrices: list[torch.nn.Parameter] = []
+    rest: list[torch.nn.Parameter] = []
+    for name, parameter in network.named_parameters():
+        (matrices if ".blocks." in name and parameter.ndim == 2 else rest).append(parameter)
+    return [
+        torch.optim.Muon(matrices, lr=1e-3, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(rest, lr=1e-3, betas=(0.9, 0.98), weight_decay=0.01),
+    ]
+
+
+class Training:
+    """The network, its optimiser and how far it got."""
+
+    def __init__(self, library: Library, folder: Path):
+        torch.manual_seed(SEED)
+        self.library, self.file = library, folder / "training.pt"
+        self.network = Network(len(library.phone_classes))
+        self.optimizers = optimizers(self.network)
+        self.stage, self.step = 0, 0
+        self.average: dict[str, torch.Tensor] | None = None
+        if self.file.exists():
+            self._resume()
+
+    def _resume(self) -> None:
+        saved = torch.load(self.file)
+        self.network.load_state_dict(saved["network"])
+        for optimizer, state in zip(self.optimizers, saved["optimizers"], strict=True):
+            optimizer.load_state_dict(state)
+        self.stage, self.step, self.average = saved["stage"], saved["step"], saved["average"]
+
+    def save(self) -> None:
+        """Write everything needed to go on, by way of a second file, so a stop harms nothing."""
+        state = {
+            "network": self.network.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "stage": self.stage,
+            "step": self.step,
+            "average": self.average,
+        }
+        torch.save(state, self.file.with_suffix(".new"))
+        self.file.with_suffix(".new").replace(self.file)
+
+    def batch(self, stage: Stage) -> dict[str, torch.Tensor]:
+        rng = random.Random(SEED + self.stage * 1_000_000 + self.step)
+        mix = rng.choices(stage.mixes, [m.share for m in stage.mixes])[0]
+        windows = window_batch(self.library, rng, mix.size, mix.frames, stage.shares)
+        return collate(windows, self.library)
+
+    def advance(self, stage: Stage) -> dict[str, float]:
+        """One optimiser step; returns the losses."""
+        first, last = stage.rates
+        rate = first + (last - first) * self.step / stage.steps
+        if self.stage == 0:
+            rate *= min(1.0, (self.step + 1) / 150)
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+        batch = self.batch(stage)
+        with torch.autocast("cpu", torch.bfloat16):
+            features = self.network.encode(batch["mel"], batch["offset"])
+            losses = encoder_losses(self.network, features, batch)
+            losses |= decoder_losses(self.network, features, batch)
+        self.network.zero_grad(set_to_none=True)
+        total(losses, stage.weights).backward()
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
+        for optimizer in self.optimizers:
+            optimizer.step()
+        self._follow(stage.average)
+        self.step += 1
+        return {name: value.item() for name, value in losses.items()}
+
+    def _follow(self, decay: float) -> None:
+        """Keep the running average of the weights."""
+        if not decay:
+            self.average = None
+            return
+        state = {k: v.detach() for k, v in self.network.state_dict().items()}
+        if self.average is None:
+            self.average = {k: v.clone() for k, v in state.items()}
+        for name, value in self.average.items():
+            value.lerp_(state[name], 1 - decay)
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """The weights to export: the running average where there is one."""
+        return self.average or self.network.state_dict()
+
+
+def train(data: Path, folder: Path, stages: tuple[Stage, ...] = STAGES) -> None:
+    """Run all stages, or the rest of them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    training = Training(Library(speech.load(data)), folder)
+    saved = started = time.monotonic()
+    sums: dict[str, float] = {}
+    while training.stage < len(stages):
+        stage = stages[training.stage]
+        while training.step < stage.steps:
+            for name, value in training.advance(stage).items():
+                sums[name] = sums.get(name, 0.0) + value / LOG_STEPS
+            if training.step % LOG_STEPS == 0:
+                figures = " ".join(f"{name} {value:.3f}" for name, value in sums.items())
+                minutes = (time.monotonic() - started) / 60
+                print(f"{minutes:6.1f} min {stage.name} {training.step} {figures}", flush=True)
+                sums.clear()
+            if time.monotonic() - saved > SAVE_SECONDS:
+                training.save()
+                saved = time.monotonic()
+        training.stage, training.step = training.stage + 1, 0
+        training.save()

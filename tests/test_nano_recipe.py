@@ -1,0 +1,77 @@
+"""The recipe of the shipped checkpoint: what it may train on, and what the export writes."""
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import whisper
+
+from assets.nano.recipe import export, text
+from assets.nano.recipe import tokens as vocab
+
+NANO = Path(__file__).resolve().parents[1] / "assets" / "nano" / "nano.pt"
+
+
+def first(count: int, seed: int) -> list[str]:
+    return list(itertools.islice(text.training_sentences(seed), count))
+
+
+def test_sentences_follow_from_the_seed() -> None:
+    assert first(50, 1) == first(50, 1)
+    assert first(50, 1) != first(50, 2)
+
+
+def test_clips_and_held_out_sentences_are_excluded() -> None:
+    clips = text.clip_sentences()
+    assert len(clips) > 40
+    assert {text.normalized(s) for s in clips + text.held_out_sentences()} <= text.excluded()
+
+
+def test_training_skips_an_excluded_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    banned = first(20, 3)[7]
+    monkeypatch.setattr(text, "excluded", lambda: {text.normalized(banned)})
+    assert banned not in first(20, 3)
+
+
+def test_training_never_uses_the_held_out_seed() -> None:
+    with pytest.raises(ValueError, match="evaluation"):
+        next(text.training_sentences(text.HELD_OUT_SEED))
+
+
+def test_every_word_of_the_clips_is_in_the_vocabulary() -> None:
+    known = {word.lower() for word in text.vocabulary()}
+    spoken = {w for s in text.clip_sentences() for w in text.normalized(s).split()}
+    assert spoken <= known
+
+
+def test_word_by_word_tokens_are_the_sentence_tokens() -> None:
+    for sentence in first(200, 4):
+        apart = [i for word in sentence.split() for i in vocab.word_tokens(word)]
+        assert apart == vocab.tokenizer().encode(" " + sentence)
+        assert set(apart) <= set(vocab.compact_ids().tolist())
+
+
+def test_export_puts_each_row_in_its_place() -> None:
+    ids = vocab.compact_ids()
+    rows = torch.arange(len(ids) + 1, dtype=torch.float32)[:, None]
+    full = export.full_embedding(rows)[:, 0].numpy()
+    assert full.shape == (vocab.N_VOCAB,)
+    assert np.array_equal(full[ids], np.arange(len(ids)))
+    others = np.setdiff1d(np.arange(vocab.N_VOCAB), ids)
+    assert (full[others] == len(ids)).all()
+
+
+def test_shipped_file_is_small_and_loads_in_plain_whisper() -> None:
+    assert NANO.stat().st_size < 10_000_000
+    model = whisper.load_model(str(NANO), device="cpu")
+    assert not model.is_multilingual
+    dims = model.dims
+    assert (dims.n_vocab, dims.n_mels, dims.n_audio_ctx, dims.n_text_ctx) == (51864, 80, 1500, 448)
+    assert dims.n_audio_state // dims.n_audio_head == 64 == dims.n_text_state // dims.n_text_head
+
+
+def test_shipped_weights_are_exact_in_float16() -> None:
+    saved = torch.load(NANO, weights_only=True)["model_state_dict"]
+    assert {tensor.dtype for tensor in saved.values()} == {torch.float16}
