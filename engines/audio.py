@@ -19,6 +19,7 @@ import av
 import numpy as np
 from av.audio.frame import AudioFrame
 from av.audio.resampler import AudioResampler
+from av.audio.stream import AudioStream
 from av.container import InputContainer
 
 from engines.base import SAMPLE_RATE, AudioError, Clip, FloatArray
@@ -110,6 +111,8 @@ def _decode(file: BinaryIO, name: str, max_seconds: float) -> FloatArray:
     ) as container:
         if not container.streams.audio:
             raise AudioError(f"{name} holds no audio track: choose a file with sound in it.")
+        if not _has_decoder(container.streams.audio[0]):
+            raise AudioError(f"{name} has its sound in a coding unknown here: {SUGGESTION}.")
         chunks: list[np.ndarray] = []
         total = 0
         for chunk in _mono_16k(_frames(container, name), name):
@@ -152,38 +155,56 @@ def _frames(container: InputContainer, name: str) -> Iterator[AudioFrame]:
         raise AudioError(f"{name} is damaged, so most of it can't be decoded: {SUGGESTION}.")
 
 
+def _has_decoder(stream: AudioStream) -> bool:
+    """Whether FFmpeg can decode the track; decoding it otherwise ends the process (PyAV 17.1)."""
+    context: object = stream.codec_context  # None where it can't, whatever the type says
+    return context is not None
+
+
 def _mono_16k(frames: Iterator[AudioFrame], name: str) -> Iterator[np.ndarray]:
     """Resampled int16 chunks `(n,)`; a track may change its rate or layout on the way."""
     resampler: AudioResampler | None = None
+    interleaver: AudioResampler | None = None
     source: tuple[str, str, int] | None = None
     for frame in frames:
-        _check_frame(frame, name)
         if source != (source := (frame.format.name, frame.layout.name, frame.sample_rate)):
+            _check_rate(frame.sample_rate, name)
             yield from _resampled(resampler, None)
             resampler = AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE)
+            interleaver = _make_interleaver(frame)
         frame.pts = None  # gaps in the time stamps are not padded, as whisper.load_audio does not
+        if not all(np.isfinite(values).all() for values in _resampled(interleaver, frame)):
+            raise AudioError(
+                f"{name} has samples that are not numbers (NaN or infinite): export it again."
+            )
         yield from _resampled(resampler, frame)
     yield from _resampled(resampler, None)
 
 
 def _resampled(resampler: AudioResampler | None, frame: AudioFrame | None) -> Iterator[np.ndarray]:
-    """What the resampler has ready; a frame of None asks for what it still holds."""
+    """What the resampler has ready, flat; a frame of None asks for what it still holds."""
     if resampler is not None:
         for ready in resampler.resample(frame):
             yield ready.to_ndarray().reshape(-1)
 
 
-def _check_frame(frame: AudioFrame, name: str) -> None:
-    """Refuse what the 16-bit resampler would turn into plausible nonsense."""
+def _make_interleaver(frame: AudioFrame) -> AudioResampler | None:
+    """What makes the samples of a float track readable, to look for NaN; None for integers.
+
+    Planar frames can't be read as they are: PyAV (18.1) finds the end of a frame's planes by a
+    null pointer, for which eight channels leave no room, and the process ends.
+    """
+    if frame.format.name.startswith(("flt", "dbl")):
+        return AudioResampler(format=frame.format.packed)
+    return None
+
+
+def _check_rate(rate: int, name: str) -> None:
     lowest, highest = SOURCE_RATES
-    if not lowest <= frame.sample_rate <= highest:
+    if not lowest <= rate <= highest:
         raise AudioError(
-            f"{name} has {frame.sample_rate} samples a second, outside {lowest} to {highest}: "
+            f"{name} has {rate} samples a second, outside {lowest} to {highest}: "
             "convert it to 16000."
-        )
-    if frame.format.name.startswith(("flt", "dbl")) and not np.isfinite(frame.to_ndarray()).all():
-        raise AudioError(
-            f"{name} has samples that are not numbers (NaN or infinite): export it again."
         )
 
 

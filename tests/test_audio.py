@@ -64,6 +64,7 @@ KINDS = [
     Kind("m4a", "aac", "fltp", rate=48_000),
     Kind("m4a", "alac", "s16p"),
     Kind("mp4", "aac", "fltp", layout="5.1"),
+    Kind("mp4", "aac", "fltp", rate=48_000, layout="7.1"),
     Kind("ogg", "vorbis", "fltp"),
     Kind("opus", "libopus", "s16", rate=48_000),
     Kind("webm", "libopus", "s16", rate=48_000, layout="mono"),
@@ -271,6 +272,14 @@ def test_random_damage_never_escapes_as_another_error(tmp_path: Path) -> None:
             except AudioError:
                 continue
             assert np.isfinite(clip.samples).all() and clip.seconds <= 60
+
+
+def test_a_coding_without_a_decoder(tmp_path: Path) -> None:
+    path = write_floats(tmp_path / "odd.wav", np.zeros(1_000))
+    content = bytearray(path.read_bytes())
+    content[20:22] = b"\x99\x99"  # the number of a format that nobody registered
+    path.write_bytes(content)
+    assert "unknown here" in refusal(path)
 
 
 def test_pictures_without_sound(tmp_path: Path) -> None:
