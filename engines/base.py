@@ -195,7 +195,7 @@ class Engine(Protocol):
     label: str
     model: str
     device: str
-    dtype: str
+    dtype: Dtype
     encoder: str
     decoder: str
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pickle
 import threading
 import urllib.error
 from dataclasses import dataclass, field
@@ -105,7 +104,7 @@ def _read_content(path: Path) -> Any:
         raise CheckpointError(f"{path.name} is larger than any Whisper checkpoint.")
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, EOFError, RuntimeError, ValueError, KeyError, pickle.UnpicklingError) as error:
+    except Exception as error:  # arbitrary bytes can make the unpickler raise anything
         raise CheckpointError(
             f"{path.name} is not a Whisper checkpoint: it can't be read as a file of weights "
             f"({type(error).__name__}). Use a file in OpenAI's .pt format, or pick nano."
@@ -114,6 +113,8 @@ def _read_content(path: Path) -> Any:
 
 def _check_dims(path: Path, content: Any) -> ModelDimensions:
     try:
+        if not isinstance(content, dict):
+            raise TypeError(f"{type(content).__name__} in place of a dictionary")
         dims = ModelDimensions(**content["dims"])
         tensors = content["model_state_dict"].values()
     except (TypeError, KeyError, AttributeError) as error:
@@ -213,7 +214,7 @@ def _download(name: str, progress: PrepareProgress) -> Path:
 def _reporting_bar(name: str, progress: PrepareProgress, bar: Any) -> Any:
     """A subclass of tqdm's bar that also tells `progress` the megabytes, once a megabyte."""
 
-    class ReportingBar(bar):  # type: ignore[misc]
+    class ReportingBar(bar):
         def update(self, n: float = 1) -> bool | None:
             shown = super().update(n)
             if int(self.n) // 2**20 != int(self.n - n) // 2**20:

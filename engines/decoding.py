@@ -29,7 +29,7 @@ import numpy as np
 import torch
 import whisper.decoding
 import whisper.model
-import whisper.transcribe  # noqa: F401  (the submodule; `whisper.transcribe` is its function)
+import whisper.transcribe
 from torch import Tensor, nn
 from whisper.audio import SAMPLE_RATE as WHISPER_RATE
 from whisper.model import Whisper
@@ -59,8 +59,9 @@ _current: ContextVar[Run | None] = ContextVar("current run", default=None)
 class Run:
     """What one transcription gathers while whisper's loop goes on."""
 
-    def __init__(self, device: torch.device, listener: Listener) -> None:
+    def __init__(self, device: torch.device, clip: Clip, listener: Listener) -> None:
         self.device = device
+        self.clip = clip
         self.listener = listener
         self.mel_seconds = 0.0
         self.encode_seconds = 0.0
@@ -87,7 +88,8 @@ class Run:
         for segment in segments[self._segments_heard :]:
             self.listener.segment(to_segment(segment))
         self._segments_heard = len(segments)
-        self.audio_seconds_done = seek_frames * whisper.audio.HOP_LENGTH / SAMPLE_RATE
+        seconds = seek_frames * whisper.audio.HOP_LENGTH / SAMPLE_RATE
+        self.audio_seconds_done = min(seconds, self.clip.seconds)
         self.listener.progress("decoding", self.audio_seconds_done)
 
 
@@ -104,7 +106,7 @@ class ClockedWhisper(Whisper):
         self.encoder.register_forward_hook(_stop_encoder_clock)
         self.decoder.register_forward_pre_hook(_check_stop)
 
-    def decode(self, mel: Tensor, options: Any = None, **kwargs: Any) -> Any:  # type: ignore[override]
+    def decode(self, mel: Tensor, options: Any = None, **kwargs: Any) -> Any:
         """Whisper's `decode` for one window, keeping the encoder features it used."""
         result = whisper.decoding.decode(self, mel, options, **kwargs)
         run = _current.get()
@@ -117,7 +119,7 @@ def transcribe(
     model: ClockedWhisper, clip: Clip, options: Options, listener: Listener, dtype: Dtype
 ) -> tuple[dict[str, Any], Run, StageSeconds]:
     """Run whisper's loop over `clip`; returns its result, the run and the stage times."""
-    run = Run(model.device, listener)
+    run = Run(model.device, clip, listener)
     run.check_stop()
     listener.progress("mel", 0.0)
     token = _current.set(run)
@@ -233,7 +235,7 @@ def _check_stop(module: nn.Module, inputs: Any) -> None:
 # The four replaced names.
 
 
-class _ProgressBar(_transcribe_module.tqdm.tqdm):  # type: ignore[name-defined,misc]
+class _ProgressBar(_transcribe_module.tqdm.tqdm):
     """Whisper's progress bar; `update` is called once its loop has taken over new segments."""
 
     def update(self, n: float = 1) -> bool | None:
@@ -287,6 +289,6 @@ def _without_fused_attention() -> Iterator[None]:
 
 _transcribe_module.tqdm = _TqdmModule  # type: ignore[attr-defined]
 _transcribe_module.log_mel_spectrogram = _timed_mel  # type: ignore[attr-defined]
-whisper.decoding.Categorical = _RunCategorical  # type: ignore[misc]
-whisper.model.MultiHeadAttention.use_sdpa = _fused_attention  # type: ignore[assignment]
+whisper.decoding.Categorical = _RunCategorical
+whisper.model.MultiHeadAttention.use_sdpa = _fused_attention
 whisper.model.disable_sdpa = _without_fused_attention

@@ -53,7 +53,7 @@ class MaxHybridEngine(WhisperEngine):
         """The checkpoint's model with the MAX encoder in place of PyTorch's."""
         model = checkpoint.build(ClockedWhisper)
         encoder, compiling = load_max_encoder(checkpoint, progress)
-        model.encoder = EncoderModule(encoder)  # type: ignore[assignment]
+        model.encoder = EncoderModule(encoder)
         return model.to(self.device), compiling
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from engines.base import Dtype, Engine, EngineError
@@ -62,7 +63,7 @@ _engines: dict[tuple[str, str, str], Engine] = {}
 _lock = threading.Lock()
 
 
-def keys() -> tuple[str, ...]:
+def all_keys() -> tuple[str, ...]:
     """Every engine's key, the baseline first, whether this machine has it or not."""
     return tuple(row.key for row in ROWS)
 
@@ -86,7 +87,7 @@ def get(key: str, model: str = NANO, dtype: Dtype = "float32") -> Engine:
     """
     row = next((row for row in ROWS if row.key == key), None)
     if row is None:
-        raise EngineError(f"There is no engine {key!r}: pick one of {', '.join(keys())}.")
+        raise EngineError(f"There is no engine {key!r}: pick one of {', '.join(all_keys())}.")
     with _lock:
         name = (key, model, dtype)
         if name not in _engines:
@@ -106,10 +107,8 @@ def warm(engine_keys: Iterable[str], model: str = NANO) -> threading.Thread:
 
     def prepare() -> None:
         for key in engine_keys:
-            try:
+            with suppress(EngineError):
                 get(key, model).prepare()
-            except EngineError:
-                continue
 
     thread = threading.Thread(target=prepare, name="warm engines", daemon=True)
     thread.start()

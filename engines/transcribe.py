@@ -80,7 +80,7 @@ def _say(stage: str) -> None:
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m engines.transcribe", description=__doc__)
     parser.add_argument("clip", help="any audio file")
-    parser.add_argument("--engine", default=registry.BASELINE, choices=registry.keys())
+    parser.add_argument("--engine", default=registry.BASELINE, choices=registry.all_keys())
     parser.add_argument("--model", default=NANO, help="nano, an official name, or a path")
     parser.add_argument("--dtype", default="float32", choices=("float32", "float16"))
     parser.add_argument("--language", help="a code such as en; detected when left out")

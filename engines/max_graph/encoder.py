@@ -11,7 +11,7 @@ The arithmetic is that of `whisper.model.AudioEncoder`, in float32, with nothing
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 from max.driver import CPU, Buffer, Device
@@ -40,7 +40,7 @@ class Sizes:
     @classmethod
     def symbolic(cls) -> Sizes:
         """Those of any Whisper."""
-        return cls("n_mels", "frames", "mel_taps", "state_taps", "n_ctx", "n_state", "n_qkv", "n_mlp")
+        return cls(*(field.name for field in fields(cls)))
 
     @classmethod
     def of(cls, dims: ModelDimensions) -> Sizes:

@@ -8,6 +8,7 @@ operations. Both keep one matrix layout each, so they also say how weights are l
 from __future__ import annotations
 
 from pathlib import Path
+from typing import ClassVar, TypeAlias
 
 import numpy as np
 from max.dtype import DType
@@ -16,7 +17,7 @@ from max.graph import DeviceRef, Dim, TensorType, TensorValue, ops
 from engines.base import FloatArray
 from engines.max_graph.weights import PANEL, pack
 
-Size = int | str | Dim
+Size: TypeAlias = int | str | Dim
 
 HEAD = 64
 """Width of a head in every Whisper checkpoint."""
@@ -29,7 +30,7 @@ class CpuOperations:
     """Float32 on the CPU through the kernels in `kernels/`; every size may be symbolic."""
 
     device = DeviceRef.CPU()
-    extensions = [Path(__file__).parent / "kernels"]
+    extensions: ClassVar[list[Path]] = [Path(__file__).parent / "kernels"]
 
     @staticmethod
     def lay_out(matrix: FloatArray) -> FloatArray:
@@ -121,7 +122,7 @@ class AcceleratorOperations:
     """Float32 on an accelerator through MAX's built-in operations; methods as above."""
 
     device = DeviceRef.GPU()
-    extensions: list[Path] = []
+    extensions: ClassVar[list[Path]] = []
 
     @staticmethod
     def lay_out(matrix: FloatArray) -> FloatArray:

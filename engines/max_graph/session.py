@@ -17,7 +17,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
@@ -57,7 +57,7 @@ def pick_device() -> Device:
     return Accelerator() if accelerator_count() > 0 else CPU()
 
 
-@lru_cache(maxsize=None)
+@cache
 def session(device_label: str) -> InferenceSession:
     """This process's session for `cpu` or `gpu`; made where it is used, never before a fork."""
     return InferenceSession(devices=[CPU()] if device_label == "cpu" else [Accelerator()])
@@ -127,7 +127,7 @@ def entry_key(target: str, sizes: encoder.Sizes) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:20]
 
 
-@lru_cache(maxsize=None)
+@cache
 def processor() -> str:
     """The processor's model and instruction sets, since compiled code targets them."""
     try:
@@ -138,7 +138,7 @@ def processor() -> str:
     return f"{platform.machine()} {kept}"
 
 
-@lru_cache(maxsize=None)
+@cache
 def sources_digest() -> str:
     """Digest of the graph builders and kernels."""
     folder = Path(__file__).parent

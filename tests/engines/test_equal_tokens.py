@@ -1,0 +1,74 @@
+"""At temperature 0 every float32 engine gives the baseline's tokens, all of them."""
+
+from functools import cache
+from pathlib import Path
+
+import pytest
+import whisper
+
+from engines import checkpoints, registry
+from engines.audio import load_clip
+from engines.base import EngineUnavailable, Options, Transcript
+from engines.checkpoints import NANO_PATH
+from tests.engines.test_contract import MARKS
+
+SAMPLES = sorted(Path("audio_samples").glob("*.flac"))
+OPTIONS = {
+    "greedy": Options(temperatures=(0.0,)),
+    "greedy with words": Options(temperatures=(0.0,), word_timestamps=True),
+    "beam 5": Options(temperatures=(0.0,), beam_size=5),
+    "beam 5 with words": Options(temperatures=(0.0,), beam_size=5, word_timestamps=True),
+}
+OTHERS = [
+    pytest.param(key, marks=MARKS.get(key, []))
+    for key in registry.all_keys()
+    if key != registry.BASELINE
+]
+
+
+@cache
+def baseline(sample: Path, options: str) -> Transcript:
+    return registry.get(registry.BASELINE).transcribe(load_clip(sample), OPTIONS[options])
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+@pytest.mark.parametrize("sample", SAMPLES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("key", OTHERS)
+def test_tokens_equal_the_baseline(key: str, sample: Path, options: str) -> None:
+    try:
+        engine = registry.get(key)
+    except EngineUnavailable as error:
+        pytest.skip(str(error))
+    found = engine.transcribe(load_clip(sample), OPTIONS[options])
+    expected = baseline(sample, options)
+    assert found.tokens == expected.tokens
+    assert found.text == expected.text
+    assert [s.words and [w.text for w in s.words] for s in found.segments] == [
+        s.words and [w.text for w in s.words] for s in expected.segments
+    ]
+
+
+@pytest.mark.parametrize("sample", SAMPLES, ids=lambda path: path.stem)
+def test_the_baseline_is_openai_whisper_itself(sample: Path) -> None:
+    """With whisper's defaults but for sampling: nothing of ours changes what it writes."""
+    clip = load_clip(sample)
+    expected = whisper.load_model(str(NANO_PATH), device="cpu").transcribe(
+        clip.samples, temperature=0.0, fp16=False
+    )
+    found = baseline(sample, "greedy")
+    assert found.text == expected["text"]
+    assert list(found.tokens) == [t for s in expected["segments"] for t in s["tokens"]]
+
+
+@pytest.mark.max
+def test_sampling_draws_the_same_numbers_in_every_engine() -> None:
+    """Above temperature 0 the run's own generator decides, whoever else is sampling."""
+    clip = load_clip("audio_samples/short.flac")
+    options = Options(temperatures=(0.6,))
+    texts = {registry.get(key).transcribe(clip, options).text for key in ("cpu", "max_hybrid")}
+    texts.add(registry.get("cpu").transcribe(clip, options).text)
+    assert len(texts) == 1
+
+
+def test_names_list_nano_first_and_all_of_whispers() -> None:
+    assert checkpoints.names() == ("nano", *whisper.available_models())

@@ -1,0 +1,121 @@
+"""The cache of compiled graphs: kept, moved by a variable, rebuilt when damaged or stale."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("max.engine")
+
+from max.dtype import DType
+from max.engine import CompiledModel
+from max.graph import DeviceRef, Graph, TensorType
+
+from engines.max_graph import session
+from engines.max_graph.encoder import Sizes
+from tests.engines.checkpoint_files import DIMENSIONS
+
+pytestmark = pytest.mark.max
+
+
+class Compiler:
+    """Compiles a graph that hands its input back, and counts how often it was asked to."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __call__(self) -> CompiledModel:
+        self.calls += 1
+        kind = TensorType(DType.float32, ["n"], DeviceRef.CPU())
+        with Graph("same", input_types=[kind]) as graph:
+            graph.output(graph.inputs[0].tensor)
+        return session.session("cpu").compile(graph)
+
+
+def load(path: Path, compiler: Compiler) -> list[str]:
+    """Stages reported while the entry was loaded; the loaded module must run."""
+    stages: list[str] = []
+    compiled = session.load_compiled(path, compiler, stages.append)
+    assert "same" in session.session("cpu").init_all(compiled)
+    return stages
+
+
+def test_a_second_load_compiles_nothing(tmp_path: Path) -> None:
+    compiler, path = Compiler(), tmp_path / "entry.mef"
+    assert load(path, compiler) == ["compiling"]
+    assert load(path, compiler) == []
+    assert compiler.calls == 1
+
+
+@pytest.mark.parametrize("damage", ["empty", "cut", "flipped", "foreign"])
+def test_a_damaged_entry_is_rebuilt(tmp_path: Path, damage: str) -> None:
+    compiler, path = Compiler(), tmp_path / "entry.mef"
+    load(path, compiler)
+    good = path.read_bytes()
+    flipped = bytearray(good)
+    flipped[len(good) // 2] ^= 1
+    half = good[: len(good) // 2]
+    bad = {"empty": b"", "cut": half, "flipped": bytes(flipped), "foreign": b"hello" * 99}
+    path.write_bytes(bad[damage])
+    assert load(path, compiler) == ["compiling"]
+    assert compiler.calls == 2
+    assert load(path, compiler) == []
+
+
+def test_a_folder_that_cannot_be_written_costs_only_the_next_compile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*args: object, **kwargs: object) -> None:
+        raise OSError("No space left on device")
+
+    compiler, path = Compiler(), tmp_path / "entry.mef"
+    monkeypatch.setattr("tempfile.TemporaryDirectory", full)
+    assert load(path, compiler) == ["compiling"]
+    assert not path.exists()
+
+
+def test_the_key_depends_on_all_that_the_code_depends_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    def key() -> str:
+        return session.entry_key("cpu", Sizes.symbolic())
+
+    first = key()
+    assert key() == first
+    others = {
+        session.entry_key("cuda-sm_90a", Sizes.symbolic()),
+        session.entry_key("cpu", Sizes.of(DIMENSIONS["tiny"])),
+        session.entry_key("cpu", Sizes.of(DIMENSIONS["base"])),
+    }
+    for name in ("processor", "sources_digest"):
+        with monkeypatch.context() as patch:
+            patch.setattr(session, name, lambda: "another")
+            others.add(key())
+    with monkeypatch.context() as patch:
+        patch.setattr(session, "version", lambda package: "0.0")
+        others.add(key())
+    assert len(others | {first}) == 7
+
+
+LOAD_ENCODER = """
+from engines import checkpoints
+from engines.max_hybrid import load_max_encoder
+load_max_encoder(checkpoints.load("nano"), lambda stage: print(stage, flush=True))
+"""
+
+
+def test_two_processes_share_one_cache_that_a_variable_moves(tmp_path: Path) -> None:
+    """Both start with an empty cache at the same time; both get the encoder, one file is left."""
+    environment = {**os.environ, session.CACHE_VARIABLE: str(tmp_path)}
+    command = [sys.executable, "-c", LOAD_ENCODER]
+    processes = [
+        subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    for process in processes:
+        output, _ = process.communicate(timeout=900)
+        assert process.returncode == 0
+        assert output == "compiling\n"
+    assert len(list(tmp_path.glob("*.mef"))) == 1
+    third = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert third.stdout == ""
