@@ -17,7 +17,9 @@ NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"
 
 
 def find_browser() -> str | None:
-    """The path of a Chromium that Playwright can drive: one on PATH, else Playwright's own."""
+    """The path of a Chromium: the variable CHROMIUM's, one on PATH, or Playwright's own."""
+    if named := os.environ.get("CHROMIUM"):
+        return named
     for name in NAMES:
         if found := shutil.which(name):
             return found
@@ -30,9 +32,10 @@ def find_browser() -> str | None:
 
 def install_browser() -> str:
     """Find a browser or install one; its path. Exits with a sentence where neither works."""
-    for install in (None, _from_debian, _from_playwright):
-        if install is not None:
-            install()
+    if found := find_browser():
+        return found
+    for install in (_from_debian, _from_playwright):
+        install()
         if found := find_browser():
             return found
     sys.exit(
@@ -41,9 +44,13 @@ def install_browser() -> str:
     )
 
 
+def _may_use_apt() -> bool:
+    return shutil.which("apt-get") is not None and os.geteuid() == 0
+
+
 def _from_debian() -> None:
     """Debian's package, with the libraries and fonts it needs; only root may."""
-    if not (shutil.which("apt-get") and os.geteuid() == 0):
+    if not _may_use_apt():
         return
     quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     for arguments in (["update"], ["install", "-y", "--no-install-recommends", "chromium"]):
@@ -54,7 +61,7 @@ def _from_debian() -> None:
 
 def _from_playwright() -> None:
     """The build Playwright was tested with, in its own cache folder."""
-    arguments = ["install", "chromium"]
+    arguments = ["install", "chromium", *(["--with-deps"] if _may_use_apt() else [])]
     print("playwright", *arguments, flush=True)
     subprocess.run([sys.executable, "-m", "playwright", *arguments], check=False)
 

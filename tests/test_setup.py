@@ -22,6 +22,8 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
+from tests import install_browser
+
 ROOT = Path(__file__).parents[1]
 PIXI = tomllib.loads((ROOT / "pixi.toml").read_text())
 PIXI_MACHINE = {
@@ -278,3 +280,31 @@ def test_an_old_python_is_named_with_the_remedy(checkout: Path) -> None:
     )
     assert done.returncode and "Python 3.10 or newer is needed" in done.stdout
     assert not (checkout / ".venv" / ".made").exists()
+
+
+def test_a_browser_that_is_there_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CHROMIUM", raising=False)
+    monkeypatch.setattr(shutil, "which", lambda name: f"/bin/{name}" if "chrome" in name else None)
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("nothing to install"))
+    assert install_browser.install_browser() == "/bin/google-chrome"
+
+
+@pytest.mark.parametrize(
+    ("user", "programs"), [(0, ["apt-get", "apt-get", "playwright"]), (1000, ["playwright"])]
+)
+def test_a_missing_browser_is_looked_for_everywhere_then_named(
+    user: int, programs: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def run(command: list[str], **_: object) -> subprocess.CompletedProcess[bytes]:
+        asked.append("playwright" if "playwright" in command else command[0])
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(install_browser, "find_browser", lambda: None)
+    monkeypatch.setattr(shutil, "which", lambda name: f"/bin/{name}")
+    monkeypatch.setattr(os, "geteuid", lambda: user)
+    monkeypatch.setattr(subprocess, "run", run)
+    with pytest.raises(SystemExit, match="install Chromium or Chrome"):
+        install_browser.install_browser()
+    assert asked == programs
