@@ -235,7 +235,7 @@ def _check_stop(module: nn.Module, inputs: Any) -> None:
 # The four replaced names.
 
 
-class _ProgressBar(_transcribe_module.tqdm.tqdm):
+class _ProgressBar(_transcribe_module.tqdm.tqdm):  # type: ignore[name-defined]
     """Whisper's progress bar; `update` is called once its loop has taken over new segments."""
 
     def update(self, n: float = 1) -> bool | None:
