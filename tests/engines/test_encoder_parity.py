@@ -63,7 +63,7 @@ def test_nano_agrees_at_every_stage_on_speech() -> None:
 
 
 def test_a_fault_would_be_seen_where_it_is() -> None:
-    """The bound is far below what a real mistake does: here one matrix of one block, one percent too large."""
+    """The bound is far below what a real mistake does: here one matrix, one percent too large."""
     checkpoint = checkpoints.load("nano")
     key = "encoder.blocks.1.attn.out.weight"
     state = checkpoint.state | {key: checkpoint.state[key] * 1.01}
