@@ -72,6 +72,13 @@ def test_every_command_shown_exists() -> None:
         assert (ROOT / f"{module.replace('.', '/')}.py").is_file(), module
 
 
+def test_every_option_shown_is_understood() -> None:
+    source = (ROOT / "engines" / "transcribe.py").read_text()
+    shown = set(re.findall(r"(?<!\S)[\[`]?(--[a-z-]+)", code()))
+    assert len(shown) > 4
+    assert all(f'"{option}"' in source for option in shown)
+
+
 def code() -> str:
     """All that is set as code, one piece a line."""
     blocks = re.findall(r"^```\w*\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
