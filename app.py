@@ -4,15 +4,16 @@ import os
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 
-from demo import page
+from demo import page, serve, session
 from engines import audio, checkpoints, registry
 
 app = page.build(
-    page.Backend(
+    session.Backend(
         statuses=registry.statuses,
         get=registry.get,
         models=checkpoints.names,
         load_clip=audio.load_clip,
+        samples=serve.SAMPLES,
     )
 )
 
@@ -21,7 +22,7 @@ def main() -> None:
     """Start getting the engines ready, and serve."""
     ready = [status.key for status in registry.statuses() if status.available]
     registry.warm(ready, "nano")
-    page.serve(app)
+    serve.serve(app)
 
 
 if __name__ == "__main__":

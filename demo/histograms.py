@@ -12,8 +12,8 @@ from html import escape
 import numpy as np
 import numpy.typing as npt
 
-from demo.compare import Comparison, Lane
 from demo.palette import colour_engine
+from demo.snapshot import Comparison, Lane
 from engines.features import (
     TAIL,
     FeatureSimilarity,

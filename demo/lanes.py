@@ -9,8 +9,8 @@ from __future__ import annotations
 from html import escape
 
 from demo import diffs
-from demo.compare import Comparison, Lane, State, Status
 from demo.palette import colour_engine
+from demo.snapshot import Comparison, Lane, State, Status
 from engines.base import Segment
 
 LONG_CLIP_SECONDS = 60.0
@@ -162,10 +162,11 @@ def format_clock(seconds: float) -> str:
 
 def render_against(lane: Lane, comparison: Comparison) -> str:
     """Words against the baseline's, and against the reference where there is one."""
-    rows = render_row("Against the baseline", *compare_to_baseline(lane, comparison))
-    if comparison.reference is not None:
-        rows += render_row("Against the reference", *compare_to_reference(lane, comparison))
-    return f'<div class="against">{rows}</div>'
+    baseline = render_row("Against the baseline", *compare_to_baseline(lane, comparison))
+    if comparison.reference is None:
+        return baseline + '<div class="against"></div>'
+    reference = render_row("Against the reference", *compare_to_reference(lane, comparison))
+    return baseline + reference
 
 
 def render_row(title: str, sentence: str, marked: str = "") -> str:
@@ -175,7 +176,7 @@ def render_row(title: str, sentence: str, marked: str = "") -> str:
         if marked
         else ""
     )
-    return f"<div><h4>{title}</h4><p>{escape(sentence)}</p>{changes}</div>"
+    return f'<div class="against"><h4>{title}</h4><p>{escape(sentence)}</p>{changes}</div>'
 
 
 def compare_to_baseline(lane: Lane, comparison: Comparison) -> tuple[str, str]:
@@ -272,12 +273,11 @@ def render_stages(lane: Lane, comparison: Comparison) -> str:
         (one.transcript.seconds.total for one in comparison.done if one.transcript), default=0.0
     )
     rows = "".join(render_stage(lane, comparison, stage, longest) for stage in STAGES)
-    ratio = "" if is_baseline(lane, comparison) else describe_ratio(lane, comparison)[0]
+    names = ("Stage", "Length", "Seconds", describe_ratio(lane, comparison)[0])
+    head = "".join(f'<th scope="col">{name}</th>' for name in names)
     return (
         f'<table class="stages"><caption>{escape(describe_preparation(lane))}</caption>'
-        '<thead><tr><th scope="col"><span class="spoken">Stage</span></th><td></td>'
-        f'<th scope="col">Seconds</th><th scope="col">{escape(ratio)}</th></tr></thead>'
-        f"<tbody>{rows}</tbody></table>"
+        f'<thead class="spoken"><tr>{head}</tr></thead><tbody>{rows}</tbody></table>'
     )
 
 

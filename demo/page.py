@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
 from demo import lanes
-from demo.compare import Comparison, Run, Settings, Status, lay_out
 from demo.histograms import render_features
 from demo.runs import Runs
 from demo.samples import Sample, list_samples
+from demo.session import (
+    Backend,
+    Wish,
+    free_buttons,
+    read_settings,
+    render_summary,
+    run_comparison,
+    start_waiting,
+    stop_waiting,
+)
+from demo.snapshot import Settings, Status, lay_out
 from demo.timings import draw_timings, render_legend
-from engines.audio import MAX_BYTES
-from engines.base import Clip, Dtype, Engine, Options
-
-ROOT = Path(__file__).resolve().parent.parent
-STYLE = ROOT / "assets" / "style.css"
-SAMPLES = ROOT / "audio_samples"
 
 OWN_CLIP = "own"
 PROCESSOR = "processor"
@@ -52,21 +54,6 @@ FOOTER = """<footer class="credits"><p>Runs OpenAI’s Whisper on PyTorch and on
 used under the Modular MAX Community License; this project is not endorsed by Modular.</p>
 <p><strong>nano</strong> is a tiny checkpoint trained on synthetic speech of a limited vocabulary.
 For real speech choose an official checkpoint; it is downloaded on first use.</p></footer>"""
-
-
-@dataclass(frozen=True)
-class Backend:
-    """What the page asks of the engine side; tests put fakes here.
-
-    `get(key, model, dtype)` gives a shared engine, `load_clip(path)` a clip; both raise
-    `EngineError` with a sentence for the visitor.
-    """
-
-    statuses: Callable[[], Sequence[Status]]
-    get: Callable[[str, str, Dtype], Engine]
-    models: Callable[[], Sequence[str]]
-    load_clip: Callable[[str], Clip]
-    samples: Path = SAMPLES
 
 
 @dataclass(frozen=True)
@@ -114,72 +101,6 @@ class Panels:
         return [self.compare, self.stop, self.summary, self.lanes, self.timings, self.features]
 
 
-class Painter:
-    """Turns snapshots into the panels' values, leaving alone what didn't change.
-
-    Charts change only when another lane finishes, so they are drawn and sent only then.
-    """
-
-    def __init__(self) -> None:
-        self._done: tuple[str, ...] | None = None
-
-    def paint(self, comparison: Comparison) -> list[Any]:
-        """Values in the order of `Panels.outputs`."""
-        done = tuple(lane.key for lane in comparison.done)
-        fresh, self._done = done != self._done, done
-        running = not comparison.finished
-        return [
-            gr.update(interactive=not running),
-            gr.update(interactive=running),
-            render_summary(lanes.summarise(comparison), comparison.refusal is not None),
-            lanes.render_lanes(comparison),
-            draw_timings(comparison) if fresh else gr.skip(),
-            render_features(comparison) if fresh else gr.skip(),
-        ]
-
-
-def render_summary(sentence: str, alert: bool = False) -> str:
-    """The line above the lanes, spoken by screen readers when it changes."""
-    kind, role = (" alert", "alert") if alert else ("", "status")
-    sign = '<span aria-hidden="true">⚠ </span>' if alert else ""
-    return f'<p class="summary{kind}" role="{role}">{sign}{escape(sentence)}</p>'
-
-
-def refuse(sentence: str) -> list[Any]:
-    """The panels' values when a run can't start: the reason, and all else as it was."""
-    return [
-        gr.update(interactive=True),
-        gr.update(interactive=False),
-        render_summary(sentence, alert=True),
-        gr.skip(),
-        gr.skip(),
-        gr.skip(),
-    ]
-
-
-def read_settings(
-    engines: Sequence[str],
-    model: str,
-    language: str,
-    beam: int,
-    schedule: str,
-    words: bool,
-    gpu_dtype: Dtype,
-) -> Settings:
-    """What the controls hold, as the record that every lane gets."""
-    return Settings(
-        engines=tuple(engines),
-        model=model,
-        options=Options(
-            language=language or None,
-            beam_size=int(beam) if int(beam) > 1 else None,
-            word_timestamps=words,
-        ),
-        schedule="parallel" if schedule == "parallel" else "one at a time",
-        gpu_dtype=gpu_dtype,
-    )
-
-
 def build(backend: Backend) -> gr.Blocks:
     """The whole page over a backend."""
     statuses = tuple(backend.statuses())
@@ -194,7 +115,7 @@ def build(backend: Backend) -> gr.Blocks:
         controls, compare, stop = lay_out_controls(statuses, samples, backend.models())
         panels = lay_out_panels(statuses, compare, stop)
         gr.HTML(FOOTER, apply_default_css=False)
-        connect(backend, samples, controls, panels)
+        connect(page, backend, samples, controls, panels)
     return page
 
 
@@ -272,14 +193,16 @@ def lay_out_settings(
             scale=1,
             min_width=120,
         )
-    words = gr.Checkbox(label="Time every word", elem_id="words")
-    gpu_dtype = gr.Radio(
-        ["float32", "float16"],
-        value="float32",
-        label="GPU precision",
-        visible="gpu" in ready,
-        elem_classes="pills",
-    )
+    with gr.Row():
+        words = gr.Checkbox(label="Time every word", elem_id="words", min_width=160)
+        gpu_dtype = gr.Radio(
+            ["float32", "float16"],
+            value="float32",
+            label="GPU precision",
+            visible="gpu" in ready,
+            elem_classes="pills",
+            min_width=240,
+        )
     return Controls(sample, audio, engines, model, language, beam, schedule, words, gpu_dtype)
 
 
@@ -309,7 +232,7 @@ def lay_out_panels(statuses: Sequence[Status], compare: gr.Button, stop: gr.Butt
 
 
 def connect(
-    backend: Backend, samples: Sequence[Sample], controls: Controls, panels: Panels
+    page: gr.Blocks, backend: Backend, samples: Sequence[Sample], controls: Controls, panels: Panels
 ) -> None:
     """Tie controls to what they start."""
     runs, by_key = Runs(), {sample.key: sample for sample in samples}
@@ -321,16 +244,20 @@ def connect(
     }
 
     def begin(request: gr.Request) -> list[Any]:
-        return [runs.draw_ticket(name_visitor(request)), *start_waiting()]
+        ahead = runs.count_others(name_visitor(request))
+        return [runs.draw_ticket(name_visitor(request)), *start_waiting(ahead)]
 
     def compare(
         request: gr.Request, ticket: int, sample: str, audio: str | None, *chosen: Any
     ) -> Iterator[list[Any]]:
-        clip, settings = by_key.get(sample), read_settings(*chosen)
-        visitor = name_visitor(request)
-        yield from run_comparison(backend, runs, visitor, ticket, clip, audio, settings)
+        wish = Wish(by_key.get(sample), audio, read_settings(*chosen))
+        yield from run_comparison(backend, runs, name_visitor(request), ticket, wish)
 
-    def stop(request: gr.Request) -> None:
+    def stop(request: gr.Request) -> list[Any]:
+        waited = runs.stop(name_visitor(request))
+        return stop_waiting() if waited else [gr.skip(), gr.skip()]
+
+    def leave(request: gr.Request) -> None:
         runs.stop(name_visitor(request))
 
     begun = panels.compare.click(
@@ -340,14 +267,14 @@ def connect(
         compare,
         [ticket, *controls.inputs()],
         panels.outputs(),
-        show_progress="minimal",
-        show_progress_on=panels.summary,
+        show_progress="hidden",
         api_visibility="private",
         concurrency_id=PROCESSOR,
         concurrency_limit=1,
     )
     run.then(free_buttons, None, [panels.compare, panels.stop], **quick)
-    panels.stop.click(stop, **quick)
+    panels.stop.click(stop, None, [panels.stop, panels.summary], **quick)
+    page.unload(leave)
     panels.compare.click(None, js=SCROLL_TO_LANES, **quick)
     connect_clip(by_key, controls, quick)
 
@@ -365,91 +292,6 @@ def name_visitor(request: gr.Request) -> str:
     return str(request.session_hash)
 
 
-def start_waiting() -> list[Any]:
-    """Buttons and summary between the click and the run's first snapshot."""
-    waiting = render_summary("Waiting for the processor.")
-    return [gr.update(interactive=False), gr.update(interactive=True), waiting]
-
-
-def free_buttons() -> list[Any]:
-    """Buttons after a run, even one that broke."""
-    return [gr.update(interactive=True), gr.update(interactive=False)]
-
-
 def show_sample(sample: Sample | None) -> str | None:
     """The clip to show for a choice; None makes room for the visitor's own."""
     return str(sample.path) if sample else None
-
-
-def run_comparison(
-    backend: Backend,
-    runs: Runs,
-    visitor: str,
-    ticket: int,
-    sample: Sample | None,
-    audio: str | None,
-    settings: Settings,
-) -> Iterator[list[Any]]:
-    """Run the clip and yield the panels' values until the last lane rests."""
-    path = str(sample.path) if sample else audio
-    if path is None:
-        yield refuse("There is no clip yet: choose a sample, upload a file, or record one.")
-        return
-    if not settings.engines:
-        yield refuse("Choose at least one engine.")
-        return
-    run = Run(
-        settings,
-        backend.statuses(),
-        backend.get,
-        lambda: backend.load_clip(path),
-        clip_name=sample.title if sample else Path(path).name,
-        reference=sample.reference if sample else None,
-    )
-    if not runs.admit(visitor, ticket, run):
-        yield refuse("Stopped before its turn came.")
-        return
-    painter = Painter()
-    try:
-        for comparison in run.snapshots():
-            yield painter.paint(comparison)
-    finally:
-        run.stop()
-        runs.leave(visitor, run)
-
-
-def serve(page: gr.Blocks, **options: Any) -> Any:
-    """Launch the page; host and port come from Gradio's own environment variables."""
-    page.queue(default_concurrency_limit=8)
-    return page.launch(
-        theme=choose_theme(),
-        css_paths=STYLE,
-        max_file_size=MAX_BYTES,
-        allowed_paths=[str(SAMPLES)],
-        footer_links=[],
-        ssr_mode=False,
-        **options,
-    )
-
-
-def choose_theme() -> gr.themes.ThemeClass:
-    """Calm greys, one blue for what can be pressed, and fonts that are already there."""
-    return gr.themes.Default(
-        primary_hue="sky",
-        neutral_hue="slate",
-        radius_size="lg",
-        text_size="lg",
-        font=("system-ui", "Segoe UI", "Roboto", "Helvetica Neue", "Arial", "sans-serif"),
-        font_mono=("ui-monospace", "SF Mono", "Menlo", "Consolas", "monospace"),
-    ).set(
-        body_text_color_subdued="*neutral_600",
-        body_text_color_subdued_dark="*neutral_400",
-        block_title_text_color="*neutral_700",
-        block_label_text_color="*neutral_700",
-        button_primary_background_fill="#0072B2",
-        button_primary_background_fill_dark="#0072B2",
-        button_primary_background_fill_hover="#005f96",
-        button_primary_background_fill_hover_dark="#0f7bbd",
-        button_primary_text_color="#ffffff",
-        button_primary_text_color_dark="#ffffff",
-    )

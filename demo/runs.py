@@ -12,7 +12,7 @@ class Runs:
     """The runs that visitors started or queued for.
 
     A run lives here and not in `gr.State`, which would copy it. A visitor draws a ticket on
-    asking for a run; the run is admitted with that ticket when the queue lets it start.
+    asking for a run, and takes a turn with it when the queue lets the run start.
     """
 
     def __init__(self) -> None:
@@ -28,15 +28,18 @@ class Runs:
             self._waiting[visitor] = next(self._numbers)
             return self._waiting[visitor]
 
-    def admit(self, visitor: str, ticket: int, run: Run) -> bool:
-        """Note that a run starts; False when it was stopped while it waited."""
+    def take_turn(self, visitor: str, ticket: int) -> bool:
+        """The queue lets a run start; False when it was stopped while it waited."""
         with self._lock:
             self._waiting.pop(visitor, None)
-            if ticket in self._refused:
-                self._refused.discard(ticket)
-                return False
+            refused = ticket in self._refused
+            self._refused.discard(ticket)
+            return not refused
+
+    def enter(self, visitor: str, run: Run) -> None:
+        """Note that a run starts."""
+        with self._lock:
             self._active[visitor] = run
-            return True
 
     def leave(self, visitor: str, run: Run) -> None:
         """Forget a run that ended."""
@@ -44,10 +47,17 @@ class Runs:
             if self._active.get(visitor) is run:
                 del self._active[visitor]
 
-    def stop(self, visitor: str) -> None:
-        """Stop a visitor's run, or the one that still waits."""
+    def count_others(self, visitor: str) -> int:
+        """Other visitors' runs that go on or wait: those that come first."""
+        with self._lock:
+            return len({*self._active, *self._waiting} - {visitor})
+
+    def stop(self, visitor: str) -> bool:
+        """Stop a visitor's run; True when it was still waiting, and so will never start."""
         with self._lock:
             if visitor in self._active:
                 self._active[visitor].stop()
             elif visitor in self._waiting:
                 self._refused.add(self._waiting.pop(visitor))
+                return True
+            return False

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import plotly.graph_objects as go
 
-from demo.compare import Comparison, Lane
 from demo.palette import STAGE_COLOURS, STAGE_PATTERNS
+from demo.snapshot import Comparison, Lane
 
 STAGE_NAMES = {
     "audio": "Read audio",
@@ -58,7 +58,9 @@ def draw_timings(comparison: Comparison) -> go.Figure:
         visible=bool(lanes),
         fixedrange=True,
         showgrid=False,
-        ticksuffix="  ",
+        ticks="outside",
+        ticklen=8,
+        tickcolor="rgba(0,0,0,0)",
     )
     return figure
 

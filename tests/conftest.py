@@ -91,13 +91,13 @@ def sample_folder(tmp_path: Path) -> Path:
 def serve_fakes(sample_folder: Path) -> Iterator[Callable[..., str]]:
     """Serves the page over the given fake engines and gives its address."""
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    from demo import page
+    from demo import page, serve, session
     from tests import fakes
 
     served = []
 
-    def serve(**engines: Any) -> str:
-        backend = page.Backend(
+    def serve_page(**engines: Any) -> str:
+        backend = session.Backend(
             statuses=lambda: fakes.STATUSES,
             get=lambda key, model, dtype: engines[key],
             models=lambda: ("nano", "tiny.en"),
@@ -106,9 +106,9 @@ def serve_fakes(sample_folder: Path) -> Iterator[Callable[..., str]]:
         )
         blocks = page.build(backend)
         served.append(blocks)
-        _, url, _ = page.serve(blocks, prevent_thread_lock=True, quiet=True)
+        _, url, _ = serve.serve(blocks, prevent_thread_lock=True, quiet=True)
         return str(url)
 
-    yield serve
+    yield serve_page
     for blocks in served:
         blocks.close()

@@ -14,6 +14,7 @@ from engines.base import (
     SAMPLE_RATE,
     AudioError,
     Clip,
+    Dtype,
     FloatArray,
     Listener,
     Options,
@@ -63,7 +64,7 @@ class FakeEngine:
     deaf: bool = False
     model: str = "nano"
     device: str = "cpu"
-    dtype: str = "float32"
+    dtype: Dtype = "float32"
     encoder: str = "PyTorch"
     decoder: str = "PyTorch"
     noise: float = 0.0

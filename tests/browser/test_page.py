@@ -138,7 +138,7 @@ def test_the_second_visitor_waits_for_the_first(serve_fakes: Serve, open_page: O
     first.click("#compare")
     first.locator(".lane--decoding").first.wait_for()
     second.click("#compare")
-    second.get_by_text("Waiting for the processor").wait_for()
+    second.get_by_text("Waiting: 1 comparison is ahead of yours.").wait_for()
     wait_for_states(first, "done", "done")
     wait_for_states(second, "done", "done")
 
@@ -150,8 +150,9 @@ def test_a_visitor_may_stop_while_waiting(serve_fakes: Serve, open_page: Open) -
     first.locator(".lane--decoding").first.wait_for()
     second.click("#compare")
     second.locator("#stop:enabled").click()
-    wait_for_states(first, "done", "done")
     second.get_by_text("Stopped before its turn came").wait_for()
+    wait_for_states(first, "done", "done")
+    second.locator("#compare:enabled").wait_for()
     assert second.locator(".lane--done").count() == 0
 
 

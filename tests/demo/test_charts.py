@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from demo.compare import Comparison, Settings, lay_out
 from demo.histograms import render_features
+from demo.snapshot import Comparison, Settings, lay_out
 from demo.timings import STAGE_NAMES, draw_timings, render_legend
 from tests import fakes
 

@@ -9,17 +9,8 @@ from dataclasses import FrozenInstanceError, replace
 
 import pytest
 
-from demo.compare import (
-    Changed,
-    Comparison,
-    Refused,
-    Run,
-    Schedule,
-    Settings,
-    advance,
-    lay_out,
-    tick,
-)
+from demo.compare import Run
+from demo.snapshot import Changed, Comparison, Refused, Schedule, Settings, advance, lay_out, tick
 from engines.base import AudioError, CheckpointError, Clip, Engine, Options
 from tests import fakes
 

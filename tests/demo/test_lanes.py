@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from demo import lanes
-from demo.compare import Comparison, Lane, Schedule, Settings, State, lay_out
+from demo.snapshot import Comparison, Lane, Schedule, Settings, State, lay_out
 from engines.base import Options, PrepareSeconds, StageSeconds
 from tests import fakes
 

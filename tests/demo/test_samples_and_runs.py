@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from demo.compare import Run, Settings
+from demo.compare import Run
 from demo.runs import Runs
 from demo.samples import list_samples
+from demo.snapshot import Settings
 from tests import fakes
 
 
@@ -30,9 +31,9 @@ def test_an_empty_folder_has_no_samples(tmp_path: Path) -> None:
 
 def test_a_stop_reaches_only_its_own_visitor_s_run() -> None:
     runs, mine, yours = Runs(), make_run(), make_run()
-    assert runs.admit("me", runs.draw_ticket("me"), mine)
-    assert runs.admit("you", runs.draw_ticket("you"), yours)
-    runs.stop("me")
+    runs.enter("me", mine)
+    runs.enter("you", yours)
+    assert not runs.stop("me")
     assert mine._stop.is_set()
     assert not yours._stop.is_set()
 
@@ -40,15 +41,27 @@ def test_a_stop_reaches_only_its_own_visitor_s_run() -> None:
 def test_a_run_stopped_in_the_queue_never_starts() -> None:
     runs = Runs()
     first = runs.draw_ticket("me")
-    runs.stop("me")
+    assert runs.stop("me")
     second = runs.draw_ticket("me")
-    assert not runs.admit("me", first, make_run())
-    assert runs.admit("me", second, make_run())
+    assert not runs.take_turn("me", first)
+    assert runs.take_turn("me", second)
 
 
 def test_a_run_that_left_is_not_stopped_again() -> None:
     runs, run = Runs(), make_run()
-    runs.admit("me", runs.draw_ticket("me"), run)
+    runs.enter("me", run)
     runs.leave("me", run)
     runs.stop("me")
     assert not run._stop.is_set()
+
+
+def test_others_are_counted_while_they_run_or_wait() -> None:
+    runs, run = Runs(), make_run()
+    runs.enter("you", run)
+    ticket = runs.draw_ticket("she")
+    assert runs.count_others("me") == 2
+    assert runs.count_others("you") == 1
+    runs.leave("you", run)
+    assert runs.count_others("me") == 1
+    runs.take_turn("she", ticket)
+    assert runs.count_others("me") == 0
