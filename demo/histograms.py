@@ -49,7 +49,7 @@ def render_features(comparison: Comparison) -> str:
     table = render_table(lanes, baseline)
     charts = render_charts(lanes, baseline, histograms)
     return (
-        f'<div class="features"><div class="charts">{charts}</div>'
+        f'<div class="features">{charts}'
         f'<p class="caption">{render_caption(comparison)}</p>{table}</div>'
     )
 
@@ -88,12 +88,17 @@ def render_charts(
         )
         for lane in drawn
     ]
-    if baseline is not None and baseline.key in histograms.shares:
-        others = [lane for lane in drawn if lane.key != baseline.key]
-        panels += [
-            render_difference(lane, baseline, histograms, tallest, low, high) for lane in others
-        ]
-    return "".join(panels)
+    others = [lane for lane in drawn if baseline is not None and lane.key != baseline.key]
+    gaps = [
+        render_difference(lane, baseline, histograms, tallest, low, high)
+        for lane in others
+        if baseline is not None and baseline.key in histograms.shares
+    ]
+    # Two lanes and their difference make one row; of more, each difference stands beneath its lane.
+    columns = len(panels) if len(panels) > 2 else 3
+    blank = ['<div class="blank"></div>'] if gaps and len(panels) > 2 else []
+    charts = "".join([*panels, *blank, *gaps])
+    return f'<div class="charts" style="--columns:{columns}">{charts}</div>'
 
 
 def render_difference(

@@ -193,16 +193,14 @@ def lay_out_settings(
             scale=1,
             min_width=120,
         )
-    with gr.Row():
-        words = gr.Checkbox(label="Time every word", elem_id="words", min_width=160)
-        gpu_dtype = gr.Radio(
-            ["float32", "float16"],
-            value="float32",
-            label="GPU precision",
-            visible="gpu" in ready,
-            elem_classes="pills",
-            min_width=240,
-        )
+    words = gr.Checkbox(label="Time every word", elem_id="words")
+    gpu_dtype = gr.Radio(
+        ["float32", "float16"],
+        value="float32",
+        label="GPU precision",
+        visible="gpu" in ready,
+        elem_classes="pills",
+    )
     return Controls(sample, audio, engines, model, language, beam, schedule, words, gpu_dtype)
 
 

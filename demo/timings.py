@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import plotly.graph_objects as go
 
 from demo.palette import STAGE_COLOURS, STAGE_PATTERNS
@@ -21,16 +23,7 @@ def draw_timings(comparison: Comparison) -> go.Figure:
     """Stacked bars, one for each finished lane, seconds from left to right."""
     lanes = [lane for lane in comparison.done if lane.transcript is not None]
     figure = go.Figure([draw_stage(stage, lanes) for stage in STAGE_NAMES])
-    if not lanes:
-        figure.add_annotation(
-            text="The bars appear when the first lane finishes.",
-            showarrow=False,
-            x=0.5,
-            y=0.5,
-            xref="paper",
-            yref="paper",
-            font_size=15,
-        )
+    figure.add_annotation(note_axis(comparison) if lanes else note_absence())
     figure.update_layout(
         barmode="stack",
         bargap=0.45,
@@ -45,7 +38,6 @@ def draw_timings(comparison: Comparison) -> go.Figure:
         hoverlabel={"font_size": 14},
     )
     figure.update_xaxes(
-        title={"text": describe_axis(comparison) if lanes else None, "font_size": 14},
         rangemode="tozero",
         zeroline=False,
         visible=bool(lanes),
@@ -65,11 +57,21 @@ def draw_timings(comparison: Comparison) -> go.Figure:
     return figure
 
 
-def describe_axis(comparison: Comparison) -> str:
-    """The unit, and the settings that the figures belong to."""
+def note_axis(comparison: Comparison) -> dict[str, Any]:
+    """The unit, and the settings that the figures belong to; an axis title would be cut short
+    on a narrow screen."""
     settings = comparison.settings
     beam = settings.options.beam_size or 1
-    return f"seconds · {settings.model} · beam {beam}"
+    text = f"seconds · {settings.model} · beam {beam} · {settings.schedule}"
+    place = {"x": 1, "xanchor": "right", "y": 0, "yanchor": "top", "yshift": -26}
+    return {"text": text, "xref": "paper", "yref": "paper", "showarrow": False, **place}
+
+
+def note_absence() -> dict[str, Any]:
+    """What a blank chart says in its middle."""
+    text = "The bars appear when the first lane finishes."
+    place = {"x": 0.5, "y": 0.5, "font": {"size": 15}}
+    return {"text": text, "xref": "paper", "yref": "paper", "showarrow": False, **place}
 
 
 def label_bar(lane: Lane) -> str:

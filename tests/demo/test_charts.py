@@ -34,7 +34,7 @@ def test_bars_stack_to_each_lane_s_total() -> None:
 
 def test_bars_name_their_settings() -> None:
     figure = draw_timings(compare())
-    assert figure.layout.xaxis.title.text == "seconds · nano · beam 1"
+    assert figure.layout.annotations[0].text == "seconds · nano · beam 1 · parallel"
     assert figure.data[0].y[1] == "MAX hybrid<br><i>cpu, float32</i>"
 
 
@@ -57,6 +57,14 @@ def test_features_are_drawn_side_by_side_with_their_difference() -> None:
     assert "MAX hybrid − CPU" in html
     assert "percentage points" in html
     assert "1 × 100 × 32" in html
+
+
+def test_a_difference_stands_beneath_its_engine() -> None:
+    done = compare()
+    third = replace(done.lanes[1], key="gpu", label="GPU")
+    html = render_features(replace(done, lanes=(*done.lanes, third)))
+    assert "--columns:3" in html
+    assert html.index('class="blank"') < html.index("MAX hybrid − CPU")
 
 
 def test_equal_features_look_equal() -> None:
