@@ -64,7 +64,7 @@ def render_head(lane: Lane, comparison: Comparison) -> str:
     """The engine's name and what runs its halves."""
     badge = '<span class="badge">baseline</span>' if is_baseline(lane, comparison) else ""
     return (
-        f'<header><h3 id="lane-{escape(lane.key, quote=True)}">{escape(lane.label)}</h3>{badge}'
+        f'<header><h2 id="lane-{escape(lane.key, quote=True)}">{escape(lane.label)}</h2>{badge}'
         f"<p>Encoder {escape(lane.encoder)}, decoder {escape(lane.decoder)}</p></header>"
     )
 
@@ -162,21 +162,22 @@ def format_clock(seconds: float) -> str:
 
 def render_against(lane: Lane, comparison: Comparison) -> str:
     """Words against the baseline's, and against the reference where there is one."""
-    baseline = render_row("Against the baseline", *compare_to_baseline(lane, comparison))
+    baseline = render_row(lane, "Against the baseline", *compare_to_baseline(lane, comparison))
     if comparison.reference is None:
         return baseline + '<div class="against"></div>'
-    reference = render_row("Against the reference", *compare_to_reference(lane, comparison))
+    reference = render_row(lane, "Against the reference", *compare_to_reference(lane, comparison))
     return baseline + reference
 
 
-def render_row(title: str, sentence: str, marked: str = "") -> str:
+def render_row(lane: Lane, title: str, sentence: str, marked: str = "") -> str:
     """A titled sentence with the changes it speaks of."""
+    name = escape(f"{lane.label}: changes {title.lower()}", quote=True)
     changes = (
-        f'<p class="changes" tabindex="0" role="region" aria-label="{title}">{marked}</p>'
+        f'<p class="changes" tabindex="0" role="region" aria-label="{name}">{marked}</p>'
         if marked
         else ""
     )
-    return f'<div class="against"><h4>{title}</h4><p>{escape(sentence)}</p>{changes}</div>'
+    return f'<div class="against"><h3>{title}</h3><p>{escape(sentence)}</p>{changes}</div>'
 
 
 def compare_to_baseline(lane: Lane, comparison: Comparison) -> tuple[str, str]:
