@@ -14,6 +14,7 @@ app = page.build(
         models=checkpoints.names,
         load_clip=audio.load_clip,
         samples=serve.SAMPLES,
+        own_checkpoints=serve.serves_only_this_machine(),
     )
 )
 

@@ -338,9 +338,16 @@ def summarise(comparison: Comparison) -> str:
         kept = len(comparison.done)
         return f"Stopped. {kept} of {len(lanes)} lanes had finished."
     if len(comparison.done) < len(lanes):
-        failed = ", ".join(lane.label for lane in lanes if lane.state == "failed")
-        return f"Finished, but this failed: {failed}."
+        return summarise_failures(comparison)
     return summarise_words(comparison)
+
+
+def summarise_failures(comparison: Comparison) -> str:
+    """Which lanes failed; the lanes themselves say why."""
+    failed = [lane.label for lane in comparison.lanes if lane.state == "failed"]
+    if len(failed) == len(comparison.lanes):
+        return "Nothing was transcribed: every lane failed and says why."
+    return f"Finished, except for a lane that failed: {', '.join(failed)}."
 
 
 def coarse_state(lane: Lane) -> str:

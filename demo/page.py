@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import gradio as gr
@@ -15,6 +15,7 @@ from demo.samples import Sample, list_samples
 from demo.session import (
     Backend,
     Wish,
+    advise,
     free_buttons,
     read_settings,
     render_summary,
@@ -112,15 +113,15 @@ def build(backend: Backend) -> gr.Blocks:
             "the differences.</p></header>",
             apply_default_css=False,
         )
-        controls, compare, stop = lay_out_controls(statuses, samples, backend.models())
-        panels = lay_out_panels(statuses, compare, stop)
+        controls, compare, stop = lay_out_controls(statuses, samples, backend)
+        panels = lay_out_panels(statuses, samples, compare, stop)
         gr.HTML(FOOTER, apply_default_css=False)
         connect(page, backend, samples, controls, panels)
     return page
 
 
 def lay_out_controls(
-    statuses: Sequence[Status], samples: Sequence[Sample], models: Sequence[str]
+    statuses: Sequence[Status], samples: Sequence[Sample], backend: Backend
 ) -> tuple[Controls, gr.Button, gr.Button]:
     """The clip and the buttons on the left, the settings on the right."""
     with gr.Row(elem_classes="controls", equal_height=False):
@@ -130,7 +131,7 @@ def lay_out_controls(
                 compare = gr.Button("Compare", variant="primary", elem_id="compare", scale=3)
                 stop = gr.Button("Stop", elem_id="stop", interactive=False, scale=1, min_width=96)
         with gr.Column(scale=5, min_width=320, elem_classes="settings"):
-            controls = lay_out_settings(sample, audio, statuses, models)
+            controls = lay_out_settings(sample, audio, statuses, backend)
     return controls, compare, stop
 
 
@@ -160,7 +161,7 @@ def lay_out_clip(samples: Sequence[Sample]) -> tuple[gr.Radio, gr.Audio]:
 
 
 def lay_out_settings(
-    sample: gr.Radio, audio: gr.Audio, statuses: Sequence[Status], models: Sequence[str]
+    sample: gr.Radio, audio: gr.Audio, statuses: Sequence[Status], backend: Backend
 ) -> Controls:
     """Everything that a run can be told; the defaults suit a first visit."""
     ready = [status.key for status in statuses if status.available]
@@ -172,7 +173,7 @@ def lay_out_settings(
         elem_classes="pills",
     )
     with gr.Row():
-        model = gr.Dropdown(list(models), value=models[0], label="Model", elem_id="model")
+        model = lay_out_models(backend)
         language = gr.Dropdown(list(LANGUAGES.items()), value="en", label="Language")
     with gr.Row():
         schedule = gr.Radio(
@@ -204,15 +205,30 @@ def lay_out_settings(
     return Controls(sample, audio, engines, model, language, beam, schedule, words, gpu_dtype)
 
 
+def lay_out_models(backend: Backend) -> gr.Dropdown:
+    """The model's name or, where the visitor owns the machine, a checkpoint's path."""
+    names = list(backend.models())
+    return gr.Dropdown(
+        names,
+        value=names[0],
+        label="Model, or a checkpoint’s path" if backend.own_checkpoints else "Model",
+        allow_custom_value=backend.own_checkpoints,
+        elem_id="model",
+    )
+
+
 def name_engine(status: Status) -> str:
     """An engine's name in the list of choices."""
-    return status.label if status.available else f"{status.label} (not on this machine)"
+    return status.label if status.available else f"{status.label} (not here)"
 
 
-def lay_out_panels(statuses: Sequence[Status], compare: gr.Button, stop: gr.Button) -> Panels:
+def lay_out_panels(
+    statuses: Sequence[Status], samples: Sequence[Sample], compare: gr.Button, stop: gr.Button
+) -> Panels:
     """Everything that a run fills, with room reserved for it."""
     ready = Settings(engines=tuple(status.key for status in statuses if status.available))
-    blank = lay_out(ready, statuses)
+    reference = samples[0].reference if samples else None
+    blank = replace(lay_out(ready, statuses), reference=reference)
     summary = gr.HTML(
         render_summary(lanes.summarise(blank)), elem_id="summary", apply_default_css=False
     )
@@ -274,13 +290,19 @@ def connect(
     panels.stop.click(stop, None, [panels.stop, panels.summary], **quick)
     page.unload(leave)
     panels.compare.click(None, js=SCROLL_TO_LANES, **quick)
-    connect_clip(by_key, controls, quick)
+    connect_clip(by_key, controls, panels, quick)
 
 
-def connect_clip(by_key: Mapping[str, Sample], controls: Controls, quick: dict[str, Any]) -> None:
+def connect_clip(
+    by_key: Mapping[str, Sample], controls: Controls, panels: Panels, quick: dict[str, Any]
+) -> None:
     """Show the chosen sample; a clip of the visitor's own unchooses it."""
     sample, audio = controls.sample, controls.audio
-    sample.input(lambda key: show_sample(by_key.get(key)), sample, audio, **quick)
+
+    def choose(key: str, model: str) -> list[Any]:
+        return [show_sample(by_key.get(key)), advise(model) if key == OWN_CLIP else gr.skip()]
+
+    sample.input(choose, [sample, controls.model], [audio, panels.summary], **quick)
     for event in (audio.clear, audio.upload, audio.start_recording):
         event(lambda: OWN_CLIP, None, sample, **quick)
 

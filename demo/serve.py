@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,11 @@ from engines.audio import MAX_BYTES
 ROOT = Path(__file__).resolve().parent.parent
 STYLE = ROOT / "assets" / "style.css"
 SAMPLES = ROOT / "audio_samples"
+
+
+def serves_only_this_machine() -> bool:
+    """True unless Gradio's own variable makes the page reachable from other machines."""
+    return os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1") in ("127.0.0.1", "localhost", "::1")
 
 
 def serve(page: gr.Blocks, **options: Any) -> Any:

@@ -27,7 +27,8 @@ class Backend:
     """What the page asks of the engine side; tests put fakes here.
 
     `get(key, model, dtype)` gives a shared engine, `load_clip(path)` a clip; both raise
-    `EngineError` with a sentence for the visitor.
+    `EngineError` with a sentence for the visitor. `own_checkpoints`: whether a visitor may name a
+    checkpoint file on this machine; only where the visitor is the machine's own user.
     """
 
     statuses: Callable[[], Sequence[Status]]
@@ -35,6 +36,7 @@ class Backend:
     models: Callable[[], Sequence[str]]
     load_clip: Callable[[str], Clip]
     samples: Path
+    own_checkpoints: bool = False
 
 
 @dataclass(frozen=True)
@@ -132,6 +134,15 @@ def read_settings(
         ),
         schedule="parallel" if schedule == "parallel" else "one at a time",
         gpu_dtype=gpu_dtype,
+    )
+
+
+def advise(model: str) -> Any:
+    """The summary when a visitor brings a clip: nano would write nonsense of a real voice."""
+    if model != "nano":
+        return gr.skip()
+    return render_summary(
+        "nano knows only synthetic speech: for a real voice choose an official model."
     )
 
 

@@ -138,7 +138,9 @@ def test_a_failure_shows_its_reason_and_stays_in_its_lane() -> None:
     text = read(lanes.render_lanes(broken))
     assert "no room on device" in text
     assert "Not known: MAX hybrid failed." in text
-    assert lanes.summarise(broken) == "Finished, but this failed: MAX hybrid."
+    assert lanes.summarise(broken) == "Finished, except for a lane that failed: MAX hybrid."
+    alone = lanes.summarise(replace(broken, lanes=(failed,)))
+    assert alone == "Nothing was transcribed: every lane failed and says why."
 
 
 def test_an_absent_engine_gives_its_reason() -> None:
