@@ -22,6 +22,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import replace
 from time import perf_counter
 from typing import Any
 
@@ -32,6 +33,7 @@ import whisper.model
 import whisper.transcribe
 from torch import Tensor, nn
 from whisper.audio import SAMPLE_RATE as WHISPER_RATE
+from whisper.decoding import DecodingOptions, DecodingResult, DecodingTask
 from whisper.model import Whisper
 
 from engines.base import (
@@ -108,11 +110,18 @@ class ClockedWhisper(Whisper):
 
     def decode(self, mel: Tensor, options: Any = None, **kwargs: Any) -> Any:
         """Whisper's `decode` for one window, keeping the encoder features it used."""
-        result = whisper.decoding.decode(self, mel, options, **kwargs)
+        if mel.ndim == 3:
+            return [self.decode(window, options, **kwargs) for window in mel]
+        options = replace(options or DecodingOptions(), **kwargs)
+        result: DecodingResult = self.task(options).run(mel[None])[0]
         run = _current.get()
         if run is not None:
             run.keep_features(mel, result.audio_features)
         return result
+
+    def task(self, options: DecodingOptions) -> DecodingTask:
+        """The loop over one window; an engine with a decoder of its own has another."""
+        return DecodingTask(self, options)
 
 
 def transcribe(
@@ -227,6 +236,11 @@ def _stop_encoder_clock(module: nn.Module, inputs: Any, output: Any) -> None:
 
 
 def _check_stop(module: nn.Module, inputs: Any) -> None:
+    check_stop()
+
+
+def check_stop() -> None:
+    """Raise `Stopped` if this thread's run was asked to stop."""
     run = _current.get()
     if run is not None:
         run.check_stop()

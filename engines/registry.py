@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from engines.base import Dtype, Engine, EngineError
 from engines.checkpoints import NANO
+from engines.max_full import MaxFullEngine, make_max_full
 from engines.max_hybrid import MaxHybridEngine, make_max_hybrid, why_no_max
 from engines.whisper_torch import TorchEngine, make_cpu, make_gpu, why_no_cuda
 
@@ -55,6 +56,14 @@ ROWS = (
         MaxHybridEngine.encoder,
         MaxHybridEngine.decoder,
         make_max_hybrid,
+        why_no_max,
+    ),
+    Row(
+        MaxFullEngine.key,
+        MaxFullEngine.label,
+        MaxFullEngine.encoder,
+        MaxFullEngine.decoder,
+        make_max_full,
         why_no_max,
     ),
 )

@@ -18,6 +18,7 @@ from engines.base import FloatArray
 from engines.max_graph.weights import PANEL, pack
 
 Size: TypeAlias = int | str | Dim
+Parameter: TypeAlias = int | bool | DType
 
 HEAD = 64
 """Width of a head in every Whisper checkpoint."""
@@ -85,16 +86,21 @@ class CpuOperations:
 
     def attention(self, qkv: TensorValue, n_state: Size) -> TensorValue:
         """Self-attention over heads of 64, `(n_ctx, 3 * n_state)` to `(n_ctx, n_state)`."""
-        n_ctx = qkv.shape[0]
-        heads, panels = Dim(n_state) // HEAD, (n_ctx + PANEL - 1) // PANEL
-        keys, values = self._call(
-            "whisper_pack_keys_values",
-            [qkv],
-            self.tensor(heads, panels, HEAD, PANEL),
-            self.tensor(heads, HEAD // PANEL, panels * PANEL, PANEL),
-        )
-        result = self.tensor(n_ctx, n_state)
+        keys, values = self.pack_keys_values(qkv, 1, n_state)
+        result = self.tensor(qkv.shape[0], n_state)
         return self._call("whisper_self_attention", [qkv, keys, values], result)[0]
+
+    def pack_keys_values(
+        self, kv: TensorValue, layers: Size, n_state: Size
+    ) -> tuple[TensorValue, TensorValue]:
+        """Keys and values from the last `layers * 2 * n_state` columns of `kv`.
+
+        Both `(layers, heads, panels, HEAD * PANEL)`; see `kernels/attention.mojo`.
+        """
+        panels = (kv.shape[0] + PANEL - 1) // PANEL
+        packed = self.tensor(layers, Dim(n_state) // HEAD, panels, HEAD * PANEL)
+        keys, values = self._call("whisper_pack_keys_values", [kv], packed, packed)
+        return keys, values
 
     def _linear(
         self,
@@ -103,14 +109,14 @@ class CpuOperations:
         b: TensorValue,
         result: TensorType,
         add: TensorValue | None,
-        **parameters: int | bool,
+        **parameters: Parameter,
     ) -> TensorValue:
         values = [x, w, b, x if add is None else add]
-        parameters["residual"] = add is not None
+        parameters |= {"residual": add is not None, "weight": w.dtype}
         return self._call("whisper_linear", values, result, **parameters)[0]
 
     def _call(
-        self, name: str, values: list[TensorValue], *results: TensorType, **parameters: int | bool
+        self, name: str, values: list[TensorValue], *results: TensorType, **parameters: Parameter
     ) -> list[TensorValue]:
         outputs = ops.custom(
             name, device=self.device, values=values, out_types=results, parameters=parameters

@@ -44,10 +44,12 @@ if os.environ.get(CACHE_VARIABLE):
     os.environ.setdefault("MODULAR_CACHE_DIR", str(cache_folder() / "modular"))
 
 from max.driver import CPU, Accelerator, Device, accelerator_count  # noqa: E402
+from max.dtype import DType  # noqa: E402
 from max.engine import CompiledModel, InferenceSession, Model, read  # noqa: E402
+from max.graph import Graph  # noqa: E402
 from whisper.model import ModelDimensions  # noqa: E402
 
-from engines.max_graph import encoder, operations  # noqa: E402
+from engines.max_graph import decoder, encoder, operations  # noqa: E402
 
 _compile_lock = threading.Lock()
 
@@ -71,10 +73,23 @@ def load_encoder(
     op = operations.CpuOperations() if on_cpu else operations.AcceleratorOperations()
     sizes = encoder.Sizes.symbolic() if on_cpu else encoder.Sizes.of(dims)
     target = "cpu" if on_cpu else f"{device.api}-{device.architecture_name}"
-    path = cache_folder() / f"encoder-{entry_key(target, sizes)}.mef"
+    key = entry_key(target, repr(sizes))
+    return _load("encoder", key, device, lambda: encoder.build(op, sizes), progress), op
+
+
+def load_decoder(weight: DType, progress: PrepareProgress) -> dict[str, Model]:
+    """The decoder's compiled graphs for the CPU and matrices of type `weight`."""
+    op = operations.CpuOperations()
+    key = entry_key("cpu", weight.name)
+    return _load("decoder", key, CPU(), lambda: decoder.build(op, weight), progress)
+
+
+def _load(
+    name: str, key: str, device: Device, build: Callable[[], Graph], progress: PrepareProgress
+) -> dict[str, Model]:
     running = session(device.label)
-    compiled = load_compiled(path, lambda: running.compile(encoder.build(op, sizes)), progress)
-    return running.init_all(compiled), op
+    path = cache_folder() / f"{name}-{key}.mef"
+    return running.init_all(load_compiled(path, lambda: running.compile(build()), progress))
 
 
 def load_compiled(
@@ -121,9 +136,9 @@ def write_entry(path: Path, compiled: CompiledModel) -> None:
         pass
 
 
-def entry_key(target: str, sizes: encoder.Sizes) -> str:
-    """Digest of all that an entry's code depends on."""
-    parts = [version("max"), processor(), target, repr(sizes), sources_digest()]
+def entry_key(target: str, variant: str) -> str:
+    """Digest of all that an entry's code depends on; `variant` stands for sizes and types."""
+    parts = [version("max"), processor(), target, variant, sources_digest()]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:20]
 
 

@@ -1,4 +1,4 @@
-"""A checkpoint's encoder tensors, checked by name and shape, laid out for the graphs.
+"""A checkpoint's tensors, checked by name and shape, laid out for the graphs.
 
 The only module that knows the checkpoint's names.
 """
@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from torch import Tensor
 from whisper.model import ModelDimensions
 
@@ -27,6 +29,7 @@ class Matrix:
 
 
 Weights = list[FloatArray | Matrix]
+AnyFloatArray = npt.NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,15 @@ def encoder_shapes(dims: ModelDimensions) -> dict[str, tuple[int, ...]]:
         "ln_post.weight": (n,),
         "ln_post.bias": (n,),
     }
-    block: dict[str, tuple[int, ...]] = {
+    block = _block_shapes(n)
+    for layer in range(dims.n_audio_layer):
+        shapes |= {f"blocks.{layer}.{name}": shape for name, shape in block.items()}
+    return shapes
+
+
+def _block_shapes(n: int) -> dict[str, tuple[int, ...]]:
+    """Tensors of a layer with self-attention and MLP, `n` wide."""
+    return {
         "attn_ln.weight": (n,),
         "attn_ln.bias": (n,),
         "attn.query.weight": (n, n),
@@ -70,22 +81,137 @@ def encoder_shapes(dims: ModelDimensions) -> dict[str, tuple[int, ...]]:
         "mlp.2.weight": (n, 4 * n),
         "mlp.2.bias": (n,),
     }
-    for layer in range(dims.n_audio_layer):
+
+
+@dataclass(frozen=True)
+class DecoderWeights:
+    """Arguments of the decoder's graphs, matrices as `pack` makes them.
+
+    `cross`: matrix and bias of every layer's cross-attention keys and values, `(layers * 2 * n,)`.
+    `stacked`: embedding, positions, matrices, biases, norms and last norm, as
+    `kernels/decoder.mojo` describes them.
+    """
+
+    cross: list[AnyFloatArray]
+    stacked: list[AnyFloatArray]
+
+
+def decoder_shapes(dims: ModelDimensions) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every decoder tensor that a checkpoint of `dims` must have."""
+    n = dims.n_text_state
+    shapes: dict[str, tuple[int, ...]] = {
+        "token_embedding.weight": (dims.n_vocab, n),
+        "positional_embedding": (dims.n_text_ctx, n),
+        "ln.weight": (n,),
+        "ln.bias": (n,),
+    }
+    block = _block_shapes(n)
+    block |= {
+        name.replace("attn", "cross_attn", 1): shape
+        for name, shape in block.items()
+        if name.startswith("attn")
+    }
+    for layer in range(dims.n_text_layer):
         shapes |= {f"blocks.{layer}.{name}": shape for name, shape in block.items()}
     return shapes
 
 
+def fits_float16(state: Mapping[str, Tensor]) -> bool:
+    """Whether every matrix of the checkpoint is exactly representable in float16."""
+    return all(
+        bool((tensor == tensor.half().float()).all())
+        for tensor in state.values()
+        if tensor.ndim >= 2
+    )
+
+
+def decoder_weights(
+    state: Mapping[str, Tensor], dims: ModelDimensions, dtype: type[np.floating[Any]]
+) -> DecoderWeights:
+    """Gather the `decoder.*` tensors of `state`, matrices in `dtype`, the rest in float32.
+
+    Raises `CheckpointError` unless all fit.
+    """
+    arrays = _gather(state, "decoder", decoder_shapes(dims))
+    layers = range(dims.n_text_layer)
+
+    def get(layer: int, *names: str) -> list[FloatArray]:
+        return [arrays[f"blocks.{layer}.{name}"] for name in names]
+
+    no_bias = np.zeros(dims.n_text_state, np.float32)
+    cross = [get(i, "cross_attn.key.weight", "cross_attn.value.weight") for i in layers]
+    cross_bias = [[no_bias, *get(i, "cross_attn.value.bias")] for i in layers]
+    return DecoderWeights(
+        cross=[
+            pack(np.concatenate([matrix for pair in cross for matrix in pair])).astype(dtype),
+            np.concatenate([bias for pair in cross_bias for bias in pair]),
+        ],
+        stacked=[
+            pack(arrays["token_embedding.weight"]).astype(dtype),
+            arrays["positional_embedding"],
+            np.stack([_stack_matrices(get(i, *_MATRICES), dtype) for i in layers]),
+            np.stack([_stack_biases(get(i, *_BIASES), no_bias) for i in layers]),
+            np.stack([np.concatenate(get(i, *_NORMS)) for i in layers]),
+            np.concatenate([arrays["ln.weight"], arrays["ln.bias"]]),
+        ],
+    )
+
+
+_MATRICES = (
+    "attn.query.weight",
+    "attn.key.weight",
+    "attn.value.weight",
+    "attn.out.weight",
+    "cross_attn.query.weight",
+    "cross_attn.out.weight",
+    "mlp.0.weight",
+    "mlp.2.weight",
+)
+_BIASES = (
+    "attn.query.bias",
+    "attn.value.bias",
+    "attn.out.bias",
+    "cross_attn.query.bias",
+    "cross_attn.out.bias",
+    "mlp.0.bias",
+    "mlp.2.bias",
+)
+_NORMS = (
+    "attn_ln.weight",
+    "attn_ln.bias",
+    "cross_attn_ln.weight",
+    "cross_attn_ln.bias",
+    "mlp_ln.weight",
+    "mlp_ln.bias",
+)
+
+
+def _stack_matrices(matrices: list[FloatArray], dtype: type[np.floating[Any]]) -> AnyFloatArray:
+    packed = [pack(matrix).astype(dtype).ravel() for matrix in matrices]
+    return np.concatenate(packed)
+
+
+def _stack_biases(biases: list[FloatArray], no_key_bias: FloatArray) -> FloatArray:
+    return np.concatenate([biases[0], no_key_bias, *biases[1:]])
+
+
+def _gather(
+    state: Mapping[str, Tensor], half: str, shapes: dict[str, tuple[int, ...]]
+) -> dict[str, FloatArray]:
+    """The tensors of one half as float32 arrays; raises unless they have exactly `shapes`."""
+    prefix = f"{half}."
+    tensors = {
+        key.removeprefix(prefix): tensor for key, tensor in state.items() if key.startswith(prefix)
+    }
+    found = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
+    if problems := difference(shapes, found):
+        raise CheckpointError(f"The {half}'s weights don't fit: {problems}.")
+    return {key: np.asarray(tensor.numpy(), np.float32) for key, tensor in tensors.items()}
+
+
 def encoder_weights(state: Mapping[str, Tensor], dims: ModelDimensions) -> EncoderWeights:
     """Gather the `encoder.*` tensors of `state`; raises `CheckpointError` unless all fit."""
-    tensors = {
-        key.removeprefix("encoder."): tensor.numpy()
-        for key, tensor in state.items()
-        if key.startswith("encoder.")
-    }
-    found = {key: tuple(array.shape) for key, array in tensors.items()}
-    if problems := difference(encoder_shapes(dims), found):
-        raise CheckpointError(f"The encoder's weights don't fit: {problems}.")
-    arrays = {key: np.asarray(array, np.float32) for key, array in tensors.items()}
+    arrays = _gather(state, "encoder", encoder_shapes(dims))
     return EncoderWeights(
         stem=[
             _taps(arrays["conv1.weight"]),

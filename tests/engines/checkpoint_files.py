@@ -3,25 +3,18 @@
 from pathlib import Path
 
 import torch
-from whisper.model import ModelDimensions, Whisper
+from whisper.model import ModelDimensions
 
-VOCABULARY = 51864
+from engines import sizes
+from engines.sizes import VOCABULARY, random_state
+
+__all__ = ["DIMENSIONS", "random_state", "write_checkpoint"]
 
 DIMENSIONS = {
-    "tiny": ModelDimensions(80, 1500, 384, 6, 4, VOCABULARY, 448, 384, 6, 4),
-    "base": ModelDimensions(80, 1500, 512, 8, 6, VOCABULARY, 448, 512, 8, 6),
-    "small": ModelDimensions(80, 1500, 768, 12, 12, VOCABULARY, 448, 768, 12, 12),
+    **sizes.DIMENSIONS,
     "mini": ModelDimensions(80, 1500, 64, 1, 1, VOCABULARY, 448, 64, 1, 1),
     "mini128": ModelDimensions(128, 1500, 64, 1, 2, 51866, 448, 64, 1, 1),
 }
-
-
-def random_state(dims: ModelDimensions, seed: int = 0) -> dict[str, torch.Tensor]:
-    """The state dictionary of a Whisper with PyTorch's default initialisation."""
-    torch.manual_seed(seed)
-    model = Whisper(dims)
-    torch.nn.init.normal_(model.decoder.positional_embedding, std=0.02)
-    return model.state_dict()
 
 
 def write_checkpoint(path: Path, dims: ModelDimensions, **replaced: torch.Tensor | None) -> Path:

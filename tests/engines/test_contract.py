@@ -20,7 +20,11 @@ from engines.base import (
     Stopped,
 )
 
-MARKS = {"gpu": [pytest.mark.gpu], "max_hybrid": [pytest.mark.max]}
+MARKS = {
+    "gpu": [pytest.mark.gpu],
+    "max_hybrid": [pytest.mark.max],
+    "max_full": [pytest.mark.max],
+}
 
 
 @pytest.fixture(

@@ -78,14 +78,14 @@ def test_a_folder_that_cannot_be_written_costs_only_the_next_compile(
 
 def test_the_key_depends_on_all_that_the_code_depends_on(monkeypatch: pytest.MonkeyPatch) -> None:
     def key() -> str:
-        return session.entry_key("cpu", Sizes.symbolic())
+        return session.entry_key("cpu", repr(Sizes.symbolic()))
 
     first = key()
     assert key() == first
     others = {
-        session.entry_key("cuda-sm_90a", Sizes.symbolic()),
-        session.entry_key("cpu", Sizes.of(DIMENSIONS["tiny"])),
-        session.entry_key("cpu", Sizes.of(DIMENSIONS["base"])),
+        session.entry_key("cuda-sm_90a", repr(Sizes.symbolic())),
+        session.entry_key("cpu", repr(Sizes.of(DIMENSIONS["tiny"]))),
+        session.entry_key("cpu", repr(Sizes.of(DIMENSIONS["base"]))),
     }
     for name in ("processor", "sources_digest"):
         with monkeypatch.context() as patch:

@@ -6,7 +6,7 @@ from max.algorithm import sync_parallelize
 from max.gpu.host import DeviceContext
 from std.math import ceildiv, exp
 
-from .tile import PANEL, ROWS, VECTORS, WIDTH, Vector, multiply
+from .tile import FEW_ROWS, PANEL, ROWS, VECTORS, WIDTH, Vector, multiply
 
 comptime HEAD = 64
 """Width of a head in every Whisper checkpoint."""
@@ -24,11 +24,12 @@ comptime HIDDEN = Float32(-1e30)
 
 @extensibility.register("whisper_pack_keys_values")
 struct PackKeysValues:
-    """Lays out keys and values for `SelfAttention`.
+    """Lays out keys and values for attention.
 
-    `qkv`: `(ctx, 3 * n_state)`, queries, keys and values side by side.
-    `keys`: `(n_head, key_panels, HEAD, PANEL)`, transposed; `values`:
-    `(n_head, HEAD_PANELS, key_panels * PANEL, PANEL)`. Rows past `ctx` are zeros.
+    `kv`: `(ctx, columns)`, of which the last `layers * 2 * n_state` hold keys and values of one
+    layer after another. `keys`, `values`: `(layers, n_head, panels, HEAD * PANEL)`; inside a head
+    keys are transposed, `(panels, HEAD, PANEL)`, and values are
+    `(HEAD_PANELS, panels * PANEL, PANEL)`. Rows past `ctx` are zeros.
     """
 
     @staticmethod
@@ -37,22 +38,25 @@ struct PackKeysValues:
     ](
         keys: OutputTensor[dtype=DType.float32, rank=4, ...],
         values: OutputTensor[dtype=DType.float32, rank=4, ...],
-        qkv: InputTensor[dtype=DType.float32, rank=2, ...],
+        kv: InputTensor[dtype=DType.float32, rank=2, ...],
         ctx: DeviceContext,
     ) raises:
-        var n_ctx = qkv.dim_size(0)
-        var row_stride = qkv.dim_size(1)
-        var n_state = row_stride // 3
-        var panels = keys.dim_size(1)
-        var source = qkv.unsafe_ptr()
+        var n_ctx = kv.dim_size(0)
+        var row_stride = kv.dim_size(1)
+        var layers = keys.dim_size(0)
+        var heads = keys.dim_size(1)
+        var panels = keys.dim_size(2)
+        var n_state = heads * HEAD
+        var source = kv.unsafe_ptr().unsafe_offset(row_stride - layers * 2 * n_state)
         var kp = keys.unsafe_ptr()
         var vp = values.unsafe_ptr()
 
-        def work(head: Int) raises {imm}:
-            var k = kp.unsafe_offset(head * panels * HEAD * PANEL)
-            var v = vp.unsafe_offset(head * panels * HEAD * PANEL)
+        def work(task: Int) raises {imm}:
+            var k = kp.unsafe_offset(task * panels * HEAD * PANEL)
+            var v = vp.unsafe_offset(task * panels * HEAD * PANEL)
+            var column = (task // heads) * 2 * n_state + (task % heads) * HEAD
             for t in range(panels * PANEL):
-                var row = source.unsafe_offset(min(t, n_ctx - 1) * row_stride + n_state + head * HEAD)
+                var row = source.unsafe_offset(min(t, n_ctx - 1) * row_stride + column)
                 var live = Float32(1) if t < n_ctx else Float32(0)
                 var key = k.unsafe_offset((t // PANEL) * HEAD * PANEL + t % PANEL)
                 for d in range(HEAD):
@@ -60,7 +64,7 @@ struct PackKeysValues:
                     var value = v.unsafe_offset(((d // PANEL) * panels * PANEL + t) * PANEL + d % PANEL)
                     value.unsafe_store(live * row.unsafe_offset(n_state + d).unsafe_load())
 
-        sync_parallelize(work, keys.dim_size(0))
+        sync_parallelize(work, layers * heads)
 
 
 @extensibility.register("whisper_self_attention")
@@ -79,7 +83,7 @@ struct SelfAttention:
     ) raises:
         var n_ctx = y.dim_size(0)
         var n_state = y.dim_size(1)
-        var panels = keys.dim_size(1)
+        var panels = keys.dim_size(2)
         var blocks = ceildiv(n_ctx, QUERIES)
         var qp = qkv.unsafe_ptr()
         var kp = keys.unsafe_ptr()
@@ -97,49 +101,88 @@ struct SelfAttention:
             var out = yp.unsafe_offset(head * HEAD)
             var scratch = List[Float32](unsafe_uninit_length=ROWS * panels * PANEL)
             var scores = scratch.unsafe_ptr()
-            var i = first
-            while i + ROWS <= last:
-                attend[ROWS](i, n_ctx, n_state, panels, q, k, v, scores, out)
-                i += ROWS
-            while i < last:
-                attend[1](i, n_ctx, n_state, panels, q, k, v, scores, out)
-                i += 1
+            attend_all[False](
+                first, last, n_ctx, panels, q, 3 * n_state, k, v, scores, out, n_state, scores.as_unsafe_any_origin(), 0
+            )
 
-        sync_parallelize(work, keys.dim_size(0) * blocks)
+        sync_parallelize(work, keys.dim_size(1) * blocks)
 
 
 @always_inline
-def attend[
-    rows: Int
+def attend_all[
+    keep: Bool
 ](
-    i: Int,
-    n_ctx: Int,
-    n_state: Int,
-    panels: Int,
+    first: Int,
+    last: Int,
+    live: Int,
+    slots: Int,
     q: Pointer[Float32, ...],
+    q_stride: Int,
     k: Pointer[Float32, ...],
     v: Pointer[Float32, ...],
     scores: Pointer[mut=True, Float32, ...],
     y: Pointer[mut=True, Float32, ...],
+    y_stride: Int,
+    kept: Pointer[mut=True, Float32, ...],
+    kept_stride: Int,
 ):
-    """Writes one head's output for `rows` queries from row `i` on; `scores` is scratch."""
+    """One head's output for queries `first` to `last`, in the largest tiles that fit.
+
+    Keys and values are as `PackKeysValues` lays them out, `slots` panels of which the first `live`
+    rows count. `scores` is scratch for `ROWS * slots * PANEL` values. With `keep`, the scaled
+    scores before the softmax are copied to `kept`, a row of `live` for each query.
+    """
+    var i = first
+    while i + ROWS <= last:
+        attend[ROWS, keep](i, live, slots, q, q_stride, k, v, scores, y, y_stride, kept, kept_stride)
+        i += ROWS
+    while i + FEW_ROWS <= last:
+        attend[FEW_ROWS, keep](i, live, slots, q, q_stride, k, v, scores, y, y_stride, kept, kept_stride)
+        i += FEW_ROWS
+    while i < last:
+        attend[1, keep](i, live, slots, q, q_stride, k, v, scores, y, y_stride, kept, kept_stride)
+        i += 1
+
+
+@always_inline
+def attend[
+    rows: Int, keep: Bool
+](
+    i: Int,
+    live: Int,
+    slots: Int,
+    q: Pointer[Float32, ...],
+    q_stride: Int,
+    k: Pointer[Float32, ...],
+    v: Pointer[Float32, ...],
+    scores: Pointer[mut=True, Float32, ...],
+    y: Pointer[mut=True, Float32, ...],
+    y_stride: Int,
+    kept: Pointer[mut=True, Float32, ...],
+    kept_stride: Int,
+):
+    """Writes one head's output for `rows` queries from row `i` on; see `attend_all`."""
+    var panels = ceildiv(live, PANEL)
     var n_keys = panels * PANEL
-    var queries = q.unsafe_offset(i * 3 * n_state)
+    var queries = q.unsafe_offset(i * q_stride)
     for p in range(panels):
-        var sums = multiply[rows](queries, 3 * n_state, k.unsafe_offset(p * HEAD * PANEL), HEAD)
+        var sums = multiply[rows](queries, q_stride, k.unsafe_offset(p * HEAD * PANEL), HEAD)
         comptime for r in range(rows):
             comptime for c in range(VECTORS):
                 scores.unsafe_offset(r * n_keys + p * PANEL + c * WIDTH).unsafe_store(sums[r * VECTORS + c])
     for r in range(rows):
         var row = scores.unsafe_offset(r * n_keys)
-        for t in range(n_ctx, n_keys):
+        comptime if keep:
+            for t in range(live):
+                kept.unsafe_offset((i + r) * kept_stride + t).unsafe_store(row.unsafe_offset(t).unsafe_load() * SCALE)
+        for t in range(live, n_keys):
             row.unsafe_offset(t).unsafe_store(HIDDEN)
         softmax(n_keys, row)
     comptime for p in range(HEAD_PANELS):
-        var sums = multiply[rows](scores, n_keys, v.unsafe_offset(p * n_keys * PANEL), n_keys)
+        var sums = multiply[rows](scores, n_keys, v.unsafe_offset(p * slots * PANEL * PANEL), n_keys)
         comptime for r in range(rows):
             comptime for c in range(VECTORS):
-                var at = (i + r) * n_state + p * PANEL + c * WIDTH
+                var at = (i + r) * y_stride + p * PANEL + c * WIDTH
                 y.unsafe_offset(at).unsafe_store(sums[r * VECTORS + c])
 
 

@@ -6,7 +6,7 @@ from max.algorithm import sync_parallelize
 from max.gpu.host import DeviceContext
 from std.math import ceildiv, erf
 
-from .tile import PANEL, ROWS, VECTORS, WIDTH, Vector, multiply
+from .tile import FEW_ROWS, PANEL, ROWS, VECTORS, WIDTH, multiply
 
 comptime BLOCK = 8 * ROWS
 """Rows of one task: small enough that its part of `x` stays in the second-level cache."""
@@ -16,7 +16,8 @@ comptime BLOCK = 8 * ROWS
 struct Linear:
     """A matrix product over packed weights, with bias and one optional epilogue.
 
-    `x`: `(rows, columns)`. `w`: `(panels, depth, PANEL)`, zero-padded past the last column.
+    `x`: `(rows, columns)`. `w`: `(panels, depth, PANEL)`, float32 or float16, zero-padded past the
+    last column.
     `y`: `(m, n)`. Row `i` of the product reads `depth` contiguous values of `x` from row
     `i * stride` on: with `depth = 3 * columns` that is a convolution of width 3 over a padded
     sequence. `gelu`: exact GELU after the bias. `residual`: adds `r`, of `y`'s shape; otherwise
@@ -25,11 +26,11 @@ struct Linear:
 
     @staticmethod
     def execute[
-        target: StaticString, stride: Int, gelu: Bool, residual: Bool, padded: Bool
+        target: StaticString, weight: DType, stride: Int, gelu: Bool, residual: Bool, padded: Bool
     ](
         y: OutputTensor[dtype=DType.float32, rank=2, ...],
         x: InputTensor[dtype=DType.float32, rank=2, ...],
-        w: InputTensor[dtype=DType.float32, rank=3, ...],
+        w: InputTensor[dtype=weight, rank=3, ...],
         b: InputTensor[dtype=DType.float32, rank=1, ...],
         r: InputTensor[dtype=DType.float32, rank=2, ...],
         ctx: DeviceContext,
@@ -53,20 +54,45 @@ struct Linear:
         def work(task: Int) raises {imm}:
             var end = min((task + 1) * BLOCK, m)
             for p in range(ceildiv(n, PANEL)):
-                var i = task * BLOCK
-                while i + ROWS <= end:
-                    product[ROWS, gelu, residual](i, p, depth, n, row_stride, xp, wp, bp, rp, yp)
-                    i += ROWS
-                while i < end:
-                    product[1, gelu, residual](i, p, depth, n, row_stride, xp, wp, bp, rp, yp)
-                    i += 1
+                products[gelu, residual](
+                    task * BLOCK, end, p, depth, n, row_stride, xp, wp, bp, rp, yp
+                )
 
         sync_parallelize(work, ceildiv(m, BLOCK))
 
 
 @always_inline
+def products[
+    gelu: Bool, residual: Bool, weight: DType
+](
+    start: Int,
+    end: Int,
+    p: Int,
+    depth: Int,
+    n: Int,
+    row_stride: Int,
+    x: Pointer[Float32, ...],
+    w: Pointer[Scalar[weight], ...],
+    b: Pointer[Float32, ...],
+    r: Pointer[Float32, ...],
+    y: Pointer[mut=True, Float32, ...],
+):
+    """Writes rows `start` to `end` of panel `p` of the result, in the largest tiles that fit."""
+    var i = start
+    while i + ROWS <= end:
+        product[ROWS, gelu, residual](i, p, depth, n, row_stride, x, w, b, r, y)
+        i += ROWS
+    while i + FEW_ROWS <= end:
+        product[FEW_ROWS, gelu, residual](i, p, depth, n, row_stride, x, w, b, r, y)
+        i += FEW_ROWS
+    while i < end:
+        product[1, gelu, residual](i, p, depth, n, row_stride, x, w, b, r, y)
+        i += 1
+
+
+@always_inline
 def product[
-    rows: Int, gelu: Bool, residual: Bool
+    rows: Int, gelu: Bool, residual: Bool, weight: DType
 ](
     i: Int,
     p: Int,
@@ -74,7 +100,7 @@ def product[
     n: Int,
     row_stride: Int,
     x: Pointer[Float32, ...],
-    w: Pointer[Float32, ...],
+    w: Pointer[Scalar[weight], ...],
     b: Pointer[Float32, ...],
     r: Pointer[Float32, ...],
     y: Pointer[mut=True, Float32, ...],

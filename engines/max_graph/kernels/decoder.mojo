@@ -1,0 +1,323 @@
+"""Whisper's text decoder as one operation: all layers, over caches it keeps in place.
+
+One call does a whole step for a few beams, or a whole prompt. A step of a small model takes
+milliseconds, so what counts is to read each weight once and to hand work to the other cores
+rarely: six times a layer, with all heads of an attention, its projections and its cache in one go.
+"""
+
+import extensibility
+from extensibility import IO, InputTensor, IOSpec, ManagedTensorSlice, OutputTensor
+from max.algorithm import sync_parallelize
+from max.gpu.host import DeviceContext
+from std.math import ceildiv
+
+from .attention import HEAD, HEAD_PANELS, attend_all
+from .linear import products
+from .rows import normalise
+from .tile import PANEL, ROWS
+
+comptime PANELS_PER_TASK = 4
+comptime VOCABULARY_PANELS_PER_TASK = 32
+comptime ROWS_AT_ONCE = 8
+"""Up to so many rows are normalised where they are rather than by several cores."""
+
+# Order of a layer's parts in the stacked weights; `weights.py` stacks them so.
+comptime NORMS = 6
+comptime BIASES = 11
+comptime MATRICES = 14
+
+
+@extensibility.register("whisper_decoder")
+struct Decoder:
+    """Hidden states of new tokens after the last layer norm.
+
+    `y`: `(batch * new, n_state)`. `qk`: with `align`, the scaled cross-attention scores
+    `(layers, heads, batch * new, n_ctx)`; else of one element.
+    `tokens`: `(batch, new)`. `start`: `(1,)`, positions already in the caches.
+    `keys`, `values`: self-attention caches `(layers, batch, heads, slots * HEAD * PANEL)`, written
+    at positions `start` to `start + new`. `cross_keys`, `cross_values`:
+    `(layers, heads, panels, HEAD * PANEL)` over `n_ctx` positions of the audio.
+    `embedding`: `(vocabulary panels, n_state, PANEL)`. `positions`: `(n_text_ctx, n_state)`.
+    `matrices`: `(layers, 14 * n_state ** 2)`, packed one by one: query-key-value, out,
+    cross query, cross out, the two of the MLP. `biases`: `(layers, 11 * n_state)`, likewise.
+    `norms`: `(layers, 6 * n_state)`, scale and shift of the three layer norms. `last_norm`: scale
+    and shift, `(2 * n_state,)`. `audio`: `(n_ctx,)`, only for its length.
+    """
+
+    @staticmethod
+    def execute[
+        target: StaticString, weight: DType, align: Bool
+    ](
+        y: OutputTensor[dtype=DType.float32, rank=2, ...],
+        qk: OutputTensor[dtype=DType.float32, rank=4, ...],
+        keys: ManagedTensorSlice[io_spec=IOSpec[True, IO.Input](), dtype=DType.float32, rank=4, ...],
+        values: ManagedTensorSlice[io_spec=IOSpec[True, IO.Input](), dtype=DType.float32, rank=4, ...],
+        tokens: InputTensor[dtype=DType.int64, rank=2, ...],
+        start: InputTensor[dtype=DType.int64, rank=1, ...],
+        cross_keys: InputTensor[dtype=DType.float32, rank=4, ...],
+        cross_values: InputTensor[dtype=DType.float32, rank=4, ...],
+        embedding: InputTensor[dtype=weight, rank=3, ...],
+        positions: InputTensor[dtype=DType.float32, rank=2, ...],
+        matrices: InputTensor[dtype=weight, rank=2, ...],
+        biases: InputTensor[dtype=DType.float32, rank=2, ...],
+        norms: InputTensor[dtype=DType.float32, rank=2, ...],
+        last_norm: InputTensor[dtype=DType.float32, rank=1, ...],
+        audio: InputTensor[dtype=DType.float32, rank=1, ...],
+        ctx: DeviceContext,
+    ) raises:
+        var n = y.dim_size(1)
+        var new = tokens.dim_size(1)
+        var rows = tokens.dim_size(0) * new
+        var heads = n // HEAD
+        var layers = matrices.dim_size(0)
+        var n_ctx = audio.dim_size(0)
+        var slots = keys.dim_size(3) // (HEAD * PANEL)
+        var cross_slots = cross_keys.dim_size(2)
+        var batch = keys.dim_size(1)
+        var begin = Int(start.unsafe_ptr().unsafe_load())
+
+        var x_list = List[Float32](unsafe_uninit_length=rows * n)
+        var normal_list = List[Float32](unsafe_uninit_length=rows * n)
+        var mixed_list = List[Float32](unsafe_uninit_length=rows * n)
+        var wide_list = List[Float32](unsafe_uninit_length=rows * 4 * n)
+        var x = x_list.unsafe_ptr()
+        var normal = normal_list.unsafe_ptr()
+        var mixed = mixed_list.unsafe_ptr()
+        var wide = wide_list.unsafe_ptr()
+
+        embed(rows, new, n, begin, tokens.unsafe_ptr(), embedding.unsafe_ptr(), positions.unsafe_ptr(), x)
+
+        for layer in range(layers):
+            var w = matrices.unsafe_ptr().unsafe_offset(layer * MATRICES * n * n)
+            var b = biases.unsafe_ptr().unsafe_offset(layer * BIASES * n)
+            var g = norms.unsafe_ptr().unsafe_offset(layer * NORMS * n)
+            var k = keys.unsafe_ptr().unsafe_offset(layer * batch * heads * slots * HEAD * PANEL)
+            var v = values.unsafe_ptr().unsafe_offset(layer * batch * heads * slots * HEAD * PANEL)
+
+            normalise_rows(rows, n, x, g, normal)
+            self_attention(rows, new, n, begin, slots, normal, w, b, k, v, wide, mixed)
+            project[False, True](rows, n, n, mixed, w.unsafe_offset(3 * n * n), b.unsafe_offset(3 * n), x)
+
+            normalise_rows(rows, n, x, g.unsafe_offset(2 * n), normal)
+            var at = layer * heads * cross_slots * HEAD * PANEL
+            cross_attention[align=align](
+                rows,
+                n,
+                n_ctx,
+                cross_slots,
+                normal,
+                w.unsafe_offset(4 * n * n),
+                b.unsafe_offset(4 * n),
+                cross_keys.unsafe_ptr().unsafe_offset(at),
+                cross_values.unsafe_ptr().unsafe_offset(at),
+                wide,
+                mixed,
+                qk.unsafe_ptr().unsafe_offset(layer * heads * rows * n_ctx if align else 0),
+            )
+            project[False, True](rows, n, n, mixed, w.unsafe_offset(5 * n * n), b.unsafe_offset(5 * n), x)
+
+            normalise_rows(rows, n, x, g.unsafe_offset(4 * n), normal)
+            project[True, False](rows, n, 4 * n, normal, w.unsafe_offset(6 * n * n), b.unsafe_offset(6 * n), wide)
+            project[False, True](rows, 4 * n, n, wide, w.unsafe_offset(10 * n * n), b.unsafe_offset(10 * n), x)
+
+        normalise_rows(rows, n, x, last_norm.unsafe_ptr(), y.unsafe_ptr())
+
+
+@always_inline
+def embed[
+    weight: DType
+](
+    rows: Int,
+    new: Int,
+    n: Int,
+    begin: Int,
+    tokens: Pointer[Int64, ...],
+    embedding: Pointer[Scalar[weight], ...],
+    positions: Pointer[Float32, ...],
+    x: Pointer[mut=True, Float32, ...],
+):
+    """Token embedding plus position, read out of the packed panels."""
+    for row in range(rows):
+        var token = Int(tokens.unsafe_offset(row).unsafe_load())
+        var column = embedding.unsafe_offset((token // PANEL) * n * PANEL + token % PANEL)
+        var position = positions.unsafe_offset((begin + row % new) * n)
+        for c in range(n):
+            var value = column.unsafe_offset(c * PANEL).unsafe_load().cast[DType.float32]()
+            x.unsafe_offset(row * n + c).unsafe_store(value + position.unsafe_offset(c).unsafe_load())
+
+
+@always_inline
+def normalise_rows(
+    rows: Int,
+    n: Int,
+    x: Pointer[Float32, ...],
+    g: Pointer[Float32, ...],
+    y: Pointer[mut=True, Float32, ...],
+) raises:
+    """Layer norm of every row with scale `g` and shift `g + n`."""
+    var shift = g.unsafe_offset(n).as_unsafe_any_origin()
+    if rows <= ROWS_AT_ONCE:
+        for i in range(rows):
+            normalise(n, x.unsafe_offset(i * n), g, shift, y.unsafe_offset(i * n))
+        return
+
+    def work(task: Int) raises {imm}:
+        for i in range(task * ROWS_AT_ONCE, min((task + 1) * ROWS_AT_ONCE, rows)):
+            normalise(n, x.unsafe_offset(i * n), g, shift, y.unsafe_offset(i * n))
+
+    sync_parallelize(work, ceildiv(rows, ROWS_AT_ONCE))
+
+
+@always_inline
+def project[
+    gelu: Bool, residual: Bool, weight: DType
+](
+    rows: Int,
+    depth: Int,
+    n: Int,
+    x: Pointer[Float32, ...],
+    w: Pointer[Scalar[weight], ...],
+    b: Pointer[Float32, ...],
+    y: Pointer[mut=True, Float32, ...],
+) raises:
+    """`x @ w + b` into `y`, or onto it with `residual`."""
+    var panels = n // PANEL
+
+    def work(task: Int) raises {imm}:
+        for p in range(task * PANELS_PER_TASK, min((task + 1) * PANELS_PER_TASK, panels)):
+            products[gelu, residual](0, rows, p, depth, n, depth, x, w, b, y.as_unsafe_any_origin(), y)
+
+    sync_parallelize(work, ceildiv(panels, PANELS_PER_TASK))
+
+
+@always_inline
+def self_attention[
+    weight: DType
+](
+    rows: Int,
+    new: Int,
+    n: Int,
+    begin: Int,
+    slots: Int,
+    x: Pointer[Float32, ...],
+    w: Pointer[Scalar[weight], ...],
+    b: Pointer[Float32, ...],
+    keys: Pointer[mut=True, Float32, ...],
+    values: Pointer[mut=True, Float32, ...],
+    qkv: Pointer[mut=True, Float32, ...],
+    mixed: Pointer[mut=True, Float32, ...],
+) raises:
+    """Projects, appends to the caches and attends, one head a task."""
+    var heads = n // HEAD
+    var size = slots * HEAD * PANEL
+
+    def work(head: Int) raises {imm}:
+        comptime for part in range(3):
+            comptime for panel in range(HEAD_PANELS):
+                var p = (part * n + head * HEAD) // PANEL + panel
+                products[False, False](0, rows, p, n, 3 * n, n, x, w, b, qkv.as_unsafe_any_origin(), qkv)
+        var scratch = List[Float32](unsafe_uninit_length=ROWS * slots * PANEL)
+        var scores = scratch.unsafe_ptr()
+        for row in range(rows):
+            var cache = ((row // new) * heads + head) * size
+            var k = keys.unsafe_offset(cache)
+            var v = values.unsafe_offset(cache)
+            var t = begin + row % new
+            var source = qkv.unsafe_offset(row * 3 * n + head * HEAD)
+            for d in range(HEAD):
+                k.unsafe_offset(((t // PANEL) * HEAD + d) * PANEL + t % PANEL).unsafe_store(
+                    source.unsafe_offset(n + d).unsafe_load()
+                )
+                v.unsafe_offset(((d // PANEL) * slots * PANEL + t) * PANEL + d % PANEL).unsafe_store(
+                    source.unsafe_offset(2 * n + d).unsafe_load()
+                )
+            var out = mixed.unsafe_offset(head * HEAD)
+            attend_all[False](
+                row, row + 1, t + 1, slots, qkv.unsafe_offset(head * HEAD), 3 * n, k, v, scores, out, n, scores.as_unsafe_any_origin(), 0
+            )
+
+    sync_parallelize(work, heads)
+
+
+@always_inline
+def cross_attention[
+    weight: DType, align: Bool
+](
+    rows: Int,
+    n: Int,
+    n_ctx: Int,
+    slots: Int,
+    x: Pointer[Float32, ...],
+    w: Pointer[Scalar[weight], ...],
+    b: Pointer[Float32, ...],
+    keys: Pointer[Float32, ...],
+    values: Pointer[Float32, ...],
+    queries: Pointer[mut=True, Float32, ...],
+    mixed: Pointer[mut=True, Float32, ...],
+    qk: Pointer[mut=True, Float32, ...],
+) raises:
+    """Projects queries and attends to the audio, one head a task; all rows share the audio."""
+    var size = slots * HEAD * PANEL
+
+    def work(head: Int) raises {imm}:
+        comptime for panel in range(HEAD_PANELS):
+            var p = head * HEAD // PANEL + panel
+            products[False, False](0, rows, p, n, n, n, x, w, b, queries.as_unsafe_any_origin(), queries)
+        var scratch = List[Float32](unsafe_uninit_length=ROWS * slots * PANEL)
+        attend_all[align](
+            0,
+            rows,
+            n_ctx,
+            slots,
+            queries.unsafe_offset(head * HEAD),
+            n,
+            keys.unsafe_offset(head * size),
+            values.unsafe_offset(head * size),
+            scratch.unsafe_ptr(),
+            mixed.unsafe_offset(head * HEAD),
+            n,
+            qk.unsafe_offset(head * rows * n_ctx if align else 0),
+            n_ctx,
+        )
+
+    sync_parallelize(work, n // HEAD)
+
+
+@extensibility.register("whisper_logits")
+struct Logits:
+    """`x @ embedding` of the rows `picked`: `(picked, n_vocab)`.
+
+    `x`: `(rows, n_state)`. `picked`: `(m,)`, row numbers. `embedding` as in `Decoder`.
+    """
+
+    @staticmethod
+    def execute[
+        target: StaticString, weight: DType
+    ](
+        y: OutputTensor[dtype=DType.float32, rank=2, ...],
+        x: InputTensor[dtype=DType.float32, rank=2, ...],
+        picked: InputTensor[dtype=DType.int64, rank=1, ...],
+        embedding: InputTensor[dtype=weight, rank=3, ...],
+        no_bias: InputTensor[dtype=DType.float32, rank=1, ...],
+        ctx: DeviceContext,
+    ) raises:
+        var m = y.dim_size(0)
+        var n_vocab = y.dim_size(1)
+        var n = x.dim_size(1)
+        var rows_list = List[Float32](unsafe_uninit_length=m * n)
+        var rows = rows_list.unsafe_ptr()
+        for i in range(m):
+            var source = x.unsafe_ptr().unsafe_offset(Int(picked.unsafe_ptr().unsafe_offset(i).unsafe_load()) * n)
+            for c in range(n):
+                rows.unsafe_offset(i * n + c).unsafe_store(source.unsafe_offset(c).unsafe_load())
+        var w = embedding.unsafe_ptr()
+        var b = no_bias.unsafe_ptr()
+        var yp = y.unsafe_ptr()
+        var panels = embedding.dim_size(0)
+
+        def work(task: Int) raises {imm}:
+            var first = task * VOCABULARY_PANELS_PER_TASK
+            for p in range(first, min(first + VOCABULARY_PANELS_PER_TASK, panels)):
+                products[False, False](0, m, p, n, n_vocab, n, rows, w, b, yp.as_unsafe_any_origin(), yp)
+
+        sync_parallelize(work, ceildiv(panels, VOCABULARY_PANELS_PER_TASK))

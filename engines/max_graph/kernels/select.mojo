@@ -1,0 +1,143 @@
+"""Choosing tokens: Whisper's filters, log-softmax and the best few, in two passes over a row."""
+
+import extensibility
+from extensibility import InputTensor, OutputTensor
+from max.algorithm import sync_parallelize
+from max.gpu.host import DeviceContext
+from std.math import exp, log
+
+from .tile import WIDTH, Vector
+
+comptime NOTHING = Float32(-1e30)
+"""Stands for minus infinity: below every logit, and safe to subtract."""
+
+
+@extensibility.register("whisper_select")
+struct Select:
+    """The `k` best tokens of each row with their log-probabilities, best first.
+
+    `tokens`, `logprobs`: `(m, k)`. `logits`: `(m, n_vocab)`. `mask`: `(n_vocab,)`, 0 or a large
+    negative number, added to the logits. `ranges`: `(m, 4)`: where timestamps begin, the first
+    text token allowed, the first and one past the last timestamp allowed. `weigh`: `(1,)`, whether
+    timestamps that are together likelier than any text token rule text out, as in
+    `whisper.decoding.ApplyTimestampRules`. Ties go to the lower token.
+    """
+
+    @staticmethod
+    def execute[
+        target: StaticString
+    ](
+        tokens: OutputTensor[dtype=DType.int64, rank=2, ...],
+        logprobs: OutputTensor[dtype=DType.float32, rank=2, ...],
+        logits: InputTensor[dtype=DType.float32, rank=2, ...],
+        mask: InputTensor[dtype=DType.float32, rank=1, ...],
+        ranges: InputTensor[dtype=DType.int64, rank=2, ...],
+        weigh: InputTensor[dtype=DType.int64, rank=1, ...],
+        ctx: DeviceContext,
+    ) raises:
+        var m = logits.dim_size(0)
+        var n = logits.dim_size(1)
+        var k = tokens.dim_size(1)
+        var lp = logits.unsafe_ptr()
+        var mp = mask.unsafe_ptr()
+        var rp = ranges.unsafe_ptr()
+        var tp = tokens.unsafe_ptr()
+        var pp = logprobs.unsafe_ptr()
+        var weighed = weigh.unsafe_ptr().unsafe_load() != 0
+
+        def work(row: Int) raises {imm}:
+            var x = lp.unsafe_offset(row * n)
+            var r = rp.unsafe_offset(row * 4)
+            var begin = Int(r.unsafe_load())
+            var text = Int(r.unsafe_offset(1).unsafe_load())
+            var first = Int(r.unsafe_offset(2).unsafe_load())
+            var last = Int(r.unsafe_offset(3).unsafe_load())
+            var text_top = top(text, begin, x, mp)
+            var time_top = top(first, last, x, mp)
+            var highest = max(text_top, time_top)
+            var text_sum = exp_sum(text, begin, highest, x, mp)
+            var time_sum = exp_sum(first, last, highest, x, mp)
+            var only_time = weighed and time_sum > 0 and log(time_sum) + highest > text_top
+            var norm = highest + log(time_sum if only_time else text_sum + time_sum)
+            for i in range(k):
+                best(i, begin if only_time else text, begin, first, last, norm, x, mp, tp.unsafe_offset(row * k), pp.unsafe_offset(row * k))
+
+        sync_parallelize(work, m)
+
+
+@always_inline
+def top(start: Int, end: Int, x: Pointer[Float32, ...], mask: Pointer[Float32, ...]) -> Float32:
+    """Largest masked logit in `start` to `end`."""
+    var tops = Vector(NOTHING)
+    var t = start
+    while t + WIDTH <= end:
+        tops = max(tops, x.unsafe_offset(t).unsafe_load[width=WIDTH]() + mask.unsafe_offset(t).unsafe_load[width=WIDTH]())
+        t += WIDTH
+    var result = tops.reduce_max()
+    while t < end:
+        result = max(result, x.unsafe_offset(t).unsafe_load() + mask.unsafe_offset(t).unsafe_load())
+        t += 1
+    return result
+
+
+@always_inline
+def exp_sum(
+    start: Int, end: Int, shift: Float32, x: Pointer[Float32, ...], mask: Pointer[Float32, ...]
+) -> Float32:
+    """Sum of `exp(masked logit - shift)` in `start` to `end`."""
+    var sums = Vector(0)
+    var t = start
+    while t + WIDTH <= end:
+        sums += exp(
+            x.unsafe_offset(t).unsafe_load[width=WIDTH]() + mask.unsafe_offset(t).unsafe_load[width=WIDTH]() - shift
+        )
+        t += WIDTH
+    var result = sums.reduce_add()
+    while t < end:
+        result += exp(x.unsafe_offset(t).unsafe_load() + mask.unsafe_offset(t).unsafe_load() - shift)
+        t += 1
+    return result
+
+
+@always_inline
+def best(
+    i: Int,
+    text: Int,
+    begin: Int,
+    first: Int,
+    last: Int,
+    norm: Float32,
+    x: Pointer[Float32, ...],
+    mask: Pointer[Float32, ...],
+    tokens: Pointer[mut=True, Int64, ...],
+    logprobs: Pointer[mut=True, Float32, ...],
+):
+    """Writes the `i`-th best: the largest that comes after the one before it."""
+    var chosen = -1
+    var value = Float32(2) * NOTHING
+    comptime for part in range(2):
+        var t = text if part == 0 else first
+        var end = begin if part == 0 else last
+        while t < end:
+            if t + WIDTH <= end:
+                var v = x.unsafe_offset(t).unsafe_load[width=WIDTH]() + mask.unsafe_offset(t).unsafe_load[width=WIDTH]()
+                if v.reduce_max() <= value:
+                    t += WIDTH
+                    continue
+            for lane in range(min(WIDTH, end - t)):
+                var v = x.unsafe_offset(t + lane).unsafe_load() + mask.unsafe_offset(t + lane).unsafe_load()
+                if v > value and not taken(i, t + lane, tokens):
+                    value = v
+                    chosen = t + lane
+            t += WIDTH
+    tokens.unsafe_offset(i).unsafe_store(Int64(chosen))
+    logprobs.unsafe_offset(i).unsafe_store(value - norm)
+
+
+@always_inline
+def taken(i: Int, token: Int, tokens: Pointer[Int64, ...]) -> Bool:
+    """Whether one of the first `i` chosen tokens is `token`."""
+    for j in range(i):
+        if Int(tokens.unsafe_offset(j).unsafe_load()) == token:
+            return True
+    return False
