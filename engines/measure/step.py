@@ -1,0 +1,250 @@
+"""Decode time per token: one window, greedy, a fixed number of tokens on every side.
+
+Two ways to take part. A `Stepper` is given each token, so that all of them decode the same text;
+what is timed is the decoder up to its logits. A `Writer` picks its own tokens inside one call, end
+of text forbidden; its selection is then part of the time. Both are given the same features, so no
+encoder is in the figures, and both write as many tokens after the same prompt.
+
+Peers are modules outside the runtime, imported by name where they are present, with
+`writers(checkpoint, threads) -> dict[str, Callable[[], Writer]]`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from importlib import import_module
+from time import perf_counter
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from whisper.decoding import PyTorchInference
+from whisper.model import Whisper
+from whisper.tokenizer import get_tokenizer
+
+from engines import sizes
+from engines.base import EngineError, FloatArray
+from engines.checkpoints import Checkpoint
+from engines.measure import tables
+from engines.measure.encoder import window
+from engines.measure.record import Result, with_ratios
+from engines.measure.turns import Clock, Say, Turns, prefixed, ready, take_turns, timed
+
+BENCHMARK = "step"
+BASELINE = "openai-whisper"
+WARM_UPS = 1
+PEERS = ("tests.peers.ctranslate2_whisper",)
+MULTILINGUAL = 51865
+"""Smallest vocabulary of a multilingual checkpoint, with 99 languages (`whisper.tokenizer`)."""
+
+LONGEST = 440
+"""Most tokens: `n_text_ctx` is 448, and the prompt needs room."""
+
+
+class Stepper(Protocol):
+    """A decoder that is given its tokens one by one; it may be started again and again."""
+
+    def start(self, features: FloatArray, prompt: Sequence[int]) -> None:
+        """Take in a window's features `(n_audio_ctx, n_audio_state)`, and the prompt in one pass.
+
+        Returns once the logits that follow the prompt are there.
+        """
+        ...
+
+    def step(self, token: int) -> None:
+        """Append a token; returns once the logits that follow it are there."""
+        ...
+
+
+class Writer(Protocol):
+    """A decoder that can only be asked for a text of so many tokens."""
+
+    def write(self, features: FloatArray, prompt: Sequence[int], n_tokens: int) -> int:
+        """Decode greedily after the prompt; returns the number of tokens written."""
+        ...
+
+
+Steps = dict[str, float]
+"""Seconds in one run. `first`: from features and prompt to the first logits. `step`: per token
+after that, the mean over the run."""
+
+Run = Callable[[], Steps]
+
+
+class TorchStepper:
+    """openai-whisper's decoder with its key and value cache (`PyTorchInference`)."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self._model = checkpoint.build(Whisper)
+        self._inference: PyTorchInference | None = None
+
+    def start(self, features: FloatArray, prompt: Sequence[int]) -> None:
+        """As `Stepper.start`."""
+        if self._inference is not None:
+            self._inference.cleanup_caching()
+        self._inference = PyTorchInference(self._model, len(prompt))
+        self._features = torch.from_numpy(features)[None]
+        self._tokens = torch.tensor([list(prompt)])
+        self._run()
+
+    def step(self, token: int) -> None:
+        """As `Stepper.step`."""
+        self._tokens = torch.cat([self._tokens, torch.tensor([[token]])], dim=-1)
+        self._run()
+
+    def _run(self) -> None:
+        assert self._inference is not None, "start comes before step"
+        with torch.inference_mode():
+            self._inference.logits(self._tokens, self._features)
+
+
+STEPPERS: dict[str, Callable[[Checkpoint], Stepper]] = {BASELINE: TorchStepper}
+"""By name: how to make each decoder of this project ready."""
+
+
+def settings(names: Sequence[str], tokens: int, repeats: int) -> dict[str, Any]:
+    """What is equal on all sides."""
+    return {
+        "sizes": list(names),
+        "tokens": tokens,
+        "repeats": repeats,
+        "warm_ups": WARM_UPS,
+        "beams": 1,
+        "device": "cpu",
+        "baseline": BASELINE,
+    }
+
+
+def measure(
+    names: Sequence[str],
+    tokens: int,
+    repeats: int,
+    threads: int,
+    say: Say,
+    steppers: Mapping[str, Callable[[Checkpoint], Stepper]] = STEPPERS,
+    peers: Sequence[str] = PEERS,
+    clock: Clock = perf_counter,
+) -> Iterator[Result]:
+    """One result for each size and decoder; ends with `KeyboardInterrupt` if interrupted."""
+    for size in names:
+        tell = prefixed(say, size)
+        tell("loading")
+        checkpoint = sizes.checkpoint(size)
+        task = Task(encode(checkpoint), prompt_of(checkpoint), forced_tokens(tokens), clock)
+        makers: dict[str, Callable[[], Run]] = {
+            name: partial(stepping, make, checkpoint, task) for name, make in steppers.items()
+        }
+        makers |= writers_of(peers, checkpoint, threads, task)
+        runs = {name: ready(make) for name, make in makers.items()}
+        turns = take_turns(runs, repeats, WARM_UPS, tell)
+        yield from results(size, turns)
+        if turns.interrupted:
+            raise KeyboardInterrupt
+
+
+@dataclass(frozen=True)
+class Task:
+    """What everyone decodes: features `(n_audio_ctx, n_audio_state)`, prompt ids, forced ids."""
+
+    features: FloatArray
+    prompt: tuple[int, ...]
+    forced: tuple[int, ...]
+    clock: Clock = perf_counter
+
+
+def encode(checkpoint: Checkpoint) -> FloatArray:
+    """PyTorch's features of a window of speech, `(n_audio_ctx, n_audio_state)`."""
+    with torch.inference_mode():
+        mel = torch.from_numpy(window(checkpoint.dims.n_mels))
+        return checkpoint.build(Whisper).encoder(mel[None])[0].numpy()
+
+
+def prompt_of(checkpoint: Checkpoint) -> tuple[int, ...]:
+    """Start of transcript, and no timestamps; multilingual checkpoints: English, transcribe."""
+    multilingual = checkpoint.dims.n_vocab >= MULTILINGUAL
+    languages = checkpoint.dims.n_vocab - MULTILINGUAL + 99
+    language = "en" if multilingual else None
+    tokenizer = get_tokenizer(multilingual, num_languages=languages, language=language)
+    return tokenizer.sot_sequence_including_notimestamps
+
+
+def forced_tokens(n_tokens: int) -> tuple[int, ...]:
+    """The same ordinary tokens each time, none of them special."""
+    ids = np.random.default_rng(0).integers(0, 50_000, n_tokens)
+    return tuple(int(token) for token in ids)
+
+
+def stepping(make: Callable[[Checkpoint], Stepper], checkpoint: Checkpoint, task: Task) -> Run:
+    """A run that hands a stepper the forced tokens."""
+    stepper = make(checkpoint)
+
+    def run() -> Steps:
+        first, _ = timed(lambda: stepper.start(task.features, task.prompt), task.clock)
+        start = task.clock()
+        for token in task.forced:
+            stepper.step(token)
+        return {"first": first, "step": (task.clock() - start) / len(task.forced)}
+
+    return run
+
+
+def writing(make: Callable[[], Writer], task: Task) -> Run:
+    """A run that lets a writer write one token, then one more than are counted.
+
+    The difference is the time of the tokens after the first, as it is with a stepper.
+    """
+    writer = make()
+
+    def write(n_tokens: int) -> float:
+        seconds, written = timed(
+            lambda: writer.write(task.features, task.prompt, n_tokens), task.clock
+        )
+        if written != n_tokens:
+            raise EngineError(f"It wrote {written} tokens in place of {n_tokens}.")
+        return seconds
+
+    def run() -> Steps:
+        first, whole = write(1), write(1 + len(task.forced))
+        return {"first": first, "step": (whole - first) / len(task.forced)}
+
+    return run
+
+
+def writers_of(
+    peers: Sequence[str], checkpoint: Checkpoint, threads: int, task: Task
+) -> dict[str, Callable[[], Run]]:
+    """A run for each writer of the peers that are present; the others take no part."""
+    makers: dict[str, Callable[[], Writer]] = {}
+    for peer in peers:
+        with suppress(ImportError):
+            makers |= import_module(peer).writers(checkpoint, threads)
+    return {name: partial(writing, make, task) for name, make in makers.items()}
+
+
+def results(size: str, turns: Turns[Steps]) -> list[Result]:
+    """One result for each decoder, compared by the time of a step."""
+    found = [
+        Result(
+            BENCHMARK,
+            {"size": size},
+            name,
+            {q: tuple(run[q] for run in runs) for q in ("first", "step")} if runs else {},
+            error=turns.errors.get(name),
+        )
+        for name, runs in turns.outcomes.items()
+    ]
+    return with_ratios(found, "step", BASELINE)
+
+
+COLUMNS = (
+    tables.of_case("size"),
+    tables.contender("decoder"),
+    tables.milliseconds("first", "first token ms"),
+    tables.milliseconds("step", "ms per token"),
+    tables.spread("step", "ms"),
+    tables.runs("step"),
+    tables.times_faster(BASELINE),
+)
