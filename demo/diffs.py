@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from html import escape
 from typing import Literal
 
@@ -70,6 +70,12 @@ def align(expected: Sequence[str], found: Sequence[str]) -> Alignment:
     )
 
 
+@lru_cache(maxsize=64)
+def compare(expected: str, found: str) -> Alignment:
+    """The alignment of two texts as written."""
+    return align(split_words(expected), split_words(found))
+
+
 def split_words(text: str) -> list[str]:
     """Words as written: what stands between spaces."""
     return text.split()
@@ -96,8 +102,13 @@ class Score:
     normalised: Alignment
 
 
+@lru_cache(maxsize=64)
 def score(reference: str, text: str, language: str = "en") -> Score:
-    """Compare a transcript with what was really said."""
+    """Compare a transcript with what was really said.
+
+    Kept, as `compare` is: a finished lane is drawn anew five times a second while others run, and
+    normalising a long text each time would take the processor from the engines being timed.
+    """
     return Score(
         raw=align(split_words(reference), split_words(text)),
         normalised=align(

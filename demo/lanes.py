@@ -187,9 +187,7 @@ def compare_to_baseline(lane: Lane, comparison: Comparison) -> tuple[str, str]:
         return "This lane is the baseline.", ""
     if lane.transcript is None or baseline is None or baseline.transcript is None:
         return pending(lane, baseline), ""
-    alignment = diffs.align(
-        diffs.split_words(baseline.transcript.text), diffs.split_words(lane.transcript.text)
-    )
+    alignment = diffs.compare(baseline.transcript.text, lane.transcript.text)
     tokens = (
         " Its tokens are equal too."
         if lane.transcript.tokens == baseline.transcript.tokens
