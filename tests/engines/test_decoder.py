@@ -1,0 +1,236 @@
+"""The MAX decoder against whisper's: logits, caches, beams, the choice of tokens."""
+
+import gc
+import resource
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("max.engine")
+
+from whisper.decoding import DecodingOptions, DecodingTask
+from whisper.model import ModelDimensions, Whisper
+
+from engines.base import CheckpointError
+from engines.checkpoints import Checkpoint
+from engines.max_full import DecoderModule, MaxDecodingTask, MaxWhisper, load_max_decoder
+from engines.max_graph.check import relative_error
+from engines.max_graph.decoder import Cache, MaxDecoder
+from engines.max_graph.weights import decoder_shapes, decoder_weights, encoder_shapes, fits_float16
+from tests.engines.checkpoint_files import DIMENSIONS, random_state
+
+pytestmark = pytest.mark.max
+
+RELATIVE_ERROR = 1e-5
+"""Bound on ‖MAX − PyTorch‖ / ‖PyTorch‖ of a row of logits. Measured: 4e-7 to 6e-7."""
+
+NANO_SIZE = ModelDimensions(80, 1500, 192, 3, 4, 51864, 448, 192, 3, 2)
+SIZES = {name: DIMENSIONS[name] for name in ("tiny", "base", "small")} | {"nano": NANO_SIZE}
+
+
+def checkpoint(dims: ModelDimensions, half: bool = True) -> Checkpoint:
+    """Random weights, exactly representable in float16 as OpenAI's are unless `half` is false.
+
+    Scaled embeddings give logits of the size that trained models have.
+    """
+    state = random_state(dims)
+    state["decoder.token_embedding.weight"] *= 0.1
+    if half:
+        state = {key: t.half().float() if t.ndim >= 2 else t for key, t in state.items()}
+    return Checkpoint("random", dims, state)
+
+
+def features(dims: ModelDimensions, seed: int = 0) -> np.ndarray:
+    shape = (dims.n_audio_ctx, dims.n_audio_state)
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+def random_tokens(*shape: int) -> np.ndarray:
+    return np.random.default_rng(sum(shape)).integers(0, 50_000, shape)
+
+
+def torch_logits(model: Whisper, tokens: np.ndarray, heard: np.ndarray) -> np.ndarray:
+    with torch.inference_mode():
+        audio = torch.from_numpy(heard)[None].expand(len(tokens), -1, -1)
+        logits: np.ndarray = model.decoder(torch.from_numpy(tokens), audio).numpy()
+    return logits
+
+
+@pytest.fixture(scope="module")
+def tiny() -> tuple[Whisper, MaxDecoder]:
+    random = checkpoint(DIMENSIONS["tiny"])
+    return random.build(Whisper), load_max_decoder(random)[0]
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("half", [True, False], ids=["float16 weights", "float32 weights"])
+def test_logits_agree(size: str, half: bool) -> None:
+    if size == "small" and not half:
+        pytest.skip("small in float32 adds minutes and no other code")
+    dims = SIZES[size]
+    random = checkpoint(dims, half)
+    assert fits_float16(random.state) == half
+    decoder, _ = load_max_decoder(random)
+    heard, tokens = features(dims), random_tokens(1, 20)
+    expected = torch_logits(random.build(Whisper), tokens, heard)[0]
+    audio, cache = decoder.listen(heard), Cache.empty(dims, 1)
+    rows = np.arange(16)
+    prompt, _, _ = decoder.step(tokens[:, :16], audio, cache, rows)
+    assert relative_error(prompt, expected[:16]) < RELATIVE_ERROR
+    for i in range(16, 20):
+        logits, chosen, _ = decoder.step(tokens[:, i : i + 1], audio, cache, np.array([0]))
+        assert relative_error(logits[0], expected[i]) < RELATIVE_ERROR
+        assert chosen[0, 0] == expected[i].argmax()
+
+
+def test_a_step_after_a_prompt_equals_a_longer_prompt(tiny: tuple[Whisper, MaxDecoder]) -> None:
+    _, decoder = tiny
+    audio, tokens = decoder.listen(features(decoder.dims)), random_tokens(1, 50)
+    for n in (1, 31, 32, 33, 49):
+        stepped, whole = Cache.empty(decoder.dims, 1), Cache.empty(decoder.dims, 1)
+        decoder.step(tokens[:, :n], audio, stepped, np.array([0]))
+        after, _, _ = decoder.step(tokens[:, n : n + 1], audio, stepped, np.array([0]))
+        direct, _, _ = decoder.step(tokens[:, : n + 1], audio, whole, np.array([n]))
+        assert relative_error(after, direct) < RELATIVE_ERROR
+        assert stepped.length == whole.length == n + 1
+
+
+def test_448_positions_fit(tiny: tuple[Whisper, MaxDecoder]) -> None:
+    model, decoder = tiny
+    heard, tokens = features(decoder.dims), random_tokens(1, 448)
+    cache = Cache.empty(decoder.dims, 1)
+    audio = decoder.listen(heard)
+    decoder.step(tokens[:, :447], audio, cache, np.array([0]))
+    last, _, _ = decoder.step(tokens[:, 447:], audio, cache, np.array([0]))
+    expected = torch_logits(model, tokens, heard)[0, -1]
+    assert relative_error(last[0], expected) < RELATIVE_ERROR
+    with pytest.raises(AssertionError):
+        decoder.step(tokens[:, :1], audio, cache, np.array([0]))
+
+
+@pytest.mark.parametrize("beams", [2, 5, 8])
+def test_beams_continue_what_they_are_told_to(tiny: tuple[Whisper, MaxDecoder], beams: int) -> None:
+    model, decoder = tiny
+    heard, tokens = features(decoder.dims), random_tokens(beams, 40)
+    audio, cache = decoder.listen(heard), Cache.empty(decoder.dims, beams)
+    decoder.step(tokens[:, :35], audio, cache, np.array([0]))
+    order = [beams - 1, *([0] * (beams - 1))]
+    cache.take(cache, order)
+    rows = np.arange(beams)
+    logits, _, _ = decoder.step(tokens[:, 35:36], audio, cache, rows)
+    continued = np.concatenate([tokens[order, :35], tokens[:, 35:36]], axis=1)
+    expected = torch_logits(model, continued, heard)[:, -1]
+    assert relative_error(logits, expected) < RELATIVE_ERROR
+
+
+def test_alignment_scores_agree(tiny: tuple[Whisper, MaxDecoder]) -> None:
+    model, decoder = tiny
+    heard, tokens = features(decoder.dims), random_tokens(1, 9)
+    found: dict[str, list[torch.Tensor]] = {}
+    for name, module in (("torch", model.decoder), ("max", DecoderModule(decoder))):
+        scores = found[name] = []
+        hooks = [
+            block.cross_attn.register_forward_hook(lambda _, i, o, s=scores: s.append(o[-1][0]))
+            for block in module.blocks
+        ]
+        from whisper.model import disable_sdpa
+
+        with torch.inference_mode(), disable_sdpa():
+            module(torch.from_numpy(tokens), torch.from_numpy(heard)[None])
+        for hook in hooks:
+            hook.remove()
+    for expected, scored in zip(found["torch"], found["max"], strict=True):
+        assert relative_error(scored.numpy(), expected.numpy()) < RELATIVE_ERROR
+
+
+def greedy_window(model: Whisper, task: type[DecodingTask], heard: np.ndarray) -> list[int]:
+    """Tokens of a whole window of up to 224, without an end of text."""
+    options = DecodingOptions(language="en", fp16=False, suppress_tokens=f"-1,{50256}")
+    result = task(model, options).run(torch.from_numpy(heard)[None])[0]
+    return list(result.tokens)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_greedy_tokens_agree_over_full_windows(size: str) -> None:
+    dims = SIZES[size]
+    random = checkpoint(dims)
+    fast = random.build(MaxWhisper)
+    fast.decoder = DecoderModule(load_max_decoder(random)[0])
+    heard = features(dims, 3)
+    expected = greedy_window(random.build(Whisper), DecodingTask, heard)
+    assert len(expected) == 224
+    assert greedy_window(fast, MaxDecodingTask, heard) == expected
+
+
+OPTIONS = {
+    "timestamps": {},
+    "without timestamps": {"without_timestamps": True},
+    "beam": {"beam_size": 5},
+    "beam with patience": {"beam_size": 3, "patience": 2.0},
+    "beam with length penalty": {"beam_size": 2, "length_penalty": 0.6},
+    "prompt": {"prompt": "A prompt from the window before."},
+    "nothing suppressed": {"suppress_tokens": "", "suppress_blank": False},
+    "any initial timestamp": {"max_initial_timestamp": None},
+    "short": {"sample_len": 3},
+}
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("options", OPTIONS)
+def test_the_lean_loop_agrees_with_whispers(options: str, seed: int) -> None:
+    """The oracle is whisper's own loop over PyTorch: tokens, and what fallback decides by."""
+    random = checkpoint(NANO_SIZE)
+    fast = random.build(MaxWhisper)
+    fast.decoder = DecoderModule(load_max_decoder(random)[0])
+    heard = torch.from_numpy(features(NANO_SIZE, seed))[None]
+    asked = DecodingOptions(language="en", fp16=False, **OPTIONS[options])
+    expected = DecodingTask(random.build(Whisper), asked).run(heard)[0]
+    found = MaxDecodingTask(fast, asked).run(heard)[0]
+    assert found.tokens == expected.tokens
+    assert found.avg_logprob == pytest.approx(expected.avg_logprob, rel=1e-4)
+    assert found.no_speech_prob == pytest.approx(expected.no_speech_prob, rel=1e-3)
+
+
+def test_tiny_has_100_decoder_tensors_and_167_in_all() -> None:
+    tiny = DIMENSIONS["tiny"]
+    assert len(decoder_shapes(tiny)) == 100
+    assert len(decoder_shapes(tiny)) + len(encoder_shapes(tiny)) == 167
+
+
+def test_a_decoder_tensor_that_does_not_fit_is_named() -> None:
+    mini = DIMENSIONS["mini"]
+    state = random_state(mini)
+    del state["decoder.blocks.0.cross_attn.key.weight"]
+    with pytest.raises(CheckpointError, match=r"cross_attn\.key\.weight is missing"):
+        decoder_weights(state, mini, np.float32)
+
+
+def test_weights_are_never_rounded() -> None:
+    state = random_state(DIMENSIONS["mini"])
+    assert not fits_float16(state)
+    state = {key: tensor.half().float() for key, tensor in state.items()}
+    assert fits_float16(state)
+    state["decoder.blocks.0.mlp.0.weight"][0, 0] = 1 / 3
+    assert not fits_float16(state)
+
+
+def test_memory_is_flat_over_100_windows(tiny: tuple[Whisper, MaxDecoder]) -> None:
+    _, decoder = tiny
+    tokens = random_tokens(1, 4)
+
+    def window(seed: int) -> None:
+        audio, cache = decoder.listen(features(decoder.dims, seed)), Cache.empty(decoder.dims, 1)
+        decoder.step(tokens, audio, cache, np.array([3]))
+        for _ in range(3):
+            decoder.step(tokens[:, :1], audio, cache, np.array([0]))
+
+    for seed in range(10):
+        window(seed)
+    gc.collect()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for seed in range(100):
+        window(seed)
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    # One window's keys and values are 18 MB: leaking them would be 1.8 GB.
+    assert grown < 100_000, f"{grown / 1000:.0f} MB more after 100 windows"
