@@ -26,6 +26,9 @@ from engines.base import (
     Word,
 )
 
+GATE_SECONDS = 60.0
+"""A compile held longer than this belongs to a test that failed."""
+
 WORDS = "The compiler turns the graph into fast code for every chip"
 
 
@@ -52,7 +55,9 @@ class FakeEngine:
     """Says `words`, one segment for each four, `pace` seconds apart.
 
     `error` is raised in the middle; `compile_seconds` is slept through in `prepare`;
-    `deaf` ignores the listener's wish to stop.
+    `deaf` ignores the listener's wish to stop. `compiled` and `last_word` are gates that a test
+    opens to let the compile, or the last segment, pass; what they hold up can't be missed, however
+    busy the machine is.
     """
 
     key: str = "cpu"
@@ -68,14 +73,18 @@ class FakeEngine:
     encoder: str = "PyTorch"
     decoder: str = "PyTorch"
     noise: float = 0.0
+    compiled: threading.Event | None = None
+    last_word: threading.Event | None = None
     prepared: threading.Event = field(default_factory=threading.Event)
 
     def prepare(self, progress: Callable[[str], None] = lambda _: None) -> PrepareSeconds:
         """Sleep for as long as compiling is said to take."""
         progress("loading")
-        if self.compile_seconds and not self.prepared.is_set():
+        if (self.compile_seconds or self.compiled) and not self.prepared.is_set():
             progress("compiling")
             time.sleep(self.compile_seconds)
+            if self.compiled is not None:
+                self.compiled.wait(GATE_SECONDS)
         self.prepared.set()
         return PrepareSeconds(load=0.01, compile=self.compile_seconds)
 
@@ -90,8 +99,9 @@ class FakeEngine:
         listener.progress("mel", 0.0)
         listener.progress("encoding", 0.0)
         segments: list[Segment] = []
-        for segment in self.cut(clip.seconds, options.word_timestamps):
-            self.wait(listener)
+        cut = self.cut(clip.seconds, options.word_timestamps)
+        for segment in cut:
+            self.wait(listener, held=segment is cut[-1])
             if self.error is not None and segments:
                 raise self.error
             segments.append(segment)
@@ -102,13 +112,14 @@ class FakeEngine:
         spent = time.perf_counter() - start
         return self.write(clip, tuple(segments), spent)
 
-    def wait(self, listener: Listener) -> None:
-        """Let the pace pass, unless somebody wants the run stopped."""
+    def wait(self, listener: Listener, held: bool) -> None:
+        """Let the pace pass, and the gate open, unless somebody wants the run stopped."""
         until = time.perf_counter() + self.pace
+        gate = self.last_word if held else None
         while True:
             if listener.stopped() and not self.deaf:
                 raise Stopped("stopped")
-            if time.perf_counter() >= until:
+            if time.perf_counter() >= until and (gate is None or gate.is_set()):
                 return
             time.sleep(0.01)
 

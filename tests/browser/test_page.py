@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
+from threading import Event
 from typing import TYPE_CHECKING
 
 import pytest
@@ -20,9 +21,9 @@ Serve = Callable[..., str]
 Open = Callable[..., "Page"]
 
 
-def fake_max(pace: float = 0.0, compile_seconds: float = 0.0) -> fakes.FakeEngine:
+def fake_max(compiled: Event | None = None, last_word: Event | None = None) -> fakes.FakeEngine:
     return fakes.FakeEngine(
-        "max_hybrid", "MAX hybrid", pace=pace, compile_seconds=compile_seconds, noise=1e-6
+        "max_hybrid", "MAX hybrid", compiled=compiled, last_word=last_word, noise=1e-6
     )
 
 
@@ -50,32 +51,35 @@ def test_one_click_gives_both_transcripts(serve_fakes: Serve, open_page: Open) -
 
 
 def test_words_appear_while_the_lane_still_runs(serve_fakes: Serve, open_page: Open) -> None:
-    page = open_page(
-        serve_fakes(cpu=fakes.FakeEngine(pace=1.0), max_hybrid=fake_max(compile_seconds=1.5))
-    )
+    gate = Event()
+    page = open_page(serve_fakes(cpu=fakes.FakeEngine(last_word=gate), max_hybrid=fake_max(gate)))
     page.click("#compare")
     page.locator(".lane--decoding .segment").first.wait_for()
     page.locator(".lane--compiling").wait_for()
     assert page.locator("#stop").is_enabled()
     assert page.locator("#compare").is_disabled()
+    gate.set()
+    wait_for_states(page, "done", "done")
 
 
 def test_nothing_moves_while_the_page_fills(serve_fakes: Serve, open_page: Open) -> None:
-    page = open_page(serve_fakes(cpu=fakes.FakeEngine(pace=0.4), max_hybrid=fake_max(0.2)))
+    gate = Event()
+    page = open_page(serve_fakes(cpu=fakes.FakeEngine(last_word=gate), max_hybrid=fake_max()))
     page.locator("#audio .waveform-container").wait_for()
     places = "[...document.querySelectorAll('.lane, .lane > *, .sheet')].map(e => e.offsetTop)"
     before = page.evaluate(places)
     page.click("#compare")
     page.locator(".lane--decoding .segment").first.wait_for()
     during = page.evaluate(places)
+    gate.set()
     wait_for_states(page, "done", "done")
     page.locator("#timings .bars path").first.wait_for()
     assert page.evaluate(places) == during == before
 
 
 def test_stop_leaves_every_lane_clean_within_a_second(serve_fakes: Serve, open_page: Open) -> None:
-    url = serve_fakes(cpu=fakes.FakeEngine(pace=9), max_hybrid=fake_max(compile_seconds=4))
-    page = open_page(url)
+    gate = Event()
+    page = open_page(serve_fakes(cpu=fakes.FakeEngine(last_word=gate), max_hybrid=fake_max(gate)))
     page.click("#compare")
     page.locator(".lane--compiling").wait_for()
     start = time.perf_counter()
@@ -86,11 +90,12 @@ def test_stop_leaves_every_lane_clean_within_a_second(serve_fakes: Serve, open_p
     page.locator("#compare:enabled").wait_for()
     assert page.locator("#stop").is_disabled()
     assert "Stopped." in page.inner_text("#summary")
+    gate.set()
 
 
 def test_a_failed_lane_leaves_the_other_running(serve_fakes: Serve, open_page: Open) -> None:
     broken = fakes.FakeEngine("max_hybrid", error=ValueError("the graph broke"))
-    page = open_page(serve_fakes(cpu=fakes.FakeEngine(pace=0.3), max_hybrid=broken))
+    page = open_page(serve_fakes(cpu=fakes.FakeEngine(), max_hybrid=broken))
     page.click("#compare")
     wait_for_states(page, "done", "failed")
     assert "the graph broke" in page.inner_text(".lane--failed")
@@ -132,24 +137,28 @@ def test_no_clip_and_no_engine_are_sentences(serve_fakes: Serve, open_page: Open
 
 
 def test_the_second_visitor_waits_for_the_first(serve_fakes: Serve, open_page: Open) -> None:
-    url = serve_fakes(cpu=fakes.FakeEngine(pace=0.6), max_hybrid=fake_max(pace=0.6))
+    gate = Event()
+    url = serve_fakes(cpu=fakes.FakeEngine(last_word=gate), max_hybrid=fake_max(last_word=gate))
     first, second = open_page(url), open_page(url)
     first.click("#compare")
     first.locator(".lane--decoding").first.wait_for()
     second.click("#compare")
     second.get_by_text("Waiting: 1 comparison is ahead of yours.").wait_for()
+    gate.set()
     wait_for_states(first, "done", "done")
     wait_for_states(second, "done", "done")
 
 
 def test_a_visitor_may_stop_while_waiting(serve_fakes: Serve, open_page: Open) -> None:
-    url = serve_fakes(cpu=fakes.FakeEngine(pace=0.8), max_hybrid=fake_max(pace=0.8))
+    gate = Event()
+    url = serve_fakes(cpu=fakes.FakeEngine(last_word=gate), max_hybrid=fake_max(last_word=gate))
     first, second = open_page(url), open_page(url)
     first.click("#compare")
     first.locator(".lane--decoding").first.wait_for()
     second.click("#compare")
     second.locator("#stop:enabled").click()
     second.get_by_text("Stopped before its turn came").wait_for()
+    gate.set()
     wait_for_states(first, "done", "done")
     second.locator("#compare:enabled").wait_for()
     assert second.locator(".lane--done").count() == 0
