@@ -28,13 +28,19 @@ from engines.base import (
     StageSeconds,
     Transcript,
 )
-from engines.measure import clips, encoder, machine, record, start, step, tables
+from engines.measure import clips, encoder, machine, peers, record, start, step, tables, turns
 from engines.measure.record import Record, Result
 from engines.measure.turns import prefixed, ready, take_turns, timed
 
 ROOT = Path(__file__).parents[1]
 SECONDS = {"samples", "median", "min", "max"}
 RESULT = {"benchmark", "case", "contender", "seconds", "figures", "error"}
+
+
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing here is timed for its own sake, so nothing need settle."""
+    monkeypatch.setattr(turns, "SETTLE_SECONDS", 0.0)
 
 
 def silent(text: str) -> None:
@@ -127,10 +133,10 @@ def test_contenders_take_turns_and_warm_ups_are_not_kept() -> None:
         order.append(name)
         return next(numbers)
 
-    turns = take_turns({n: (lambda n=n: run(n)) for n in "abc"}, repeats=2)  # type: ignore[misc]
+    taken = take_turns({n: (lambda n=n: run(n)) for n in "abc"}, repeats=2)  # type: ignore[misc]
     assert "".join(order) == "abcabcabc"
-    assert turns.outcomes == {"a": [3, 6], "b": [4, 7], "c": [5, 8]}
-    assert not turns.errors and not turns.interrupted
+    assert taken.outcomes == {"a": [3, 6], "b": [4, 7], "c": [5, 8]}
+    assert not taken.errors and not taken.interrupted
 
 
 def test_one_that_fails_is_left_out_and_keeps_what_it_finished() -> None:
@@ -140,9 +146,9 @@ def test_one_that_fails_is_left_out_and_keeps_what_it_finished() -> None:
         return next(runs)
 
     said: list[str] = []
-    turns = take_turns({"bad": run, "good": lambda: 7}, repeats=4, say=said.append)
-    assert turns.outcomes == {"bad": [2], "good": [7, 7, 7, 7]}
-    assert turns.errors == {"bad": "StopIteration"}
+    taken = take_turns({"bad": run, "good": lambda: 7}, repeats=4, say=said.append)
+    assert taken.outcomes == {"bad": [2], "good": [7, 7, 7, 7]}
+    assert taken.errors == {"bad": "StopIteration"}
     assert said[:3] == ["bad: warming up", "good: warming up", "bad: run 1 of 4"]
     assert "bad: run 3 of 4" not in said
 
@@ -155,18 +161,18 @@ def test_an_interrupt_keeps_what_was_finished() -> None:
             raise KeyboardInterrupt
         return 1
 
-    turns = take_turns({"a": run, "b": lambda: 2}, repeats=5, warm_ups=0)
-    assert turns.interrupted
-    assert turns.outcomes == {"a": [1, 1], "b": [2, 2]}
+    taken = take_turns({"a": run, "b": lambda: 2}, repeats=5, warm_ups=0)
+    assert taken.interrupted
+    assert taken.outcomes == {"a": [1, 1], "b": [2, 2]}
 
 
 def test_one_that_cannot_be_made_fails_at_its_turn() -> None:
     def make() -> Callable[[], int]:
         raise EngineError("There is none.")
 
-    turns = take_turns({"bad": ready(make), "good": ready(lambda: lambda: 1)}, repeats=1)
-    assert turns.errors == {"bad": "There is none."}
-    assert turns.outcomes == {"bad": [], "good": [1]}
+    taken = take_turns({"bad": ready(make), "good": ready(lambda: lambda: 1)}, repeats=1)
+    assert taken.errors == {"bad": "There is none."}
+    assert taken.outcomes == {"bad": [], "good": [1]}
 
 
 def test_timed_reads_the_clock_around_the_call() -> None:
@@ -424,7 +430,9 @@ def test_clips_for_real(tmp_path: Path) -> None:
 
 def test_start_for_real(tmp_path: Path) -> None:
     """`cpu` only: it compiles nothing."""
-    parts = start.start("cpu", "nano", tmp_path)
+    started = start.start("cpu", "nano", tmp_path)
+    assert started.memory_bytes is None or started.memory_bytes > 0
+    parts = started.seconds
     assert tuple(parts) == start.QUANTITIES
     sum_of_parts = parts["python"] + parts["imports"] + parts["prepare"]
     assert sum_of_parts == pytest.approx(parts["ready"])
@@ -448,7 +456,8 @@ def test_a_cold_start_finds_an_empty_cache_and_a_warm_one_the_same_folder(
             return subprocess.CompletedProcess(command, 0, "", "")
         caches.append(f"{cache.name} {'warm' if list(cache.iterdir()) else 'cold'}")
         (cache / "graph.mef").touch()
-        times = dict.fromkeys(("entered", "imported", "ready", "load", "compile"), 0.0)
+        fields = ("entered", "imported", "ready", "load", "compile", "memory_bytes")
+        times = dict.fromkeys(fields, 0.0)
         return subprocess.CompletedProcess(command, 0, json.dumps(times), "")
 
     monkeypatch.setenv("MODULAR_CACHE_DIR", "/elsewhere")
@@ -461,10 +470,18 @@ def test_a_cold_start_finds_an_empty_cache_and_a_warm_one_the_same_folder(
 
 
 def test_steps_for_real() -> None:
-    """openai-whisper only, so that no peer need be installed."""
-    (result,) = step.measure(["nano"], 3, 1, 1, silent, peers=["no.such.peer"])
+    """openai-whisper only, so that neither MAX nor a peer need be installed."""
+    torch_only = {step.BASELINE: step.TorchStepper}
+    (result,) = step.measure(["nano"], 3, 1, 1, silent, torch_only, ["no.such.peer"])
     assert result.contender == "openai-whisper" and result.error is None
     assert set(result.seconds) == {"first", "step"}
+
+
+@pytest.mark.max
+def test_max_full_takes_steps() -> None:
+    ours = {"max_full": step.STEPPERS["max_full"]}
+    (result,) = step.measure(["nano"], 3, 1, 1, silent, ours, [])
+    assert result.error is None and set(result.seconds) == {"first", "step"}
 
 
 @pytest.mark.max
@@ -481,6 +498,7 @@ def test_ctrl_c_prints_what_was_finished(tmp_path: Path) -> None:
     code = (
         "import os, signal, sys\n"
         "from engines import bench\n"
+        "bench.step.STEPPERS.pop('max_full')\n"
         "def say(text):\n"
         "    if 'run 2 of 9' in text:\n"
         "        os.kill(os.getpid(), signal.SIGINT)\n"
@@ -570,7 +588,23 @@ def test_every_peer_writes_as_many_tokens_as_it_is_asked_for() -> None:
     nano = checkpoints.load("nano")
     features, prompt = step.encode(nano), step.prompt_of(nano)
     makers = writers(nano, 1)
-    assert list(makers) == ["ctranslate2 float32", "ctranslate2 int8"]
+    assert list(makers) == ["ctranslate2_float32", "ctranslate2_int8"]
     for make in makers.values():
         writer = make()
         assert [writer.write(features, prompt, n) for n in (1, 65)] == [1, 65]
+
+
+def test_a_peer_takes_part_in_whole_runs() -> None:
+    """Under the same loop as ours; on the cleanest sample its float32 run writes our tokens."""
+    pytest.importorskip("ctranslate2")
+    keys = ["cpu", "ctranslate2_float32"]
+    ours, theirs = clips.measure(keys, ["short"], [1], 1, "nano", silent)
+    assert ours.error is None and theirs.error is None
+    assert theirs.figures["tokens"] == ours.figures["tokens"]
+
+
+def test_a_key_that_no_peer_has_is_the_registry_s() -> None:
+    assert peers.get("cpu", "nano").key == "cpu"
+    assert peers.present(["no.such.peer"]) == []
+    with pytest.raises(EngineError, match="no engine 'no_such'"):
+        peers.get("no_such", "nano")

@@ -12,7 +12,7 @@ from typing import Any
 from engines import registry
 from engines.audio import load_clip
 from engines.base import Engine, Options, Transcript
-from engines.measure import tables
+from engines.measure import peers, tables
 from engines.measure.record import Case, Figure, Result, with_ratios
 from engines.measure.turns import Say, Turns, prefixed, ready, take_turns
 
@@ -56,7 +56,7 @@ def measure(
     repeats: int,
     model: str,
     say: Say,
-    get: Get = registry.get,
+    get: Get = peers.get,
 ) -> Iterator[Result]:
     """One result for each clip, beam size and engine; warm-ups come with the first clip only."""
     transcribers = {key: ready(partial(prepare, key, model, say, get)) for key in engines}

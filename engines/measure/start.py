@@ -13,8 +13,10 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from statistics import median
 from time import monotonic
 from typing import Any
 
@@ -29,10 +31,20 @@ LONGEST_START = 1800.0
 
 ROOT = Path(__file__).parents[2]
 QUANTITIES = ("ready", "python", "imports", "prepare", "load", "compile")
+"""`ready`: from the new process to ready, which is the sum of `python` (the interpreter),
+`imports` and `prepare`. `load` and `compile`: `prepare` as the engine itself divides it."""
 
-Start = dict[str, float]
-"""Seconds by quantity. `ready`: from the new process to ready, which is the sum of `python` (the
-interpreter), `imports` and `prepare`. `load` and `compile`: `prepare` as the engine divides it."""
+
+@dataclass(frozen=True)
+class Start:
+    """One start: seconds by quantity, and the memory that preparing added.
+
+    `memory_bytes`: resident bytes once ready, less those after the imports; None where unknown.
+    A cold start's has what compiling left behind.
+    """
+
+    seconds: dict[str, float]
+    memory_bytes: int | None = None
 
 
 def settings(engines: Sequence[str], model: str, cold: int, warm: int) -> dict[str, Any]:
@@ -89,10 +101,13 @@ def start(key: str, model: str, cache: Path, *arguments: str) -> Start:
     if done.returncode:
         said = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
         raise EngineError(said[-1])
-    return divide(started, json.loads(done.stdout)) if done.stdout else {}
+    if not done.stdout:
+        return Start({})
+    child = json.loads(done.stdout)
+    return Start(divide(started, child), child["memory_bytes"])
 
 
-def divide(started: float, child: dict[str, float]) -> Start:
+def divide(started: float, child: dict[str, float]) -> dict[str, float]:
     """The seconds between a child's readings of the clock."""
     return {
         "ready": child["ready"] - started,
@@ -111,11 +126,18 @@ def results(case: str, model: str, turns: Turns[Start]) -> list[Result]:
             BENCHMARK,
             {"start": case, "model": model},
             key,
-            {q: tuple(start[q] for start in starts) for q in QUANTITIES} if starts else {},
-            error=turns.errors.get(key),
+            {q: tuple(start.seconds[q] for start in starts) for q in QUANTITIES} if starts else {},
+            {"memory_bytes": memory(starts)},
+            turns.errors.get(key),
         )
         for key, starts in turns.outcomes.items()
     ]
+
+
+def memory(starts: Sequence[Start]) -> float | None:
+    """The median of what preparing added, in bytes."""
+    known = [start.memory_bytes for start in starts if start.memory_bytes is not None]
+    return median(known) if known else None
 
 
 COLUMNS = (
@@ -128,4 +150,5 @@ COLUMNS = (
     tables.seconds("imports"),
     tables.seconds("load"),
     tables.seconds("compile"),
+    tables.figure("memory_bytes", "memory MB", ".0f", 1e-6),
 )

@@ -4,18 +4,13 @@ Two ways to take part. A `Stepper` is given each token, so that all of them deco
 what is timed is the decoder up to its logits. A `Writer` picks its own tokens inside one call, end
 of text forbidden; its selection is then part of the time. Both are given the same features, so no
 encoder is in the figures, and both write as many tokens after the same prompt.
-
-Peers are modules outside the runtime, imported by name where they are present, with
-`writers(checkpoint, threads) -> dict[str, Callable[[], Writer]]`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from importlib import import_module
 from time import perf_counter
 from typing import Any, Protocol
 
@@ -26,9 +21,11 @@ from whisper.model import Whisper
 from whisper.tokenizer import get_tokenizer
 
 from engines import sizes
-from engines.base import EngineError, FloatArray
+from engines.base import EngineError, EngineUnavailable, FloatArray
 from engines.checkpoints import Checkpoint
-from engines.measure import tables
+from engines.max_full import MaxFullEngine, MaxInference, load_max_decoder
+from engines.max_hybrid import why_no_max
+from engines.measure import peers, tables
 from engines.measure.encoder import window
 from engines.measure.record import Result, with_ratios
 from engines.measure.turns import Clock, Say, Turns, prefixed, ready, take_turns, timed
@@ -36,7 +33,6 @@ from engines.measure.turns import Clock, Say, Turns, prefixed, ready, take_turns
 BENCHMARK = "step"
 BASELINE = "openai-whisper"
 WARM_UPS = 1
-PEERS = ("tests.peers.ctranslate2_whisper",)
 MULTILINGUAL = 51865
 """Smallest vocabulary of a multilingual checkpoint, with 99 languages (`whisper.tokenizer`)."""
 
@@ -101,7 +97,27 @@ class TorchStepper:
             self._inference.logits(self._tokens, self._features)
 
 
-STEPPERS: dict[str, Callable[[Checkpoint], Stepper]] = {BASELINE: TorchStepper}
+class MaxStepper:
+    """`max_full`'s decoder with its cache; the graph chooses a token too, which is not used."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        if reason := why_no_max():
+            raise EngineUnavailable(reason)
+        self._inference = MaxInference(load_max_decoder(checkpoint)[0], sot_index=0)
+
+    def start(self, features: FloatArray, prompt: Sequence[int]) -> None:
+        """As `Stepper.start`."""
+        self._inference.start(np.array(prompt, np.int64), torch.from_numpy(features)[None], 1)
+
+    def step(self, token: int) -> None:
+        """As `Stepper.step`."""
+        self._inference.advance(np.array([token], np.int64))
+
+
+STEPPERS: dict[str, Callable[[Checkpoint], Stepper]] = {
+    BASELINE: TorchStepper,
+    MaxFullEngine.key: MaxStepper,
+}
 """By name: how to make each decoder of this project ready."""
 
 
@@ -125,7 +141,7 @@ def measure(
     threads: int,
     say: Say,
     steppers: Mapping[str, Callable[[Checkpoint], Stepper]] = STEPPERS,
-    peers: Sequence[str] = PEERS,
+    peer_names: Sequence[str] = peers.NAMES,
     clock: Clock = perf_counter,
 ) -> Iterator[Result]:
     """One result for each size and decoder; ends with `KeyboardInterrupt` if interrupted."""
@@ -137,7 +153,7 @@ def measure(
         makers: dict[str, Callable[[], Run]] = {
             name: partial(stepping, make, checkpoint, task) for name, make in steppers.items()
         }
-        makers |= writers_of(peers, checkpoint, threads, task)
+        makers |= writers_of(peer_names, checkpoint, threads, task)
         runs = {name: ready(make) for name, make in makers.items()}
         turns = take_turns(runs, repeats, WARM_UPS, tell)
         yield from results(size, turns)
@@ -214,13 +230,12 @@ def writing(make: Callable[[], Writer], task: Task) -> Run:
 
 
 def writers_of(
-    peers: Sequence[str], checkpoint: Checkpoint, threads: int, task: Task
+    names: Sequence[str], checkpoint: Checkpoint, threads: int, task: Task
 ) -> dict[str, Callable[[], Run]]:
     """A run for each writer of the peers that are present; the others take no part."""
     makers: dict[str, Callable[[], Writer]] = {}
-    for peer in peers:
-        with suppress(ImportError):
-            makers |= import_module(peer).writers(checkpoint, threads)
+    for peer in peers.present(names):
+        makers |= peer.writers(checkpoint, threads)
     return {name: partial(writing, make, task) for name, make in makers.items()}
 
 

@@ -88,14 +88,14 @@ def runs(quantity: str) -> Column:
     return Column("runs", lambda result: str(len(result.seconds.get(quantity, ()))))
 
 
-def figure(key: str, title: str, form: str = ".2f") -> Column:
+def figure(key: str, title: str, form: str = ".2f", factor: float = 1.0) -> Column:
     """Something derived; true and false are set as yes and no."""
 
     def cell(result: Result) -> str:
         value = result.figures.get(key)
         if isinstance(value, bool):
             return "yes" if value else "no"
-        return value if isinstance(value, str) else number(value, form)
+        return value if isinstance(value, str) else number(value, form, factor)
 
     return Column(title, cell)
 

@@ -6,10 +6,14 @@ import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from time import perf_counter
+from time import perf_counter, sleep
 from typing import Generic, NoReturn, TypeVar
 
 from engines.base import EngineError
+
+SETTLE_SECONDS = 0.25
+"""Pause before each run: OpenMP's threads go on spinning for up to 0.2 s after their work
+(`KMP_BLOCKTIME`), which would be taken from whoever comes next."""
 
 Outcome = TypeVar("Outcome")
 Clock = Callable[[], float]
@@ -45,6 +49,7 @@ def take_turns(
                     continue
                 number = turn - warm_ups + 1
                 say(f"{name}: {f'run {number} of {repeats}' if number > 0 else 'warming up'}")
+                sleep(SETTLE_SECONDS)
                 take_turn(turns, name, run, keep=number > 0)
     except KeyboardInterrupt:
         turns.interrupted = True

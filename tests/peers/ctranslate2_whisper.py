@@ -1,8 +1,9 @@
 """CTranslate2, the library beneath faster-whisper, on the weights of our own checkpoint.
 
 Its `WhisperSpec` is filled from OpenAI's tensors directly, so that both sides read the same
-numbers. A development peer: the app never imports it; `python -m engines.bench step` does where
-the package is installed.
+numbers. A development peer: the app never imports it; `python -m engines.bench` does where the
+package is installed, in `step` and, as `clips --engines cpu,ctranslate2_float32`, under the loop
+that every engine runs (faster-whisper has its own port of that loop).
 """
 
 from __future__ import annotations
@@ -15,14 +16,20 @@ from typing import Any
 
 import ctranslate2
 import numpy as np
+import torch
 from ctranslate2.specs.whisper_spec import WhisperSpec
+from torch import Tensor, nn
+from whisper.decoding import DecodingOptions, DecodingTask, GreedyDecoder
 from whisper.tokenizer import get_tokenizer
 
-from engines.base import FloatArray
+from engines.base import EngineError, FloatArray, PrepareProgress
 from engines.checkpoints import Checkpoint
+from engines.decoding import ClockedWhisper
+from engines.whisper_engine import WhisperEngine
 
 MULTILINGUAL = 51865
 COMPUTE_TYPES = ("float32", "int8")
+PREFIX = "ctranslate2_"
 
 Tensors = Mapping[str, FloatArray]
 
@@ -30,7 +37,7 @@ Tensors = Mapping[str, FloatArray]
 def writers(checkpoint: Checkpoint, threads: int) -> dict[str, Callable[[], CTranslate2Writer]]:
     """By name: how to make each one; `int8` rounds the weights of all products to 8 bits."""
     return {
-        f"ctranslate2 {compute_type}": partial(CTranslate2Writer, checkpoint, threads, compute_type)
+        f"{PREFIX}{compute_type}": partial(CTranslate2Writer, checkpoint, threads, compute_type)
         for compute_type in COMPUTE_TYPES
     }
 
@@ -39,17 +46,12 @@ class CTranslate2Writer:
     """Greedy decoding by CTranslate2 on a CPU, with so many threads."""
 
     def __init__(self, checkpoint: Checkpoint, threads: int, compute_type: str) -> None:
-        with tempfile.TemporaryDirectory() as folder:
-            convert(checkpoint, Path(folder))
-            self._model = ctranslate2.models.Whisper(
-                folder, device="cpu", compute_type=compute_type, intra_threads=threads
-            )
+        self._model = load(checkpoint, threads, compute_type)
         self._end = tokenizer_of(checkpoint).eot
 
     def encode(self, mel: FloatArray) -> FloatArray:
         """`(n_mels, 3000)` to `(n_audio_ctx, n_audio_state)`, float32."""
-        features = self._model.encode(ctranslate2.StorageView.from_array(mel[None]))
-        return np.array(features)[0]
+        return run_encoder(self._model, mel[None])[0]
 
     def write(self, features: FloatArray, prompt: Sequence[int], n_tokens: int) -> int:
         """Decode after the prompt with end of text forbidden; returns the tokens written."""
@@ -68,6 +70,98 @@ class CTranslate2Writer:
         return list(found[0].sequences_ids[0])
 
 
+class CTranslate2Engine(WhisperEngine):
+    """Encoder, decoder and search by CTranslate2 on a CPU; the rest of the loop is whisper's."""
+
+    label = encoder = decoder = "CTranslate2"
+
+    def __init__(self, compute_type: str, model: str) -> None:
+        super().__init__(model, "cpu", "float32")
+        self.key = f"{PREFIX}{compute_type}"
+        self.compute_type = compute_type
+
+    def build(
+        self, checkpoint: Checkpoint, progress: PrepareProgress
+    ) -> tuple[ClockedWhisper, float]:
+        """Whisper's model; its PyTorch decoder is left for language detection and word times."""
+        model = checkpoint.build(CTranslate2Whisper)
+        model.peer = load(checkpoint, torch.get_num_threads(), self.compute_type)
+        model.encoder = EncoderModule(model.peer)
+        return model, 0.0
+
+
+def engine(key: str, model: str) -> CTranslate2Engine | None:
+    """The engine of one of our keys, `ctranslate2_float32` or `ctranslate2_int8`."""
+    compute_type = key.removeprefix(PREFIX)
+    known = key.startswith(PREFIX) and compute_type in COMPUTE_TYPES
+    return CTranslate2Engine(compute_type, model) if known else None
+
+
+class EncoderModule(nn.Module):
+    """CTranslate2's encoder where whisper expects PyTorch's."""
+
+    def __init__(self, peer: Any) -> None:
+        super().__init__()
+        self.peer = peer
+
+    def forward(self, mel: Tensor) -> Tensor:
+        """`(batch, n_mels, 3000)` to `(batch, n_audio_ctx, n_audio_state)`."""
+        return torch.from_numpy(run_encoder(self.peer, mel.numpy()))
+
+
+class CTranslate2Whisper(ClockedWhisper):
+    """A whisper model whose windows are decoded by CTranslate2."""
+
+    peer: Any
+
+    def task(self, options: DecodingOptions) -> DecodingTask:
+        """The loop over one window, all of it in CTranslate2."""
+        return CTranslate2Task(self, options)
+
+
+class CTranslate2Task(DecodingTask):
+    """One call in place of whisper's token loop, with the same rules for tokens."""
+
+    def __init__(self, model: CTranslate2Whisper, options: DecodingOptions) -> None:
+        super().__init__(model, options)
+        if options.temperature > 0:
+            raise EngineError("CTranslate2 is measured at temperature 0 only.")
+        self.beams = options.beam_size or 1
+        self.n_group = 1  # the search and its ranking happen inside
+        self.decoder = GreedyDecoder(0.0, self.tokenizer.eot)
+
+    def _main_loop(
+        self, audio_features: Tensor, tokens: Tensor
+    ) -> tuple[Tensor, Tensor, list[float]]:
+        found = self.model.peer.generate(
+            ctranslate2.StorageView.from_array(audio_features.numpy()),
+            tokens.tolist(),
+            beam_size=self.beams,
+            max_length=2 * self.sample_len,
+            suppress_tokens=list(self._get_suppress_tokens()),
+            return_scores=True,
+            return_no_speech_prob=True,
+        )[0]
+        ids = found.sequences_ids[0]
+        whole = torch.tensor([[*tokens[0].tolist(), *ids]])
+        return whole, torch.tensor([found.scores[0] * len(ids)]), [found.no_speech_prob]
+
+
+def load(checkpoint: Checkpoint, threads: int, compute_type: str) -> Any:
+    """The checkpoint as a `ctranslate2.models.Whisper` on the CPU."""
+    with tempfile.TemporaryDirectory() as folder:
+        convert(checkpoint, Path(folder))
+        return ctranslate2.models.Whisper(
+            folder, device="cpu", compute_type=compute_type, intra_threads=threads
+        )
+
+
+def run_encoder(model: Any, mel: FloatArray) -> FloatArray:
+    """`(batch, n_mels, 3000)` to `(batch, n_audio_ctx, n_audio_state)`, both float32."""
+    windows = ctranslate2.StorageView.from_array(np.ascontiguousarray(mel))
+    return np.array(model.encode(windows))
+
+
 def tokenizer_of(checkpoint: Checkpoint) -> Any:
     """Whisper's tokenizer for the checkpoint's vocabulary."""
     n_vocab = checkpoint.dims.n_vocab
@@ -83,7 +177,8 @@ def convert(checkpoint: Checkpoint, folder: Path) -> None:
     fill_decoder(spec.decoder, tensors)
     spec.register_vocabulary(vocabulary(checkpoint))
     spec.config.suppress_ids = []
-    spec.config.suppress_ids_begin = []
+    tokenizer = tokenizer_of(checkpoint)
+    spec.config.suppress_ids_begin = [*tokenizer.encode(" "), tokenizer.eot]
     spec.config.lang_ids = []
     spec.config.alignment_heads = [(dims.n_text_layer - 1, 0)]
     spec.validate()

@@ -1,0 +1,36 @@
+"""Other projects to measure against: modules outside the runtime, found by name where present.
+
+A peer module has
+
+- `engine(key, model)`: an `Engine` for one of its keys, None for any other;
+- `writers(checkpoint, threads)`: `{key: how to make a Writer}` (`engines.measure.step`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from importlib import import_module
+from types import ModuleType
+
+from engines import registry
+from engines.base import Engine
+
+NAMES = ("tests.peers.ctranslate2_whisper",)
+
+
+def present(names: Sequence[str] = NAMES) -> list[ModuleType]:
+    """The peers whose packages are installed here."""
+    found: list[ModuleType] = []
+    for name in names:
+        with suppress(ImportError):
+            found.append(import_module(name))
+    return found
+
+
+def get(key: str, model: str) -> Engine:
+    """A peer's engine, else one of ours; raises as `registry.get` does."""
+    for peer in present() if key not in registry.all_keys() else ():
+        if (engine := peer.engine(key, model)) is not None:
+            return engine
+    return registry.get(key, model)
