@@ -63,16 +63,14 @@ def load_max_decoder(
 
     Matrices are kept in float16 when all of them are exactly representable, else in float32.
     """
-    from max.dtype import DType
-
     from engines.max_graph import session
     from engines.max_graph.decoder import MaxDecoder
-    from engines.max_graph.weights import decoder_weights, fits_float16
+    from engines.max_graph.weights import decoder_weights, matrix_dtype
 
-    half = fits_float16(checkpoint.state)
-    weights = decoder_weights(checkpoint.state, checkpoint.dims, np.float16 if half else np.float32)
+    weight = matrix_dtype(checkpoint.state)
+    weights = decoder_weights(checkpoint.state, checkpoint.dims, weight)
     start = perf_counter()
-    models = session.load_decoder(DType.float16 if half else DType.float32, progress)
+    models = session.load_decoder(weight, progress)
     return MaxDecoder(models, weights, checkpoint.dims), perf_counter() - start
 
 

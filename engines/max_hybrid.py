@@ -63,12 +63,12 @@ def load_max_encoder(
     """The MAX encoder for a checkpoint, and the seconds that compiling its graphs took."""
     from engines.max_graph import session
     from engines.max_graph.encoder import MaxEncoder
-    from engines.max_graph.weights import encoder_weights
+    from engines.max_graph.weights import encoder_weights, matrix_dtype
 
     weights = encoder_weights(checkpoint.state, checkpoint.dims)
-    device = session.pick_device()
+    device, weight = session.pick_device(), matrix_dtype(checkpoint.state)
     start = perf_counter()
-    models, op = session.load_encoder(checkpoint.dims, device, progress)
+    models, op = session.load_encoder(checkpoint.dims, device, weight, progress)
     compiling = perf_counter() - start
     return MaxEncoder(models, weights, op, device), compiling
 

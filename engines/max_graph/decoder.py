@@ -28,18 +28,18 @@ MASKED = np.float32(-1e30)
 """Added to the logits of suppressed tokens; the kernels' stand-in for minus infinity."""
 
 
-def build(op: CpuOperations, weight: DType) -> Graph:
+def build(op: CpuOperations) -> Graph:
     """The graphs in one module; returns the last, through which MAX finds the kernels."""
     module = Module()
-    _build_cross(module, op, weight)
-    _build_step(module, op, weight)
-    return _build_align(module, op, weight)
+    _build_cross(module, op)
+    _build_step(module, op)
+    return _build_align(module, op)
 
 
-def _build_cross(module: Module, op: CpuOperations, weight: DType) -> None:
+def _build_cross(module: Module, op: CpuOperations) -> None:
     inputs = [
         op.tensor("n_ctx", "n_state"),
-        TensorType(weight, ["kv_panels", "n_state", PANEL], op.device),
+        op.matrix("kv", "n_kv", "n_state"),
         op.tensor("n_kv"),
     ]
     with Graph(
@@ -51,7 +51,7 @@ def _build_cross(module: Module, op: CpuOperations, weight: DType) -> None:
         graph.output(*op.pack_keys_values(op.linear(x, w, b), layers, n_state))
 
 
-def _stack_inputs(op: CpuOperations, weight: DType) -> list[TensorType | BufferType]:
+def _stack_inputs(op: CpuOperations) -> list[TensorType | BufferType]:
     """Inputs that `step` and `align` share, in the order of `whisper_decoder`'s."""
     cache = BufferType(DType.float32, ["layers", "batch", "heads", "cache"], op.device)
     cross = op.tensor("layers", "heads", "panels", HEAD * PANEL)
@@ -62,9 +62,9 @@ def _stack_inputs(op: CpuOperations, weight: DType) -> list[TensorType | BufferT
         TensorType(DType.int64, [1], op.device),
         cross,
         cross,
-        TensorType(weight, ["vocabulary_panels", "n_state", PANEL], op.device),
+        op.matrix("vocabulary", "n_vocab", "n_state"),
         op.tensor("n_text_ctx", "n_state"),
-        TensorType(weight, ["layers", "matrices"], op.device),
+        TensorType(op.weight, ["layers", "matrices"], op.device),
         op.tensor("layers", "biases"),
         op.tensor("layers", "norms"),
         op.tensor("last_norm"),
@@ -104,9 +104,9 @@ def _logits(
     )[0].tensor
 
 
-def _build_step(module: Module, op: CpuOperations, weight: DType) -> None:
+def _build_step(module: Module, op: CpuOperations) -> None:
     inputs = [
-        *_stack_inputs(op, weight),
+        *_stack_inputs(op),
         TensorType(DType.int64, ["picked"], op.device),
         op.tensor("n_vocab"),
         op.tensor("n_vocab"),
@@ -128,9 +128,9 @@ def _build_step(module: Module, op: CpuOperations, weight: DType) -> None:
         graph.output(logits, tokens.tensor, logprobs.tensor)
 
 
-def _build_align(module: Module, op: CpuOperations, weight: DType) -> Graph:
+def _build_align(module: Module, op: CpuOperations) -> Graph:
     inputs = [
-        *_stack_inputs(op, weight),
+        *_stack_inputs(op),
         TensorType(DType.int64, ["picked"], op.device),
         op.tensor("n_vocab"),
     ]

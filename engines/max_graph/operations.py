@@ -7,6 +7,7 @@ operations. Both keep one matrix layout each, so they also say how weights are l
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, TypeAlias
 
@@ -15,7 +16,7 @@ from max.dtype import DType
 from max.graph import DeviceRef, Dim, TensorType, TensorValue, ops
 
 from engines.base import FloatArray
-from engines.max_graph.weights import PANEL, pack
+from engines.max_graph.weights import PANEL, AnyFloatArray, pack
 
 Size: TypeAlias = int | str | Dim
 Parameter: TypeAlias = int | bool | DType
@@ -27,16 +28,20 @@ EPSILON = 1e-5
 """PyTorch's default for `nn.LayerNorm`, which Whisper uses."""
 
 
+@dataclass(frozen=True)
 class CpuOperations:
-    """Float32 on the CPU through the kernels in `kernels/`; every size may be symbolic."""
+    """Float32 on the CPU through the kernels in `kernels/`; every size may be symbolic.
 
+    `weight`: the type that matrices are kept in, float16 only where that is exact.
+    """
+
+    weight: DType = DType.float32
     device = DeviceRef.CPU()
     extensions: ClassVar[list[Path]] = [Path(__file__).parent / "kernels"]
 
-    @staticmethod
-    def lay_out(matrix: FloatArray) -> FloatArray:
+    def lay_out(self, matrix: FloatArray) -> AnyFloatArray:
         """`(n_out, depth)` as the panels that the kernels read."""
-        return pack(matrix)
+        return pack(matrix).astype(self.weight.to_numpy())
 
     def tensor(self, *shape: Size) -> TensorType:
         """A float32 tensor type on this device."""
@@ -44,7 +49,7 @@ class CpuOperations:
 
     def matrix(self, name: str, n_out: Size, depth: Size) -> TensorType:
         """Type of the weight matrix `name` as `lay_out` makes it."""
-        return self.tensor(f"{name}_panels", depth, PANEL)
+        return TensorType(self.weight, [f"{name}_panels", depth, PANEL], self.device)
 
     def pad_frames(self, mel: TensorValue) -> TensorValue:
         """`(n_mels, frames)` to `(frames + 2, n_mels)`, a row of zeros at both ends."""
@@ -130,8 +135,7 @@ class AcceleratorOperations:
     device = DeviceRef.GPU()
     extensions: ClassVar[list[Path]] = []
 
-    @staticmethod
-    def lay_out(matrix: FloatArray) -> FloatArray:
+    def lay_out(self, matrix: FloatArray) -> AnyFloatArray:
         """`(n_out, depth)` as `(depth, n_out)`, so that a product needs no transposition."""
         return np.ascontiguousarray(matrix.T)
 

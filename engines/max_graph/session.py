@@ -66,22 +66,25 @@ def session(device_label: str) -> InferenceSession:
 
 
 def load_encoder(
-    dims: ModelDimensions, device: Device, progress: PrepareProgress
+    dims: ModelDimensions, device: Device, weight: DType, progress: PrepareProgress
 ) -> tuple[dict[str, Model], operations.Operations]:
-    """The encoder's compiled graphs for `device`, from the cache or compiled now."""
-    on_cpu = device.label == "cpu"
-    op = operations.CpuOperations() if on_cpu else operations.AcceleratorOperations()
-    sizes = encoder.Sizes.symbolic() if on_cpu else encoder.Sizes.of(dims)
-    target = "cpu" if on_cpu else f"{device.api}-{device.architecture_name}"
-    key = entry_key(target, repr(sizes))
+    """The encoder's compiled graphs for `device`, from the cache or compiled now.
+
+    `weight`: the type of the matrices on a CPU; an accelerator has them in float32.
+    """
+    if device.label == "cpu":
+        op: operations.Operations = operations.CpuOperations(weight)
+        sizes, key = encoder.Sizes.symbolic(), entry_key("cpu", weight.name)
+    else:
+        op, sizes = operations.AcceleratorOperations(), encoder.Sizes.of(dims)
+        key = entry_key(f"{device.api}-{device.architecture_name}", repr(sizes))
     return _load("encoder", key, device, lambda: encoder.build(op, sizes), progress), op
 
 
 def load_decoder(weight: DType, progress: PrepareProgress) -> dict[str, Model]:
     """The decoder's compiled graphs for the CPU and matrices of type `weight`."""
-    op = operations.CpuOperations()
-    key = entry_key("cpu", weight.name)
-    return _load("decoder", key, CPU(), lambda: decoder.build(op, weight), progress)
+    op, key = operations.CpuOperations(weight), entry_key("cpu", weight.name)
+    return _load("decoder", key, CPU(), lambda: decoder.build(op), progress)
 
 
 def _load(

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from max.dtype import DType
 from torch import Tensor
 from whisper.model import ModelDimensions
 
@@ -116,24 +117,29 @@ def decoder_shapes(dims: ModelDimensions) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def fits_float16(state: Mapping[str, Tensor]) -> bool:
-    """Whether every matrix of the checkpoint is exactly representable in float16."""
-    return all(
+def matrix_dtype(state: Mapping[str, Tensor]) -> DType:
+    """float16 when every matrix of the checkpoint is exactly representable in it, else float32.
+
+    OpenAI's checkpoints are stored in float16, so that theirs are. The encoder's positions are
+    computed rather than stored, and stay in float32 in any case.
+    """
+    exact = all(
         bool((tensor == tensor.half().float()).all())
-        for tensor in state.values()
-        if tensor.ndim >= 2
+        for key, tensor in state.items()
+        if tensor.ndim >= 2 and not key.endswith("positional_embedding")
     )
+    return DType.float16 if exact else DType.float32
 
 
 def decoder_weights(
-    state: Mapping[str, Tensor], dims: ModelDimensions, dtype: type[np.floating[Any]]
+    state: Mapping[str, Tensor], dims: ModelDimensions, weight: DType
 ) -> DecoderWeights:
-    """Gather the `decoder.*` tensors of `state`, matrices in `dtype`, the rest in float32.
+    """Gather the `decoder.*` tensors of `state`, matrices in `weight`, the rest in float32.
 
     Raises `CheckpointError` unless all fit.
     """
     arrays = _gather(state, "decoder", decoder_shapes(dims))
-    layers = range(dims.n_text_layer)
+    layers, dtype = range(dims.n_text_layer), weight.to_numpy()
 
     def get(layer: int, *names: str) -> list[FloatArray]:
         return [arrays[f"blocks.{layer}.{name}"] for name in names]
@@ -186,7 +192,7 @@ _NORMS = (
 )
 
 
-def _stack_matrices(matrices: list[FloatArray], dtype: type[np.floating[Any]]) -> AnyFloatArray:
+def _stack_matrices(matrices: list[FloatArray], dtype: np.dtype[Any]) -> AnyFloatArray:
     packed = [pack(matrix).astype(dtype).ravel() for matrix in matrices]
     return np.concatenate(packed)
 

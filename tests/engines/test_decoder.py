@@ -9,6 +9,7 @@ import torch
 
 pytest.importorskip("max.engine")
 
+from max.dtype import DType
 from whisper.decoding import DecodingOptions, DecodingTask
 from whisper.model import ModelDimensions, Whisper
 
@@ -17,7 +18,7 @@ from engines.checkpoints import Checkpoint
 from engines.max_full import DecoderModule, MaxDecodingTask, MaxWhisper, load_max_decoder
 from engines.max_graph.check import relative_error
 from engines.max_graph.decoder import Cache, MaxDecoder
-from engines.max_graph.weights import decoder_shapes, decoder_weights, encoder_shapes, fits_float16
+from engines.max_graph.weights import decoder_shapes, decoder_weights, encoder_shapes, matrix_dtype
 from tests.engines.checkpoint_files import DIMENSIONS, random_state
 
 pytestmark = pytest.mark.max
@@ -70,7 +71,7 @@ def test_logits_agree(size: str, half: bool) -> None:
         pytest.skip("small in float32 adds minutes and no other code")
     dims = SIZES[size]
     random = checkpoint(dims, half)
-    assert fits_float16(random.state) == half
+    assert matrix_dtype(random.state) == (DType.float16 if half else DType.float32)
     decoder, _ = load_max_decoder(random)
     heard, tokens = features(dims), random_tokens(1, 20)
     expected = torch_logits(random.build(Whisper), tokens, heard)[0]
@@ -203,16 +204,16 @@ def test_a_decoder_tensor_that_does_not_fit_is_named() -> None:
     state = random_state(mini)
     del state["decoder.blocks.0.cross_attn.key.weight"]
     with pytest.raises(CheckpointError, match=r"cross_attn\.key\.weight is missing"):
-        decoder_weights(state, mini, np.float32)
+        decoder_weights(state, mini, DType.float32)
 
 
 def test_weights_are_never_rounded() -> None:
     state = random_state(DIMENSIONS["mini"])
-    assert not fits_float16(state)
+    assert matrix_dtype(state) == DType.float32
     state = {key: tensor.half().float() for key, tensor in state.items()}
-    assert fits_float16(state)
+    assert matrix_dtype(state) == DType.float16
     state["decoder.blocks.0.mlp.0.weight"][0, 0] = 1 / 3
-    assert not fits_float16(state)
+    assert matrix_dtype(state) == DType.float32
 
 
 def test_memory_is_flat_over_100_windows(tiny: tuple[Whisper, MaxDecoder]) -> None:

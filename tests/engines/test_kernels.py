@@ -9,8 +9,9 @@ import pytest
 pytest.importorskip("max.engine")
 
 from max.driver import Buffer
+from max.dtype import DType
 from max.engine import Model
-from max.graph import Graph, Module
+from max.graph import Graph, Module, TensorType, ops
 
 from engines.max_graph.operations import CpuOperations
 from engines.max_graph.session import session
@@ -43,6 +44,8 @@ def run() -> Callable[..., Array]:
     graph("gelu", [x, w, b], lambda x, w, b: op.linear(x, w, b, gelu=True))
     graph("add", [x, w, b, add], lambda x, w, b, a: op.linear(x, w, b, add=a))
     graph("conv1", [x, taps, b], lambda x, w, b: op.conv(x, w, b, x.shape[0], 1, padded=True))
+    half_op = CpuOperations(DType.float16)
+    graph("half", [x, half_op.matrix("w", "n", "depth"), b], half_op.linear)
     halved = op.tensor("half", "n")
     graph(
         "conv2",
@@ -51,6 +54,25 @@ def run() -> Callable[..., Array]:
     )
     graph("pad", [op.tensor("mels", "frames")], op.pad_frames)
     graph("norm", [x, op.tensor("depth"), op.tensor("depth")], op.layer_norm)
+    integers = [
+        TensorType(DType.int64, ["m", 4], op.device),
+        TensorType(DType.int64, [1], op.device),
+    ]
+    graph(
+        "select",
+        [op.tensor("m", "v"), op.tensor("v"), *integers, op.tensor("k")],
+        lambda x, mask, ranges, weigh, k: (
+            ops.custom(
+                "whisper_select",
+                device=op.device,
+                values=[x, mask, ranges, weigh],
+                out_types=[
+                    TensorType(DType.int64, [x.shape[0], k.shape[0]], op.device),
+                    op.tensor(x.shape[0], k.shape[0]),
+                ],
+            )[0].tensor
+        ),
+    )
     last = graph(
         "attention",
         [op.tensor("ctx", "qkv"), op.tensor("ctx", "state")],
@@ -60,7 +82,8 @@ def run() -> Callable[..., Array]:
     models: dict[str, Model] = running.init_all(running.compile(last))
 
     def execute(name: str, *arrays: Array) -> Array:
-        buffers = [Buffer.from_numpy(np.ascontiguousarray(a, np.float32)) for a in arrays]
+        kept = (a if a.dtype in (np.float16, np.int64) else a.astype(np.float32) for a in arrays)
+        buffers = [Buffer.from_numpy(np.ascontiguousarray(a)) for a in kept]
         return models[name].execute(*buffers)[0].to_numpy()
 
     return execute
@@ -93,6 +116,19 @@ def test_linear(run: Callable[..., Array], rows: int, depth: int, n: int) -> Non
     assert_close(run("plain", x, packed, b), product)
     assert_close(run("gelu", x, packed, b), gelu(product))
     assert_close(run("add", x, packed, b, add), product + add)
+
+
+@pytest.mark.parametrize("rows", range(1, 9))
+@pytest.mark.parametrize(("depth", "n"), [(1, 5), (63, 33), (192, 100)])
+def test_float16_weights_are_widened_exactly(
+    run: Callable[..., Array], rows: int, depth: int, n: int
+) -> None:
+    """A step's products, for 1 to 8 beams: bit for bit those of the same weights in float32."""
+    x, w, b = normal(rows, depth), normal(n, depth).astype(np.float16), normal(n)
+    packed = pack(w.astype(np.float32))
+    found = run("half", x, packed.astype(np.float16), b)
+    np.testing.assert_array_equal(found, run("plain", x, packed, b))
+    assert_close(found, x @ w.astype(np.float64).T + b)
 
 
 @pytest.mark.parametrize("n_out", [31, 32, 50])
@@ -131,3 +167,25 @@ def test_attention(run: Callable[..., Array], n_ctx: int, heads: int) -> None:
 def test_pad_frames(run: Callable[..., Array]) -> None:
     mel = normal(5, 133)
     np.testing.assert_array_equal(run("pad", mel), np.pad(mel.T, ((1, 1), (0, 0))))
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("weigh", [True, False])
+def test_select(run: Callable[..., Array], seed: int, weigh: bool) -> None:
+    """The best tokens under a mask and ranges, with the log-softmax over what is left."""
+    rng = np.random.default_rng(seed)
+    m, n, k, begin = 3, 1000, 6, 901
+    logits = 3 * normal(m, n)
+    mask = np.where(rng.random(n) < 0.1, -1e30, 0)
+    ranges = np.array([[begin, 0, 950, n], [begin, 890, begin, n], [begin, begin, begin, 930]])
+    tokens = run("select", logits, mask, ranges, np.array([weigh]).astype(np.int64), np.zeros(k))
+    for row in range(m):
+        _, text, first, last = ranges[row]
+        allowed = np.full(n, -np.inf)
+        allowed[text:begin] = (logits[row] + mask)[text:begin]
+        times = (logits[row] + mask)[first:last]
+        sure = np.log(np.exp(times).sum()) > allowed[:begin].max(initial=-np.inf)
+        if weigh and sure:
+            allowed[:begin] = -np.inf
+        allowed[first:last] = times
+        assert tokens[row].tolist() == np.argsort(-allowed)[:k].tolist()
