@@ -16,6 +16,7 @@ SAMPLES = sorted(Path("audio_samples").glob("*.flac"))
 OPTIONS = {
     "greedy": Options(temperatures=(0.0,)),
     "greedy with words": Options(temperatures=(0.0,), word_timestamps=True),
+    "each window for itself": Options(temperatures=(0.0,), condition_on_previous_text=False),
     "beam 5": Options(temperatures=(0.0,), beam_size=5),
     "beam 5 with words": Options(temperatures=(0.0,), beam_size=5, word_timestamps=True),
 }
