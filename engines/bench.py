@@ -3,10 +3,11 @@
 Contenders take turns, one run each, after warm-ups, so that a machine that gets slower or faster
 in between hurts all alike; what is printed are medians, their spread, and ratios of medians. All
 sides have the same settings and the same number of threads, printed above the table. Without a
-subcommand: `clips` and `encoder`, on `nano`, in about a minute.
+subcommand: `clips` and `encoder`, on `nano`, in a minute or two.
 
 `--json FILE` writes the record that `engines.measure.record` documents, raw samples included.
-Ctrl-C prints, and writes, what was finished.
+Ctrl-C prints, and writes, what was finished (exit status 130). A contender that fails is a row and
+a record with its error, and the others go on (exit status 1).
 """
 
 from __future__ import annotations
@@ -98,7 +99,7 @@ def render(done: Record, benchmarks: Sequence[Benchmark]) -> str:
 def say_on_terminal(text: str) -> None:
     """Show what is being done on one line of a terminal; say nothing into a pipe."""
     if sys.stderr.isatty():
-        width = os.get_terminal_size(sys.stderr.fileno()).columns
+        width = os.get_terminal_size(sys.stderr.fileno()).columns or 80
         print(f"\r\033[K{text[: width - 1]}", end="", file=sys.stderr, flush=True)
 
 
