@@ -6,6 +6,7 @@ import os
 import threading
 import urllib.error
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
@@ -13,9 +14,10 @@ from weakref import WeakValueDictionary
 import torch
 import whisper
 from torch import Tensor
-from whisper.model import AudioEncoder, ModelDimensions, TextDecoder, Whisper
+from whisper.model import ModelDimensions, Whisper
 
 from engines.base import CheckpointError, PrepareProgress
+from engines.tensors import all_shapes, difference
 
 NANO = "nano"
 NANO_PATH = Path(__file__).parent.parent / "assets" / "nano" / "nano.pt"
@@ -36,13 +38,22 @@ _lock = threading.Lock()
 class Checkpoint:
     """A checkpoint's dimensions and tensors, float32 on the CPU, shared by all who hold it.
 
-    `alignment_heads`: whisper's packed table for an official name, else None.
+    `alignment_heads`: whisper's packed table for an official name, else None. `stored_in_half`:
+    whether the file has its matrices in float16.
     """
 
     name: str
     dims: ModelDimensions
     state: dict[str, Tensor] = field(repr=False)
     alignment_heads: bytes | None = None
+    stored_in_half: bool = False
+
+    @cached_property
+    def fits_float16(self) -> bool:
+        """Whether float16 holds every matrix exactly."""
+        return self.stored_in_half or all(
+            bool((tensor == tensor.half().float()).all()) for tensor in matrices(self.state)
+        )
 
     def build(self, kind: type[AnyWhisper]) -> AnyWhisper:
         """A model of class `kind` on the CPU whose parameters are this checkpoint's tensors."""
@@ -96,7 +107,18 @@ def read(path: Path, name: str, alignment_heads: bytes | None = None) -> Checkpo
     dims = _check_dims(path, content)
     state = content["model_state_dict"]
     _check_tensors(path, state, dims)
-    return Checkpoint(name, dims, {key: t.float() for key, t in state.items()}, alignment_heads)
+    half = all(tensor.dtype == torch.float16 for tensor in matrices(state))
+    widened = {key: tensor.float() for key, tensor in state.items()}
+    return Checkpoint(name, dims, widened, alignment_heads, half)
+
+
+def matrices(state: dict[str, Tensor]) -> list[Tensor]:
+    """The tensors of two axes or more that products are made with: all but the positions."""
+    return [
+        tensor
+        for key, tensor in state.items()
+        if tensor.ndim >= 2 and not key.endswith("positional_embedding")
+    ]
 
 
 def _read_content(path: Path) -> Any:
@@ -137,53 +159,11 @@ def _check_dims(path: Path, content: Any) -> ModelDimensions:
 
 
 def _check_tensors(path: Path, state: dict[str, Tensor], dims: ModelDimensions) -> None:
-    expected = expected_shapes(dims)
+    expected = all_shapes(dims)
     found = {key: tuple(t.shape) for key, t in state.items()}
     problems = difference(expected, found)
     if problems:
         raise CheckpointError(f"{path.name} doesn't fit its dimensions: {problems}.")
-
-
-def expected_shapes(dims: ModelDimensions) -> dict[str, tuple[int, ...]]:
-    """Name and shape of every tensor of a checkpoint of `dims`, without allocating any."""
-    with torch.device("meta"):
-        halves = {
-            "encoder": AudioEncoder(
-                dims.n_mels,
-                dims.n_audio_ctx,
-                dims.n_audio_state,
-                dims.n_audio_head,
-                dims.n_audio_layer,
-            ),
-            "decoder": TextDecoder(
-                dims.n_vocab,
-                dims.n_text_ctx,
-                dims.n_text_state,
-                dims.n_text_head,
-                dims.n_text_layer,
-            ),
-        }
-    return {
-        f"{half}.{key}": tuple(tensor.shape)
-        for half, module in halves.items()
-        for key, tensor in module.state_dict().items()
-    }
-
-
-def difference(
-    expected: dict[str, tuple[int, ...]], found: dict[str, tuple[int, ...]], at_most: int = 5
-) -> str:
-    """What is missing, unused or wrongly shaped, in words; empty when nothing is."""
-    problems = [f"{key} is missing" for key in expected.keys() - found.keys()]
-    problems += [f"{key} is not used by this model" for key in found.keys() - expected.keys()]
-    problems += [
-        f"{key} has shape {found[key]} in place of {expected[key]}"
-        for key in expected.keys() & found.keys()
-        if expected[key] != found[key]
-    ]
-    problems.sort()
-    more = len(problems) - at_most
-    return "; ".join(problems[:at_most]) + (f"; and {more} more" if more > 0 else "")
 
 
 def download_folder() -> Path:

@@ -33,11 +33,11 @@ from engines.max_hybrid import EncoderModule, load_max_encoder, why_no_max
 from engines.whisper_engine import WhisperEngine
 
 if TYPE_CHECKING:
-    from engines.max_graph.decoder import Audio, Cache, IntArray, MaxDecoder, Rules
+    from engines.max_graph.decoder import Decoder, IntArray, Rules
 
 
 class MaxFullEngine(WhisperEngine):
-    """Encoder in MAX on the accelerator where there is one, decoder in MAX on the CPU."""
+    """Encoder and decoder in MAX, on the accelerator where there is one, else on the CPU."""
 
     key = "max_full"
     label = "MAX full"
@@ -58,20 +58,26 @@ class MaxFullEngine(WhisperEngine):
 
 def load_max_decoder(
     checkpoint: Checkpoint, progress: PrepareProgress = lambda stage: None
-) -> tuple[MaxDecoder, float]:
+) -> tuple[Decoder, float]:
     """The MAX decoder for a checkpoint, and the seconds that compiling its graphs took.
 
-    Matrices are kept in float16 when all of them are exactly representable, else in float32.
+    On a CPU matrices are kept in float16 when all of them are exactly representable in it.
     """
     from engines.max_graph import session
+    from engines.max_graph.accelerator_decoder import AcceleratorDecoder
     from engines.max_graph.decoder import MaxDecoder
-    from engines.max_graph.weights import decoder_weights, matrix_dtype
+    from engines.max_graph.operations import CpuOperations
+    from engines.max_graph.weights import decoder_weights, matrix_dtype, stack
 
-    weight = matrix_dtype(checkpoint.state)
-    weights = decoder_weights(checkpoint.state, checkpoint.dims, weight)
+    dims, weights = checkpoint.dims, decoder_weights(checkpoint.state, checkpoint.dims)
+    device = session.pick_device()
+    weight = matrix_dtype(checkpoint)
     start = perf_counter()
-    models = session.load_decoder(weight, progress)
-    return MaxDecoder(models, weights, checkpoint.dims), perf_counter() - start
+    models, op = session.load_decoder(dims, device, weight, progress)
+    seconds = perf_counter() - start
+    if isinstance(op, CpuOperations):
+        return MaxDecoder(models, stack(weights, weight), dims), seconds
+    return AcceleratorDecoder(models, weights, dims, op, device), seconds
 
 
 def make_max_full(model: str, dtype: Dtype) -> MaxFullEngine:
@@ -121,7 +127,7 @@ class DecoderModule(nn.Module):
     `MaxDecodingTask`.
     """
 
-    def __init__(self, decoder: MaxDecoder) -> None:
+    def __init__(self, decoder: Decoder) -> None:
         super().__init__()
         self.max_decoder = decoder
         self.blocks = nn.ModuleList(_Block() for _ in range(decoder.dims.n_text_layer))
@@ -138,23 +144,21 @@ class DecoderModule(nn.Module):
 class MaxInference(Inference):
     """Whisper's view of the decoder with its cache: all beams, logits of the rows it reads."""
 
-    def __init__(self, decoder: MaxDecoder, sot_index: int) -> None:
+    def __init__(self, decoder: Decoder, sot_index: int) -> None:
         self.decoder = decoder
         self.sot_index = sot_index
-        self.audio: Audio | None = None
-        self.cache: Cache | None = None
+        self.audio: Any = None
+        self.cache: Any = None
 
     def start(self, prompt: IntArray, features: Tensor, beams: int, **select: Any) -> Any:
         """Run the prompt `(tokens,)` once for all beams; results of its `sot` and last rows."""
-        from engines.max_graph.decoder import Cache
-
         self.audio = self.decoder.listen(features[0].numpy())
-        first = Cache.empty(self.decoder.dims, 1)
+        first = self.decoder.new_cache(1)
         picked = np.array([self.sot_index, len(prompt) - 1], np.int64)
         results = self.decoder.step(prompt[None], self.audio, first, picked, **select)
         self.cache = first
         if beams > 1:
-            self.cache = Cache.empty(self.decoder.dims, beams)
+            self.cache = self.decoder.new_cache(beams)
             self.cache.take(first, [0] * beams)
         return results
 
@@ -193,7 +197,7 @@ class MaxDecodingTask(DecodingTask):
 
     def __init__(self, model: MaxWhisper, options: DecodingOptions) -> None:
         super().__init__(model, options)
-        decoder: MaxDecoder = model.decoder.max_decoder
+        decoder: Decoder = model.decoder.max_decoder
         self.inference: MaxInference = MaxInference(decoder, self.sot_index)
         if isinstance(self.decoder, BeamSearchDecoder):
             self.decoder.inference = self.inference

@@ -66,7 +66,7 @@ def load_max_encoder(
     from engines.max_graph.weights import encoder_weights, matrix_dtype
 
     weights = encoder_weights(checkpoint.state, checkpoint.dims)
-    device, weight = session.pick_device(), matrix_dtype(checkpoint.state)
+    device, weight = session.pick_device(), matrix_dtype(checkpoint)
     start = perf_counter()
     models, op = session.load_encoder(checkpoint.dims, device, weight, progress)
     compiling = perf_counter() - start

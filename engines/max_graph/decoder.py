@@ -9,6 +9,7 @@ word timestamps are made from. All sizes are symbolic; matrices are float16 wher
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -155,13 +156,6 @@ class Cache:
     values: FloatArray
     length: int = 0
 
-    @classmethod
-    def empty(cls, dims: ModelDimensions, batch: int) -> Cache:
-        """A cache for `dims.n_text_ctx` positions."""
-        slots = -(-dims.n_text_ctx // PANEL)
-        shape = (dims.n_text_layer, batch, dims.n_text_head, slots * HEAD * PANEL)
-        return cls(np.zeros(shape, np.float32), np.zeros(shape, np.float32))
-
     def take(self, source: Cache, beams: list[int]) -> None:
         """Make beam `i` a copy of `source`'s beam `beams[i]`, as far as it is filled."""
         live = -(-source.length // PANEL) * PANEL
@@ -196,8 +190,37 @@ class Rules:
     weigh: bool
 
 
+class Decoder(Protocol):
+    """What the token loop asks of a decoder, wherever it runs; audio and cache are its own."""
+
+    dims: ModelDimensions
+
+    def new_cache(self, batch: int) -> Any:
+        """An empty cache for `batch` beams and `n_text_ctx` positions."""
+
+    def listen(self, features: FloatArray) -> Any:
+        """Keys and values for one window's features, `(n_audio_ctx, n_audio_state)`."""
+
+    def step(
+        self,
+        tokens: IntArray,
+        audio: Any,
+        cache: Any,
+        picked: IntArray,
+        rules: Rules | None = None,
+        ranges: IntArray | None = None,
+        best: int = 1,
+    ) -> tuple[FloatArray, IntArray, FloatArray]:
+        """Append `tokens` to the cache; see `MaxDecoder.step`."""
+        ...
+
+    def align(self, tokens: IntArray, audio: Any) -> tuple[FloatArray, FloatArray]:
+        """Logits and cross-attention scores; see `MaxDecoder.align`."""
+        ...
+
+
 class MaxDecoder:
-    """The compiled graphs with one checkpoint's weights."""
+    """The compiled graphs with one checkpoint's weights, on the CPU."""
 
     def __init__(
         self, models: dict[str, Model], weights: DecoderWeights, dims: ModelDimensions
@@ -209,6 +232,13 @@ class MaxDecoder:
         self._zeros = Buffer.from_numpy(np.zeros(dims.n_vocab, np.float32))
         self._no_rules = Rules(np.zeros(dims.n_vocab, np.float32), False)
         self._anything = np.array([0, 0, 0, dims.n_vocab], np.int64)
+
+    def new_cache(self, batch: int) -> Cache:
+        """An empty cache for `batch` beams and `n_text_ctx` positions."""
+        dims = self.dims
+        slots = -(-dims.n_text_ctx // PANEL)
+        shape = (dims.n_text_layer, batch, dims.n_text_head, slots * HEAD * PANEL)
+        return Cache(np.zeros(shape, np.float32), np.zeros(shape, np.float32))
 
     def listen(self, features: FloatArray) -> Audio:
         """Keys and values for one window's features, `(n_audio_ctx, n_audio_state)`."""
@@ -257,7 +287,7 @@ class MaxDecoder:
         """
         rows = np.arange(tokens.size, dtype=np.int64)
         logits, qk = self._models["align"].execute(
-            *self._inputs(tokens, audio, Cache.empty(self.dims, 1)),
+            *self._inputs(tokens, audio, self.new_cache(1)),
             Buffer.from_numpy(rows),
             self._zeros,
         )

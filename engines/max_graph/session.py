@@ -49,7 +49,7 @@ from max.engine import CompiledModel, InferenceSession, Model, read  # noqa: E40
 from max.graph import Graph  # noqa: E402
 from whisper.model import ModelDimensions  # noqa: E402
 
-from engines.max_graph import decoder, encoder, operations  # noqa: E402
+from engines.max_graph import accelerator_decoder, decoder, encoder, operations  # noqa: E402
 
 _compile_lock = threading.Lock()
 
@@ -72,19 +72,34 @@ def load_encoder(
 
     `weight`: the type of the matrices on a CPU; an accelerator has them in float32.
     """
-    if device.label == "cpu":
-        op: operations.Operations = operations.CpuOperations(weight)
-        sizes, key = encoder.Sizes.symbolic(), entry_key("cpu", weight.name)
-    else:
-        op, sizes = operations.AcceleratorOperations(), encoder.Sizes.of(dims)
-        key = entry_key(f"{device.api}-{device.architecture_name}", repr(sizes))
+    op, key = _target(device, weight, dims)
+    on_cpu = isinstance(op, operations.CpuOperations)
+    sizes = encoder.Sizes.symbolic() if on_cpu else encoder.Sizes.of(dims)
     return _load("encoder", key, device, lambda: encoder.build(op, sizes), progress), op
 
 
-def load_decoder(weight: DType, progress: PrepareProgress) -> dict[str, Model]:
-    """The decoder's compiled graphs for the CPU and matrices of type `weight`."""
-    op, key = operations.CpuOperations(weight), entry_key("cpu", weight.name)
-    return _load("decoder", key, CPU(), lambda: decoder.build(op), progress)
+def load_decoder(
+    dims: ModelDimensions, device: Device, weight: DType, progress: PrepareProgress
+) -> tuple[dict[str, Model], operations.Operations]:
+    """The decoder's compiled graphs, as `load_encoder`."""
+    op, key = _target(device, weight, dims)
+
+    def build() -> Graph:
+        if isinstance(op, operations.CpuOperations):
+            return decoder.build(op)
+        return accelerator_decoder.build(op, dims)
+
+    return _load("decoder", key, device, build, progress), op
+
+
+def _target(
+    device: Device, weight: DType, dims: ModelDimensions
+) -> tuple[operations.Operations, str]:
+    """The operations for `device`, and the key of what is compiled from them."""
+    if device.label == "cpu":
+        return operations.CpuOperations(weight), entry_key("cpu", weight.name)
+    name = f"{device.api}-{device.architecture_name}"
+    return operations.AcceleratorOperations(), entry_key(name, repr(dims))
 
 
 def _load(

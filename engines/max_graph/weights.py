@@ -1,6 +1,6 @@
 """A checkpoint's tensors, checked by name and shape, laid out for the graphs.
 
-The only module that knows the checkpoint's names.
+Only this module and `engines.tensors` know the checkpoint's names.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from torch import Tensor
 from whisper.model import ModelDimensions
 
 from engines.base import CheckpointError, FloatArray
-from engines.checkpoints import difference
+from engines.checkpoints import Checkpoint
+from engines.tensors import decoder_shapes, difference, encoder_shapes
 
 PANEL = 32
 """Columns of one packed panel; `kernels/tile.mojo` computes by the same number."""
@@ -45,160 +46,115 @@ class EncoderWeights:
     post: Weights
 
 
-def encoder_shapes(dims: ModelDimensions) -> dict[str, tuple[int, ...]]:
-    """Name and shape of every encoder tensor that a checkpoint of `dims` must have."""
-    n = dims.n_audio_state
-    shapes: dict[str, tuple[int, ...]] = {
-        "conv1.weight": (n, dims.n_mels, 3),
-        "conv1.bias": (n,),
-        "conv2.weight": (n, n, 3),
-        "conv2.bias": (n,),
-        "positional_embedding": (dims.n_audio_ctx, n),
-        "ln_post.weight": (n,),
-        "ln_post.bias": (n,),
-    }
-    block = _block_shapes(n)
-    for layer in range(dims.n_audio_layer):
-        shapes |= {f"blocks.{layer}.{name}": shape for name, shape in block.items()}
-    return shapes
+@dataclass(frozen=True)
+class PlainDecoderWeights:
+    """A decoder's weights, matrices as `(n_out, depth)`.
 
+    `cross`: matrix and bias of every layer's cross-attention keys and values, `(layers * 2 * n,)`.
+    `layers`: for each of them scale and shift of the first norm, matrix and bias of
+    query-key-value and of the output; the second norm, cross-attention query and output; the third
+    norm and both halves of the MLP.
+    """
 
-def _block_shapes(n: int) -> dict[str, tuple[int, ...]]:
-    """Tensors of a layer with self-attention and MLP, `n` wide."""
-    return {
-        "attn_ln.weight": (n,),
-        "attn_ln.bias": (n,),
-        "attn.query.weight": (n, n),
-        "attn.query.bias": (n,),
-        "attn.key.weight": (n, n),
-        "attn.value.weight": (n, n),
-        "attn.value.bias": (n,),
-        "attn.out.weight": (n, n),
-        "attn.out.bias": (n,),
-        "mlp_ln.weight": (n,),
-        "mlp_ln.bias": (n,),
-        "mlp.0.weight": (4 * n, n),
-        "mlp.0.bias": (4 * n,),
-        "mlp.2.weight": (n, 4 * n),
-        "mlp.2.bias": (n,),
-    }
+    cross: Weights
+    embedding: FloatArray
+    positions: FloatArray
+    layers: tuple[Weights, ...]
+    last_norm: list[FloatArray]
 
 
 @dataclass(frozen=True)
 class DecoderWeights:
-    """Arguments of the decoder's graphs, matrices as `pack` makes them.
+    """Arguments of the CPU's graphs, matrices as `pack` makes them.
 
-    `cross`: matrix and bias of every layer's cross-attention keys and values, `(layers * 2 * n,)`.
-    `stacked`: embedding, positions, matrices, biases, norms and last norm, as
-    `kernels/decoder.mojo` describes them.
+    `cross`: as in `PlainDecoderWeights`. `stacked`: embedding, positions, matrices, biases, norms
+    and last norm, as `kernels/decoder.mojo` describes them.
     """
 
     cross: list[AnyFloatArray]
     stacked: list[AnyFloatArray]
 
 
-def decoder_shapes(dims: ModelDimensions) -> dict[str, tuple[int, ...]]:
-    """Name and shape of every decoder tensor that a checkpoint of `dims` must have."""
-    n = dims.n_text_state
-    shapes: dict[str, tuple[int, ...]] = {
-        "token_embedding.weight": (dims.n_vocab, n),
-        "positional_embedding": (dims.n_text_ctx, n),
-        "ln.weight": (n,),
-        "ln.bias": (n,),
-    }
-    block = _block_shapes(n)
-    block |= {
-        name.replace("attn", "cross_attn", 1): shape
-        for name, shape in block.items()
-        if name.startswith("attn")
-    }
-    for layer in range(dims.n_text_layer):
-        shapes |= {f"blocks.{layer}.{name}": shape for name, shape in block.items()}
-    return shapes
+def matrix_dtype(checkpoint: Checkpoint) -> DType:
+    """The type to keep a checkpoint's matrices in on a CPU: float16 where that is exact."""
+    return DType.float16 if checkpoint.fits_float16 else DType.float32
 
 
-def matrix_dtype(state: Mapping[str, Tensor]) -> DType:
-    """float16 when every matrix of the checkpoint is exactly representable in it, else float32.
-
-    OpenAI's checkpoints are stored in float16, so that theirs are. The encoder's positions are
-    computed rather than stored, and stay in float32 in any case.
-    """
-    exact = all(
-        bool((tensor == tensor.half().float()).all())
-        for key, tensor in state.items()
-        if tensor.ndim >= 2 and not key.endswith("positional_embedding")
-    )
-    return DType.float16 if exact else DType.float32
-
-
-def decoder_weights(
-    state: Mapping[str, Tensor], dims: ModelDimensions, weight: DType
-) -> DecoderWeights:
-    """Gather the `decoder.*` tensors of `state`, matrices in `weight`, the rest in float32.
-
-    Raises `CheckpointError` unless all fit.
-    """
+def decoder_weights(state: Mapping[str, Tensor], dims: ModelDimensions) -> PlainDecoderWeights:
+    """Gather the `decoder.*` tensors of `state`; raises `CheckpointError` unless all fit."""
     arrays = _gather(state, "decoder", decoder_shapes(dims))
-    layers, dtype = range(dims.n_text_layer), weight.to_numpy()
-
-    def get(layer: int, *names: str) -> list[FloatArray]:
-        return [arrays[f"blocks.{layer}.{name}"] for name in names]
-
     no_bias = np.zeros(dims.n_text_state, np.float32)
-    cross = [get(i, "cross_attn.key.weight", "cross_attn.value.weight") for i in layers]
-    cross_bias = [[no_bias, *get(i, "cross_attn.value.bias")] for i in layers]
-    return DecoderWeights(
-        cross=[
-            pack(np.concatenate([matrix for pair in cross for matrix in pair])).astype(dtype),
-            np.concatenate([bias for pair in cross_bias for bias in pair]),
-        ],
-        stacked=[
-            pack(arrays["token_embedding.weight"]).astype(dtype),
-            arrays["positional_embedding"],
-            np.stack([_stack_matrices(get(i, *_MATRICES), dtype) for i in layers]),
-            np.stack([_stack_biases(get(i, *_BIASES), no_bias) for i in layers]),
-            np.stack([np.concatenate(get(i, *_NORMS)) for i in layers]),
-            np.concatenate([arrays["ln.weight"], arrays["ln.bias"]]),
-        ],
+    cross, biases, layers = [], [], []
+    for layer in range(dims.n_text_layer):
+        prefix = f"blocks.{layer}."
+        block = {k.removeprefix(prefix): a for k, a in arrays.items() if k.startswith(prefix)}
+        cross += [block["cross_attn.key.weight"], block["cross_attn.value.weight"]]
+        biases += [no_bias, block["cross_attn.value.bias"]]
+        layers.append(_decoder_layer(block, no_bias))
+    return PlainDecoderWeights(
+        cross=[Matrix(np.concatenate(cross)), np.concatenate(biases)],
+        embedding=arrays["token_embedding.weight"],
+        positions=arrays["positional_embedding"],
+        layers=tuple(layers),
+        last_norm=[arrays["ln.weight"], arrays["ln.bias"]],
     )
 
 
-_MATRICES = (
-    "attn.query.weight",
-    "attn.key.weight",
-    "attn.value.weight",
-    "attn.out.weight",
-    "cross_attn.query.weight",
-    "cross_attn.out.weight",
-    "mlp.0.weight",
-    "mlp.2.weight",
-)
-_BIASES = (
-    "attn.query.bias",
-    "attn.value.bias",
-    "attn.out.bias",
-    "cross_attn.query.bias",
-    "cross_attn.out.bias",
-    "mlp.0.bias",
-    "mlp.2.bias",
-)
-_NORMS = (
-    "attn_ln.weight",
-    "attn_ln.bias",
-    "cross_attn_ln.weight",
-    "cross_attn_ln.bias",
-    "mlp_ln.weight",
-    "mlp_ln.bias",
-)
+def _decoder_layer(block: Mapping[str, FloatArray], no_bias: FloatArray) -> Weights:
+    def linear(name: str) -> Weights:
+        return [Matrix(block[f"{name}.weight"]), block[f"{name}.bias"]]
+
+    def norm(name: str) -> Weights:
+        return [block[f"{name}.weight"], block[f"{name}.bias"]]
+
+    self_attention = [block[f"attn.{name}.weight"] for name in ("query", "key", "value")]
+    return [
+        *norm("attn_ln"),
+        Matrix(np.concatenate(self_attention)),
+        np.concatenate([block["attn.query.bias"], no_bias, block["attn.value.bias"]]),
+        *linear("attn.out"),
+        *norm("cross_attn_ln"),
+        *linear("cross_attn.query"),
+        *linear("cross_attn.out"),
+        *norm("mlp_ln"),
+        *linear("mlp.0"),
+        *linear("mlp.2"),
+    ]
 
 
-def _stack_matrices(matrices: list[FloatArray], dtype: np.dtype[Any]) -> AnyFloatArray:
-    packed = [pack(matrix).astype(dtype).ravel() for matrix in matrices]
-    return np.concatenate(packed)
+_NORM_PLACES = (0, 1, 6, 7, 12, 13)
+_MATRIX_PLACES = (2, 4, 8, 10, 14, 16)
+_BIAS_PLACES = (3, 5, 9, 11, 15, 17)
+"""Where `_decoder_layer` has which."""
 
 
-def _stack_biases(biases: list[FloatArray], no_key_bias: FloatArray) -> FloatArray:
-    return np.concatenate([biases[0], no_key_bias, *biases[1:]])
+def stack(weights: PlainDecoderWeights, weight: DType) -> DecoderWeights:
+    """The CPU's layout: matrices packed, in type `weight`, all layers in one array of each kind."""
+
+    def packed(matrix: FloatArray | Matrix) -> AnyFloatArray:
+        values = matrix.values if isinstance(matrix, Matrix) else matrix
+        return pack(values).astype(weight.to_numpy())
+
+    def vectors(layer: Weights, places: tuple[int, ...]) -> FloatArray:
+        chosen = (layer[place] for place in places)
+        return np.concatenate([each for each in chosen if not isinstance(each, Matrix)])
+
+    def matrices(layer: Weights) -> AnyFloatArray:
+        return np.concatenate([packed(layer[place]).ravel() for place in _MATRIX_PLACES])
+
+    matrix, bias = weights.cross
+    assert not isinstance(bias, Matrix)
+    return DecoderWeights(
+        cross=[packed(matrix), bias],
+        stacked=[
+            packed(weights.embedding),
+            weights.positions,
+            np.stack([matrices(layer) for layer in weights.layers]),
+            np.stack([vectors(layer, _BIAS_PLACES) for layer in weights.layers]),
+            np.stack([vectors(layer, _NORM_PLACES) for layer in weights.layers]),
+            np.concatenate(weights.last_norm),
+        ],
+    )
 
 
 def _gather(

@@ -2,6 +2,7 @@
 
 import gc
 import resource
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,14 +12,15 @@ pytest.importorskip("max.engine")
 
 from max.dtype import DType
 from whisper.decoding import DecodingOptions, DecodingTask
-from whisper.model import ModelDimensions, Whisper
+from whisper.model import ModelDimensions, Whisper, disable_sdpa
 
 from engines.base import CheckpointError
 from engines.checkpoints import Checkpoint
 from engines.max_full import DecoderModule, MaxDecodingTask, MaxWhisper, load_max_decoder
 from engines.max_graph.check import relative_error
-from engines.max_graph.decoder import Cache, MaxDecoder
-from engines.max_graph.weights import decoder_shapes, decoder_weights, encoder_shapes, matrix_dtype
+from engines.max_graph.decoder import MaxDecoder
+from engines.max_graph.weights import decoder_weights, matrix_dtype
+from engines.tensors import decoder_shapes, encoder_shapes
 from tests.engines.checkpoint_files import DIMENSIONS, random_state
 
 pytestmark = pytest.mark.max
@@ -61,7 +63,9 @@ def torch_logits(model: Whisper, tokens: np.ndarray, heard: np.ndarray) -> np.nd
 @pytest.fixture(scope="module")
 def tiny() -> tuple[Whisper, MaxDecoder]:
     random = checkpoint(DIMENSIONS["tiny"])
-    return random.build(Whisper), load_max_decoder(random)[0]
+    decoder, _ = load_max_decoder(random)
+    assert isinstance(decoder, MaxDecoder)
+    return random.build(Whisper), decoder
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -71,11 +75,11 @@ def test_logits_agree(size: str, half: bool) -> None:
         pytest.skip("small in float32 adds minutes and no other code")
     dims = SIZES[size]
     random = checkpoint(dims, half)
-    assert matrix_dtype(random.state) == (DType.float16 if half else DType.float32)
+    assert matrix_dtype(random) == (DType.float16 if half else DType.float32)
     decoder, _ = load_max_decoder(random)
     heard, tokens = features(dims), random_tokens(1, 20)
     expected = torch_logits(random.build(Whisper), tokens, heard)[0]
-    audio, cache = decoder.listen(heard), Cache.empty(dims, 1)
+    audio, cache = decoder.listen(heard), decoder.new_cache(1)
     rows = np.arange(16)
     prompt, _, _ = decoder.step(tokens[:, :16], audio, cache, rows)
     assert relative_error(prompt, expected[:16]) < RELATIVE_ERROR
@@ -89,7 +93,7 @@ def test_a_step_after_a_prompt_equals_a_longer_prompt(tiny: tuple[Whisper, MaxDe
     _, decoder = tiny
     audio, tokens = decoder.listen(features(decoder.dims)), random_tokens(1, 50)
     for n in (1, 31, 32, 33, 49):
-        stepped, whole = Cache.empty(decoder.dims, 1), Cache.empty(decoder.dims, 1)
+        stepped, whole = decoder.new_cache(1), decoder.new_cache(1)
         decoder.step(tokens[:, :n], audio, stepped, np.array([0]))
         after, _, _ = decoder.step(tokens[:, n : n + 1], audio, stepped, np.array([0]))
         direct, _, _ = decoder.step(tokens[:, : n + 1], audio, whole, np.array([n]))
@@ -100,7 +104,7 @@ def test_a_step_after_a_prompt_equals_a_longer_prompt(tiny: tuple[Whisper, MaxDe
 def test_448_positions_fit(tiny: tuple[Whisper, MaxDecoder]) -> None:
     model, decoder = tiny
     heard, tokens = features(decoder.dims), random_tokens(1, 448)
-    cache = Cache.empty(decoder.dims, 1)
+    cache = decoder.new_cache(1)
     audio = decoder.listen(heard)
     decoder.step(tokens[:, :447], audio, cache, np.array([0]))
     last, _, _ = decoder.step(tokens[:, 447:], audio, cache, np.array([0]))
@@ -114,7 +118,7 @@ def test_448_positions_fit(tiny: tuple[Whisper, MaxDecoder]) -> None:
 def test_beams_continue_what_they_are_told_to(tiny: tuple[Whisper, MaxDecoder], beams: int) -> None:
     model, decoder = tiny
     heard, tokens = features(decoder.dims), random_tokens(beams, 40)
-    audio, cache = decoder.listen(heard), Cache.empty(decoder.dims, beams)
+    audio, cache = decoder.listen(heard), decoder.new_cache(beams)
     decoder.step(tokens[:, :35], audio, cache, np.array([0]))
     order = [beams - 1, *([0] * (beams - 1))]
     cache.take(cache, order)
@@ -131,12 +135,12 @@ def test_alignment_scores_agree(tiny: tuple[Whisper, MaxDecoder]) -> None:
     found: dict[str, list[torch.Tensor]] = {}
     for name, module in (("torch", model.decoder), ("max", DecoderModule(decoder))):
         scores = found[name] = []
-        hooks = [
-            block.cross_attn.register_forward_hook(lambda _, i, o, s=scores: s.append(o[-1][0]))
-            for block in module.blocks
-        ]
-        from whisper.model import disable_sdpa
 
+        def keep(_: object, inputs: object, outputs: Any, into: list = scores) -> None:
+            into.append(outputs[-1][0])
+
+        layers = [block.get_submodule("cross_attn") for block in module.blocks]
+        hooks = [layer.register_forward_hook(keep) for layer in layers]
         with torch.inference_mode(), disable_sdpa():
             module(torch.from_numpy(tokens), torch.from_numpy(heard)[None])
         for hook in hooks:
@@ -164,7 +168,7 @@ def test_greedy_tokens_agree_over_full_windows(size: str) -> None:
     assert greedy_window(fast, MaxDecodingTask, heard) == expected
 
 
-OPTIONS = {
+OPTIONS: dict[str, dict[str, Any]] = {
     "timestamps": {},
     "without timestamps": {"without_timestamps": True},
     "beam": {"beam_size": 5},
@@ -204,16 +208,17 @@ def test_a_decoder_tensor_that_does_not_fit_is_named() -> None:
     state = random_state(mini)
     del state["decoder.blocks.0.cross_attn.key.weight"]
     with pytest.raises(CheckpointError, match=r"cross_attn\.key\.weight is missing"):
-        decoder_weights(state, mini, DType.float32)
+        decoder_weights(state, mini)
 
 
 def test_weights_are_never_rounded() -> None:
-    state = random_state(DIMENSIONS["mini"])
-    assert matrix_dtype(state) == DType.float32
+    mini = DIMENSIONS["mini"]
+    state = random_state(mini)
+    assert matrix_dtype(Checkpoint("float32", mini, state)) == DType.float32
     state = {key: tensor.half().float() for key, tensor in state.items()}
-    assert matrix_dtype(state) == DType.float16
+    assert matrix_dtype(Checkpoint("float16", mini, state)) == DType.float16
     state["decoder.blocks.0.mlp.0.weight"][0, 0] = 1 / 3
-    assert matrix_dtype(state) == DType.float32
+    assert matrix_dtype(Checkpoint("all but one", mini, state)) == DType.float32
 
 
 def test_memory_is_flat_over_100_windows(tiny: tuple[Whisper, MaxDecoder]) -> None:
@@ -221,7 +226,7 @@ def test_memory_is_flat_over_100_windows(tiny: tuple[Whisper, MaxDecoder]) -> No
     tokens = random_tokens(1, 4)
 
     def window(seed: int) -> None:
-        audio, cache = decoder.listen(features(decoder.dims, seed)), Cache.empty(decoder.dims, 1)
+        audio, cache = decoder.listen(features(decoder.dims, seed)), decoder.new_cache(1)
         decoder.step(tokens, audio, cache, np.array([3]))
         for _ in range(3):
             decoder.step(tokens[:, :1], audio, cache, np.array([0]))

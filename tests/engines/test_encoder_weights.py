@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from engines.base import CheckpointError
-from engines.max_graph.weights import PANEL, encoder_shapes, encoder_weights, pack
+from engines.max_graph.weights import PANEL, encoder_weights, pack
+from engines.tensors import encoder_shapes
 from tests.engines.checkpoint_files import DIMENSIONS, random_state
 
 MINI = DIMENSIONS["mini"]
