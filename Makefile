@@ -15,7 +15,7 @@ RUN := $(VENV)/.run-ready
 DEV := $(VENV)/.dev-ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo transcribe engines test test-cpu test-gpu test-max graph-test browser lint \
+.PHONY: help demo transcribe engines test test-cpu test-gpu test-max test-cross graph-test browser lint \
 	benchmark constraints clean
 
 help: ## list the tasks
@@ -40,7 +40,10 @@ test-gpu: $(DEV) ## the tests that need a CUDA device
 	$(PY) -m pytest -m gpu $(ARGS)
 
 test-max: $(DEV) browser ## the tests that need MAX
-	$(PY) -m pytest -m max $(ARGS)
+	$(PY) -m pytest -m "max and not cross" $(ARGS)
+
+test-cross: $(DEV) ## compile MAX's graphs for GPUs that this machine lacks: up to an hour
+	$(PY) -m pytest -m cross $(ARGS)
 
 graph-test: $(RUN) ## compare the MAX encoder with PyTorch's, layer by layer
 	$(PY) -m engines.max_graph.check $(ARGS)
