@@ -21,6 +21,9 @@ DIMS = ModelDimensions(
 )  # fmt: skip
 
 
+RECALL_HEADS = 2  # heads of the decoder's first layer that are guided
+
+
 @dataclass(frozen=True)
 class LossWeights:
     """How much each loss counts."""
@@ -30,6 +33,7 @@ class LossWeights:
     words: float = 0.5
     phones: float = 0.5
     guide: float = 0.3
+    recall: float = 0.2
 
 
 class Network(nn.Module):
@@ -65,19 +69,20 @@ class Network(nn.Module):
             x = block(x)
         return self.encoder.ln_post(x)
 
-    def decode(self, inputs: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, T) compact ids, (B, L, width) -> (B, T, rows) logits, (B, heads, T, L) attention
-        of the last layer."""
+    def decode(self, inputs: Tensor, features: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """(B, T) compact ids, (B, L, width) -> (B, T, rows) logits and, for the first and the last
+        layer, their attention over the features (B, heads, T, L)."""
         d = self.decoder
         x = d.token_embedding(inputs) + d.positional_embedding[: inputs.shape[1]]
-        for block in d.blocks[:-1]:
-            x = block(x, features, mask=d.mask)
-        block = d.blocks[-1]
-        x = x + block.attn(block.attn_ln(x), mask=d.mask)[0]
-        mixed, attention = _open_attention(block.cross_attn, block.cross_attn_ln(x), features)
-        x = x + mixed
-        x = d.ln(x + block.mlp(block.mlp_ln(x)))
-        return F.linear(x, d.token_embedding.weight).float() + self.bonus, attention
+        attentions = []
+        for block in d.blocks:
+            x = x + block.attn(block.attn_ln(x), mask=d.mask)[0]
+            mixed, attention = _open_attention(block.cross_attn, block.cross_attn_ln(x), features)
+            x = x + mixed
+            x = x + block.mlp(block.mlp_ln(x))
+            attentions.append(attention)
+        logits = F.linear(d.ln(x), d.token_embedding.weight).float() + self.bonus
+        return logits, [attentions[0], attentions[-1]]
 
 
 def _open_attention(
@@ -105,15 +110,23 @@ def guide_loss(attention: Tensor, spans: Tensor) -> Tensor:
     return -(mass.log().mean(1) * known).sum() / known.sum().clamp_min(1)
 
 
-def encoder_losses(network: Network, features: Tensor, batch: dict[str, Tensor]) -> dict:
-    """Losses of the three helper heads."""
-    features = features.float()
+def letter_loss(network: Network, features: Tensor, batch: dict[str, Tensor]) -> Tensor:
+    """CTC over the letters of the words spoken, per letter."""
     counts = batch["letter_counts"]
     letters = network.letters(features).float().log_softmax(-1).transpose(0, 1)
     lengths = torch.full_like(counts, letters.shape[0])
-    ctc = F.ctc_loss(letters, batch["letters"], lengths, counts, reduction="sum",
-                     zero_infinity=True)  # fmt: skip
-    losses = {"letters": ctc / counts.sum().clamp_min(1)}
+    loss = F.ctc_loss(
+        letters, batch["letters"], lengths, counts, reduction="sum", zero_infinity=True
+    )
+    return loss / counts.sum().clamp_min(1)
+
+
+def encoder_losses(
+    network: Network, features: Tensor, batch: dict[str, Tensor], weights: LossWeights
+) -> dict[str, Tensor]:
+    """Losses of the helper heads; the letters only where they count, for they cost time."""
+    features = features.float()
+    losses = {"letters": letter_loss(network, features, batch)} if weights.letters else {}
     for head in ("words", "phones"):
         scores = getattr(network, head)(features).float().flatten(0, 1)
         labels = batch[head].flatten()
@@ -125,17 +138,29 @@ def encoder_losses(network: Network, features: Tensor, batch: dict[str, Tensor])
     return losses
 
 
-def decoder_losses(network: Network, features: Tensor, batch: dict[str, Tensor]) -> dict:
-    """Token cross-entropy (the shared row counted as often as it will stand) and the guide."""
-    logits, attention = network.decode(batch["inputs"], features)
+def decoder_losses(
+    network: Network, features: Tensor, batch: dict[str, Tensor]
+) -> dict[str, Tensor]:
+    """Token cross-entropy (the shared row counted as often as it will stand) and the guides.
+
+    The last layer is guided to the token to come, some heads of the first layer to the token just
+    read: where that one was is what the last layer needs to know to go on from there.
+    """
+    logits, (first, last) = network.decode(batch["inputs"], features)
     targets = batch["targets"]
     loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORE)
     known = targets != IGNORE
     accuracy = (logits.argmax(-1) == targets)[known].float().mean()
     text = known & (targets < int(vocab.compact_index()[vocab.tokenizer().eot]))
     text_accuracy = (logits.argmax(-1) == targets)[text].float().mean()
-    guide = guide_loss(attention, batch["spans"])
-    return {"tokens": loss, "guide": guide, "accuracy": accuracy, "text_accuracy": text_accuracy}
+    spans = batch["spans"]
+    return {
+        "tokens": loss,
+        "guide": guide_loss(last, spans),
+        "recall": guide_loss(first[:, :RECALL_HEADS, 1:], spans[:, :-1]),
+        "accuracy": accuracy,
+        "text_accuracy": text_accuracy,
+    }
 
 
 def total(losses: dict[str, Tensor], weights: LossWeights) -> Tensor:

@@ -12,7 +12,16 @@ import torch
 
 from . import speech
 from .network import LossWeights, Network, decoder_losses, encoder_losses, total
-from .windows import Library, Shares, collate, window_batch
+from .windows import (
+    POSITIONS,
+    VOICE_WEIGHTS,
+    Library,
+    Shares,
+    Window,
+    collate,
+    garbled,
+    window_batch,
+)
 
 SEED = 20_000_000
 SAVE_SECONDS = 240
@@ -37,19 +46,35 @@ class Stage:
     rates: tuple[float, float]
     mixes: tuple[Mix, ...]
     shares: Shares = field(default_factory=Shares)
+    cached: int = 0  # full windows encoded once, for the decoder alone; 0 trains both
+    garble: float = 0.0  # share of the decoder's input words replaced by random ones
     average: float = 0.0  # decay of the running average of the weights; 0 for none
     weights: LossWeights = field(default_factory=LossWeights)
+    voices: dict[str, float] = field(default_factory=lambda: dict(VOICE_WEIGHTS))
+    other_voices: float = 1.0  # weight of the voices not named
 
+
+_NO_LETTERS = LossWeights(letters=0.0)
 
 STAGES = (
-    Stage("words", 1600, (2.2e-3, 1.8e-3), (Mix(150, 24, 0.5), Mix(250, 14, 0.5)),
+    Stage("words", 1540, (2.2e-3, 2e-3), (Mix(150, 24, 0.5), Mix(250, 14, 0.5)),
           Shares(0.02, 0.1, 0.3)),
-    Stage("sentences", 1500, (1.8e-3, 1.3e-3), (Mix(200, 20, 0.4), Mix(400, 10, 0.6)),
-          Shares(0.04, 0.2, 0.5)),
-    Stage("full", 1200, (1.2e-3, 7e-4), (Mix(400, 12, 0.4), Mix(1500, 3, 0.6)),
-          Shares(0.08, 0.3, 0.6)),
-    Stage("finish", 1500, (7e-4, 2e-5), (Mix(400, 12, 0.2), Mix(1500, 4, 0.8)),
-          Shares(0.08, 0.35, 0.6), average=0.995),
+    Stage("sentences", 640, (2e-3, 1.5e-3),
+          (Mix(200, 20, 0.3), Mix(400, 10, 0.5), Mix(1500, 3, 0.2)), Shares(0.05, 0.2, 0.45)),
+    Stage("locate", 132, (2e-3, 2e-3), (Mix(1500, 16, 1.0),), Shares(0.05, 0.25, 0.3),
+          cached=480),
+    Stage("full", 1000, (1.6e-3, 1e-3), (Mix(400, 12, 0.55), Mix(1500, 3, 0.45)),
+          Shares(0.06, 0.25, 0.3), weights=_NO_LETTERS),
+    Stage("finish", 1050, (1.1e-3, 1e-5), (Mix(400, 12, 0.35), Mix(1500, 4, 0.65)),
+          Shares(0.08, 0.3, 0.35), garble=0.08, average=0.99,
+          weights=LossWeights(letters=0.0, guide=1.0, recall=0.3)),
+    Stage("prompts", 70, (1e-3, 5e-5), (Mix(1500, 16, 1.0),), Shares(0.06, 0.7, 0.25),
+          cached=320, garble=0.05, average=0.9,
+          weights=LossWeights(letters=0.0, guide=1.0, recall=0.3)),
+    Stage("focus", 560, (9e-4, 1e-5), (Mix(400, 12, 0.3), Mix(1500, 4, 0.7)),
+          Shares(0.05, 0.35, 0.3), garble=0.08, average=0.98,
+          weights=LossWeights(letters=0.0, guide=1.0, recall=0.3),
+          voices={"slt": 6.0, "rms": 5.0, "awb": 0.6, "kal16": 0.5}, other_voices=0.25),
 )  # fmt: skip
 
 
@@ -74,6 +99,7 @@ class Training:
         self.network = Network(len(library.phone_classes))
         self.optimizers = optimizers(self.network)
         self.stage, self.step = 0, 0
+        self.cache: list[tuple[torch.Tensor, Window]] = []
         self.average: dict[str, torch.Tensor] | None = None
         if self.file.exists():
             self._resume()
@@ -97,6 +123,40 @@ class Training:
         torch.save(state, self.file.with_suffix(".new"))
         self.file.with_suffix(".new").replace(self.file)
 
+    def fill_cache(self, stage: Stage) -> None:
+        """Encode the stage's windows once: float16 features beside windows without their mel."""
+        self.cache = []
+        for index in range(0, stage.cached, 4):
+            rng = random.Random(SEED - 1_000_000 * (self.stage + 1) - index)
+            windows = window_batch(self.library, rng, 4, POSITIONS, stage.shares)
+            batch = collate(windows, self.library)
+            with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+                features = self.network.encode(batch["mel"], batch["offset"]).half()
+            for window, one in zip(windows, features, strict=True):
+                window.mel = torch.zeros(1).expand(80, 2 * POSITIONS)
+                self.cache.append((one, window))
+
+    def cached_losses(self, stage: Stage) -> dict[str, torch.Tensor]:
+        """Losses of the decoder on windows of the cache."""
+        if not self.cache:
+            self.fill_cache(stage)
+        rng = random.Random(SEED + self.stage * 1_000_000 + self.step)
+        chosen = rng.sample(self.cache, stage.mixes[0].size)
+        batch = collate([window for _, window in chosen], self.library)
+        batch["inputs"] = garbled(batch["inputs"], stage.garble, SEED + self.step)
+        features = torch.stack([one for one, _ in chosen]).float()
+        with torch.autocast("cpu", torch.bfloat16):
+            return decoder_losses(self.network, features, batch)
+
+    def joint_losses(self, stage: Stage) -> dict[str, torch.Tensor]:
+        """Losses of encoder and decoder on new windows."""
+        batch = self.batch(stage)
+        batch["inputs"] = garbled(batch["inputs"], stage.garble, SEED + self.step)
+        with torch.autocast("cpu", torch.bfloat16):
+            features = self.network.encode(batch["mel"], batch["offset"])
+            losses = encoder_losses(self.network, features, batch, stage.weights)
+            return losses | decoder_losses(self.network, features, batch)
+
     def batch(self, stage: Stage) -> dict[str, torch.Tensor]:
         rng = random.Random(SEED + self.stage * 1_000_000 + self.step)
         mix = rng.choices(stage.mixes, [m.share for m in stage.mixes])[0]
@@ -112,11 +172,7 @@ class Training:
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = rate
-        batch = self.batch(stage)
-        with torch.autocast("cpu", torch.bfloat16):
-            features = self.network.encode(batch["mel"], batch["offset"])
-            losses = encoder_losses(self.network, features, batch)
-            losses |= decoder_losses(self.network, features, batch)
+        losses = self.cached_losses(stage) if stage.cached else self.joint_losses(stage)
         self.network.zero_grad(set_to_none=True)
         total(losses, stage.weights).backward()
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
@@ -150,6 +206,7 @@ def train(data: Path, folder: Path, stages: tuple[Stage, ...] = STAGES) -> None:
     sums: dict[str, float] = {}
     while training.stage < len(stages):
         stage = stages[training.stage]
+        training.library.weigh(stage.voices, stage.other_voices)
         while training.step < stage.steps:
             for name, value in training.advance(stage).items():
                 sums[name] = sums.get(name, 0.0) + value / LOG_STEPS
@@ -161,5 +218,5 @@ def train(data: Path, folder: Path, stages: tuple[Stage, ...] = STAGES) -> None:
             if time.monotonic() - saved > SAVE_SECONDS:
                 training.save()
                 saved = time.monotonic()
-        training.stage, training.step = training.stage + 1, 0
+        training.stage, training.step, training.cache = training.stage + 1, 0, []
         training.save()

@@ -20,6 +20,7 @@ from .speech import RATE, Utterance
 POSITIONS = 1500  # encoder frames of 20 ms in a full window
 FRAME = 0.02
 IGNORE = -100
+VOICE_WEIGHTS = {"slt": 2.5, "rms": 2.5, "awb": 2.0, "kal16": 1.5}  # drawn more often than made
 MARGIN = 0.06  # seconds of slack on both sides of a token's span
 
 
@@ -70,9 +71,13 @@ class Library:
         for utterance in utterances:
             self.by_voice.setdefault(utterance.voice, []).append(utterance)
         self.voices = list(self.by_voice)
-        self.weights = [len(self.by_voice[v]) for v in self.voices]
+        self.weigh(VOICE_WEIGHTS, 1.0)
         names = {p.name for u in utterances for p in u.phones}
         self.phone_classes = {name: i + 1 for i, name in enumerate(sorted(names))}
+
+    def weigh(self, weights: dict[str, float], others: float) -> None:
+        """Draw each voice in proportion to its utterances times its weight."""
+        self.weights = [weights.get(v, others) * len(self.by_voice[v]) for v in self.voices]
 
     def voice(self, rng: random.Random) -> list[Utterance]:
         return self.by_voice[rng.choices(self.voices, self.weights)[0]]
@@ -208,7 +213,7 @@ def _events(
 def _prompt(library: Library, rng: random.Random, limit: int) -> list[int]:
     """Text of a window before this one, as `transcribe` would feed it back."""
     t, ids, time = vocab.tokenizer(), [], rng.uniform(0, 1)
-    for _ in range(rng.randint(1, 9)):
+    for _ in range(rng.randint(1, 16) if limit > 100 else rng.randint(1, 4)):
         utterance = rng.choice(library.voice(rng))
         ids.append(vocab.timestamp(time))
         ids += [i for word in utterance.text.split() for i in vocab.word_tokens(word)]
@@ -328,3 +333,14 @@ def collate(windows: list[Window], library: Library) -> dict[str, torch.Tensor]:
         "letters": torch.tensor([c for row in letters for c in row], dtype=torch.long),
         "letter_counts": torch.tensor([len(row) for row in letters]),
     }  # fmt: skip
+
+
+def garbled(inputs: torch.Tensor, share: float, seed: int) -> torch.Tensor:
+    """Decoder inputs (B, T) with a share of the text tokens replaced by random ones.
+
+    In use the decoder reads its own mistakes; it must find the place in the audio all the same.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    text = int(vocab.compact_index()[vocab.tokenizer().eot])  # rows below are text
+    hit = (torch.rand(inputs.shape, generator=generator) < share) & (inputs < text)
+    return torch.where(hit, torch.randint(text, inputs.shape, generator=generator), inputs)
