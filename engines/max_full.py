@@ -86,7 +86,9 @@ def make_max_full(model: str, dtype: Dtype) -> MaxFullEngine:
         raise EngineUnavailable(reason)
     if dtype != "float32":
         raise EngineUnavailable("max_full computes in float32 only")
-    return MaxFullEngine(model, "cpu", dtype)
+    from engines.max_graph import session
+
+    return MaxFullEngine(model, session.pick_device().label, dtype)
 
 
 class MaxWhisper(ClockedWhisper):
