@@ -20,7 +20,7 @@ DEFAULT_TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 """Whisper's own fallback ladder (`whisper.transcribe`, 20250625)."""
 
 FloatArray = npt.NDArray[np.float32]
-Dtype = Literal["float32", "float16"]
+Dtype = Literal["float32", "float16", "bfloat16"]
 
 
 class EngineError(Exception):
@@ -124,6 +124,20 @@ class StageSeconds:
 
 
 @dataclass(frozen=True)
+class Span:
+    """One stretch of a run: from `start`, on the clock of `time.perf_counter`, for `seconds`.
+
+    `stage`: a field of `StageSeconds` but `audio`. `window`: which decoded 30 s window it belongs
+    to, counted from 0; None for what belongs to none of them.
+    """
+
+    stage: str
+    start: float
+    seconds: float
+    window: int | None = None
+
+
+@dataclass(frozen=True)
 class PrepareSeconds:
     """Wall seconds that made an engine ready: reading weights, and building or reading graphs."""
 
@@ -143,7 +157,9 @@ class Transcript:
     `tokens`: the ids of all segments in order, timestamps included.
     `features`: encoder output on the host, float32 `(windows, n_audio_ctx, n_audio_state)`, one
     row for each decoded 30 s window. `peak_memory_bytes`: the device's peak on CUDA, else the
-    process's peak resident size.
+    process's peak resident size. `window_starts`: for each row of `features`, where its window
+    starts, in seconds of audio. `spans`: when each stage of each window ran, in order and without
+    gaps; the spans of a stage sum to its seconds.
     """
 
     engine: str
@@ -158,6 +174,8 @@ class Transcript:
     seconds: StageSeconds
     audio_seconds: float
     peak_memory_bytes: int
+    window_starts: tuple[float, ...] = ()
+    spans: tuple[Span, ...] = field(default=(), repr=False)
 
     @property
     def real_time_factor(self) -> float:

@@ -43,6 +43,7 @@ from engines.base import (
     Listener,
     Options,
     Segment,
+    Span,
     StageSeconds,
     Stopped,
     Transcript,
@@ -65,10 +66,11 @@ class Run:
         self.device = device
         self.clip = clip
         self.listener = listener
-        self.mel_seconds = 0.0
-        self.encode_seconds = 0.0
+        self.marks: list[Span] = []
+        self.spans: tuple[Span, ...] = ()
         self.generator = torch.Generator(device).manual_seed(SEED)
         self.windows: list[np.ndarray] = []
+        self.window_starts: list[float] = []
         self.audio_seconds_done = 0.0
         self._window_mel: Tensor | None = None
         self._segments_heard = 0
@@ -78,12 +80,26 @@ class Run:
         if self.listener.stopped():
             raise Stopped("The run was stopped.")
 
-    def keep_features(self, mel: Tensor, features: Tensor) -> None:
+    def open_window(self, mel: Tensor) -> None:
+        """A window is about to be decoded; a retry brings the same `mel` again."""
+        if mel is not self._window_mel:
+            self._window_mel = mel
+            self.window_starts.append(_read_window_start())
+
+    def keep_features(self, features: Tensor) -> None:
         """Keep a window's features, float32 `(n_audio_ctx, n_state)`; a retry replaces them."""
-        if mel is self._window_mel:
-            self.windows.pop()
-        self._window_mel = mel
+        del self.windows[len(self.window_starts) - 1 :]
         self.windows.append(features.float().cpu().numpy())
+
+    def mark(self, stage: str, start: float, end: float) -> None:
+        """Note when a stage ran; encoding belongs to the window that is open."""
+        open_window = max(len(self.window_starts) - 1, 0)
+        window = open_window if stage == "encode" else None
+        self.marks.append(Span(stage, start, end - start, window))
+
+    def sum_marks(self, stage: str) -> float:
+        """Seconds that a marked stage took."""
+        return sum(mark.seconds for mark in self.marks if mark.stage == stage)
 
     def hear(self, segments: list[dict[str, Any]], seek_frames: int) -> None:
         """Report what became final: `segments` are all so far, `seek_frames` where it stands."""
@@ -113,10 +129,12 @@ class ClockedWhisper(Whisper):
         if mel.ndim == 3:
             return [self.decode(window, options, **kwargs) for window in mel]
         options = replace(options or DecodingOptions(), **kwargs)
-        result: DecodingResult = self.task(options).run(mel[None])[0]
         run = _current.get()
         if run is not None:
-            run.keep_features(mel, result.audio_features)
+            run.open_window(mel)
+        result: DecodingResult = self.task(options).run(mel[None])[0]
+        if run is not None:
+            run.keep_features(result.audio_features)
         return result
 
     def task(self, options: DecodingOptions) -> DecodingTask:
@@ -137,12 +155,28 @@ def transcribe(
         start = perf_counter()
         result = _call_whisper(model, clip, options, dtype)
         synchronize(model.device)
-        seconds = perf_counter() - start
+        end = perf_counter()
     finally:
         _current.reset(token)
-    decode = seconds - run.mel_seconds - run.encode_seconds
-    stages = StageSeconds(clip.decode_seconds, run.mel_seconds, run.encode_seconds, decode)
+    run.spans = fill_gaps(run.marks, start, end)
+    mel, encode = run.sum_marks("mel"), run.sum_marks("encode")
+    stages = StageSeconds(clip.decode_seconds, mel, encode, end - start - mel - encode)
     return result, run, stages
+
+
+def fill_gaps(marks: list[Span], start: float, end: float) -> tuple[Span, ...]:
+    """The marked stages in order, and `decode` wherever none was marked.
+
+    What is left between two marks belongs to the window of the one before it.
+    """
+    spans: list[Span] = []
+    now, window = start, None
+    for mark in [*marks, Span("end", end, 0.0)]:
+        if mark.start > now:
+            spans.append(Span("decode", now, mark.start - now, window))
+        spans.append(mark)
+        now, window = mark.start + mark.seconds, mark.window
+    return tuple(spans[:-1])
 
 
 def _call_whisper(
@@ -159,7 +193,7 @@ def _call_whisper(
             word_timestamps=options.word_timestamps,
             language=options.language,
             beam_size=beam,
-            fp16=dtype == "float16",
+            fp16=dtype == "float16" and model.device.type == "cuda",
         )
 
 
@@ -178,6 +212,8 @@ def to_transcript(
         seconds=stages,
         audio_seconds=clip.seconds,
         peak_memory_bytes=peak_memory(run.device),
+        window_starts=tuple(run.window_starts[: len(run.windows)]),
+        spans=run.spans,
     )
 
 
@@ -231,7 +267,7 @@ def _stop_encoder_clock(module: nn.Module, inputs: Any, output: Any) -> None:
     run = _current.get()
     if run is not None:
         synchronize(run.device)
-        run.encode_seconds += perf_counter() - _encoder_clock.start
+        run.mark("encode", _encoder_clock.start, perf_counter())
         run.listener.progress("decoding", run.audio_seconds_done)
 
 
@@ -269,8 +305,16 @@ def _timed_mel(audio: Any, *args: Any, **kwargs: Any) -> Tensor:
     mel = whisper.audio.log_mel_spectrogram(audio, *args, **kwargs)
     run = _current.get()
     if run is not None:
-        run.mel_seconds += perf_counter() - start
+        run.mark("mel", start, perf_counter())
     return mel
+
+
+def _read_window_start() -> float:
+    """Where whisper's loop stands, in seconds of audio: its own variable, frames above this one."""
+    frame = sys._getframe()
+    while frame is not None and frame.f_code is not whisper.transcribe.__code__:
+        frame = frame.f_back  # type: ignore[assignment]
+    return float(frame.f_locals["time_offset"]) if frame is not None else 0.0
 
 
 class _RunCategorical(torch.distributions.Categorical):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import sqrt
 
 import numpy as np
 import numpy.typing as npt
@@ -81,14 +82,21 @@ def measure_similarity(features: FloatArray, baseline: FloatArray) -> FeatureSim
     """
     if features.shape != baseline.shape or features.size == 0:
         return None
-    ours, theirs = features.ravel().astype(np.float64), baseline.ravel().astype(np.float64)
-    gap = ours - theirs
-    norm_ours, norm_theirs = float(np.linalg.norm(ours)), float(np.linalg.norm(theirs))
-    norms = norm_ours * norm_theirs
+    product = ours_squared = theirs_squared = gap_squared = largest = 0.0
+    for ours, theirs in zip(features, baseline, strict=True):
+        # One window at a time in float64: half an hour of `large` would take gigabytes at once.
+        a, b = ours.ravel().astype(np.float64), theirs.ravel().astype(np.float64)
+        gap = a - b
+        product += float(a @ b)
+        ours_squared += float(a @ a)
+        theirs_squared += float(b @ b)
+        gap_squared += float(gap @ gap)
+        largest = max(largest, float(np.abs(gap).max()))
+    norms = sqrt(ours_squared) * sqrt(theirs_squared)
     return FeatureSimilarity(
-        cosine=float(ours @ theirs) / norms if norms else float("nan"),
-        relative_l2=float(np.linalg.norm(gap)) / norm_theirs if norm_theirs else float("nan"),
-        max_abs=float(np.abs(gap).max()),
+        cosine=product / norms if norms else float("nan"),
+        relative_l2=sqrt(gap_squared / theirs_squared) if theirs_squared else float("nan"),
+        max_abs=largest,
     )
 
 

@@ -29,7 +29,7 @@ from engines import decoding
 from engines.base import Dtype, EngineUnavailable, PrepareProgress
 from engines.checkpoints import Checkpoint
 from engines.decoding import ClockedWhisper
-from engines.max_hybrid import EncoderModule, load_max_encoder, why_no_max
+from engines.max_hybrid import EncoderModule, load_max_encoder, why_no_max, why_not_in
 from engines.whisper_engine import WhisperEngine
 
 if TYPE_CHECKING:
@@ -48,8 +48,8 @@ class MaxFullEngine(WhisperEngine):
         self, checkpoint: Checkpoint, progress: PrepareProgress
     ) -> tuple[ClockedWhisper, float]:
         """A whisper model with both halves replaced; it holds no PyTorch weights."""
-        encoder, encoder_seconds = load_max_encoder(checkpoint, progress)
-        decoder, decoder_seconds = load_max_decoder(checkpoint, progress)
+        encoder, encoder_seconds = load_max_encoder(checkpoint, progress, self.dtype)
+        decoder, decoder_seconds = load_max_decoder(checkpoint, progress, self.dtype)
         model = checkpoint.build(MaxWhisper)
         model.encoder = EncoderModule(encoder)
         model.decoder = DecoderModule(decoder)
@@ -57,21 +57,24 @@ class MaxFullEngine(WhisperEngine):
 
 
 def load_max_decoder(
-    checkpoint: Checkpoint, progress: PrepareProgress = lambda stage: None
+    checkpoint: Checkpoint,
+    progress: PrepareProgress = lambda stage: None,
+    dtype: Dtype = "float32",
 ) -> tuple[Decoder, float]:
     """The MAX decoder for a checkpoint, and the seconds that compiling its graphs took.
 
-    On a CPU matrices are kept in float16 when all of them are exactly representable in it.
+    `dtype`: what an accelerator's products compute in. A CPU's are float32 always, with matrices
+    kept in float16 when all of them are exactly representable in it.
     """
     from engines.max_graph import session
     from engines.max_graph.accelerator_decoder import AcceleratorDecoder
     from engines.max_graph.decoder import MaxDecoder
     from engines.max_graph.operations import CpuOperations
-    from engines.max_graph.weights import decoder_weights, matrix_dtype, stack
+    from engines.max_graph.weights import decoder_weights, stack
 
     dims, weights = checkpoint.dims, decoder_weights(checkpoint.state, checkpoint.dims)
     device = session.pick_device()
-    weight = matrix_dtype(checkpoint)
+    weight = session.pick_weight(checkpoint, device, dtype)
     start = perf_counter()
     models, op = session.load_decoder(dims, device, weight, progress)
     seconds = perf_counter() - start
@@ -84,8 +87,8 @@ def make_max_full(model: str, dtype: Dtype) -> MaxFullEngine:
     """The `max_full` engine; raises `EngineUnavailable` without the package `max`."""
     if reason := why_no_max():
         raise EngineUnavailable(reason)
-    if dtype != "float32":
-        raise EngineUnavailable("max_full computes in float32 only")
+    if reason := why_not_in(dtype):
+        raise EngineUnavailable(f"max_full {reason}")
     from engines.max_graph import session
 
     return MaxFullEngine(model, session.pick_device().label, dtype)

@@ -52,21 +52,27 @@ class MaxHybridEngine(WhisperEngine):
     ) -> tuple[ClockedWhisper, float]:
         """The checkpoint's model with the MAX encoder in place of PyTorch's."""
         model = checkpoint.build(ClockedWhisper)
-        encoder, compiling = load_max_encoder(checkpoint, progress)
+        encoder, compiling = load_max_encoder(checkpoint, progress, self.dtype)
         model.encoder = EncoderModule(encoder)
         return model.to(self.device), compiling
 
 
 def load_max_encoder(
-    checkpoint: Checkpoint, progress: PrepareProgress = lambda stage: None
+    checkpoint: Checkpoint,
+    progress: PrepareProgress = lambda stage: None,
+    dtype: Dtype = "float32",
 ) -> tuple[MaxEncoder, float]:
-    """The MAX encoder for a checkpoint, and the seconds that compiling its graphs took."""
+    """The MAX encoder for a checkpoint, and the seconds that compiling its graphs took.
+
+    `dtype`: what an accelerator's products compute in; a CPU's are float32 always.
+    """
     from engines.max_graph import session
     from engines.max_graph.encoder import MaxEncoder
-    from engines.max_graph.weights import encoder_weights, matrix_dtype
+    from engines.max_graph.weights import encoder_weights
 
     weights = encoder_weights(checkpoint.state, checkpoint.dims)
-    device, weight = session.pick_device(), matrix_dtype(checkpoint)
+    device = session.pick_device()
+    weight = session.pick_weight(checkpoint, device, dtype)
     start = perf_counter()
     models, op = session.load_encoder(checkpoint.dims, device, weight, progress)
     compiling = perf_counter() - start
@@ -77,6 +83,17 @@ def make_max_hybrid(model: str, dtype: Dtype) -> MaxHybridEngine:
     """The `max_hybrid` engine; raises `EngineUnavailable` without the package `max`."""
     if reason := why_no_max():
         raise EngineUnavailable(reason)
-    if dtype != "float32":
-        raise EngineUnavailable("max_hybrid runs in float32 only")
+    if reason := why_not_in(dtype):
+        raise EngineUnavailable(f"max_hybrid {reason}")
+    if dtype == "bfloat16":
+        raise EngineUnavailable("max_hybrid has no bfloat16: whisper's decoder in PyTorch has none")
     return MaxHybridEngine(model, "cuda" if torch.cuda.is_available() else "cpu", dtype)
+
+
+def why_not_in(dtype: Dtype) -> str | None:
+    """Why MAX can't compute in `dtype` here, or None when it can."""
+    from engines.max_graph import session
+
+    if dtype == "float32" or session.pick_device().label != "cpu":
+        return None
+    return "runs in float32 only on a CPU"

@@ -89,18 +89,24 @@ def available() -> tuple[str, ...]:
     return tuple(status.key for status in statuses() if status.available)
 
 
+def row(key: str) -> Row:
+    """How to make the engine `key`; raises `EngineError` for an unknown one."""
+    found = next((row for row in ROWS if row.key == key), None)
+    if found is None:
+        raise EngineError(f"There is no engine {key!r}: pick one of {', '.join(all_keys())}.")
+    return found
+
+
 def get(key: str, model: str = NANO, dtype: Dtype = "float32") -> Engine:
     """The engine `key` for `model`, the same object each time; nothing is loaded yet.
 
     Raises `EngineUnavailable` with the reason, or `EngineError` for an unknown key.
     """
-    row = next((row for row in ROWS if row.key == key), None)
-    if row is None:
-        raise EngineError(f"There is no engine {key!r}: pick one of {', '.join(all_keys())}.")
+    make = row(key).make
     with _lock:
         name = (key, model, dtype)
         if name not in _engines:
-            _engines[name] = row.make(model, dtype)
+            _engines[name] = make(model, dtype)
         return _engines[name]
 
 
@@ -111,13 +117,17 @@ def release(model: str) -> None:
             _engines.pop(name).close()
 
 
-def warm(engine_keys: Iterable[str], model: str = NANO) -> threading.Thread:
+def warm(
+    engine_keys: Iterable[str],
+    model: str = NANO,
+    get_engine: Callable[[str, str], Engine] = get,
+) -> threading.Thread:
     """Prepare engines in the background; a failure shows when the engine is used."""
 
     def prepare() -> None:
         for key in engine_keys:
             with suppress(EngineError):
-                get(key, model).prepare()
+                get_engine(key, model).prepare()
 
     thread = threading.Thread(target=prepare, name="warm engines", daemon=True)
     thread.start()

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from engines import registry
+from engines import logs, registry
 from engines.audio import load_clip
 from engines.base import EngineError, Listener, Options, PrepareSeconds, Segment, Transcript
 from engines.checkpoints import NANO
@@ -17,6 +17,13 @@ from engines.checkpoints import NANO
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the transcript, or one JSON object; returns the exit status."""
     asked = _parse(arguments)
+    logs.set_up()
+    with logs.in_run(logs.new_run_id()):
+        return transcribe(asked)
+
+
+def transcribe(asked: argparse.Namespace) -> int:
+    """Run the clip; returns the exit status."""
     try:
         clip = load_clip(asked.clip)
         engine = registry.get(asked.engine, asked.model, asked.dtype)
@@ -28,6 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         transcript = engine.transcribe(clip, options, Listener() if asked.json else PrintSegments())
     except EngineError as error:
+        about = {"engine": asked.engine, "model": asked.model, "clip": asked.clip}
+        logs.logger().info("failed", **about, error=str(error))
         print(f"error: {error}", file=sys.stderr)
         return 1
     if asked.json:

@@ -8,7 +8,7 @@ from time import perf_counter
 import numpy as np
 import torch
 
-from engines import checkpoints, decoding
+from engines import checkpoints, decoding, logs
 from engines.base import (
     Clip,
     Dtype,
@@ -22,6 +22,9 @@ from engines.base import (
 )
 from engines.checkpoints import Checkpoint
 from engines.decoding import ClockedWhisper
+from engines.memory import give_back
+
+logger = logs.logger(__name__)
 
 
 def ignore_progress(stage: str) -> None:
@@ -61,9 +64,12 @@ class WhisperEngine:
                 start = perf_counter()
                 checkpoint = checkpoints.load(self.model, progress)
                 model, compiling = self.build(checkpoint, progress)
+                del checkpoint
+                give_back()
                 model.watch()
                 self._whisper = model
                 self._prepared = PrepareSeconds(perf_counter() - start - compiling, compiling)
+                logger.info("prepared", engine=self.key, model=self.model, **vars(self._prepared))
             return self._prepared
 
     def transcribe(
@@ -79,6 +85,9 @@ class WhisperEngine:
             result, run, stages = decoding.transcribe(
                 self._whisper, clip, options, listener, self.dtype
             )
+        about = {"engine": self.key, "model": self.model, "clip": clip.name}
+        logger.info("transcribed", **about, audio_seconds=clip.seconds, **stages.as_dict())
+        logger.debug("said", **about, text=result["text"])
         return decoding.to_transcript(
             result,
             run,
@@ -96,7 +105,7 @@ class WhisperEngine:
             self.prepare()
             assert self._whisper is not None
             windows = torch.from_numpy(np.ascontiguousarray(mel)).to(self._whisper.device)
-            if self.dtype == "float16":
+            if self.dtype == "float16" and windows.is_cuda:
                 windows = windows.half()
             return self._whisper.encoder(windows).float().cpu().numpy()
 
@@ -104,6 +113,7 @@ class WhisperEngine:
         """Give the memory back; the engine can be prepared again."""
         with self._lock:
             self._whisper = None
+            give_back()
 
     def _check_language(self, model: ClockedWhisper, options: Options) -> None:
         if options.language not in (None, "en") and not model.is_multilingual:

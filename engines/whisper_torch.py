@@ -44,4 +44,6 @@ def make_gpu(model: str, dtype: Dtype) -> TorchEngine:
     """The `gpu` engine; raises `EngineUnavailable` without CUDA."""
     if reason := why_no_cuda():
         raise EngineUnavailable(reason)
+    if dtype == "bfloat16":
+        raise EngineUnavailable("whisper in PyTorch knows float32 and float16 only")
     return TorchEngine("gpu", "PyTorch GPU", model, "cuda", dtype)

@@ -1,4 +1,4 @@
-"""Whisper's text decoder as MAX graphs on an accelerator, of built-in operations, in float32.
+"""Whisper's text decoder as MAX graphs on an accelerator, of built-in operations.
 
 The same three parts as in `decoder.py`, with sizes fixed but for beams and new tokens: `cross`,
 `step` and `align`; `take` reorders beams. The choice of tokens stays on the host (`select_best`).
@@ -17,8 +17,8 @@ from whisper.model import ModelDimensions
 
 from engines.base import FloatArray
 from engines.max_graph.decoder import MASKED, IntArray, Rules
-from engines.max_graph.operations import HEAD, AcceleratorOperations
-from engines.max_graph.weights import Matrix, PlainDecoderWeights, Weights
+from engines.max_graph.operations import HEAD, AcceleratorOperations, cast, place, put
+from engines.max_graph.weights import PlainDecoderWeights
 
 LAYER_INPUTS = 18
 """Tensors of one layer, in the order of `PlainDecoderWeights.layers`."""
@@ -41,12 +41,12 @@ def _build_cross(module: Module, op: AcceleratorOperations, dims: ModelDimension
         x, w, b = (value.tensor for value in graph.inputs)
         kv = ops.reshape(op.linear(x, w, b), [n_ctx, layers, 2, n // HEAD, HEAD])
         keys, values = (ops.permute(kv[:, :, part], [1, 2, 0, 3]) for part in range(2))
-        graph.output(keys, values)
+        graph.output(cast(keys, op.weight), cast(values, op.weight))
 
 
 def _cache_type(op: AcceleratorOperations, dims: ModelDimensions, batch: str) -> BufferType:
     shape = [dims.n_text_layer, batch, dims.n_text_ctx, dims.n_text_head, HEAD]
-    return BufferType(DType.float32, shape, op.device)
+    return BufferType(op.weight, shape, op.device)
 
 
 def _build_take(module: Module, op: AcceleratorOperations, dims: ModelDimensions) -> None:
@@ -86,7 +86,8 @@ def _build_stack(
 ) -> Graph:
     """`step`: logits of the picked rows. `align`: the same, and the scaled scores."""
     n, layers = dims.n_text_state, dims.n_text_layer
-    cross = op.tensor(layers, dims.n_text_head, dims.n_audio_ctx, HEAD)
+    shape = [layers, dims.n_text_head, dims.n_audio_ctx, HEAD]
+    cross = TensorType(op.weight, shape, op.device)
     inputs = [
         _cache_type(op, dims, "batch"),
         _cache_type(op, dims, "batch"),
@@ -97,7 +98,7 @@ def _build_stack(
         TensorType(DType.int64, ["picked"], op.device),
         cross,
         cross,
-        op.tensor(dims.n_vocab, n),
+        TensorType(op.weight, [dims.n_vocab, n], op.device),
         op.tensor(dims.n_text_ctx, n),
         op.tensor(n),
         op.tensor(n),
@@ -110,7 +111,8 @@ def _build_stack(
         )
         embedding, positions, last_scale, last_shift, *weights = rest
         batch, new = tokens.shape
-        x = ops.gather(embedding, tokens, axis=0) + ops.gather(positions, at, axis=0)
+        x = cast(ops.gather(embedding, tokens, axis=0), DType.float32)
+        x = x + ops.gather(positions, at, axis=0)
         x = ops.reshape(x, [batch * new, n])
         all_scores = []
         for layer in range(layers):
@@ -121,22 +123,22 @@ def _build_stack(
                 for part in ops.split(qkv, [n, n, n], axis=1)
             )
             window = [layer, slice(None), (slice(start, start + _count(at)), new)]
-            ops.buffer_store_slice(keys, key, window)
-            ops.buffer_store_slice(values, value, window)
-            mixed = _attend(
-                query, ops.buffer_load(keys)[layer], ops.buffer_load(values)[layer], mask
-            )
+            ops.buffer_store_slice(keys, cast(key, op.weight), window)
+            ops.buffer_store_slice(values, cast(value, op.weight), window)
+            past_keys, past_values = (ops.buffer_load(each)[layer] for each in (keys, values))
+            mixed = _attend(op, query, past_keys, past_values, mask)
             x = op.linear(ops.reshape(mixed, [batch * new, n]), w[4], w[5], add=x)
             query = op.linear(op.layer_norm(x, w[6], w[7]), w[8], w[9])
             query = ops.transpose(ops.reshape(query, [batch * new, n // HEAD, HEAD]), 0, 1)
-            scores = (query * HEAD**-0.5) @ ops.transpose(cross_keys[layer], 1, 2)
+            scores = op.product(query * HEAD**-0.5, ops.transpose(cross_keys[layer], 1, 2))
             all_scores.append(scores)
-            mixed = ops.transpose(ops.softmax(scores) @ cross_values[layer], 0, 1)
+            mixed = op.product(ops.softmax(scores), cross_values[layer])
+            mixed = ops.transpose(mixed, 0, 1)
             x = op.linear(ops.reshape(mixed, [batch * new, n]), w[10], w[11], add=x)
             hidden = op.linear(op.layer_norm(x, w[12], w[13]), w[14], w[15], gelu=True)
             x = op.linear(hidden, w[16], w[17], add=x)
         x = ops.gather(op.layer_norm(x, last_scale, last_shift), picked, axis=0)
-        logits = x @ ops.transpose(embedding, 0, 1)
+        logits = op.product(x, ops.transpose(embedding, 0, 1))
         graph.output(logits, *([ops.stack(all_scores)] if name == "align" else []))
     return graph
 
@@ -146,12 +148,16 @@ def _count(at: TensorValue) -> TensorValue:
 
 
 def _attend(
-    query: TensorValue, keys: TensorValue, values: TensorValue, mask: TensorValue
+    op: AcceleratorOperations,
+    query: TensorValue,
+    keys: TensorValue,
+    values: TensorValue,
+    mask: TensorValue,
 ) -> TensorValue:
     """Self-attention over the cache: `(batch, new, heads, HEAD)` in and out."""
     query, keys, values = (ops.transpose(each, 1, 2) for each in (query, keys, values))
-    scores = (query * HEAD**-0.5) @ ops.transpose(keys, 2, 3) + mask
-    return ops.transpose(ops.softmax(scores) @ values, 1, 2)
+    scores = op.product(query * HEAD**-0.5, ops.transpose(keys, 2, 3)) + mask
+    return ops.transpose(op.product(ops.softmax(scores), values), 1, 2)
 
 
 @dataclass
@@ -194,20 +200,18 @@ class AcceleratorDecoder:
         self._models = models
         self._device = device
 
-        def place(arrays: Weights) -> list[Buffer]:
-            laid_out = (op.lay_out(a.values) if isinstance(a, Matrix) else a for a in arrays)
-            return [self._put(array) for array in laid_out]
-
-        self._cross = place(weights.cross)
-        self._weights = place([weights.embedding, weights.positions, *weights.last_norm])
+        self._weight = op.weight
+        self._cross = place(weights.cross, op, device)
+        self._weights = [put(weights.embedding, device, op.weight)]
+        self._weights += place([weights.positions, *weights.last_norm], op, device)
         for layer in weights.layers:
-            self._weights += place(layer)
+            self._weights += place(layer, op, device)
 
     def new_cache(self, batch: int) -> AcceleratorCache:
         """An empty cache for `batch` beams."""
         dims = self.dims
         shape = (dims.n_text_layer, batch, dims.n_text_ctx, dims.n_text_head, HEAD)
-        keys, values = (self._put(np.zeros(shape, np.float32)) for _ in range(2))
+        keys, values = (Buffer.zeros(shape, self._weight, self._device) for _ in range(2))
         return AcceleratorCache(keys, values, self._models["take"], self._device)
 
     def listen(self, features: FloatArray) -> AcceleratorAudio:
@@ -269,7 +273,7 @@ class AcceleratorDecoder:
         ]
 
     def _put(self, array: np.ndarray) -> Buffer:
-        return Buffer.from_numpy(np.ascontiguousarray(array)).to(self._device)
+        return put(array, self._device)
 
 
 def select_best(
@@ -286,11 +290,21 @@ def select_best(
         if rules.weigh and times.size and _log_sum_exp(times) > allowed.max():
             allowed[:] = -np.inf
         allowed[first:last] = times
-        order = np.argsort(-allowed, kind="stable")[:best]
-        order = order[np.isfinite(allowed[order])]
+        order = _largest(allowed, best)
         chosen[row, : len(order)] = order
         logprobs[row, : len(order)] = allowed[order] - _log_sum_exp(allowed)
     return chosen, logprobs
+
+
+def _largest(values: FloatArray, count: int) -> IntArray:
+    """Indices of the `count` largest finite values, largest first, of equals the first."""
+    if count == 1:
+        order = np.array([values.argmax()])
+    else:
+        least = np.partition(values, -count)[-count]
+        candidates = np.flatnonzero(values >= least)
+        order = candidates[np.argsort(-values[candidates], kind="stable")][:count]
+    return order[np.isfinite(values[order])]
 
 
 def _log_sum_exp(values: FloatArray) -> np.float32:

@@ -1,7 +1,8 @@
 """`python -m engines.max_graph.check`: does MAX import, compile and run here, and agree?
 
-Runs the MAX encoder of a checkpoint beside PyTorch's on a window of noise and prints how long
-each step took and how far apart the two are after every stage. Exit status 1 past the tolerance.
+First a graph of two operations, compiled anew, so that it says what compiling costs here; then the
+MAX encoder of a checkpoint beside PyTorch's on a window of noise. Prints how long each step took,
+and how far apart the encoders are after every stage. Exit status 1 past the tolerance.
 """
 
 from __future__ import annotations
@@ -59,12 +60,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
 
 
+def check_small_graph() -> None:
+    """Compile and run two operations; raises `EngineError` when the result is wrong."""
+    from engines.max_graph.small import Sum
+
+    add = Sum(1000)
+    print(f"compile a sum     {add.seconds:8.2f} s")
+    a, b = np.random.default_rng(0).standard_normal((2, 1000)).astype(np.float32)
+    start = perf_counter()
+    found = add(a, b)
+    print(f"run it            {(perf_counter() - start) * 1e3:8.2f} ms")
+    if relative_error(found, a * b + a) > 1e-6:  # float32 rounds by 6e-8 at a time
+        raise EngineError("MAX compiled a small graph, but its result is wrong.")
+
+
 def check(model: str) -> int:
     """Load, run and compare one model's encoders."""
     start = perf_counter()
     from engines.max_graph import session
 
     print(f"import            {perf_counter() - start:8.2f} s")
+    check_small_graph()
     print(f"device            {session.pick_device().label}")
     checkpoint = checkpoints.load(model)
     encoder, seconds = load_max_encoder(checkpoint)

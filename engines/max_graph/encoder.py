@@ -20,8 +20,8 @@ from max.graph import Graph, Module
 from whisper.model import ModelDimensions
 
 from engines.base import FloatArray
-from engines.max_graph.operations import Operations, Size
-from engines.max_graph.weights import EncoderWeights, Matrix, Weights
+from engines.max_graph.operations import Operations, Size, place, put
+from engines.max_graph.weights import EncoderWeights
 
 
 @dataclass(frozen=True)
@@ -120,14 +120,9 @@ class MaxEncoder:
     ) -> None:
         self._models = models
         self._device = device
-
-        def place(arrays: Weights) -> list[Buffer]:
-            laid_out = (op.lay_out(a.values) if isinstance(a, Matrix) else a for a in arrays)
-            return [Buffer.from_numpy(np.ascontiguousarray(a)).to(device) for a in laid_out]
-
-        self._stem = place(weights.stem)
-        self._blocks = [place(block) for block in weights.blocks]
-        self._post = place(weights.post)
+        self._stem = place(weights.stem, op, device)
+        self._blocks = [place(block, op, device) for block in weights.blocks]
+        self._post = place(weights.post, op, device)
 
     def __call__(self, mel: FloatArray) -> FloatArray:
         """Encode one window, `(n_mels, 3000)` to `(n_audio_ctx, n_audio_state)`, both float32."""
@@ -151,7 +146,7 @@ class MaxEncoder:
         yield "ln_post", _on_host(self._execute("post", x, self._post)[0])
 
     def _input(self, mel: FloatArray) -> Buffer:
-        return Buffer.from_numpy(np.ascontiguousarray(mel, np.float32)).to(self._device)
+        return put(mel.astype(np.float32, copy=False), self._device)
 
     def _execute(self, graph: str, x: Buffer, weights: list[Buffer]) -> list[Buffer]:
         return self._models[graph].execute(x, *weights)

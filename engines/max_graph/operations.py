@@ -7,16 +7,18 @@ operations. Both keep one matrix layout each, so they also say how weights are l
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, TypeAlias
 
 import numpy as np
+import torch
+from max.driver import Buffer, Device
 from max.dtype import DType
 from max.graph import DeviceRef, Dim, TensorType, TensorValue, ops
 
 from engines.base import FloatArray
-from engines.max_graph.weights import PANEL, AnyFloatArray, pack
+from engines.max_graph.weights import PANEL, AnyFloatArray, Matrix, Weights, pack
 
 Size: TypeAlias = int | str | Dim
 Parameter: TypeAlias = int | bool | DType
@@ -129,10 +131,16 @@ class CpuOperations:
         return [output.tensor for output in outputs]
 
 
+@dataclass(frozen=True)
 class AcceleratorOperations:
-    """Float32 on an accelerator through MAX's built-in operations; methods as above."""
+    """MAX's built-in operations on an accelerator; methods as above.
 
-    device = DeviceRef.GPU()
+    `weight`: the type of both sides of every product, and of the caches. All between the products
+    (sums, layer norms, GELU, softmax) is float32 whatever it is.
+    """
+
+    weight: DType = DType.float32
+    device: DeviceRef = field(default_factory=DeviceRef.GPU)
     extensions: ClassVar[list[Path]] = []
 
     def lay_out(self, matrix: FloatArray) -> AnyFloatArray:
@@ -145,7 +153,11 @@ class AcceleratorOperations:
 
     def matrix(self, name: str, n_out: Size, depth: Size) -> TensorType:
         """Type of the weight matrix `name` as `lay_out` makes it."""
-        return self.tensor(depth, n_out)
+        return TensorType(self.weight, [depth, n_out], self.device)
+
+    def product(self, a: TensorValue, b: TensorValue) -> TensorValue:
+        """`a @ b` of both in type `weight`, to float32."""
+        return cast(cast(a, self.weight) @ cast(b, self.weight), DType.float32)
 
     def pad_frames(self, mel: TensorValue) -> TensorValue:
         """`(n_mels, frames)` to `(frames + 2, n_mels)`, a row of zeros at both ends."""
@@ -176,7 +188,7 @@ class AcceleratorOperations:
         add: TensorValue | None = None,
     ) -> TensorValue:
         """`x @ w + b` to `(rows, n_out)`, then exact GELU or the sum with `add`."""
-        y = x @ w + b
+        y = self.product(x, w) + b
         if gelu:
             y = ops.gelu(y)
         return y if add is None else y + add
@@ -190,8 +202,8 @@ class AcceleratorOperations:
         n_ctx, n = int(qkv.shape[0]), int(Dim(n_state))
         heads = ops.reshape(qkv, [n_ctx, 3, n // HEAD, HEAD])
         query, key, value = (ops.transpose(heads[:, part], 0, 1) for part in range(3))
-        scores = (query * HEAD**-0.5) @ ops.transpose(key, 1, 2)
-        mixed = ops.softmax(scores) @ value
+        scores = self.product(query * HEAD**-0.5, ops.transpose(key, 1, 2))
+        mixed = self.product(ops.softmax(scores), value)
         return ops.reshape(ops.transpose(mixed, 0, 1), [n_ctx, n])
 
     def _pad(self, x: TensorValue) -> TensorValue:
@@ -199,4 +211,29 @@ class AcceleratorOperations:
         return ops.concat([zeros, x, zeros], axis=0)
 
 
-Operations = CpuOperations | AcceleratorOperations
+def place(arrays: Weights, op: Operations, device: Device) -> list[Buffer]:
+    """Weights on `device`, matrices laid out as `op` reads them."""
+    return [
+        put(op.lay_out(each.values), device, op.weight)
+        if isinstance(each, Matrix)
+        else put(each, device)
+        for each in arrays
+    ]
+
+
+def put(array: np.ndarray, device: Device, dtype: DType | None = None) -> Buffer:
+    """An array on `device`, in type `dtype` where one is named."""
+    array = np.ascontiguousarray(array)
+    if dtype == DType.bfloat16:  # numpy has no such type
+        return Buffer.from_dlpack(torch.from_numpy(array).bfloat16()).to(device)
+    if dtype is not None:
+        array = array.astype(dtype.to_numpy(), copy=False)
+    return Buffer.from_numpy(array).to(device)
+
+
+def cast(x: TensorValue, dtype: DType) -> TensorValue:
+    """`x` in another type; the same value where it has it already."""
+    return x if x.dtype == dtype else x.cast(dtype)
+
+
+Operations: TypeAlias = "CpuOperations | AcceleratorOperations"

@@ -21,7 +21,8 @@ from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
-from engines.base import PrepareProgress
+from engines.base import Dtype, PrepareProgress
+from engines.checkpoints import Checkpoint
 
 CACHE_VARIABLE = "MAX_WHISPER_CACHE"
 DIGEST_BYTES = 32
@@ -43,6 +44,7 @@ if os.environ.get(CACHE_VARIABLE):
     # variable when it is first imported, which is why it stands before the imports below.
     os.environ.setdefault("MODULAR_CACHE_DIR", str(cache_folder() / "modular"))
 
+from max._mlir_context import ensure_default_mlir_context  # noqa: E402
 from max.driver import CPU, Accelerator, Device, accelerator_count  # noqa: E402
 from max.dtype import DType  # noqa: E402
 from max.engine import CompiledModel, InferenceSession, Model, read  # noqa: E402
@@ -50,6 +52,7 @@ from max.graph import Graph  # noqa: E402
 from whisper.model import ModelDimensions  # noqa: E402
 
 from engines.max_graph import accelerator_decoder, decoder, encoder, operations  # noqa: E402
+from engines.max_graph.weights import matrix_dtype  # noqa: E402
 
 _compile_lock = threading.Lock()
 
@@ -57,6 +60,15 @@ _compile_lock = threading.Lock()
 def pick_device() -> Device:
     """The accelerator where there is one, else the CPU."""
     return Accelerator() if accelerator_count() > 0 else CPU()
+
+
+def pick_weight(checkpoint: Checkpoint, device: Device, dtype: Dtype) -> DType:
+    """The type to keep matrices in.
+
+    On a CPU float16 where that is exact, since the kernels widen it before they compute; on an
+    accelerator the type asked for, since the built-in products compute in it.
+    """
+    return matrix_dtype(checkpoint) if device.label == "cpu" else DType[dtype]
 
 
 @cache
@@ -70,7 +82,7 @@ def load_encoder(
 ) -> tuple[dict[str, Model], operations.Operations]:
     """The encoder's compiled graphs for `device`, from the cache or compiled now.
 
-    `weight`: the type of the matrices on a CPU; an accelerator has them in float32.
+    `weight`: the type of the matrices; see `pick_weight`.
     """
     op, key = _target(device, weight, dims)
     on_cpu = isinstance(op, operations.CpuOperations)
@@ -99,7 +111,7 @@ def _target(
     if device.label == "cpu":
         return operations.CpuOperations(weight), entry_key("cpu", weight.name)
     name = f"{device.api}-{device.architecture_name}"
-    return operations.AcceleratorOperations(), entry_key(name, repr(dims))
+    return operations.AcceleratorOperations(weight), entry_key(name, f"{weight.name} {dims}")
 
 
 def _load(
@@ -107,7 +119,19 @@ def _load(
 ) -> dict[str, Model]:
     running = session(device.label)
     path = cache_folder() / f"{name}-{key}.mef"
-    return running.init_all(load_compiled(path, lambda: running.compile(build()), progress))
+    return running.init_all(
+        load_compiled(path, lambda: running.compile(build_anywhere(build)), progress)
+    )
+
+
+def build_anywhere(build: Callable[[], Graph]) -> Graph:
+    """Build graphs on whatever thread this is.
+
+    MAX 26.7 lets an empty `Module` be made only on the thread that imported `max.graph` first;
+    a `Graph` looks after itself, but several of them share a module here.
+    """
+    with ensure_default_mlir_context():
+        return build()
 
 
 def load_compiled(

@@ -102,6 +102,21 @@ def share_threads(threads: int | None = None) -> int:
     return wanted
 
 
+def take_processors(place: int, threads: int) -> None:
+    """Keep this process to processors of its own: the `place`-th so many of those it may use.
+
+    Where there are too few, places share. Call it before anything starts threads; on Linux only,
+    elsewhere nothing happens.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    allowed = one_of_each_core_first(os.sched_getaffinity(0))
+    if threads <= len(allowed):
+        first = place * threads
+        mine = {allowed[(first + number) % len(allowed)] for number in range(threads)}
+        os.sched_setaffinity(0, mine)
+
+
 def one_of_each_core_first(processors: Iterable[int]) -> list[int]:
     """Processors in order, but those that share a core with an earlier one at the end."""
     cores: set[str] = set()

@@ -2,6 +2,7 @@
 
 A peer module has
 
+- `KEYS`: the keys of its engines;
 - `engine(key, model)`: an `Engine` for one of its keys, None for any other;
 - `writers(checkpoint, threads)`: `{key: how to make a Writer}` (`engines.measure.step`).
 """
@@ -28,9 +29,14 @@ def present(names: Sequence[str] = NAMES) -> list[ModuleType]:
     return found
 
 
-def get(key: str, model: str) -> Engine:
+def keys(names: Sequence[str] = NAMES) -> tuple[str, ...]:
+    """The keys of the peers' engines that this machine can run."""
+    return tuple(key for peer in present(names) for key in peer.KEYS)
+
+
+def get(key: str, model: str, names: Sequence[str] = NAMES) -> Engine:
     """A peer's engine, else one of ours; raises as `registry.get` does."""
-    for peer in present() if key not in registry.all_keys() else ():
+    for peer in present(names) if key not in registry.all_keys() else ():
         if (engine := peer.engine(key, model)) is not None:
             return engine
     return registry.get(key, model)

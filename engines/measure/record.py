@@ -1,20 +1,25 @@
 """What a benchmark leaves behind: one record, as a JSON object.
 
-    schema       1; another number once a field changes its meaning
+    schema       2; another number once a field changes its meaning
+    run          the run's id, which its log has as well
     started      local time, ISO 8601 with its offset
     arguments    what followed `python -m engines.bench`
     machine      see `engines.measure.machine.Machine`; bytes, and versions by package name
-    settings     by benchmark: all that was equal on every side (model, beams, repeats, threads, …)
-    interrupted  true when the run was broken off; the results are those that were finished
+    settings     by benchmark: all that was equal on every side (models, beams, repeats, threads, …)
+    interrupted  true until all is measured; the results are those that were finished
     results      a list, one object for each contender in each case:
-        benchmark   `encoder`, `start`, `clips` or `step`
-        case        what was run: size, or clip and beam, or cold and warm
+        benchmark   `clips`, `encoder`, `step`, `start`, `kv-cache`
+                    or `memory`
+        case        what was run: model, clip and beam, or size, or cold and warm, …
         contender   who ran it: an engine's key, or a peer's name
         seconds     by quantity: {samples, median, min, max}; `samples` in the order of the runs
-        figures     derived from them: ratios, relative errors, tokens, real-time factor
+        figures     derived from them: ratios, relative errors, tokens, real-time factor, memory
         error       null, or why this contender failed; what it finished before is kept
 
-`figures.times_faster` is the baseline's median over this contender's: above 1 is faster.
+`figures.times_faster` is the baseline's median over this contender's: above 1 is faster. As lines
+of JSON the same is: one line of `kind` `run` with all but the results, one of `kind` `result` for
+each of them as soon as it is there, and one of `kind` `end`. docs/benchmark-record.schema.json is
+the schema of both.
 """
 
 from __future__ import annotations
@@ -25,11 +30,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, Protocol, TextIO
 
+from engines.base import EngineError
 from engines.measure.machine import Machine
 
-SCHEMA = 1
+SCHEMA = 2
 
 Case = Mapping[str, str | int | float]
 Figure = float | int | bool | str | None
@@ -60,6 +66,7 @@ class Result:
 class Record:
     """A whole benchmark run; fields as documented above."""
 
+    run: str
     started: str
     arguments: tuple[str, ...]
     machine: Machine
@@ -71,6 +78,7 @@ class Record:
         """The documented object."""
         return {
             "schema": SCHEMA,
+            "run": self.run,
             "started": self.started,
             "arguments": list(self.arguments),
             "machine": asdict(self.machine),
@@ -78,6 +86,33 @@ class Record:
             "interrupted": self.interrupted,
             "results": [result.as_json() for result in self.results],
         }
+
+
+def read(path: Path) -> Record:
+    """The record in a file, as it was written; raises `EngineError` for one of another schema."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    if content["schema"] != SCHEMA:
+        raise EngineError(f"{path} has schema {content['schema']}, not {SCHEMA}: measure anew.")
+    results = [
+        Result(
+            each["benchmark"],
+            each["case"],
+            each["contender"],
+            {quantity: tuple(s["samples"]) for quantity, s in each["seconds"].items()},
+            each["figures"],
+            each["error"],
+        )
+        for each in content["results"]
+    ]
+    return Record(
+        run=content["run"],
+        started=content["started"],
+        arguments=tuple(content["arguments"]),
+        machine=Machine(**content["machine"]),
+        settings=content["settings"],
+        results=tuple(results),
+        interrupted=content["interrupted"],
+    )
 
 
 def summary(samples: Sequence[float]) -> dict[str, Any]:
@@ -99,6 +134,65 @@ def with_ratios(results: Sequence[Result], quantity: str, baseline: str) -> list
         return of_baseline / own if of_baseline and own else None
 
     return [replace(r, figures={"times_faster": ratio(r), **r.figures}) for r in results]
+
+
+class Sink(Protocol):
+    """Hears of a benchmark while it goes on."""
+
+    def start(self, record: Record) -> None:
+        """Nothing is measured yet."""
+
+    def add(self, record: Record, result: Result) -> None:
+        """One more result, which is the record's last."""
+
+    def end(self, record: Record) -> None:
+        """All is measured, or the run was interrupted."""
+
+
+class Lines:
+    """Writes the record as lines of JSON, each as soon as it is known."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def start(self, record: Record) -> None:
+        """The machine and the settings."""
+        head = record.as_json()
+        del head["results"], head["interrupted"]
+        self._print({"kind": "run", **head})
+
+    def add(self, record: Record, result: Result) -> None:
+        """A result."""
+        self._print({"kind": "result", "run": record.run, **result.as_json()})
+
+    def end(self, record: Record) -> None:
+        """Whether all was measured."""
+        count = len(record.results)
+        ending = {"interrupted": record.interrupted, "results": count}
+        self._print({"kind": "end", "run": record.run, **ending})
+
+    def _print(self, line: Mapping[str, Any]) -> None:
+        text = json.dumps(line, allow_nan=False, ensure_ascii=False)
+        print(text, file=self._stream, flush=True)
+
+
+class SavedRecord:
+    """Keeps the record in a file, written anew with each result: whatever ends the program, the
+    file has what was finished."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def start(self, record: Record) -> None:
+        """A file without results would only hide an older one that has some."""
+
+    def add(self, record: Record, result: Result) -> None:
+        """One result more."""
+        write(record, self._path)
+
+    def end(self, record: Record) -> None:
+        """The whole."""
+        write(record, self._path)
 
 
 def write(record: Record, path: Path) -> None:

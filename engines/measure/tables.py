@@ -1,9 +1,14 @@
-"""Aligned tables that are Markdown as well."""
+"""Tables for people: aligned ones that are Markdown as well, and coloured ones for terminals."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
 
 from engines.measure.record import Result
 
@@ -31,6 +36,32 @@ def render(columns: Sequence[Column], results: Iterable[Result]) -> str:
     ]
     lines = [_line(columns, widths, cells) for cells in (titles, rules, *rows)]
     return "\n".join([*lines, *_failures(results)])
+
+
+def draw(columns: Sequence[Column], results: Iterable[Result], title: str = "") -> Group:
+    """The same for a terminal: failures in red, the fastest of each case in green."""
+    results = list(results)
+    table = Table(title=title, title_justify="left", title_style="", box=SIMPLE_HEAD)
+    for column in columns:
+        table.add_column(column.title, justify="right" if column.numeric else "left")
+    best = _fastest(results)
+    for result in results:
+        style = "red" if result.error else "green" if result in best else ""
+        table.add_row(*(Text(column.cell(result)) for column in columns), style=style)
+    return Group(table, *(Text(line, style="red") for line in _failures(results)))
+
+
+def _fastest(results: Sequence[Result]) -> list[Result]:
+    """Of each case the one with the largest ratio, where there is more than one."""
+    cases: dict[str, list[Result]] = {}
+    for result in results:
+        if isinstance(result.figures.get("times_faster"), (int, float)):
+            cases.setdefault(repr(dict(result.case)), []).append(result)
+    return [
+        max(case, key=lambda result: float(result.figures["times_faster"] or 0))
+        for case in cases.values()
+        if len(case) > 1
+    ]
 
 
 def _line(columns: Sequence[Column], widths: Sequence[int], cells: Sequence[str]) -> str:

@@ -1,6 +1,8 @@
 """The same assertions for every engine that this machine can run."""
 
+import itertools
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -81,6 +83,8 @@ def test_transcript_record(engine: Engine, short: Clip) -> None:
     assert transcript.features.shape[1:] == (1500, 192)
     assert np.isfinite(transcript.features).all()
     assert transcript.audio_seconds == short.seconds
+    assert len(transcript.window_starts) == len(transcript.features)
+    assert transcript.window_starts[0] == 0
     assert transcript.peak_memory_bytes > 10e6
 
 
@@ -89,6 +93,33 @@ def test_stage_seconds_add_up(engine: Engine, short: Clip) -> None:
     parts = [seconds.audio, seconds.mel, seconds.encode, seconds.decode]
     assert min(parts) > 0
     assert seconds.total == pytest.approx(sum(parts))
+
+
+def test_spans_tell_when_each_stage_ran(engine: Engine, short: Clip) -> None:
+    before = time.perf_counter()
+    transcript = engine.transcribe(short, Options(temperatures=(0.0,)))
+    after = time.perf_counter()
+    spans = transcript.spans
+    for earlier, later in itertools.pairwise(spans):
+        assert later.start == pytest.approx(earlier.start + earlier.seconds, abs=1e-9)
+    assert before < spans[0].start and spans[-1].start + spans[-1].seconds < after
+    for stage in ("mel", "encode", "decode"):
+        seconds = sum(span.seconds for span in spans if span.stage == stage)
+        assert seconds == pytest.approx(transcript.seconds.as_dict()[stage], abs=1e-6)
+    encoded = {span.window for span in spans if span.stage == "encode"}
+    assert encoded == set(range(len(transcript.features)))
+
+
+def test_window_starts_are_where_whisper_cut() -> None:
+    """On `cpu` only, as below: where a segment of the window before ended, or 30 s after it."""
+    talk = load_clip("audio_samples/talk.flac")
+    transcript = registry.get("cpu").transcribe(talk, Options(temperatures=(0.0,)))
+    starts = transcript.window_starts
+    assert len(starts) == len(transcript.features) > 5
+    assert starts[0] == 0 and list(starts) == sorted(set(starts))
+    ends = {round(segment.end, 2) for segment in transcript.segments}
+    for before, after in itertools.pairwise(starts):
+        assert round(after, 2) in ends or after - before == pytest.approx(30)
 
 
 def test_segments_are_heard_as_they_become_final() -> None:

@@ -12,7 +12,6 @@ from engines.audio import load_clip
 LARGEST = {"short": 0.1, "half_minute": 0.1, "talk": 0.2}
 
 
-@pytest.mark.xfail(reason="this nano is undertrained: assets/nano/MODEL_CARD.md has its figures")
 @pytest.mark.parametrize("sample", LARGEST)
 def test_words_of_the_samples(sample: str) -> None:
     normalise = EnglishTextNormalizer()

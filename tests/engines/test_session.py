@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ pytest.importorskip("max.engine")
 
 from max.dtype import DType
 from max.engine import CompiledModel
-from max.graph import DeviceRef, Graph, TensorType
+from max.graph import DeviceRef, Graph, Module, TensorType
 
 from engines.max_graph import session
 from engines.max_graph.encoder import Sizes
@@ -40,6 +41,21 @@ def load(path: Path, compiler: Compiler) -> list[str]:
     compiled = session.load_compiled(path, compiler, stages.append)
     assert "same" in session.session("cpu").init_all(compiled)
     return stages
+
+
+def test_graphs_are_built_on_any_thread() -> None:
+    """On one that didn't import MAX: the page's lanes are such threads."""
+
+    def build() -> Graph:
+        kind = TensorType(DType.float32, ["n"], DeviceRef.CPU())
+        with Graph("same", input_types=[kind], module=Module()) as graph:
+            graph.output(graph.inputs[0].tensor)
+        return graph
+
+    with ThreadPoolExecutor(1) as pool:
+        with pytest.raises(RuntimeError, match="No MLIR context"):
+            pool.submit(build).result()
+        assert pool.submit(session.build_anywhere, build).result().name == "same"
 
 
 def test_a_second_load_compiles_nothing(tmp_path: Path) -> None:

@@ -1,0 +1,321 @@
+"""`python -m engines.figures`: the figures of README.md and docs/benchmarks.md, from one record.
+
+`make benchmark-save` measures them into docs/benchmark.json; this writes what stands between the
+two comments `figures` and `/figures` in both files, and the drawings in docs/images. The same
+record gives the same bytes, and a test holds them equal. With `--check` nothing is written, and the
+exit status is 1 where something differs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from engines.base import EngineError
+from engines.measure import cache, charts, clips, encoder, memory, record, start, step, tables
+from engines.measure.record import Record, Result
+
+ROOT = Path(__file__).parents[1]
+RECORD = Path("docs") / "benchmark.json"
+BEGIN, END = "<!-- figures -->", "<!-- /figures -->"
+OURS = "max_full"
+TALK = "talk"
+
+Rows = list[list[str]]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write, or check; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m engines.figures", description=__doc__)
+    parser.add_argument("--check", action="store_true", help="write nothing, say what differs")
+    asked = parser.parse_args(arguments)
+    if not (ROOT / RECORD).exists():
+        print(f"error: there is no {RECORD}: run `make benchmark-save` first.", file=sys.stderr)
+        return 1
+    try:
+        made = make_all(ROOT)
+    except EngineError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    old = [path for path, text in made.items() if not path.exists() or path.read_text() != text]
+    for path in old:
+        print(path.relative_to(ROOT))
+        if not asked.check:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(made[path], encoding="utf-8")
+    return int(asked.check and bool(old))
+
+
+def make_all(root: Path) -> dict[Path, str]:
+    """Each file that the record decides, and what it should hold."""
+    done = record.read(root / RECORD)
+    if done.interrupted:
+        raise EngineError(f"{RECORD} was interrupted: run `make benchmark-save` again.")
+    readme, details = root / "README.md", root / "docs" / "benchmarks.md"
+    images = root / "docs" / "images"
+    return {
+        readme: put_between(readme.read_text(encoding="utf-8"), render_short(done)),
+        details: put_between(details.read_text(encoding="utf-8"), render_long(done)),
+        images / "talk.svg": draw_talk(done),
+        images / "kv-cache.svg": cache.draw(done.results),
+    }
+
+
+def put_between(text: str, figures: str) -> str:
+    """The text with the figures between its two comments; raises `EngineError` without them."""
+    if text.count(BEGIN) != 1 or text.count(END) != 1:
+        raise EngineError(f"The text needs {BEGIN} and {END} once each, around its figures.")
+    before, rest = text.split(BEGIN)
+    return f"{before}{BEGIN}\n{figures.strip()}\n{END}{rest.split(END)[1]}"
+
+
+# For the README: ratios first, a few columns.
+
+
+def render_short(done: Record) -> str:
+    """The machine and its settings, then a table for each question that was measured."""
+    parts = [describe(done), "![The talk, start to end](docs/images/talk.svg)"]
+    sections = (short_step, short_encoder, short_talk, short_start, short_cache, short_memory)
+    for section in sections:
+        parts.extend(section(done))
+    return "\n\n".join(parts)
+
+
+def describe(done: Record) -> str:
+    """Where and how it was measured, as a paragraph."""
+    where = done.machine
+    versions = ", ".join(f"{name} {each}" for name, each in where.versions.items() if each)
+    busy = "" if where.load_average is None else f" Load average before: {where.load_average:.1f}."
+    return (
+        f"Measured on {where.cpu}, {where.cores} cores, {where.memory_bytes / 1e9:.0f} GB, "
+        f"{where.gpu or 'no GPU'}, on {done.started[:10]}; {versions}, Python {where.python}; "
+        f"{where.threads} threads on every side, float32, runs taking turns, medians.{busy}"
+    )
+
+
+def short_step(done: Record) -> Iterator[str]:
+    """Milliseconds a token, sizes down and decoders across."""
+    results = of(done, step.BENCHMARK)
+    if results:
+        yield title("A decode step", "step", done)
+        yield pivot(results, "size", "step", step.BASELINE)
+
+
+def short_encoder(done: Record) -> Iterator[str]:
+    """Milliseconds for 30 s of audio."""
+    results = of(done, encoder.BENCHMARK)
+    if results:
+        yield title("The encoder on 30 s of audio", "encoder", done)
+        yield pivot(results, "size", "encode", encoder.BASELINE, "max", error=True)
+
+
+def short_talk(done: Record) -> Iterator[str]:
+    """Whole runs of the longest sample."""
+    results = talk(done)
+    if results:
+        yield title("The talk, start to end, greedy", "clips", done)
+        yield markdown(
+            [["", "against `cpu`", "seconds", "real-time factor", "peak MB", "same tokens"]]
+            + [
+                [
+                    f"`{each.contender}`",
+                    faster(each),
+                    number(each.median("total"), ".2f"),
+                    number(each.figures.get("real_time_factor"), ".3f"),
+                    number(each.figures.get("peak_memory_bytes"), ".0f", 1e-6),
+                    "yes" if each.figures.get("equal_tokens") else "no",
+                ]
+                for each in results
+            ]
+        )
+
+
+def short_start(done: Record) -> Iterator[str]:
+    """From a new process to ready."""
+    results = of(done, start.BENCHMARK)
+    if results:
+        yield title("From typing the command to ready", "start", done)
+        rows = [["", "cold s", "warm s", "of it loading and compiling, cold s", "warm s"]]
+        for key in contenders(results):
+            cold, warm = (find(results, key, start=kind) for kind in ("cold", "warm"))
+            ready = [median(each, "ready") for each in (cold, warm)]
+            rows.append([f"`{key}`", *ready, *(median(each, "prepare") for each in (cold, warm))])
+        yield markdown(rows)
+
+
+def short_cache(done: Record) -> Iterator[str]:
+    """With the cache and without it, at the largest number of tokens."""
+    results = of(done, cache.BENCHMARK)
+    if results:
+        tokens = max(int(each.case["tokens"]) for each in results)
+        yield title(f"What the cache is worth, {tokens} tokens", "kv-cache", done)
+        yield "![Seconds against tokens written](docs/images/kv-cache.svg)"
+        head = ["", "times faster than without", "with s", "without s", "with, slope µs a token"]
+        rows = [[*head, "without", "cache MB"]]
+        for key in contenders(results):
+            both = [find(results, key, cache=kind, tokens=tokens) for kind in cache.CACHES]
+            slopes = [number(figure(each, "slope_seconds"), ".1f", 1e6) for each in both]
+            speed = number(figure(both[0], "speed_up"), ".1f")
+            memory = number(figure(both[0], "cache_bytes"), ".1f", 1e-6)
+            seconds = [median(each, "total") for each in both]
+            rows.append([f"`{key}`", speed, *seconds, *slopes, memory])
+        yield markdown(rows)
+
+
+def short_memory(done: Record) -> Iterator[str]:
+    """What the weights take."""
+    results = of(done, memory.BENCHMARK)
+    if results:
+        yield title("Memory for the weights", "memory", done)
+        keys = contenders(results)
+        rows = [["", *(f"`{key}` MB" for key in keys), f"`{OURS}` of `{memory.BASELINE}`"]]
+        for size in dict.fromkeys(str(each.case["size"]) for each in results):
+            cells = [figure(find(results, key, size=size), "weights_bytes") for key in keys]
+            share = number(figure(find(results, OURS, size=size), "of_baseline"), ".2f")
+            rows.append([size, *(number(each, ".0f", 1e-6) for each in cells), share])
+        yield markdown(rows)
+
+
+def draw_talk(done: Record) -> str:
+    """The talk's seconds as bars, with each one's ratio."""
+    bars = [
+        (
+            each.contender,
+            each.median("total") or 0.0,
+            f"{each.median('total'):.2f} s, {faster(each)}",
+        )
+        for each in talk(done)
+        if each.seconds
+    ]
+    return charts.draw_bars("The talk of 161.5 s, start to end, seconds", bars)
+
+
+def talk(done: Record) -> list[Result]:
+    """The greedy results of the longest sample."""
+    return [
+        each
+        for each in of(done, clips.BENCHMARK)
+        if each.case.get("clip") == TALK and each.case.get("beam") == 1
+    ]
+
+
+def pivot(
+    results: Sequence[Result],
+    down: str,
+    quantity: str,
+    baseline: str,
+    ours: str = OURS,
+    error: bool = False,
+) -> str:
+    """Cases down, contenders across in milliseconds; ours against the baseline first."""
+    keys = contenders(results)
+    rows = [["", f"`{ours}` against {baseline}", *(f"{key} ms" for key in keys)]]
+    rows[0] += ["relative error"] if error else []
+    for case in dict.fromkeys(str(each.case[down]) for each in results):
+        cells = [find(results, key, **{down: case}) for key in keys]
+        mine = find(results, ours, **{down: case})
+        medians = [None if each is None else each.median(quantity) for each in cells]
+        row = [case, faster(mine), *(number(each, ".1f", 1e3) for each in medians)]
+        rows.append(row + ([number(figure(mine, "relative_error"), ".1e")] if error else []))
+    return markdown(rows)
+
+
+# For docs/benchmarks.md: everything.
+
+
+def render_long(done: Record) -> str:
+    """Each benchmark's settings and its whole table."""
+    columns: dict[str, Callable[[], Sequence[tables.Column]]] = {
+        clips.BENCHMARK: lambda: clips.columns(settings_of(done, clips.BENCHMARK)["baseline"]),
+        step.BENCHMARK: lambda: step.COLUMNS,
+        encoder.BENCHMARK: lambda: encoder.COLUMNS,
+        start.BENCHMARK: lambda: start.COLUMNS,
+        cache.BENCHMARK: lambda: cache.COLUMNS,
+        memory.BENCHMARK: lambda: memory.COLUMNS,
+    }
+    parts = [describe(done)]
+    for name, of_table in columns.items():
+        if results := of(done, name):
+            parts += [f"### {name}", list_settings(settings_of(done, name))]
+            parts.append(tables.render(of_table(), results))
+    return "\n\n".join(parts)
+
+
+def list_settings(settings: dict[str, Any]) -> str:
+    """What was equal on every side, as a line."""
+    words = (
+        f"{key} {' '.join(map(str, value)) if isinstance(value, list) else value}"
+        for key, value in settings.items()
+    )
+    return f"Settings: {', '.join(words)}."
+
+
+# Parts.
+
+
+def of(done: Record, benchmark: str) -> list[Result]:
+    """The results of one benchmark."""
+    return [each for each in done.results if each.benchmark == benchmark]
+
+
+def settings_of(done: Record, benchmark: str) -> dict[str, Any]:
+    """What was equal on every side of one benchmark."""
+    return dict(done.settings[benchmark])
+
+
+def title(words: str, command: str, done: Record) -> str:
+    """What a table shows, the command that prints it anew, and how many runs it took."""
+    settings = done.settings.get(command, {})
+    repeats = f", {settings['repeats']} repeats" if "repeats" in settings else ""
+    return f"**{words}**, `python -m engines.bench {command}`{repeats}:"
+
+
+def contenders(results: Sequence[Result]) -> list[str]:
+    """Everyone who took part, in the order of the record."""
+    return list(dict.fromkeys(each.contender for each in results))
+
+
+def find(results: Sequence[Result], key: str, **case: object) -> Result | None:
+    """The contender's first result in such a case."""
+    return next(
+        (
+            each
+            for each in results
+            if each.contender == key and all(each.case.get(k) == v for k, v in case.items())
+        ),
+        None,
+    )
+
+
+def median(result: Result | None, quantity: str) -> str:
+    """Seconds, or a dash."""
+    return number(None if result is None else result.median(quantity), ".2f")
+
+
+def figure(result: Result | None, key: str) -> Any:
+    """A derived figure, or None."""
+    return None if result is None else result.figures.get(key)
+
+
+def number(value: Any, form: str, factor: float = 1.0) -> str:
+    """A figure for people, or a dash where there is none."""
+    return tables.NOTHING if value is None else format(float(value) * factor, form)
+
+
+def faster(result: Result | None) -> str:
+    """The ratio to the baseline in words: above 1 is faster."""
+    ratio = figure(result, "times_faster")
+    return tables.NOTHING if ratio is None else f"{float(ratio):.2f} times faster"
+
+
+def markdown(rows: Rows) -> str:
+    """A table whose first column is text and whose others are figures."""
+    rule = ["---", *["---:"] * (len(rows[0]) - 1)]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in [rows[0], rule, *rows[1:]])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

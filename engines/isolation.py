@@ -1,0 +1,304 @@
+"""Engines in processes of their own, so that native code that dies takes only its lane with it.
+
+`get` gives the same engine as `engines.registry.get`, behind a pipe. Each engine and model has one
+worker process (`engines.worker`), started on first use and kept. Requests go one way as
+`(log fields, request)`; back come `about` (the device), `preparing`, `progress`, `segment`,
+`alive`, and one of `done`, `stopped`, `refused` (an `EngineError`) and `broke` (anything else).
+
+A worker that dies, falls silent, makes no headway, or won't stop is ended, which frees its
+processor and memory at once; the run gets a sentence, and the next run starts a new worker.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from engines import base, logs, registry
+from engines.base import (
+    Clip,
+    Dtype,
+    Engine,
+    EngineError,
+    FloatArray,
+    Listener,
+    Options,
+    PrepareProgress,
+    PrepareSeconds,
+    Stopped,
+    Transcript,
+)
+from engines.checkpoints import NANO
+from engines.whisper_engine import ignore_progress
+
+ROOT = Path(__file__).resolve().parents[1]
+STOP_SECONDS = 0.8
+"""How long a worker may take to stop by itself; a page's Stop promises one second."""
+SILENT_SECONDS = 90.0
+"""How long a worker may go without a sign of life. It gives one each second, but not while native
+code holds Python's lock, as reading a large checkpoint can for a while."""
+STUCK_SECONDS = 1800.0
+"""How long it may work at one stage of one window, or at getting ready, without saying so."""
+LISTEN_SECONDS = 0.1
+
+_engines: dict[tuple[str, str, str], IsolatedEngine] = {}
+_lock = threading.Lock()
+
+
+class IsolatedEngine:
+    """An engine whose work is done by another process; see `engines.base.Engine`."""
+
+    def __init__(
+        self,
+        key: str,
+        model: str,
+        dtype: Dtype,
+        row: registry.Row,
+        command: Sequence[str] = (sys.executable, "-m", "engines.worker"),
+    ) -> None:
+        self.key, self.model, self.dtype = key, model, dtype
+        self.label, self.encoder, self.decoder = row.label, row.encoder, row.decoder
+        self.device = "cpu"
+        self._command = tuple(command)
+        self._one_at_a_time = threading.RLock()
+        self._worker: Worker | None = None
+
+    def prepare(self, progress: PrepareProgress = ignore_progress) -> PrepareSeconds:
+        """Load and compile; a second call returns the first one's figures at once."""
+
+        def hear(kind: str, *rest: Any) -> None:
+            if kind == "preparing":
+                progress(*rest)
+
+        prepared: PrepareSeconds = self._ask(("prepare",), hear)
+        return prepared
+
+    def transcribe(
+        self, clip: Clip, options: Options | None = None, listener: Listener | None = None
+    ) -> Transcript:
+        """Run the whole clip; raises `Stopped`, or another `EngineError`."""
+        listener = listener or Listener()
+
+        def hear(kind: str, *rest: Any) -> None:
+            if kind == "segment":
+                listener.segment(*rest)
+            elif kind == "progress":
+                listener.progress(*rest)
+
+        request = ("transcribe", clip, options or Options())
+        transcript: Transcript = self._ask(request, hear, listener.stopped)
+        return transcript
+
+    def encode(self, mel: FloatArray) -> FloatArray:
+        """Encode log-mel windows `(batch, n_mels, 3000)` to `(batch, n_audio_ctx, n_state)`."""
+        features: FloatArray = self._ask(("encode", mel), lambda *message: None)
+        return features
+
+    def private_bytes(self) -> int:
+        """Memory that the worker shares with no other process, from Linux's /proc."""
+        assert self._worker is not None, "no worker is running"
+        rollup = Path(f"/proc/{self._worker.pid}/smaps_rollup").read_text()
+        private = [line.split() for line in rollup.splitlines() if line.startswith("Private_")]
+        return sum(int(words[1]) for words in private) * 1024
+
+    def close(self) -> None:
+        """End the worker, and with it all that it holds; the engine can be prepared again."""
+        with self._one_at_a_time:
+            if self._worker is not None:
+                self._worker.end()
+                self._worker = None
+
+    def close_if_idle(self) -> bool:
+        """`close`, unless somebody is using the engine; whether it was done."""
+        if not self._one_at_a_time.acquire(blocking=False):
+            return False
+        try:
+            self.close()
+        finally:
+            self._one_at_a_time.release()
+        return True
+
+    def _ask(
+        self,
+        request: tuple[Any, ...],
+        hear: Callable[..., None],
+        stopped: Callable[[], bool] = lambda: False,
+    ) -> Any:
+        with self._one_at_a_time:
+            if self._worker is None or not self._worker.is_alive():
+                engine = [self.key, self.model, self.dtype]
+                self._worker = Worker(self.key, [*self._command], engine)
+            try:
+                return self._wait(self._worker, request, hear, stopped)
+            except WorkerLost as error:
+                self._worker.end()
+                self._worker = None
+                raise error.cause from None
+
+    def _wait(
+        self,
+        worker: Worker,
+        request: tuple[Any, ...],
+        hear: Callable[..., None],
+        stopped: Callable[[], bool],
+    ) -> Any:
+        worker.send((structlog.contextvars.get_contextvars(), request))
+        heard = moved = time.monotonic()
+        asked_to_stop: float | None = None
+        while True:
+            message = worker.receive(LISTEN_SECONDS)
+            now = time.monotonic()
+            if message is not None:
+                heard = now
+                moved = moved if message[0] == "alive" else now
+                match message:
+                    case ("done", result):
+                        return result
+                    case ("stopped", sentence):
+                        raise Stopped(sentence)
+                    case ("refused", kind, sentence):
+                        raise getattr(base, kind, EngineError)(sentence)
+                    case ("broke", sentence):
+                        raise EngineError(f"{self.label} failed: {sentence}.")
+                    case ("about", device):
+                        self.device = device
+                    case (kind, *rest):
+                        hear(kind, *rest)
+            if asked_to_stop is None and stopped():
+                asked_to_stop = now
+                worker.send(("stop",))
+            if asked_to_stop is not None and now - asked_to_stop > STOP_SECONDS:
+                raise WorkerLost(Stopped("stopped"))
+            if now - heard > SILENT_SECONDS:
+                raise WorkerLost(EngineError(give_up(self.label, "no sign of life", now - heard)))
+            if now - moved > STUCK_SECONDS:
+                raise WorkerLost(EngineError(give_up(self.label, "no headway", now - moved)))
+
+
+class WorkerLost(Exception):
+    """A worker that is of no more use; `cause` is what the run shall hear."""
+
+    def __init__(self, cause: EngineError) -> None:
+        self.cause = cause
+
+
+class Worker:
+    """A process and this end of its pipe."""
+
+    def __init__(self, key: str, command: list[str], engine: list[str]) -> None:
+        self._key = key
+        ours, theirs = socket.socketpair()
+        with theirs:
+            # The child gets a number it may keep open; Python closes all others in it.
+            self._process = subprocess.Popen(
+                [*command, str(theirs.fileno()), *engine, log_level()],
+                cwd=ROOT,
+                stdin=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+            )
+        self._connection = Connection(ours.detach())
+        atexit.register(self.end)
+
+    @property
+    def pid(self) -> int:
+        """The process's number."""
+        return self._process.pid
+
+    def is_alive(self) -> bool:
+        """Whether the process runs."""
+        return self._process.poll() is None
+
+    def send(self, message: tuple[Any, ...]) -> None:
+        """Send a message; raises `WorkerLost`."""
+        try:
+            self._connection.send(message)
+        except OSError:
+            raise self._died() from None
+
+    def receive(self, seconds: float) -> tuple[Any, ...] | None:
+        """The next message, or None after so many seconds; raises `WorkerLost`."""
+        try:
+            if not self._connection.poll(seconds):
+                return None
+            message: tuple[Any, ...] = self._connection.recv()
+            return message
+        except (EOFError, OSError):
+            raise self._died() from None
+
+    def end(self) -> None:
+        """Kill the process and close the pipe; calling it again does nothing."""
+        atexit.unregister(self.end)
+        with suppress(OSError):
+            self._connection.close()
+        self._process.kill()
+        self._process.wait()
+
+    def _died(self) -> WorkerLost:
+        try:
+            status = self._process.wait(5)
+        except subprocess.TimeoutExpired:
+            status = 0
+        why = tell_status(status)
+        return WorkerLost(
+            EngineError(f"The process of {self._key} ended{why}. The next run starts a new one.")
+        )
+
+
+def tell_status(status: int) -> str:
+    """A process's exit status in words; negative ones are signals."""
+    if status == -signal.SIGKILL:
+        return ": it was killed, which is also what happens where memory runs out"
+    if status < 0:
+        return f" by {signal.Signals(-status).name}"
+    return f" with exit status {status}" if status else ""
+
+
+def give_up(label: str, what: str, seconds: float) -> str:
+    """Why a worker was ended."""
+    return f"{label} gave {what} for {seconds:.0f} s and was ended. The next run starts it anew."
+
+
+def log_level() -> str:
+    """The level that this process logs from, for its workers."""
+    level = logging.getLogger("engines").getEffectiveLevel()
+    return next((name for name, value in logs.LEVELS.items() if value >= level), "error")
+
+
+def get(key: str, model: str = NANO, dtype: Dtype = "float32") -> Engine:
+    """The engine `key` for `model` in a process of its own, the same object while it is kept.
+
+    One model is kept for each engine: another one's process ends, unless it is in use, since
+    visitors who try model after model would else fill the memory. Raises as `registry.get` does.
+    """
+    row = registry.row(key)
+    if reason := row.why_not():
+        raise base.EngineUnavailable(reason)
+    with _lock:
+        name = (key, model, dtype)
+        for other in [other for other in _engines if other[0] == key and other != name]:
+            if _engines[other].close_if_idle():
+                del _engines[other]
+        if name not in _engines:
+            _engines[name] = IsolatedEngine(key, model, dtype, row)
+        return _engines[name]
+
+
+def close_all() -> None:
+    """End every worker."""
+    with _lock:
+        for engine in _engines.values():
+            engine.close()
+        _engines.clear()

@@ -1,0 +1,157 @@
+"""The README's figures are made of a record, and of nothing else."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engines import figures
+from engines.base import EngineError
+from engines.measure import record
+from engines.measure.machine import Machine
+from engines.measure.record import Case, Record, Result
+
+ROOT = Path(__file__).parents[1]
+MACHINE = Machine(
+    *("A Processor", 2, 2, 24_000_000_000, None, "Linux", "3.12.1"),
+    versions={"torch": "2.13.0", "max": None},
+    load_average=0.1,
+)
+
+
+def clip(contender: str, total: float, ratio: float, name: str = "talk", beam: int = 1) -> Result:
+    """A whole run."""
+    case: Case = {"model": "nano", "clip": name, "beam": beam}
+    derived = {"times_faster": ratio, "equal_tokens": True, "real_time_factor": total / 161.5}
+    return Result("clips", case, contender, {"total": (total,)}, derived)
+
+
+def written(tokens: int, cache: str, seconds: float, speed: float | None) -> Result:
+    """A length of the cache's benchmark."""
+    case: Case = {"size": "tiny", "tokens": tokens, "cache": cache}
+    derived = {"speed_up": speed, "slope_seconds": 2e-5, "cache_bytes": 3_000_000}
+    return Result("kv-cache", case, "max_full", {"total": (seconds,)}, derived)
+
+
+RESULTS = (
+    clip("cpu", 3.0, 1.0),
+    clip("max_full", 1.5, 2.0),
+    clip("max_full", 9.0, 1.0, beam=5),
+    clip("max_full", 0.5, 1.0, name="short"),
+    Result("clips", {"model": "nano", "clip": "talk", "beam": 1}, "gpu", error="no CUDA device"),
+    Result("step", {"size": "nano"}, "openai-whisper", {"step": (0.008, 0.004, 0.006)}),
+    Result("step", {"size": "nano"}, "max_full", {"step": (0.001,)}, {"times_faster": 6.0}),
+    Result("encoder", {"size": "nano"}, "torch", {"encode": (0.1,)}),
+    Result(
+        *("encoder", {"size": "nano"}, "max", {"encode": (0.08,)}),
+        {"times_faster": 1.25, "relative_error": 9.9e-7},
+    ),
+    Result(
+        "start", {"start": "cold", "model": "nano"}, "cpu", {"ready": (1.3,), "prepare": (0.1,)}
+    ),
+    Result(
+        "start", {"start": "warm", "model": "nano"}, "cpu", {"ready": (1.2,), "prepare": (0.1,)}
+    ),
+    written(16, "with", 0.1, 2.0),
+    written(32, "with", 0.2, 4.0),
+    written(32, "without", 0.8, None),
+)
+SETTINGS: dict[str, dict[str, Any]] = {
+    "clips": {"baseline": "cpu", "repeats": 3, "beams": [1, 5]},
+    **{name: {"repeats": 5} for name in ("step", "encoder", "kv-cache")},
+    "start": {"cold": 1},
+}
+DONE = Record("0" * 12, "2026-01-02T03:04:05+00:00", ("all",), MACHINE, SETTINGS, RESULTS)
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the two texts, beside a record."""
+    (tmp_path / "docs").mkdir()
+    for name in ("README.md", "docs/benchmarks.md"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    record.write(DONE, tmp_path / figures.RECORD)
+    monkeypatch.setattr(figures, "ROOT", tmp_path)
+    return tmp_path
+
+
+def test_ratios_come_first_and_medians_are_the_record_s() -> None:
+    short = figures.render_short(DONE)
+    assert "Measured on A Processor, 2 cores, 24 GB, no GPU, on 2026-01-02; torch 2.13.0" in short
+    assert "| nano | 6.00 times faster | 6.0 | 1.0 |" in short
+    assert "| nano | 1.25 times faster | 100.0 | 80.0 | 9.9e-07 |" in short
+    assert "| `max_full` | 2.00 times faster | 1.50 | 0.009 | – | yes |" in short
+    assert "| `gpu` | – | – | – | – | no |" in short
+    assert "| `cpu` | 1.30 | 1.20 | 0.10 | 0.10 |" in short
+    assert "| `max_full` | 4.0 | 0.20 | 0.80 | 20.0 | 20.0 | 3.0 |" in short
+    assert "9.00" not in short and "`python -m engines.bench step`, 5 repeats" in short
+
+
+def test_the_long_form_has_every_result_and_setting() -> None:
+    text = figures.render_long(DONE)
+    assert "Settings: baseline cpu, repeats 3, beams 1 5." in text
+    assert "gpu failed: no CUDA device" in text
+    assert [text.count(f"### {name}\n") for name in SETTINGS] == [1] * 5
+
+
+def test_a_record_read_again_is_the_same(tmp_path: Path) -> None:
+    record.write(DONE, tmp_path / "record.json")
+    again = record.read(tmp_path / "record.json")
+    assert again.as_json() == DONE.as_json()
+
+
+def test_one_command_writes_all_and_a_second_run_changes_nothing(
+    checkout: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = (checkout / "README.md").read_text()
+    assert figures.main(["--check"]) == 1
+    assert (checkout / "README.md").read_text() == before
+    assert figures.main([]) == 0
+    readme = (checkout / "README.md").read_text()
+    assert "6.00 times faster" in readme and "8.5 times faster" not in readme
+    outside = [text.split(figures.END)[1] for text in (before, readme)]
+    assert outside[0] == outside[1] and readme.split(figures.BEGIN)[0] in before
+    for name in ("talk", "kv-cache"):
+        assert (checkout / "docs" / "images" / f"{name}.svg").read_text().startswith("<svg")
+    capsys.readouterr()
+    assert figures.main(["--check"]) == 0
+    assert capsys.readouterr().out == ""
+
+
+def test_what_can_t_be_a_record_is_refused(
+    checkout: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from dataclasses import replace
+
+    record.write(replace(DONE, interrupted=True), checkout / figures.RECORD)
+    assert figures.main([]) == 1
+    assert "was interrupted" in capsys.readouterr().err
+    (checkout / figures.RECORD).unlink()
+    assert figures.main([]) == 1
+    assert "run `make benchmark-save` first" in capsys.readouterr().err
+    with pytest.raises(EngineError, match="once each"):
+        figures.put_between("no comments", "figures")
+
+
+def test_every_task_and_module_shown_in_the_docs_exists() -> None:
+    text = (ROOT / "docs" / "benchmarks.md").read_text()
+    tasks, modules = (
+        re.findall(r"\bmake ([a-z-]+)", text),
+        re.findall(r"python -m ([a-z_.]+)", text),
+    )
+    makefile = (ROOT / "Makefile").read_text()
+    assert tasks and modules
+    assert all(f"\n{task}: " in makefile for task in tasks)
+    assert all((ROOT / f"{module.replace('.', '/')}.py").is_file() for module in modules)
+
+
+def test_the_committed_figures_are_those_of_the_committed_record(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    if not (ROOT / figures.RECORD).exists():
+        pytest.skip(f"no {figures.RECORD} is committed yet: `make benchmark-save` measures one")
+    assert figures.main(["--check"]) == 0, capsys.readouterr().out
