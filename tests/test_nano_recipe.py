@@ -63,6 +63,11 @@ def test_export_puts_each_row_in_its_place() -> None:
     assert (full[others] == len(ids)).all()
 
 
+def test_export_takes_the_mean() -> None:
+    states = [{"weight": torch.tensor([1.0, 4.0])}, {"weight": torch.tensor([3.0, 0.0])}]
+    assert torch.equal(export.mean(states)["weight"], torch.tensor([2.0, 2.0]))
+
+
 def test_shipped_file_is_small_and_loads_in_plain_whisper() -> None:
     assert NANO.stat().st_size < 10_000_000
     model = whisper.load_model(str(NANO), device="cpu")

@@ -9,10 +9,10 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parents[1]
 STEPS = ("text", "speech", "train", "export", "evaluate")
-SHARDS = 60
+SHARDS = 96
 
 
-def run(step: str, work: Path, threads: int) -> None:
+def run(step: str, work: Path, threads: int, exported: Path | None = None) -> None:
     """Run one step; imports wait until they are needed, for some steps need no synthesizer."""
     import torch
 
@@ -29,7 +29,7 @@ def run(step: str, work: Path, threads: int) -> None:
     elif step == "train":
         from .train import train
 
-        train(work / "speech", work / "run")
+        train(work / "speech", work / "run", exported=exported)
     elif step == "export":
         from .export import export
 
@@ -46,9 +46,12 @@ def main() -> None:
     parser.add_argument("step", choices=("all", *STEPS))
     parser.add_argument("--work", type=Path, default=HERE / "work", help="folder for the data")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument(
+        "--start-from", type=Path, metavar="FILE", help="train on from an exported checkpoint"
+    )
     options = parser.parse_args()
     for step in STEPS if options.step == "all" else (options.step,):
-        run(step, options.work, options.threads)
+        run(step, options.work, options.threads, options.start_from)
 
 
 if __name__ == "__main__":

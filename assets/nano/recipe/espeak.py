@@ -14,8 +14,8 @@ import numpy as np
 from .alignment import Span, Spoken
 
 RATE = 16000
-ACCENTS = ("en-us", "en", "en-gb-x-rp", "en-gb-scotland")
-VARIANTS = ("m1", "m3", "m5", "m7", "f1", "f2", "f4", "f5")
+ACCENTS = ("en-us", "en", "en-gb-x-rp", "en-gb-scotland", "en-gb-x-gbcwmd", "en-us-nyc")
+VARIANTS = ("m1", "m3", "m4", "m5", "m6", "m7", "m8", "f1", "f2", "f4", "f5")
 VOICES = tuple(f"{accent}+{variant}" for accent in ACCENTS for variant in VARIANTS)
 
 _SYNCHRONOUS, _PHONEME_EVENTS = 2, 1

@@ -21,6 +21,20 @@ RATE = 16000
 CLIPS = ("short", "short_noisy", "half_minute", "talk", "silence")
 UNSEEN_VOICES = ("en-us+m2", "en+f3", "en-gb-x-gbclan+m1", "en-029+f2")  # espeak-ng's
 NOISE_DECIBELS = 10.0
+LONG_VOICES = ("slt", "awb")
+STRANGE_WORDS = (
+    "The archaeologist photographed a gargoyle above the monastery.",
+    "Our veterinarian recommended a thermometer for the hedgehog.",
+    "A trombone and a tambourine startled the congregation.",
+    "The blacksmith sharpened my grandmother's old sickle.",
+    "Fermented cabbage belongs in every Hungarian kitchen.",
+    "Her umbrella was tangled in the scaffolding by the canal.",
+    "The referee disqualified two swimmers and a cyclist.",
+    "Caterpillars devoured the lettuce behind our greenhouse.",
+)
+"""Sentences with words that the recipe has never heard."""
+LOOP = 2.4
+"""Whisper's own bound on the compression ratio of a text that repeats itself."""
 
 _normalizer = EnglishTextNormalizer()
 
@@ -62,6 +76,32 @@ def sentence_set(model: whisper.Whisper, voices: tuple[str, ...], decibels: floa
         references.append(sentence)
         hypotheses.append(transcribed(model, samples)["text"])
     return word_error_rate(references, hypotheses)
+
+
+def long_form(model: whisper.Whisper, voice: str) -> tuple[float, float]:
+    """Minutes of one clip made of the held-out sentences, and its word error rate."""
+    rng, parts, spoken = random.Random(7), [], []
+    for sentence in text.held_out_sentences(60):
+        samples = say(sentence, voice, rng)
+        if samples is not None:
+            spoken.append(sentence)
+            parts.append(np.pad(samples, (0, rng.randrange(RATE))))
+    samples = np.concatenate(parts)
+    heard = transcribed(model, samples)["text"]
+    return len(samples) / RATE / 60, word_error_rate([" ".join(spoken)], [heard])
+
+
+def strange_words(model: whisper.Whisper) -> tuple[float, int]:
+    """Word error rate of sentences with unknown words, and how many came out as a loop."""
+    rng, heard, loops = random.Random(8), [], 0
+    for index, sentence in enumerate(STRANGE_WORDS):
+        samples = say(sentence, flite.VOICES[index % 2], rng)
+        if samples is None:
+            raise ValueError(f"flite says this in other words: {sentence}")
+        result = transcribed(model, samples)
+        heard.append(result["text"])
+        loops += any(s["compression_ratio"] > LOOP for s in result["segments"])
+    return word_error_rate(list(STRANGE_WORDS), heard), loops
 
 
 def quiet_clips() -> list[np.ndarray]:
@@ -129,6 +169,11 @@ def evaluate(checkpoint: Path) -> None:
     }
     for name, (voices, decibels) in sets.items():
         print(f"{name:28} WER {sentence_set(model, voices, decibels):7.2%}", flush=True)
+    for voice in LONG_VOICES:
+        minutes, rate = long_form(model, voice)
+        print(f"{f'{minutes:.1f} minutes, {voice}':28} WER {rate:7.2%}", flush=True)
+    rate, loops = strange_words(model)
+    print(f"{'unknown words':28} WER {rate:7.2%}, {loops} loops", flush=True)
     heard = [transcribed(model, clip)["text"] for clip in quiet_clips()]
     print(f"{'20 clips without speech':28} words written {sum(len(h.split()) for h in heard)}")
     errors = word_time_errors(model)

@@ -14,8 +14,8 @@ import torch
 
 from . import tokens as vocab
 from .network import DIMS
+from .train import BLENDED, EMBEDDING
 
-EMBEDDING = "decoder.token_embedding.weight"
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # a fixed date, so that equal weights make an equal file
 
 
@@ -45,8 +45,12 @@ def write(weights: dict[str, torch.Tensor], target: Path) -> int:
     return target.stat().st_size
 
 
-def export(run: Path, target: Path) -> None:
-    """Export the last saved training state of `run`."""
-    saved = torch.load(run / "training.pt")
-    size = write(saved["average"] or saved["network"], target)
-    print(f"export: {target} {size / 1e6:.2f} MB, stage {saved['stage']} step {saved['step']}")
+def mean(states: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    """The mean of several state dicts, tensor by tensor."""
+    return {name: torch.stack([state[name] for state in states]).mean(0) for name in states[0]}
+
+
+def export(run: Path, target: Path, stages: tuple[str, ...] = BLENDED) -> None:
+    """Export the mean of the weights that `run` had after each of the stages."""
+    size = write(mean([torch.load(run / f"{name}.pt") for name in stages]), target)
+    print(f"export: {target} {size / 1e6:.2f} MB, mean of {' and '.join(stages)}")

@@ -21,6 +21,7 @@ DIMS = ModelDimensions(
 )  # fmt: skip
 
 
+FRAME_STEPS = {"words": 4, "phones": 2}  # neighbours hold the same label: every n-th is enough
 RECALL_HEADS = 2  # heads of the decoder's first layer that are guided
 
 
@@ -69,11 +70,17 @@ class Network(nn.Module):
             x = block(x)
         return self.encoder.ln_post(x)
 
-    def decode(self, inputs: Tensor, features: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """(B, T) compact ids, (B, L, width) -> (B, T, rows) logits and, for the first and the last
-        layer, their attention over the features (B, heads, T, L)."""
+    def decode(
+        self, inputs: Tensor, features: Tensor, first: Tensor
+    ) -> tuple[Tensor, list[Tensor]]:
+        """(B, T) compact ids, (B, L, width), (B,) first positions -> (B, T, rows) logits and, for
+        the first and the last layer, their attention over the features (B, heads, T, L)."""
         d = self.decoder
-        x = d.token_embedding(inputs) + d.positional_embedding[: inputs.shape[1]]
+        places = first[:, None] + torch.arange(inputs.shape[1])
+        x = (
+            d.token_embedding(inputs)
+            + d.positional_embedding[places.clamp_max(d.mask.shape[0] - 1)]
+        )
         attentions = []
         for block in d.blocks:
             x = x + block.attn(block.attn_ln(x), mask=d.mask)[0]
@@ -127,9 +134,10 @@ def encoder_losses(
     """Losses of the helper heads; the letters only where they count, for they cost time."""
     features = features.float()
     losses = {"letters": letter_loss(network, features, batch)} if weights.letters else {}
-    for head in ("words", "phones"):
-        scores = getattr(network, head)(features).float().flatten(0, 1)
-        labels = batch[head].flatten()
+    for head, step in FRAME_STEPS.items():
+        begin = int(torch.randint(step, ()))
+        scores = getattr(network, head)(features[:, begin::step]).float().flatten(0, 1)
+        labels = batch[head][:, begin::step].flatten()
         weight = torch.where(labels > 0, 1.0, 0.2)
         loss = F.cross_entropy(scores, labels, reduction="none") * weight
         losses[head] = loss.sum() / weight.sum()
@@ -146,7 +154,7 @@ def decoder_losses(
     The last layer is guided to the token to come, some heads of the first layer to the token just
     read: where that one was is what the last layer needs to know to go on from there.
     """
-    logits, (first, last) = network.decode(batch["inputs"], features)
+    logits, (first, last) = network.decode(batch["inputs"], features, batch["position"])
     targets = batch["targets"]
     loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORE)
     known = targets != IGNORE

@@ -19,7 +19,7 @@ from .text import training_sentences
 RATE = 16000
 LEAD, TAIL = 0.06, 0.10  # seconds kept before the first word and after the last
 SHARD_SIZE = 500
-VOICE_SHARES = {"slt": 0.20, "rms": 0.20, "awb": 0.13, "kal16": 0.13, "espeak": 0.34}
+VOICE_SHARES = {"slt": 0.17, "rms": 0.17, "awb": 0.13, "kal16": 0.13, "espeak": 0.40}
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def speak(text: str, voice: str, rng: random.Random) -> Spoken | None:
     if voice in flite.VOICES:
         spoken = flite.speak(text, voice, rng.uniform(0.85, 1.15), rng.uniform(0.9, 1.1))
     else:
-        spoken = espeak.speak(text, voice, rng.randint(140, 180), rng.randint(35, 65))
+        spoken = espeak.speak(text, voice, rng.randint(135, 190), rng.randint(30, 70))
     return trimmed(spoken) if spoken else None
 
 

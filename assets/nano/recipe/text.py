@@ -5,6 +5,7 @@ English; the rest are runs of evenly drawn words. The second kind makes no sense
 decoder that can guess the next word from the grammar does not learn to listen.
 """
 
+import itertools
 import random
 import re
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from . import words as lists
 CLIPS = Path(__file__).resolve().parents[3] / "audio_samples"
 HELD_OUT_SEED = 7_000_001
 HELD_OUT_COUNT = 120
+MIXED = 0.33  # share of sentences that are runs of evenly drawn words
 
 _PHRASES = {
     "NP": [
@@ -69,6 +71,57 @@ _TEMPLATES = [
     "No, [SUBJ] did not [vb] [NP].", "Most of them [ivb] [PP].", "[SUBJS] had [vd] [NP].",
     "It [vs] [NP] from [NP] to [NP].", "My [person] and her [person] [vd] [NP].",
     "Good [tech], [name].", "Every [tech] has a [tech], and each [tech] [vs] a [tech].",
+    "We can [vb] it, and we can [vb] it again.", "How much [tech] do we need?", "I put it [PP].",
+    "He put the [thing] [PP] and [ivd].", "The question is how [adv] we can [vb] [NP].",
+    "The first [tech] is easy, the second is [adj], and the third is [adj].",
+    "[vg] is cheap, but [vg] is expensive.", "If you [vb] it once, you will [vb] it again.",
+    "What did you [vb], and what did you [vb]?", "You [vb] the [tech], and it [vs] you.",
+    "There is a [adj] [thing] in every [thing].", "There was nobody [PP].", "It was a [adj] day.",
+    "It was a [adj] [thing], but I still [vb] it.", "Some of them [ivd], and some of them [ivd].",
+    "Many [plural] [vb] [NP], and few of them [vb] it well.", "That is why we [vb] [NP].",
+    "That is the one thing that nobody [vd].", "Nothing is as [adj] as a [adj] [tech].",
+    "[SUBJ] gave me [num] [plural] and a [thing].", "She asked for more [plural].",
+    "They came over with [plural] and [plural].", "He says what to [vb], but not how to [vb] it.",
+    "This is the [adj] part of the [tech].", "Now it is a [adj] [tech].", "We are almost there.",
+    "One of the [plural] was [adj], the other was [adj].", "Look at [NP], and then [vb] it.",
+    "We do not [vb] it, so we [vb] it.", "Let me [vb] you [NP].", "Can you [vb] [NP] for me?",
+    "Could we [vb] it with a [adj] [tech]?", "Would you like some [thing]?",
+    "I would like to [vb].",
+    "At first it [vs] [NP], and later it [vs] [NP].", "At every [tech] we [vb] the [tech].",
+    "For many years, [SUBJS] [vd] [NP].", "In the [thing] we [vd] the old [thing].",
+    "Later, our [plural] [ivd] [PP].", "Next comes the [tech].", "Last, [vb] the [tech].",
+    "The [tech] looks back at the [tech] and [vs] the next [tech].", "We only [vb] what we [vb].",
+    "The more you [vb], the less you [vb].", "It fits into the [tech] of a [adj] [tech].",
+    "Thousands of [plural] [vb] the same [tech].", "Each of them takes [num] [plural].",
+    "As soon as it [ivs], we [vb] it.", "Until then, [SUBJS] [vb] [NP].", "But be [adj].",
+    "A small [tech] can [vb] a large [tech].", "An early [tech] is better than a late [tech].",
+    "Do you know who [vd] it?", "I know where you [vd] it.", "Tell me when it [ivs].",
+    "Good evening, and welcome to our [tech].", "Good morning, my [adj] [plural].",
+    "Thank you for [vg] with us.", "Thank you very much, [name].", "Today we [vb] about [NP].",
+    "I want to [vb] about [NP] and about [NP].", "Here is an example.", "Here comes [NP].",
+    "By the end of the [tech], all of us were [adj].", "It takes [num] [plural] to [vb] [NP].",
+    "My [person] was born in nineteen [num].", "The answer is [num] point [num].",
+    "It costs [num] hundred dollars.", "We need about [num] thousand [plural].",
+    "It ran [num] times faster than before.", "Half of the [plural] were [adj].",
+    "Only [num] percent of the [plural] [ivd].", "The [tech] has [num] [plural] of memory.",
+    "[vb] it, or [vb] it.", "Not yet, but [adv].", "Of course you can [vb] it.", "Nobody [ivd].",
+    "[SUBJ] [vd] [NP] and [vd] it [away].", "[SUBJ] [ivd] to the [thing] and [vd] it [away].",
+    "[SUBJ] [vd] it [away].", "[SUBJS] [vb] it [away].", "[SUBJ] [vd] them [away].",
+    "They [vd] it and [vd] it again.", "[SUBJ] came [away] and [vd] [him] [PP].",
+    "[SUBJ] [vd] the [thing] and put it [PP].", "[SUBJ] put the [thing] of [thing] [PP].",
+    "[SUBJ] gave [him] a [adj] [thing].", "[SUBJ] told [him] about [NP].", "Give [him] [NP].",
+    "[SUBJ] told [him] a [adj] [thing] about a [person] and his [thing].", "Tell [him] [NP].",
+    "[SUBJ] was in a [adj] [thing].", "[SUBJS] were in the [thing].", "She was in the [thing].",
+    "We [ivb] in the [time].", "In the [time] [SUBJ] [vd] a [thing].", "It was late [time].",
+    "[SUBJ] ran [away] and [vd] [NP].", "Do not [vb] it [away].", "Why did you [vb] it [away]?",
+    "[SUBJ] has to [vb] [NP].", "[SUBJS] have to [vb] it.", "It has to [ivb] by the [time].",
+    "A [thing] is a [thing].", "A [person] can [vb] a [thing].", "Some of it was [adj].",
+    "He is too [adj] to [vb] it.", "She was [adj] enough to [vb] [him].", "It is [adj] enough.",
+    "One of us will [vb] it.", "Some of us [vd] it, and some of us [vd] [him].", "I [vd] it.",
+    "What does it [vb]?", "Who [vd] it [away]?", "Where did she [vb] it?", "How did he [vb] it?",
+    "Every [time] [SUBJ] [vd] a [adj] [thing].", "It [vs] [him] every [time].", "It is [time].",
+    "Two of the [plural] [ivd] [away].", "[SUBJ] [ivd] [away] before the [time].", "Is it [adj]?",
+    "[SUBJ] knows that it is [adj].", "[SUBJ] knew who [vd] it.", "They say it is [adj].",
 ]  # fmt: skip
 
 
@@ -91,6 +144,7 @@ def _fill(tag: str, rng: random.Random) -> str:
         "thing": lists.THINGS, "tech": lists.TECH, "plural": lists.PLURALS, "adj": lists.ADJECTIVES,
         "adv": lists.ADVERBS, "degree": lists.DEGREES, "prep": lists.PREPOSITIONS,
         "ord": lists.ORDINALS, "person": lists.PERSONS, "name": lists.NAMES,
+        "away": lists.PARTICLES, "him": lists.OBJECTS, "time": lists.TIMES,
     }  # fmt: skip
     return rng.choice(choices[tag])
 
@@ -110,8 +164,9 @@ def vocabulary() -> list[str]:
 
 
 def _mixed(rng: random.Random, words: list[str]) -> str:
-    """A run of 3 to 14 evenly drawn words with a comma now and then."""
-    chosen = [rng.choice(words) for _ in range(rng.randint(3, 14))]
+    """A run of 3 to 14 evenly drawn words that sound like no other, a comma now and then."""
+    heard = (w for w in iter(lambda: rng.choice(words), None) if w not in lists.ALIKE)
+    chosen = list(itertools.islice(heard, rng.randint(3, 14)))
     chosen = [w + "," if rng.random() < 0.08 else w for w in chosen]
     return " ".join(chosen).rstrip(",") + rng.choice("....?")
 
@@ -119,7 +174,7 @@ def _mixed(rng: random.Random, words: list[str]) -> str:
 def sentence(rng: random.Random, words: list[str]) -> str:
     """One sentence with a capital, words separated by single spaces, and final punctuation."""
     kind = rng.random()
-    text = _mixed(rng, words) if kind < 0.4 else _expand(rng.choice(_TEMPLATES), rng)
+    text = _mixed(rng, words) if kind < MIXED else _expand(rng.choice(_TEMPLATES), rng)
     text = re.sub(r"\ba (?=[aeio])", "an ", text)
     return text[0].upper() + text[1:]
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from . import speech
+from . import tokens as vocab
 from .network import LossWeights, Network, decoder_losses, encoder_losses, total
 from .windows import (
     POSITIONS,
@@ -23,6 +24,7 @@ from .windows import (
     window_batch,
 )
 
+EMBEDDING = "decoder.token_embedding.weight"
 SEED = 20_000_000
 SAVE_SECONDS = 240
 LOG_STEPS = 20
@@ -52,6 +54,7 @@ class Stage:
     weights: LossWeights = field(default_factory=LossWeights)
     voices: dict[str, float] = field(default_factory=lambda: dict(VOICE_WEIGHTS))
     other_voices: float = 1.0  # weight of the voices not named
+    hold_encoder: bool = False  # train all but the encoder
 
 
 _NO_LETTERS = LossWeights(letters=0.0)
@@ -75,7 +78,20 @@ STAGES = (
           Shares(0.05, 0.35, 0.3), garble=0.08, average=0.98,
           weights=LossWeights(letters=0.0, guide=1.0, recall=0.3),
           voices={"slt": 6.0, "rms": 5.0, "awb": 0.6, "kal16": 0.5}, other_voices=0.25),
+    Stage("helpers", 60, (2e-3, 2e-3), (Mix(400, 12, 1.0),), Shares(0.05, 0.45, 0.35),
+          weights=LossWeights(letters=0.0, guide=1.0, recall=0.3), hold_encoder=True),
+    Stage("broad", 6200, (1.8e-3, 1e-5), (Mix(400, 12, 0.55), Mix(1500, 4, 0.45)),
+          Shares(0.05, 0.45, 0.35, warped=0.3, rooms=0.12, telephones=0.06, late=0.5,
+                 full_prompts=0.5),
+          garble=0.06, average=0.99, weights=LossWeights(letters=0.0, guide=1.0, recall=0.3)),
+    Stage("polish", 1470, (8e-4, 1e-5), (Mix(400, 12, 0.4), Mix(1500, 4, 0.6)),
+          Shares(0.05, 0.6, 0.3, warped=0.15, rooms=0.06, telephones=0.03, late=0.5,
+                 full_prompts=0.6),
+          garble=0.06, average=0.99, weights=LossWeights(letters=0.0, guide=1.0, recall=0.3),
+          voices={"slt": 4.0, "rms": 4.0, "awb": 2.0, "kal16": 1.5}),
 )  # fmt: skip
+BLENDED = ("broad", "polish")
+"""What is exported is the mean of the weights after these stages, which is better than either."""
 
 
 def optimizers(network: Network) -> list[torch.optim.Optimizer]:
@@ -110,6 +126,18 @@ class Training:
         for optimizer, state in zip(self.optimizers, saved["optimizers"], strict=True):
             optimizer.load_state_dict(state)
         self.stage, self.step, self.average = saved["stage"], saved["step"], saved["average"]
+
+    def start_from(self, exported: Path, stage: str, stages: tuple[Stage, ...]) -> None:
+        """Take an exported file's weights and go on at a stage; the helpers start anew."""
+        weights = torch.load(exported, weights_only=True)["model_state_dict"]
+        embedding = weights[EMBEDDING].float()
+        ids = torch.from_numpy(vocab.compact_ids())
+        others = torch.ones(len(embedding), dtype=torch.bool).index_fill(0, ids, False)
+        weights[EMBEDDING] = torch.cat([embedding[ids], embedding[others][-1:]])
+        own = self.network.state_dict()
+        own |= {name: tensor.float() for name, tensor in weights.items()}
+        self.network.load_state_dict(own)
+        self.stage = [each.name for each in stages].index(stage)
 
     def save(self) -> None:
         """Write everything needed to go on, by way of a second file, so a stop harms nothing."""
@@ -172,6 +200,7 @@ class Training:
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = rate
+        self.network.encoder.requires_grad_(not stage.hold_encoder)
         losses = self.cached_losses(stage) if stage.cached else self.joint_losses(stage)
         self.network.zero_grad(set_to_none=True)
         total(losses, stage.weights).backward()
@@ -198,10 +227,18 @@ class Training:
         return self.average or self.network.state_dict()
 
 
-def train(data: Path, folder: Path, stages: tuple[Stage, ...] = STAGES) -> None:
-    """Run all stages, or the rest of them."""
+def train(
+    data: Path,
+    folder: Path,
+    stages: tuple[Stage, ...] = STAGES,
+    exported: Path | None = None,
+    first: str = "helpers",
+) -> None:
+    """Run all stages, or the rest of them; or from an exported file on, those from `first` on."""
     folder.mkdir(parents=True, exist_ok=True)
     training = Training(Library(speech.load(data)), folder)
+    if exported is not None and not training.file.exists():
+        training.start_from(exported, first, stages)
     saved = started = time.monotonic()
     sums: dict[str, float] = {}
     while training.stage < len(stages):
@@ -218,5 +255,7 @@ def train(data: Path, folder: Path, stages: tuple[Stage, ...] = STAGES) -> None:
             if time.monotonic() - saved > SAVE_SECONDS:
                 training.save()
                 saved = time.monotonic()
+        if stage.name in BLENDED:
+            torch.save(training.weights(), folder / f"{stage.name}.pt")
         training.stage, training.step, training.cache = training.stage + 1, 0, []
         training.save()

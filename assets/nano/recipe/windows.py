@@ -30,6 +30,7 @@ class Window:
 
     mel: torch.Tensor  # (80, 2 * frames) float32
     offset: int  # encoder position of the first frame
+    position: int = 0  # decoder position of the first input
     inputs: list[int] = field(default_factory=list)  # full token ids
     targets: list[int] = field(default_factory=list)  # full token ids or IGNORE
     spans: list[tuple[float, float] | None] = field(default_factory=list)  # a target's time
@@ -46,11 +47,16 @@ class Window:
 
 @dataclass(frozen=True)
 class Shares:
-    """Which share of the windows has no speech, a prompt before it, noise."""
+    """Which share of the windows has no speech, a prompt before it, noise, and so on."""
 
     quiet: float = 0.05
     prompts: float = 0.2
     noise: float = 0.65
+    warped: float = 0.0  # spoken faster and higher, or slower and lower: other throats
+    rooms: float = 0.0
+    telephones: float = 0.0
+    late: float = 0.0  # decoder positions that start later, as if a prompt had stood there
+    full_prompts: float = 0.0  # share of the prompts that fill all the room there is
 
 
 @dataclass
@@ -100,6 +106,15 @@ def _without_head(u: Utterance, first: int) -> Utterance:
     return Utterance(u.samples[round(begin * RATE) :], text, u.voice, words, phones)
 
 
+def _warped(u: Utterance, factor: float) -> Utterance:
+    """The utterance played `factor` times as fast, and so as high."""
+    count = round(len(u.samples) / factor)
+    samples = np.interp(np.arange(count) * factor, np.arange(len(u.samples)), u.samples)
+    words = [Span(n, a / factor, b / factor) for n, a, b in u.words]
+    phones = [Span(n, a / factor, b / factor) for n, a, b in u.phones]
+    return Utterance(samples, u.text, u.voice, words, phones)
+
+
 def _fitting(utterance: Utterance, seconds: float) -> Utterance:
     """The utterance, or as much of its end as fits into `seconds`."""
     over = len(utterance.samples) / RATE - seconds
@@ -110,12 +125,13 @@ def _fitting(utterance: Utterance, seconds: float) -> Utterance:
 
 
 def place(
-    library: Library, rng: random.Random, seconds: float, fill: float, cut: bool
+    library: Library, rng: random.Random, seconds: float, fill: float, cut: bool, warp: float = 1.0
 ) -> tuple[np.ndarray, list[Sentence], list[Span]]:
     """Lay utterances of one voice end to end with gaps.
 
     Returns `(samples float32, sentences, phones)`. `fill` is the share of the window after which
-    no further sentence starts; with `cut`, the last sentence may run over the window's end.
+    no further sentence starts; with `cut`, the last sentence may run over the window's end. `warp`
+    is how many times as fast the voice plays.
     """
     pool, samples = library.voice(rng), np.zeros(round(seconds * RATE), dtype=np.float32)
     sentences: list[Sentence] = []
@@ -124,6 +140,8 @@ def place(
     headless = cut and rng.random() < 0.15
     for _ in range(40):
         utterance = rng.choice(pool)
+        if warp != 1.0:
+            utterance = _warped(utterance, warp)
         if not sentences and headless and len(utterance.words) > 3:
             utterance, time = _without_head(utterance, rng.randrange(1, len(utterance.words))), 0.0
         if not sentences and not cut:
@@ -155,8 +173,39 @@ def _noise(rng: random.Random, count: int) -> np.ndarray:
     return wave / (np.sqrt(np.mean(wave**2)) + 1e-9)
 
 
-def roughen(samples: np.ndarray, rng: random.Random, noise: float) -> np.ndarray:
-    """Random level, and with probability `noise` noise from 5 to 60 dB below the speech."""
+def _filtered(samples: np.ndarray, response: np.ndarray) -> np.ndarray:
+    """The samples through a real response over their spectrum's bins, or an impulse response."""
+    spectrum = np.fft.rfft(samples)
+    gain = response if len(response) == len(spectrum) else np.fft.rfft(response, len(samples))
+    return np.fft.irfft(spectrum * gain, len(samples)).astype(np.float32)
+
+
+def _in_room(samples: np.ndarray, rng: random.Random) -> np.ndarray:
+    """Echoes that die away within 0.1 to 0.5 s, 3 to 20 dB below the voice."""
+    seconds = rng.uniform(0.1, 0.5)
+    count = min(round(seconds * RATE), len(samples))
+    generator = np.random.default_rng(rng.getrandbits(63))
+    tail = generator.standard_normal(count) * 10 ** (-3 * np.arange(count) / count)
+    tail[: min(40, count)] = 0
+    tail *= 10 ** (-rng.uniform(3, 20) / 20) / (np.sqrt((tail**2).sum()) + 1e-9)
+    tail[0] = 1.0
+    return _filtered(samples, tail)
+
+
+def _by_telephone(samples: np.ndarray, rng: random.Random) -> np.ndarray:
+    """Only the band of a telephone."""
+    low, high = rng.uniform(200, 350), rng.uniform(3200, 3800)
+    frequencies = np.fft.rfftfreq(len(samples), 1 / RATE)
+    return _filtered(samples, ((frequencies > low) & (frequencies < high)).astype(np.float32))
+
+
+def roughen(samples: np.ndarray, rng: random.Random, shares: Shares) -> np.ndarray:
+    """Random level and, with their probabilities, room, telephone, and noise 5 to 60 dB below."""
+    if rng.random() < shares.rooms:
+        samples = _in_room(samples, rng)
+    if rng.random() < shares.telephones:
+        samples = _by_telephone(samples, rng)
+    noise = shares.noise
     power = np.sqrt(np.mean(samples[np.abs(samples) > 0.003] ** 2)) if samples.any() else 0.05
     if rng.random() < noise:
         decibels = rng.choice((rng.uniform(5, 15), rng.uniform(10, 30), rng.uniform(25, 60)))
@@ -210,10 +259,17 @@ def _events(
     return events
 
 
-def _prompt(library: Library, rng: random.Random, limit: int) -> list[int]:
-    """Text of a window before this one, as `transcribe` would feed it back."""
-    t, ids, time = vocab.tokenizer(), [], rng.uniform(0, 1)
-    for _ in range(rng.randint(1, 16) if limit > 100 else rng.randint(1, 4)):
+def _prompt(library: Library, rng: random.Random, limit: int, full: float) -> list[int]:
+    """Text of the windows before this one, as `transcribe` would feed it back."""
+    t, time = vocab.tokenizer(), rng.uniform(0, 1)
+    ids: list[int] = []
+    if rng.random() < full:
+        sentences, kept = limit, limit
+    else:
+        sentences, kept = rng.randint(1, 16 if limit > 100 else 4), rng.randint(limit // 2, limit)
+    for _ in range(sentences):
+        if len(ids) > limit:
+            break
         utterance = rng.choice(library.voice(rng))
         ids.append(vocab.timestamp(time))
         ids += [i for word in utterance.text.split() for i in vocab.word_tokens(word)]
@@ -221,7 +277,7 @@ def _prompt(library: Library, rng: random.Random, limit: int) -> list[int]:
         ids.append(vocab.timestamp(time))
     if rng.random() < 0.1:
         ids = [i for i in ids if i < t.timestamp_begin]
-    return [t.sot_prev, *ids[-rng.randint(limit // 2, limit) :]]
+    return [t.sot_prev, *ids[-kept:]]
 
 
 def _speech(window: Window, sentences: list[Sentence], rng: random.Random, seconds: float) -> None:
@@ -246,8 +302,9 @@ def speech_window(library: Library, rng: random.Random, frames: int, shares: Sha
     full, seconds = frames == POSITIONS, frames * FRAME
     dense = rng.random() < (0.6 if full else 0.85)
     fill = 1.0 if dense else rng.uniform(0.02, 0.9 if full else 0.5)
-    samples, sentences, phones = place(library, rng, seconds, fill, full and dense)
-    samples = roughen(samples, rng, shares.noise)
+    warp = rng.uniform(0.88, 1.14) if rng.random() < shares.warped else 1.0
+    samples, sentences, phones = place(library, rng, seconds, fill, full and dense, warp)
+    samples = roughen(samples, rng, shares)
     last = sentences[-1].end
     if last < seconds and rng.random() < 0.7:  # the file ends here: zeros in mel space follow
         samples = samples[: round(min(seconds, last + _gap(rng)) * RATE)]
@@ -255,10 +312,12 @@ def speech_window(library: Library, rng: random.Random, frames: int, shares: Sha
     window = Window(mel_of(samples, 2 * frames), offset, phones=phones)
     window.words = [w for s in sentences for w in s.words if w.start < seconds - 0.02]
     if rng.random() < shares.prompts:
-        prompt = _prompt(library, rng, 223 if full else 40)
+        prompt = _prompt(library, rng, 223 if full else 40, shares.full_prompts)
         window.inputs += prompt
         window.targets += [IGNORE] * len(prompt)
         window.spans += [None] * len(prompt)
+    elif full and rng.random() < shares.late:
+        window.position = rng.randint(1, 224)
     _speech(window, sentences, rng, seconds)
     return window
 
@@ -280,7 +339,7 @@ def quiet_window(library: Library, rng: random.Random, frames: int, shares: Shar
     samples *= 10 ** (rng.uniform(-70, -10) / 20)
     window = Window(mel_of(samples, 2 * frames), rng.randint(0, POSITIONS - frames))
     if rng.random() < shares.prompts:
-        window.inputs += _prompt(library, rng, 223 if frames == POSITIONS else 40)
+        window.inputs += _prompt(library, rng, 223 if frames == POSITIONS else 40, 0.0)
     window.targets += [IGNORE] * len(window.inputs)
     window.inputs += [t.sot, rng.choice((t.no_timestamps, vocab.timestamp(0)))]
     window.targets += [t.no_speech, t.eot]
@@ -305,8 +364,9 @@ def _labels(spans: list[Span], classes: dict[str, int], frames: int) -> torch.Te
 
 
 def collate(windows: list[Window], library: Library) -> dict[str, torch.Tensor]:
-    """Stack windows: mel (B, 80, 2L), tokens and targets (B, T) compact, spans (B, T, 2) frames,
-    word and phone labels (B, L), letters (sum of lengths,) with `letter_counts` (B,)."""
+    """Stack windows: mel (B, 80, 2L), first positions in encoder and decoder (B,), tokens and
+    targets (B, T) compact, spans (B, T, 2) frames, word and phone labels (B, L), letters (sum of
+    lengths,) with `letter_counts` (B,)."""
     index, frames = vocab.compact_index(), windows[0].mel.shape[1] // 2
     longest = max(len(w.inputs) for w in windows)
     shape = (len(windows), longest)
@@ -328,6 +388,7 @@ def collate(windows: list[Window], library: Library) -> dict[str, torch.Tensor]:
     return {
         "mel": torch.stack([w.mel for w in windows]),
         "offset": torch.tensor([w.offset for w in windows]),
+        "position": torch.tensor([w.position for w in windows]),
         "inputs": inputs, "targets": targets, "spans": spans,
         "words": torch.stack(words), "phones": torch.stack(phones),
         "letters": torch.tensor([c for row in letters for c in row], dtype=torch.long),
