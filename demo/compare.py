@@ -7,12 +7,12 @@ lock. Lanes don't wait for each other: a slow or failing one leaves the rest alo
 
 from __future__ import annotations
 
-import logging
 import queue
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import copy_context
 from dataclasses import replace
 from functools import partial
 
@@ -36,23 +36,31 @@ from demo.snapshot import (
     lay_out,
     tick,
 )
-from engines.base import Clip, Dtype, Engine, EngineError, Listener, Segment, Stopped
+from engines import logs
+from engines.base import Clip, Dtype, Engine, EngineError, Listener, Segment, Span, Stopped
 
 SNAPSHOT_SECONDS = 0.2
 """Time between two snapshots: often enough to look live, seldom enough to cost nothing."""
 
-logger = logging.getLogger(__name__)
+logger = logs.logger(__name__)
 
 
 class LaneListener(Listener):
-    """Passes on what an engine says of its run."""
+    """Passes on what an engine says of its run; of a repeat not the words, which are known."""
 
-    def __init__(self, key: str, report: Callable[[Event], None], stop: threading.Event) -> None:
-        self._key, self._report, self._stop = key, report, stop
+    def __init__(
+        self,
+        key: str,
+        report: Callable[[Event], None],
+        stop: threading.Event,
+        repeated: bool = False,
+    ) -> None:
+        self._key, self._report, self._stop, self._repeated = key, report, stop, repeated
 
     def segment(self, segment: Segment) -> None:
         """Report a final segment."""
-        self._report(Said(self._key, segment))
+        if not self._repeated:
+            self._report(Said(self._key, segment))
 
     def progress(self, stage: str, audio_seconds: float) -> None:
         """Report the stage that the engine is in."""
@@ -81,8 +89,12 @@ class Run:
         self._statuses = {status.key: status for status in statuses}
         self._get_engine = get_engine
         self._open_clip = open_clip
+        self.id = logs.new_run_id()
         self._start = replace(
-            lay_out(settings, statuses, "waiting"), clip_name=clip_name, reference=reference
+            lay_out(settings, statuses, "waiting"),
+            clip_name=clip_name,
+            reference=reference,
+            run=self.id,
         )
         self._stop = threading.Event()
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
@@ -99,7 +111,9 @@ class Run:
         ends, and a compile that can't be interrupted would hold it open for minutes.
         """
         comparison = self._start_clocks()
-        spawn(self._conduct)
+        with logs.in_run(self.id, model=self._settings.model, clip=self._start.clip_name):
+            logger.info("started", engines=list(self._settings.engines))
+            spawn(self._conduct)
         try:
             yield comparison
             while not comparison.finished:
@@ -113,7 +127,7 @@ class Run:
     def _start_clocks(self) -> Comparison:
         now = time.perf_counter()
         lanes = tuple(replace(lane, phase_start=now) for lane in self._start.lanes)
-        return replace(self._start, lanes=lanes)
+        return replace(self._start, lanes=lanes, start=now)
 
     def _fold_events(self, comparison: Comparison) -> Comparison:
         """Take in what happens until the next snapshot is due or the comparison is over."""
@@ -134,6 +148,7 @@ class Run:
         try:
             clip = self._open_clip()
         except EngineError as error:
+            logger.warning("refused", error=str(error))
             self._events.put(Refused(str(error)))
             return
         except Exception:
@@ -149,16 +164,23 @@ class Run:
             self._run_in_turn(keys, clip)
 
     def _run_in_turn(self, keys: Sequence[str], clip: Clip) -> None:
-        """Make every engine ready first, so that no lane's clock runs while another compiles."""
-        engines = {key: self._prepare(key) for key in keys}
-        for key, engine in engines.items():
-            if engine is not None:
-                self._transcribe(key, engine, clip)
+        """Make every engine ready first, so that no lane's clock runs while another compiles.
+
+        Repeats take turns too: what slows the machine for a while then slows every engine.
+        """
+        prepared = {key: self._prepare(key) for key in keys}
+        engines = {key: engine for key, engine in prepared.items() if engine is not None}
+        for lap in range(self._settings.repeats):
+            for key in list(engines):
+                if not self._transcribe(key, engines[key], clip, lap):
+                    del engines[key]
 
     def _run_lane(self, key: str, clip: Clip) -> None:
         engine = self._prepare(key)
         if engine is not None:
-            self._transcribe(key, engine, clip)
+            for lap in range(self._settings.repeats):
+                if not self._transcribe(key, engine, clip, lap):
+                    break
 
     def _prepare(self, key: str) -> Engine | None:
         """The engine, ready to run; None when it failed or the run was stopped."""
@@ -171,20 +193,27 @@ class Run:
         ready: Engine | None = None
         with self._lane_errors(key):
             self._events.put(Changed(key, "loading"))
+            start = time.perf_counter()
             engine = self._get_engine(key, self._settings.model, self._settings.dtype_for(key))
             seconds = engine.prepare(partial(self._report_preparation, key))
-            self._events.put(Prepared(key, seconds))
+            span = Span("prepare", start, time.perf_counter() - start)
+            self._events.put(Prepared(key, seconds, span))
             self._events.put(Changed(key, "waiting"))
             ready = engine
         return ready
 
-    def _transcribe(self, key: str, engine: Engine, clip: Clip) -> None:
+    def _transcribe(self, key: str, engine: Engine, clip: Clip, lap: int) -> bool:
+        """Run an engine over the clip, for the `lap`-th time from 0; False when that failed."""
         if self._stop.is_set():
-            return
-        listener = LaneListener(key, self._events.put, self._stop)
+            return False
+        listener = LaneListener(key, self._events.put, self._stop, repeated=lap > 0)
+        finished = False
         with self._lane_errors(key):
             transcript = engine.transcribe(clip, self._settings.options, listener)
-            self._events.put(Finished(key, transcript))
+            last = lap + 1 == self._settings.repeats
+            self._events.put(Finished(key, transcript, last))
+            finished = True
+        return finished
 
     def _report_preparation(self, key: str, message: str) -> None:
         """Engines say `loading`, `compiling`, or a longer sentence about either."""
@@ -200,12 +229,13 @@ class Run:
         except Stopped:
             self._events.put(Changed(key, "stopped"))
         except EngineError as error:
+            logger.error("failed", engine=key, error=str(error))
             self._events.put(Failed(key, str(error)))
         except Exception as error:
-            logger.exception("engine %s failed", key)
+            logger.exception("failed", engine=key, error=f"{type(error).__name__}: {error}")
             self._events.put(Failed(key, f"{type(error).__name__}: {error}"))
 
 
 def spawn(work: Callable[[], None]) -> None:
-    """Start work in a thread that doesn't keep the program alive."""
-    threading.Thread(target=work, daemon=True).start()
+    """Start work in a thread that doesn't keep the program alive; its log lines name its run."""
+    threading.Thread(target=copy_context().run, args=(work,), daemon=True).start()

@@ -12,9 +12,13 @@ from html import escape
 import numpy as np
 import numpy.typing as npt
 
+from demo import heatmap
 from demo.palette import colour_engine
 from demo.snapshot import Comparison, Lane
+from demo.windows import Common, match_windows
+from engines.base import FloatArray
 from engines.features import (
+    BINS,
     TAIL,
     FeatureSimilarity,
     FeatureStatistics,
@@ -26,45 +30,78 @@ from engines.features import (
 
 Shares = npt.NDArray[np.float64]
 
+COLUMNS = ("Engine", "Settings", "Mean", "Std", "Min", "Max", "Cosine", "Relative L2", "Max |Δ|")
+WINDOW_COLUMNS = ("Window", *COLUMNS[:1], *COLUMNS[2:])
+EDGES = np.linspace(0.0, 1.0, BINS + 1)
+
 FLATTEST_SCALE = 0.01
 """A difference panel never magnifies more than to this share of the tallest bar: identical
 features look identical."""
 
-PLACEHOLDER = (
-    '<div class="features features--empty"><p>Each engine’s encoder output appears here as a '
-    "histogram, next to its difference from the baseline.</p></div>"
-)
+NO_BARS = np.zeros(BINS)
 
 
 def render_features(comparison: Comparison) -> str:
-    """Histograms, difference panels and the table of every finished lane, as HTML."""
+    """`list_features` as one text."""
+    return "".join(list_features(comparison))
+
+
+def list_features(comparison: Comparison) -> list[str]:
+    """Histograms, heat maps, the difference of each from the baseline, and the tables, as HTML.
+
+    All of it is drawn once the last lane rests, so that no lane's time pays for another's charts;
+    until then the same boxes stand empty.
+    """
     lanes = [lane for lane in comparison.done if lane.transcript is not None]
-    if not lanes:
-        return PLACEHOLDER
-    features = {lane.key: lane.transcript.features for lane in lanes if lane.transcript is not None}
-    histograms = bin_together(features)
-    if histograms is None:
-        return '<div class="features features--empty"><p>No window was encoded.</p></div>'
+    if not comparison.finished or not lanes:
+        return list_blanks(comparison)
+    common = match_windows(lanes)
+    if not common.starts:
+        return ['<p class="caption">No window was encoded.</p>', *list_blanks(comparison)]
+    histograms = bin_together({lane.key: common.pick(lane) for lane in lanes})
+    assert histograms is not None
     baseline = comparison.baseline
-    table = render_table(lanes, baseline)
-    charts = render_charts(lanes, baseline, histograms)
-    return (
-        f'<div class="features">{charts}'
-        f'<p class="caption">{render_caption(comparison)}</p>{table}</div>'
-    )
+    return [
+        render_charts(lanes, baseline, histograms),
+        f'<p class="caption">{render_caption(comparison, common)}</p>',
+        render_table(lanes, baseline, common),
+        heatmap.render_maps(lanes, baseline, common, comparison.audio_seconds),
+        render_windows(lanes, baseline, common),
+    ]
 
 
-def render_caption(comparison: Comparison) -> str:
+def list_blanks(comparison: Comparison) -> list[str]:
+    """The same boxes with nothing in them, so that nothing moves when they fill."""
+    lanes, baseline = comparison.lanes, comparison.baseline
+    panels = [
+        render_panel(lane.label, "histogram", draw_bars(NO_BARS, EDGES, 1.0), lane.key)
+        for lane in lanes
+    ]
+    gaps = [
+        render_panel(f"{lane.label} − {baseline.label}", "difference", "", lane.key)
+        for lane in lanes
+        if baseline is not None and lane.key != baseline.key
+    ]
+    text = "The charts are drawn when the last lane is done, so that no lane’s time pays for them."
+    return [
+        arrange(panels, gaps),
+        f'<p class="caption">{text}</p>',
+        wrap_table("Encoder feature figures", COLUMNS, "".join(map(render_blank_row, lanes))),
+        heatmap.render_blanks(lanes, baseline),
+        render_details(""),
+    ]
+
+
+def render_caption(comparison: Comparison, common: Common) -> str:
     """What the charts show and under which settings."""
-    sizes = {
-        lane.label: " × ".join(str(n) for n in lane.transcript.features.shape)
+    shape = next(
+        " × ".join(str(n) for n in common.pick(lane).shape)
         for lane in comparison.done
         if lane.transcript is not None
-    }
-    same = len(set(sizes.values())) == 1
-    shape = next(iter(sizes.values())) if same else ", ".join(f"{k}: {v}" for k, v in sizes.items())
+    )
+    uneven = "" if common.everywhere else " Only windows that start at the same audio are compared."
     return escape(
-        f"Encoder output after ln_post, windows × positions × dimensions: {shape}. "
+        f"Encoder output after ln_post, windows × positions × dimensions: {shape}.{uneven} "
         f"Model {comparison.settings.model}. Same bins in every panel; the outermost "
         f"{TAIL:.2%} of values at each end are counted in the end bins."
     )
@@ -94,7 +131,14 @@ def render_charts(
         for lane in others
         if baseline is not None and baseline.key in histograms.shares
     ]
-    # Two lanes and their difference make one row; of more, each difference stands beneath its lane.
+    return arrange(panels, gaps)
+
+
+def arrange(panels: Sequence[str], gaps: Sequence[str]) -> str:
+    """Panels side by side with their differences from the baseline.
+
+    Two lanes and their difference make one row; of more, each difference stands beneath its lane.
+    """
     columns = len(panels) if len(panels) > 2 else 3
     blank = ['<div class="blank"></div>'] if gaps and len(panels) > 2 else []
     charts = "".join([*panels, *blank, *gaps])
@@ -124,8 +168,11 @@ def render_difference(
     )
 
 
-def render_panel(title: str, note: str, chart: str, key: str, low: float, high: float) -> str:
-    """A chart with its title, a note and the ends of its axis."""
+def render_panel(
+    title: str, note: str, chart: str, key: str, low: float | None = None, high: float | None = None
+) -> str:
+    """A chart with its title, a note and the ends of its axis, where they are known."""
+    ends = ["–" if end is None else f"{end:.2f}" for end in (low, high)]
     label = escape(f"{title}: {note}", quote=True)
     return (
         f'<figure class="chart" style="--engine:{colour_engine(key)}">'
@@ -133,8 +180,8 @@ def render_panel(title: str, note: str, chart: str, key: str, low: float, high: 
         f"<span>{escape(note)}</span></figcaption>"
         f'<svg viewBox="0 0 100 100" preserveAspectRatio="none" role="img" aria-label="{label}">'
         f"{chart}</svg>"
-        f'<div class="axis" aria-hidden="true"><span>{low:.2f}</span><span>feature value</span>'
-        f"<span>{high:.2f}</span></div></figure>"
+        f'<div class="axis" aria-hidden="true"><span>{ends[0]}</span><span>feature value</span>'
+        f"<span>{ends[1]}</span></div></figure>"
     )
 
 
@@ -169,29 +216,70 @@ def draw_rect(x: float, y: float, width: float, height: float, tip: str) -> str:
     )
 
 
-def render_table(lanes: Sequence[Lane], baseline: Lane | None) -> str:
+def render_table(lanes: Sequence[Lane], baseline: Lane | None, common: Common) -> str:
     """Statistics of each lane's features and their similarity to the baseline's."""
-    names = ("Engine", "Settings", "Mean", "Std", "Min", "Max", "Cosine", "Relative L2", "Max |Δ|")
-    head = "".join(f'<th scope="col">{name}</th>' for name in names)
-    rows = "".join(render_row(lane, baseline) for lane in lanes)
+    rows = "".join(
+        render_row(
+            [lane.label, f"{lane.device} · {lane.dtype}"],
+            common.pick(lane),
+            pick_baseline(lane, baseline, common),
+        )
+        for lane in lanes
+    )
+    return wrap_table("Encoder feature figures", COLUMNS, rows)
+
+
+def render_windows(lanes: Sequence[Lane], baseline: Lane | None, common: Common) -> str:
+    """The same figures window by window."""
+    rows = []
+    for number, start in enumerate(common.starts):
+        name = f"{number + 1}, from {start:.2f} s"
+        for lane in lanes:
+            theirs = pick_baseline(lane, baseline, common)
+            other = theirs if isinstance(theirs, str) else theirs[number : number + 1]
+            ours = common.pick(lane)[number : number + 1]
+            rows.append(render_row([name, lane.label], ours, other))
+    return render_details(
+        wrap_table("Encoder feature figures by window", WINDOW_COLUMNS, "".join(rows))
+    )
+
+
+def render_details(table: str) -> str:
+    """The table by window, folded away: it is long, and nothing should move when it comes."""
+    body = table or '<p class="caption">The table is made when the last lane is done.</p>'
+    return f'<details class="windows"><summary>The figures by window</summary>{body}</details>'
+
+
+def wrap_table(name: str, columns: Sequence[str], rows: str) -> str:
+    """A table that scrolls sideways on a narrow screen."""
+    head = "".join(f'<th scope="col">{column}</th>' for column in columns)
     return (
-        '<div class="scroll" tabindex="0" role="region" aria-label="Encoder feature figures">'
+        f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(name, quote=True)}">'
         f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
     )
 
 
-def render_row(lane: Lane, baseline: Lane | None) -> str:
-    """One lane's row."""
-    assert lane.transcript is not None
-    ours = lane.transcript.features
-    cells = [f"{lane.device} · {lane.dtype}", *format_statistics(summarise(ours))]
+def pick_baseline(lane: Lane, baseline: Lane | None, common: Common) -> FloatArray | str:
+    """The features to hold a lane's against, or in words why there are none."""
     if baseline is None or baseline.transcript is None:
-        cells += ["no baseline yet", "", ""]
-    elif lane.key == baseline.key:
-        cells += ["baseline", "", ""]
+        return "no baseline"
+    return "baseline" if lane.key == baseline.key else common.pick(baseline)
+
+
+def render_row(names: Sequence[str], ours: FloatArray, theirs: FloatArray | str) -> str:
+    """One row: its names, statistics, and similarity to the baseline."""
+    cells = [*names[1:], *format_statistics(summarise(ours))]
+    if isinstance(theirs, str):
+        cells += [theirs, "", ""]
     else:
-        cells += format_similarity(measure_similarity(ours, baseline.transcript.features))
+        cells += format_similarity(measure_similarity(ours, theirs))
     body = "".join(f"<td>{escape(cell)}</td>" for cell in cells)
+    return f'<tr><th scope="row">{escape(names[0])}</th>{body}</tr>'
+
+
+def render_blank_row(lane: Lane) -> str:
+    """A lane's row before anything is known."""
+    body = "<td>–</td>" * (len(COLUMNS) - 1)
     return f'<tr><th scope="row">{escape(lane.label)}</th>{body}</tr>'
 
 

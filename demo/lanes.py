@@ -1,20 +1,19 @@
 """The lanes: what each engine does, says and took, side by side, as HTML.
 
 Every lane has the same rows from the first moment on, with dashes where nothing is known yet, so
-that nothing moves while it fills.
+that nothing moves while it fills. They are made as a list of parts: from one snapshot to the next
+only the parts that changed travel to the browser.
 """
 
 from __future__ import annotations
 
 from html import escape
+from typing import Any
 
 from demo import diffs
 from demo.palette import colour_engine
 from demo.snapshot import Comparison, Lane, State, Status
-from engines.base import Segment
-
-LONG_CLIP_SECONDS = 60.0
-"""Clips longer than this get a taller transcript box."""
+from demo.transcripts import KNOWN_TIMES, SPREAD_TIMES, list_transcript
 
 STATE_SIGNS: dict[State, str] = {
     "idle": "○",
@@ -33,9 +32,21 @@ STAGES = {"mel": "Log-mel", "encode": "Encoder", "decode": "Decoder loop", "tota
 
 def render_lanes(comparison: Comparison) -> str:
     """All lanes side by side, then a line for each engine that this machine lacks."""
-    lanes = "".join(render_lane(lane, comparison) for lane in comparison.lanes)
-    absent = "".join(render_absent(status) for status in comparison.absent)
-    return f'<div class="lanes">{lanes}</div>{absent}'
+    return join_parts(list_lanes(comparison))
+
+
+def join_parts(parts: list[Any]) -> str:
+    """Nested lists of HTML as one text, as the page's template joins them."""
+    return "".join(part if isinstance(part, str) else join_parts(part) for part in parts)
+
+
+def list_lanes(comparison: Comparison) -> list[Any]:
+    """`render_lanes` in parts, nested."""
+    lanes = [list_lane(lane, comparison) for lane in comparison.lanes]
+    times = KNOWN_TIMES if comparison.settings.options.word_timestamps else SPREAD_TIMES
+    hint = f'<p class="hint">{times}</p>' if lanes else ""
+    absent = [render_absent(status) for status in comparison.absent]
+    return ['<div class="lanes">', lanes, "</div>", hint, absent]
 
 
 def render_absent(status: Status) -> str:
@@ -48,16 +59,25 @@ def render_absent(status: Status) -> str:
 
 def render_lane(lane: Lane, comparison: Comparison) -> str:
     """One engine's lane."""
+    return join_parts(list_lane(lane, comparison))
+
+
+def list_lane(lane: Lane, comparison: Comparison) -> list[Any]:
+    """`render_lane` in parts."""
     name = escape(lane.key, quote=True)
-    return (
+    return [
         f'<article class="lane lane--{lane.state}" data-engine="{name}" '
         f'data-state="{lane.state}" aria-labelledby="lane-{name}" '
-        f'style="--engine:{colour_engine(lane.key)}">'
-        f"{render_head(lane, comparison)}{render_state(lane, comparison)}"
-        f"{render_transcript(lane, comparison)}{render_against(lane, comparison)}"
-        f"{render_figures(lane, comparison)}{render_stages(lane, comparison)}"
-        f"{render_foot(lane, comparison)}</article>"
-    )
+        f'style="--engine:{colour_engine(lane.key)}">',
+        render_head(lane, comparison),
+        render_state(lane, comparison),
+        list_transcript(lane, comparison),
+        render_against(lane, comparison),
+        render_figures(lane, comparison),
+        render_stages(lane, comparison),
+        render_foot(lane, comparison),
+        "</article>",
+    ]
 
 
 def render_head(lane: Lane, comparison: Comparison) -> str:
@@ -76,10 +96,11 @@ def is_baseline(lane: Lane, comparison: Comparison) -> bool:
 
 def render_state(lane: Lane, comparison: Comparison) -> str:
     """The state in words with its clock, above a bar of the audio finished."""
-    text = escape(describe_state(lane, comparison.audio_seconds))
-    clock = f"{lane.elapsed:.1f} s" if lane.running else ""
+    text = escape(describe_run(lane, comparison))
+    busy = lane.running and lane.state != "waiting"
+    clock = f"{lane.elapsed:.1f} s" if busy else ""
     share = describe_progress(lane, comparison.audio_seconds)
-    unsure = " unsure" if lane.running and not lane.audio_done else ""
+    unsure = " unsure" if busy and not lane.audio_done else ""
     return (
         f'<div class="state"><p><span class="sign" aria-hidden="true">{STATE_SIGNS[lane.state]}'
         f'</span> <span class="what">{text}</span><span class="clock">{clock}</span></p>'
@@ -87,6 +108,15 @@ def render_state(lane: Lane, comparison: Comparison) -> str:
         f'aria-valuenow="{share:.0f}" aria-label="Audio finished by {escape(lane.label)}">'
         f'<span style="width:{share:.1f}%"></span></div></div>'
     )
+
+
+def describe_run(lane: Lane, comparison: Comparison) -> str:
+    """The state and, of several runs, which one."""
+    state = describe_state(lane, comparison.audio_seconds)
+    repeats, number = comparison.settings.repeats, len(lane.laps) + 1
+    if repeats == 1 or not (lane.running and lane.prepare) or number > repeats:
+        return state
+    return f"Run {number} of {repeats}: {state[:1].lower()}{state[1:]}"
 
 
 def describe_progress(lane: Lane, audio_seconds: float) -> float:
@@ -103,7 +133,7 @@ def describe_state(lane: Lane, audio_seconds: float) -> str:
     if lane.state in ("encoding", "decoding"):
         return f"{lane.state.capitalize()} {lane.audio_done:.0f} of {audio_seconds:.0f} s"
     if lane.state == "waiting":
-        return "Ready, waiting for its turn" if lane.prepare else "Waiting"
+        return "Waiting for its turn" if lane.prepare else "Waiting"
     return {
         "idle": "Ready",
         "loading": "Loading the model",
@@ -113,51 +143,6 @@ def describe_state(lane: Lane, audio_seconds: float) -> str:
         "failed": "Failed",
         "stopped": "Stopped",
     }[lane.state]
-
-
-def render_transcript(lane: Lane, comparison: Comparison) -> str:
-    """The words so far, each segment with its start; scrolls on its own, newest in view."""
-    tall = " tall" if comparison.audio_seconds > LONG_CLIP_SECONDS else ""
-    live = " live" if lane.running else ""
-    return (
-        f'<div class="transcript{tall}{live}" tabindex="0" role="region" '
-        f'aria-label="Transcript by {escape(lane.label)}"><div>'
-        f"{render_words(lane)}</div></div>"
-    )
-
-
-def render_words(lane: Lane) -> str:
-    """The transcript's rows, or a sentence where there are none."""
-    if lane.state == "failed":
-        return f'<p class="reason">{escape(lane.reason or "No reason was given.")}</p>'
-    if lane.segments:
-        return "".join(render_segment(segment) for segment in lane.segments)
-    if lane.transcript is not None:
-        return '<p class="none">No speech was found.</p>'
-    if lane.state == "stopped":
-        return '<p class="none">Stopped before the first words.</p>'
-    return '<p class="none">The words appear here.</p>'
-
-
-def render_segment(segment: Segment) -> str:
-    """One segment: its start, then its words; times above the words where they are known."""
-    if segment.words:
-        body = " ".join(
-            f"<ruby>{escape(word.text.strip())}<rt>{word.start:.1f}</rt></ruby>"
-            for word in segment.words
-        )
-    else:
-        body = escape(segment.text.strip())
-    kind = " timed" if segment.words else ""
-    return (
-        f'<p class="segment{kind}"><time>{format_clock(segment.start)}</time>'
-        f"<span>{body}</span></p>"
-    )
-
-
-def format_clock(seconds: float) -> str:
-    """Minutes and seconds, as 1:04."""
-    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
 
 
 def render_against(lane: Lane, comparison: Comparison) -> str:
@@ -187,6 +172,8 @@ def compare_to_baseline(lane: Lane, comparison: Comparison) -> tuple[str, str]:
         return "This lane is the baseline.", ""
     if lane.transcript is None or baseline is None or baseline.transcript is None:
         return pending(lane, baseline), ""
+    if waits_for_others(comparison):
+        return "–", ""
     alignment = diffs.compare(baseline.transcript.text, lane.transcript.text)
     tokens = (
         " Its tokens are equal too."
@@ -195,6 +182,12 @@ def compare_to_baseline(lane: Lane, comparison: Comparison) -> tuple[str, str]:
     )
     extra = tokens if not alignment.errors else ""
     return diffs.describe(alignment) + extra, diffs.mark_changes(alignment)
+
+
+def waits_for_others(comparison: Comparison) -> bool:
+    """Whether words are compared later: where engines take turns to be timed, nothing else should
+    use the processor meanwhile."""
+    return not comparison.shared and not comparison.finished
 
 
 def pending(lane: Lane, baseline: Lane | None) -> str:
@@ -209,6 +202,8 @@ def compare_to_reference(lane: Lane, comparison: Comparison) -> tuple[str, str]:
     """Word error rate after normalisation and as written, and the errors marked up."""
     if lane.transcript is None or comparison.reference is None:
         return pending(lane, None), ""
+    if waits_for_others(comparison):
+        return "–", ""
     score = diffs.score(comparison.reference, lane.transcript.text, lane.transcript.language)
     rate = score.normalised.word_error_rate
     if rate is None:
@@ -217,15 +212,13 @@ def compare_to_reference(lane: Lane, comparison: Comparison) -> tuple[str, str]:
             ("Nothing was said, and nothing was written.", "")
             if not found
             else (
-                f"Nothing was said, but {count_words(found)} written.",
+                f"Nothing was said, but {diffs.name_count(found)} written.",
                 diffs.mark_changes(score.normalised),
             )
         )
-    raw = score.raw.word_error_rate or 0.0
-    sentence = (
-        f"Word error rate {rate:.1%} normalised ({score.normalised.errors} of "
-        f"{score.normalised.expected_words}), {raw:.1%} as written."
-    )
+    errors, total = score.normalised.errors, diffs.name_count(score.normalised.expected_words)
+    noun = "error" if errors == 1 else "errors"
+    sentence = f"Word error rate {rate:.1%} normalised: {errors} {noun} in {total}."
     return sentence, diffs.mark_changes(score.normalised)
 
 
@@ -235,7 +228,12 @@ def render_figures(lane: Lane, comparison: Comparison) -> str:
     total = f"{transcript.seconds.total:.2f} s" if transcript else "–"
     factor = f"{transcript.real_time_factor:.3f}" if transcript else "–"
     name, ratio = describe_ratio(lane, comparison)
-    figures = (("Whole run", total), ("Real-time factor", factor), (name, ratio))
+    figures = (
+        ("Whole run", total),
+        (name, ratio),
+        ("Real-time factor", factor),
+        ("Tokens per second", format_rate(measure_rate(lane))),
+    )
     cells = "".join(
         f'<div><dt>{escape(title)}</dt><dd class="{"word" if value.isalpha() else "number"}">'
         f"{escape(value)}</dd></div>"
@@ -244,10 +242,25 @@ def render_figures(lane: Lane, comparison: Comparison) -> str:
     return f'<dl class="figures">{cells}</dl>'
 
 
+def measure_rate(lane: Lane) -> float | None:
+    """Tokens per second of the whole run; while it goes on, of its segments so far."""
+    if lane.transcript is not None:
+        seconds, tokens = lane.transcript.seconds.total, len(lane.transcript.tokens)
+    elif lane.state in ("mel", "encoding", "decoding"):
+        seconds, tokens = lane.elapsed, sum(len(segment.tokens) for segment in lane.segments)
+    else:
+        return None
+    return tokens / seconds if seconds and tokens else None
+
+
+def format_rate(rate: float | None) -> str:
+    """Tokens per second, or a dash."""
+    return "–" if rate is None else f"{rate:.0f}" if rate >= 10 else f"{rate:.1f}"
+
+
 def describe_ratio(lane: Lane, comparison: Comparison) -> tuple[str, str]:
     """A speed-up after a fair run; after a parallel one only a ratio of times."""
-    fair = comparison.settings.schedule == "one at a time"
-    name = "Speed-up" if fair else "Time ÷ baseline"
+    name = "Time ÷ baseline" if comparison.shared else "Speed-up"
     if is_baseline(lane, comparison):
         return name, "baseline"
     ratio = stage_ratio(lane, comparison, "total")
@@ -261,8 +274,7 @@ def stage_ratio(lane: Lane, comparison: Comparison, stage: str) -> float | None:
         return None
     ours = lane.transcript.seconds.as_dict()[stage]
     theirs = baseline.transcript.seconds.as_dict()[stage]
-    fair = comparison.settings.schedule == "one at a time"
-    above, below = (theirs, ours) if fair else (ours, theirs)
+    above, below = (ours, theirs) if comparison.shared else (theirs, ours)
     return above / below if below else None
 
 
@@ -274,8 +286,9 @@ def render_stages(lane: Lane, comparison: Comparison) -> str:
     rows = "".join(render_stage(lane, comparison, stage, longest) for stage in STAGES)
     names = ("Stage", "Length", "Seconds", describe_ratio(lane, comparison)[0])
     head = "".join(f'<th scope="col">{name}</th>' for name in names)
+    notes = " ".join((describe_spread(lane, comparison), describe_preparation(lane))).strip()
     return (
-        f'<table class="stages"><caption>{escape(describe_preparation(lane))}</caption>'
+        f'<table class="stages"><caption>{escape(notes)}</caption>'
         f'<thead class="spoken"><tr>{head}</tr></thead><tbody>{rows}</tbody></table>'
     )
 
@@ -298,7 +311,19 @@ def describe_preparation(lane: Lane) -> str:
     if lane.prepare is None:
         return "Getting ready: –"
     compiled = f", compile {lane.prepare.compile:.2f} s" if lane.prepare.compile else ""
-    return f"Getting ready, apart: load {lane.prepare.load:.2f} s{compiled}"
+    return f"Getting ready, apart: load {lane.prepare.load:.2f} s{compiled}."
+
+
+def describe_spread(lane: Lane, comparison: Comparison) -> str:
+    """Of several runs: which one the figures are of, and between what times the runs lay."""
+    if comparison.settings.repeats == 1:
+        return ""
+    if len(lane.laps) < 2:
+        return "Median and spread: –"
+    totals = [lap.seconds.total for lap in lane.laps]
+    spread = f"{min(totals):.3f} to {max(totals):.3f} s"
+    unsteady = "" if lane.steady else " The runs wrote different tokens; shown is the first."
+    return f"Median of {len(totals)} runs, which took {spread}.{unsteady}"
 
 
 def render_foot(lane: Lane, comparison: Comparison) -> str:
@@ -309,70 +334,9 @@ def render_foot(lane: Lane, comparison: Comparison) -> str:
         lane.dtype,
         f"beam {options.beam_size or 1}",
         comparison.settings.model,
-        "shared the processor" if shared(comparison) else comparison.settings.schedule,
+        "shared the processor" if comparison.shared else comparison.settings.schedule,
     ]
     if lane.transcript is not None:
         parts.append(f"{len(lane.transcript.tokens)} tokens")
         parts.append(f"peak {lane.transcript.peak_memory_bytes / 2**20:.0f} MiB")
     return f"<footer>{escape(' · '.join(part for part in parts if part))}</footer>"
-
-
-def shared(comparison: Comparison) -> bool:
-    """Whether lanes ran at the same time on the same machine."""
-    return comparison.settings.schedule == "parallel" and len(comparison.lanes) > 1
-
-
-def summarise(comparison: Comparison) -> str:
-    """One sentence on the whole comparison; it changes only when a lane changes its state."""
-    if comparison.refusal is not None:
-        return comparison.refusal
-    lanes = comparison.lanes
-    if not lanes or all(lane.state == "idle" for lane in lanes):
-        return "Press Compare: the same clip goes through every chosen engine."
-    if not comparison.finished:
-        running = [f"{lane.label} {coarse_state(lane)}" for lane in lanes]
-        return "; ".join(running) + "."
-    if any(lane.state == "stopped" for lane in lanes):
-        kept = len(comparison.done)
-        return f"Stopped. {kept} of {len(lanes)} lanes had finished."
-    if len(comparison.done) < len(lanes):
-        return summarise_failures(comparison)
-    return summarise_words(comparison)
-
-
-def summarise_failures(comparison: Comparison) -> str:
-    """Which lanes failed; the lanes themselves say why."""
-    failed = [lane.label for lane in comparison.lanes if lane.state == "failed"]
-    if len(failed) == len(comparison.lanes):
-        return "Nothing was transcribed: every lane failed and says why."
-    return f"Finished, except for a lane that failed: {', '.join(failed)}."
-
-
-def coarse_state(lane: Lane) -> str:
-    """A lane's state for the summary, without figures that change five times a second."""
-    if lane.state in ("mel", "encoding", "decoding"):
-        return "running"
-    return lane.state
-
-
-def summarise_words(comparison: Comparison) -> str:
-    """How the words of the finished lanes relate, and how the times may be read."""
-    texts = {lane.transcript.text.strip() for lane in comparison.done if lane.transcript}
-    count = len(diffs.split_words(next(iter(texts), "")))
-    if len(comparison.done) == 1:
-        words = f"Finished with {count_words(count)}."
-    elif len(texts) == 1:
-        words = (
-            f"Every lane wrote the same {count_words(count)}." if count else "No lane found speech."
-        )
-    else:
-        words = "The lanes wrote different words; each lane shows where."
-    note = (
-        " The lanes shared the processor, so times are no speed-ups." if shared(comparison) else ""
-    )
-    return words + note
-
-
-def count_words(count: int) -> str:
-    """A number of words, in good English."""
-    return "1 word" if count == 1 else f"{count} words"

@@ -4,31 +4,42 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import gradio as gr
 
-from demo import lanes
-from demo.histograms import render_features
+from demo.api import connect_api
+from demo.headline import render_headline, summarise
+from demo.histograms import list_features
+from demo.keepsakes import Keepsakes
+from demo.lab import connect_lab, lay_out_lab
+from demo.lanes import list_lanes
+from demo.link import Choices
 from demo.runs import Runs
 from demo.samples import Sample, list_samples
+from demo.scores import render_scores
 from demo.session import (
     Backend,
     Wish,
     advise,
     free_buttons,
     read_settings,
-    render_summary,
+    restore,
     run_comparison,
     start_waiting,
     stop_waiting,
 )
 from demo.snapshot import Settings, Status, lay_out
+from demo.take_away import TakeAway, connect_take_away, lay_out_take_away
+from demo.timeline import render_timeline
 from demo.timings import draw_timings, render_legend
 
 OWN_CLIP = "own"
 PROCESSOR = "processor"
 """Listeners that compute share this queue, one at a time: a second visitor waits."""
+
+BEAMS, REPEATS = (1, 5), (1, 3, 5)
 
 LANGUAGES = {
     "Find out": "",
@@ -51,10 +62,19 @@ SCROLL_TO_LANES = """() => {
 }"""
 """On a phone the lanes are below the settings; the buttons stay in view by themselves."""
 
+JOIN_PARTS = "${value.flat(9).join('')}"
+"""A panel made of nested parts: of these only the changed ones travel to the browser."""
+
+NAME_VISIT = "() => [nameVisit()]"
+READ_VISIT = "() => [nameVisit(), wasReloaded()]"
+"""Functions of `assets/page.js`."""
+
 FOOTER = """<footer class="credits"><p>Runs OpenAI’s Whisper on PyTorch and on Modular MAX. MAX is
 used under the Modular MAX Community License; this project is not endorsed by Modular.</p>
 <p><strong>nano</strong> is a tiny checkpoint trained on synthetic speech of a limited vocabulary.
-For real speech choose an official checkpoint; it is downloaded on first use.</p></footer>"""
+For real speech choose an official checkpoint; it is downloaded on first use.</p>
+<p><a href="?stage=1">Stage mode</a>: large type for a talk; space runs, escape stops.</p>
+</footer>"""
 
 
 @dataclass(frozen=True)
@@ -70,6 +90,7 @@ class Controls:
     schedule: gr.Radio
     words: gr.Checkbox
     gpu_dtype: gr.Radio
+    repeats: gr.Radio
 
     def inputs(self) -> list[gr.components.Component]:
         """In the order that `read_settings` and the listeners take them."""
@@ -83,6 +104,7 @@ class Controls:
             self.schedule,
             self.words,
             self.gpu_dtype,
+            self.repeats,
         ]
 
 
@@ -94,12 +116,23 @@ class Panels:
     stop: gr.Button
     summary: gr.HTML
     lanes: gr.HTML
+    timeline: gr.HTML
     timings: gr.Plot
+    scores: gr.HTML
     features: gr.HTML
 
     def outputs(self) -> list[gr.components.Component]:
         """As `Painter.paint` returns their values."""
-        return [self.compare, self.stop, self.summary, self.lanes, self.timings, self.features]
+        return [
+            self.compare,
+            self.stop,
+            self.summary,
+            self.lanes,
+            self.timeline,
+            self.timings,
+            self.scores,
+            self.features,
+        ]
 
 
 def build(backend: Backend) -> gr.Blocks:
@@ -110,13 +143,24 @@ def build(backend: Backend) -> gr.Blocks:
         gr.HTML(
             "<header class='masthead'><h1>One clip, every engine</h1><p>The same speech through "
             "OpenAI’s Whisper on PyTorch and on Modular MAX, side by side: the words, the times, "
-            "the differences.</p></header>",
+            "the differences.</p><p class='keys'><kbd>Space</kbd> runs, <kbd>Esc</kbd> stops</p>"
+            "</header>",
             apply_default_css=False,
         )
         controls, compare, stop = lay_out_controls(statuses, samples, backend)
         panels = lay_out_panels(statuses, samples, compare, stop)
+        take_away = lay_out_take_away(statuses)
+        runs = Runs()
+        if backend.laboratory is not None:
+            lab = lay_out_lab(backend.laboratory)
+            connect_lab(
+                page, lab, runs, backend.load_clip, {s.key: s for s in samples}, controls, PROCESSOR
+            )
         gr.HTML(FOOTER, apply_default_css=False)
-        connect(page, backend, samples, controls, panels)
+        keepsakes = Keepsakes()
+        connect_api(backend, runs, PROCESSOR)  # first, so that its names are free
+        connect(page, backend, samples, controls, panels, runs, keepsakes)
+        connect_files(page, backend, samples, controls, take_away, keepsakes)
     return page
 
 
@@ -185,16 +229,10 @@ def lay_out_settings(
             scale=3,
             min_width=300,
         )
-        beam = gr.Radio(
-            [("1", 1), ("5", 5)],
-            value=1,
-            label="Beam size",
-            elem_id="beam",
-            elem_classes="pills",
-            scale=1,
-            min_width=120,
-        )
-    words = gr.Checkbox(label="Time every word", elem_id="words")
+        beam = lay_out_numbers("Beam size", "beam", BEAMS)
+    with gr.Row():
+        repeats = lay_out_numbers("Runs each", "repeats", REPEATS)
+        words = gr.Checkbox(label="Time every word", elem_id="words", min_width=120)
     gpu_dtype = gr.Radio(
         ["float32", "float16"],
         value="float32",
@@ -202,7 +240,22 @@ def lay_out_settings(
         visible="gpu" in ready,
         elem_classes="pills",
     )
-    return Controls(sample, audio, engines, model, language, beam, schedule, words, gpu_dtype)
+    return Controls(
+        sample, audio, engines, model, language, beam, schedule, words, gpu_dtype, repeats
+    )
+
+
+def lay_out_numbers(label: str, name: str, numbers: Sequence[int]) -> gr.Radio:
+    """A choice between a few numbers, the first to begin with."""
+    return gr.Radio(
+        [(str(number), number) for number in numbers],
+        value=numbers[0],
+        label=label,
+        elem_id=name,
+        elem_classes="pills",
+        scale=1,
+        min_width=120,
+    )
 
 
 def lay_out_models(backend: Backend) -> gr.Dropdown:
@@ -229,43 +282,60 @@ def lay_out_panels(
     ready = Settings(engines=tuple(status.key for status in statuses if status.available))
     reference = samples[0].reference if samples else None
     blank = replace(lay_out(ready, statuses), reference=reference)
-    summary = gr.HTML(
-        render_summary(lanes.summarise(blank)), elem_id="summary", apply_default_css=False
-    )
-    lanes_html = gr.HTML(lanes.render_lanes(blank), elem_id="lanes", apply_default_css=False)
+    summary = gr.HTML(render_headline(summarise(blank)), elem_id="summary", apply_default_css=False)
+    lanes = show_parts(list_lanes(blank), "lanes")
     with gr.Column(elem_classes=["sheet"]):
-        gr.HTML(
-            "<h2>Where the time went</h2>" + render_legend(),
-            apply_default_css=False,
-        )
+        gr.HTML("<h2>Where the time went</h2>" + render_legend(), apply_default_css=False)
+        timeline = gr.HTML(render_timeline(blank), elem_id="timeline", apply_default_css=False)
         timings = gr.Plot(draw_timings(blank), show_label=False, container=False, elem_id="timings")
     with gr.Column(elem_classes=["sheet"]):
+        gr.HTML("<h2>How far the words are apart</h2>", apply_default_css=False)
+        scores = gr.HTML(render_scores(blank), elem_id="scores", apply_default_css=False)
+    with gr.Column(elem_classes=["sheet"]):
         gr.HTML("<h2>What the encoders made of it</h2>", apply_default_css=False)
-        features = gr.HTML(render_features(blank), elem_id="features", apply_default_css=False)
-    return Panels(compare, stop, summary, lanes_html, timings, features)
+        features = show_parts(list_features(blank), "features")
+    return Panels(compare, stop, summary, lanes, timeline, timings, scores, features)
+
+
+def show_parts(parts: list[Any], name: str) -> gr.HTML:
+    """A panel whose value is a list of parts."""
+    return gr.HTML(parts, html_template=JOIN_PARTS, elem_id=name, apply_default_css=False)
 
 
 def connect(
-    page: gr.Blocks, backend: Backend, samples: Sequence[Sample], controls: Controls, panels: Panels
+    page: gr.Blocks,
+    backend: Backend,
+    samples: Sequence[Sample],
+    controls: Controls,
+    panels: Panels,
+    runs: Runs,
+    keepsakes: Keepsakes,
 ) -> None:
     """Tie controls to what they start."""
-    runs, by_key = Runs(), {sample.key: sample for sample in samples}
+    by_key = {sample.key: sample for sample in samples}
     ticket = gr.Number(visible=False, precision=0)
+    visit, reloaded = gr.Textbox(visible=False), gr.Checkbox(visible=False)
     quick: dict[str, Any] = {
         "queue": False,
         "show_progress": "hidden",
         "api_visibility": "private",
     }
 
-    def begin(request: gr.Request) -> list[Any]:
+    def begin(request: gr.Request, visit: str) -> list[Any]:
         ahead = runs.count_others(name_visitor(request))
-        return [runs.draw_ticket(name_visitor(request)), *start_waiting(ahead)]
+        return [visit, runs.draw_ticket(name_visitor(request)), *start_waiting(ahead)]
 
     def compare(
-        request: gr.Request, ticket: int, sample: str, audio: str | None, *chosen: Any
+        request: gr.Request, visit: str, ticket: int, sample: str, audio: str | None, *chosen: Any
     ) -> Iterator[list[Any]]:
-        wish = Wish(by_key.get(sample), audio, read_settings(*chosen))
-        yield from run_comparison(backend, runs, name_visitor(request), ticket, wish)
+        held = (sample, audio, *chosen)
+        wish = Wish(by_key.get(sample), audio, read_settings(*chosen), held)
+        keep = partial(keepsakes.keep, visit)
+        yield from run_comparison(backend, runs, name_visitor(request), ticket, wish, keep)
+
+    def reload(visit: str, reloaded: bool) -> list[Any]:
+        count = len(controls.inputs())
+        return restore(keepsakes, visit if reloaded else "", count)
 
     def stop(request: gr.Request) -> list[Any]:
         waited = runs.stop(name_visitor(request))
@@ -275,11 +345,15 @@ def connect(
         runs.stop(name_visitor(request))
 
     begun = panels.compare.click(
-        begin, None, [ticket, panels.compare, panels.stop, panels.summary], **quick
+        begin,
+        visit,
+        [visit, ticket, panels.compare, panels.stop, panels.summary],
+        js=NAME_VISIT,
+        **quick,
     )
     run = begun.then(
         compare,
-        [ticket, *controls.inputs()],
+        [visit, ticket, *controls.inputs()],
         panels.outputs(),
         show_progress="hidden",
         api_visibility="private",
@@ -289,8 +363,38 @@ def connect(
     run.then(free_buttons, None, [panels.compare, panels.stop], **quick)
     panels.stop.click(stop, None, [panels.stop, panels.summary], **quick)
     page.unload(leave)
+    page.load(
+        reload,
+        [visit, reloaded],
+        [*controls.inputs(), *panels.outputs()],
+        js=READ_VISIT,
+        **quick,
+    )
     panels.compare.click(None, js=SCROLL_TO_LANES, **quick)
     connect_clip(by_key, controls, panels, quick)
+
+
+def connect_files(
+    page: gr.Blocks,
+    backend: Backend,
+    samples: Sequence[Sample],
+    controls: Controls,
+    panel: TakeAway,
+    keepsakes: Keepsakes,
+) -> None:
+    """Tie the buttons of what can be taken away to a finished comparison, and links to controls."""
+    by_key = {sample.key: sample for sample in samples}
+    choices = Choices(
+        samples=tuple(by_key),
+        engines=[status.key for status in backend.statuses()],
+        models=list(backend.models()),
+        languages=list(LANGUAGES.values()),
+        beams=BEAMS,
+        repeats=REPEATS,
+    )
+    connect_take_away(
+        page, panel, keepsakes, vars(controls), choices, lambda key: show_sample(by_key.get(key))
+    )
 
 
 def connect_clip(

@@ -13,7 +13,13 @@ ENGINE_COLOURS = {
 }
 OTHER_ENGINE = "#56B4E9"
 
-STAGE_COLOURS = {"audio": "#999999", "mel": "#56B4E9", "encode": "#E69F00", "decode": "#0072B2"}
+STAGE_COLOURS = {
+    "prepare": "#767676",
+    "audio": "#999999",
+    "mel": "#56B4E9",
+    "encode": "#E69F00",
+    "decode": "#0072B2",
+}
 STAGE_PATTERNS = {"audio": ".", "mel": "/", "encode": "", "decode": "\\"}
 
 

@@ -4,8 +4,15 @@ from __future__ import annotations
 
 import itertools
 import threading
+from typing import Protocol
 
-from demo.compare import Run
+
+class Stoppable(Protocol):
+    """Whatever a visitor can start and stop: a comparison, a look, a run of the fault lab."""
+
+    def stop(self) -> None:
+        """End it soon."""
+        ...
 
 
 class Runs:
@@ -18,7 +25,7 @@ class Runs:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._numbers = itertools.count(1)
-        self._active: dict[str, Run] = {}
+        self._active: dict[str, Stoppable] = {}
         self._waiting: dict[str, int] = {}
         self._refused: set[int] = set()
 
@@ -36,12 +43,12 @@ class Runs:
             self._refused.discard(ticket)
             return not refused
 
-    def enter(self, visitor: str, run: Run) -> None:
+    def enter(self, visitor: str, run: Stoppable) -> None:
         """Note that a run starts."""
         with self._lock:
             self._active[visitor] = run
 
-    def leave(self, visitor: str, run: Run) -> None:
+    def leave(self, visitor: str, run: Stoppable) -> None:
         """Forget a run that ended."""
         with self._lock:
             if self._active.get(visitor) is run:

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from starlette.middleware import Middleware
 
+from demo.guard import Guard, fetch_nothing, read_credentials
+from demo.health import make_route
+from demo.snapshot import Status
+from demo.tools import make_tools
 from engines.audio import MAX_BYTES
 
 ROOT = Path(__file__).resolve().parent.parent
 STYLE = ROOT / "assets" / "style.css"
+STAGE_STYLE = ROOT / "assets" / "stage.css"
+SCRIPT = ROOT / "assets" / "page.js"
 SAMPLES = ROOT / "audio_samples"
 
 
@@ -20,18 +28,47 @@ def serves_only_this_machine() -> bool:
     return os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1") in ("127.0.0.1", "localhost", "::1")
 
 
-def serve(page: gr.Blocks, **options: Any) -> Any:
-    """Launch the page; host and port come from Gradio's own environment variables."""
+def serve(page: gr.Blocks, statuses: Callable[[], Sequence[Status]] = tuple, **options: Any) -> Any:
+    """Launch the page; host and port come from Gradio's own environment variables.
+
+    `statuses`: the engines, for `/health`. A name and a password are asked for where `DEMO_AUTH`
+    says so; see `demo.guard`.
+    """
     page.queue(default_concurrency_limit=8)
+    fetch_nothing()
     return page.launch(
         theme=choose_theme(),
         css_paths=STYLE,
+        head=write_head(),
         max_file_size=MAX_BYTES,
         allowed_paths=[str(SAMPLES)],
         footer_links=[],
         ssr_mode=False,
+        run_history=False,
+        enable_monitoring=False,
+        mcp_server=False,
+        app_kwargs=extend_server(statuses),
         **options,
     )
+
+
+def extend_server(statuses: Callable[[], Sequence[Status]]) -> dict[str, Any]:
+    """What the web server has beside Gradio's: the guard, `/health`, and tools where there are."""
+    credentials = read_credentials()
+    extras: dict[str, Any] = {
+        "middleware": [Middleware(Guard, credentials=credentials)],
+        "routes": [make_route(statuses)],
+    }
+    if tools := make_tools(credentials, serves_only_this_machine()):
+        extras["routes"] += tools.routes
+        extras["lifespan"] = tools.lifespan
+    return extras
+
+
+def write_head() -> str:
+    """What the page's head holds of ours: the script, and a sheet that Gradio would confine."""
+    script, style = (path.read_text(encoding="utf-8") for path in (SCRIPT, STAGE_STYLE))
+    return f"<script>{script}</script><style>{style}</style>"
 
 
 def choose_theme() -> gr.themes.ThemeClass:

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
-from demo import lanes
 from demo.compare import Run
-from demo.histograms import render_features
+from demo.headline import Headline, render_headline, summarise
+from demo.histograms import list_features
+from demo.keepsakes import Keepsakes, Kept
+from demo.lab import Laboratory
+from demo.lanes import list_lanes
 from demo.runs import Runs
 from demo.samples import Sample
-from demo.snapshot import Comparison, Settings, Status
+from demo.scores import render_scores
+from demo.snapshot import Comparison, Settings, Status, halt
+from demo.timeline import render_timeline
 from demo.timings import draw_timings
 from engines.base import Clip, Dtype, Engine, Options
 
@@ -29,6 +33,7 @@ class Backend:
     `get(key, model, dtype)` gives a shared engine, `load_clip(path)` a clip; both raise
     `EngineError` with a sentence for the visitor. `own_checkpoints`: whether a visitor may name a
     checkpoint file on this machine; only where the visitor is the machine's own user.
+    `laboratory`: what the microscope and the fault lab ask; without it the page has neither.
     """
 
     statuses: Callable[[], Sequence[Status]]
@@ -37,15 +42,20 @@ class Backend:
     load_clip: Callable[[str], Clip]
     samples: Path
     own_checkpoints: bool = False
+    laboratory: Laboratory | None = None
 
 
 @dataclass(frozen=True)
 class Wish:
-    """What one click on Compare asks for: a sample or a file, and the settings."""
+    """What one click on Compare asks for: a sample or a file, and the settings.
+
+    `controls`: what the controls held, in their order, to be shown again after a reload.
+    """
 
     sample: Sample | None
     upload: str | None
     settings: Settings
+    controls: tuple[Any, ...] = ()
 
     @property
     def path(self) -> str | None:
@@ -74,32 +84,48 @@ class Wish:
 class Painter:
     """Turns snapshots into the panels' values, leaving alone what didn't change.
 
-    Charts change only when another lane finishes, so they are drawn and sent only then.
+    Charts are drawn twice: empty at the start and full at the end. Between them nothing but the
+    lanes is drawn, so that no engine's time pays for another's charts.
     """
 
     def __init__(self) -> None:
-        self._done: tuple[str, ...] | None = None
+        self._drawn: bool | None = None
 
     def paint(self, comparison: Comparison) -> list[Any]:
         """Values in the order of `page.Panels.outputs`."""
-        done = tuple(lane.key for lane in comparison.done)
-        fresh, self._done = done != self._done, done
+        fresh, self._drawn = comparison.finished != self._drawn, comparison.finished
+        charts = draw_charts(comparison) if fresh else skip(CHARTS)
+        return [*self.announce(comparison)[:-CHARTS], *charts]
+
+    def announce(self, comparison: Comparison) -> list[Any]:
+        """The same values but for the charts, which take a moment to draw."""
         running = not comparison.finished
         return [
             gr.update(interactive=not running),
             gr.update(interactive=running),
-            render_summary(lanes.summarise(comparison), comparison.refusal is not None),
-            lanes.render_lanes(comparison),
-            draw_timings(comparison) if fresh else gr.skip(),
-            render_features(comparison) if fresh else gr.skip(),
+            render_headline(summarise(comparison)),
+            list_lanes(comparison),
+            *skip(CHARTS),
         ]
 
 
-def render_summary(sentence: str, alert: bool = False) -> str:
-    """The line above the lanes, spoken by screen readers when it changes."""
-    kind, role = (" alert", "alert") if alert else ("", "status")
-    sign = '<span aria-hidden="true">⚠ </span>' if alert else ""
-    return f'<p class="summary{kind}" role="{role}">{sign}{escape(sentence)}</p>'
+CHARTS, PANELS = 4, 8
+"""How many panels `draw_charts` fills, and how many there are, the two buttons included."""
+
+
+def draw_charts(comparison: Comparison) -> list[Any]:
+    """Timeline, bars, word figures and features."""
+    return [
+        render_timeline(comparison),
+        draw_timings(comparison),
+        render_scores(comparison),
+        list_features(comparison),
+    ]
+
+
+def skip(count: int) -> list[Any]:
+    """Values that leave so many panels as they are."""
+    return [gr.skip() for _ in range(count)]
 
 
 def refuse(sentence: str, alert: bool = True) -> list[Any]:
@@ -107,10 +133,8 @@ def refuse(sentence: str, alert: bool = True) -> list[Any]:
     return [
         gr.update(interactive=True),
         gr.update(interactive=False),
-        render_summary(sentence, alert),
-        gr.skip(),
-        gr.skip(),
-        gr.skip(),
+        render_headline(Headline(sentence, alert=alert)),
+        *skip(PANELS - 3),
     ]
 
 
@@ -122,6 +146,7 @@ def read_settings(
     schedule: str,
     words: bool,
     gpu_dtype: Dtype,
+    repeats: int = 1,
 ) -> Settings:
     """What the controls hold, as the record that every lane gets."""
     return Settings(
@@ -134,6 +159,7 @@ def read_settings(
         ),
         schedule="parallel" if schedule == "parallel" else "one at a time",
         gpu_dtype=gpu_dtype,
+        repeats=int(repeats),
     )
 
 
@@ -141,8 +167,8 @@ def advise(model: str) -> Any:
     """The summary when a visitor brings a clip: nano would write nonsense of a real voice."""
     if model != "nano":
         return gr.skip()
-    return render_summary(
-        "nano knows only synthetic speech: for a real voice choose an official model."
+    return render_headline(
+        Headline("nano knows only synthetic speech: for a real voice choose an official model.")
     )
 
 
@@ -150,12 +176,16 @@ def start_waiting(ahead: int) -> list[Any]:
     """Buttons and summary between the click and the run's first snapshot."""
     others = "1 comparison is" if ahead == 1 else f"{ahead} comparisons are"
     sentence = f"Waiting: {others} ahead of yours." if ahead else "Starting."
-    return [gr.update(interactive=False), gr.update(interactive=True), render_summary(sentence)]
+    return [
+        gr.update(interactive=False),
+        gr.update(interactive=True),
+        render_headline(Headline(sentence)),
+    ]
 
 
 def stop_waiting() -> list[Any]:
     """Stop button and summary of a run that will never start; its turn frees the rest."""
-    return [gr.update(interactive=False), render_summary(STOPPED_WAITING)]
+    return [gr.update(interactive=False), render_headline(Headline(STOPPED_WAITING))]
 
 
 def free_buttons() -> list[Any]:
@@ -164,20 +194,48 @@ def free_buttons() -> list[Any]:
 
 
 def run_comparison(
-    backend: Backend, runs: Runs, visitor: str, ticket: int, wish: Wish
+    backend: Backend,
+    runs: Runs,
+    visitor: str,
+    ticket: int,
+    wish: Wish,
+    keep: Callable[[Kept], None] = lambda kept: None,
 ) -> Iterator[list[Any]]:
-    """Grant a wish whose turn has come: yield the panels' values until the last lane rests."""
+    """Grant a wish whose turn has come: yield the panels' values until the last lane rests.
+
+    What is finished is handed to `keep`, so that a reload finds it again.
+    """
     if not runs.take_turn(visitor, ticket):
         yield refuse(STOPPED_WAITING, alert=False)
         return
     if fault := wish.find_fault():
         yield refuse(fault)
         return
-    run, painter = wish.make_run(backend), Painter()
+    run, painter, done = wish.make_run(backend), Painter(), 0
     runs.enter(visitor, run)
     try:
         for comparison in run.snapshots():
-            yield painter.paint(comparison)
+            if comparison.finished:
+                yield painter.announce(comparison)
+            values = painter.paint(comparison)
+            if comparison.finished:
+                drawn = tuple(values[-1])
+                keep(Kept(wish.controls, tuple(values), result=comparison, features=drawn))
+            elif len(comparison.done) > done:
+                done = len(comparison.done)
+                keep(Kept(wish.controls, comparison=halt(comparison)))
+            yield values
+        # Gradio sends a generator's last values once more, whole: let these be none.
+        yield skip(PANELS)
     finally:
         run.stop()
         runs.leave(visitor, run)
+
+
+def restore(keepsakes: Keepsakes, visit: str, controls: int) -> list[Any]:
+    """Controls and panels as a visit left them when its page was reloaded; else as they are."""
+    kept = keepsakes.find(visit)
+    if kept is None:
+        return skip(controls + PANELS)
+    values = Painter().paint(kept.comparison) if kept.comparison else list(kept.values)
+    return [*kept.controls, *values]

@@ -10,7 +10,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
-from engines.base import Dtype, Options, PrepareSeconds, Segment, Transcript
+from engines.base import (
+    Dtype,
+    Options,
+    PrepareSeconds,
+    Segment,
+    Span,
+    StageSeconds,
+    Transcript,
+)
 
 BASELINE = "cpu"
 """The engine that the others are measured against, wherever it takes part."""
@@ -53,7 +61,8 @@ class Status(Protocol):
 class Settings:
     """What a visitor chose; the same for every lane of a run.
 
-    `gpu_dtype` goes to the `gpu` engine alone; the others compute in float32.
+    `gpu_dtype` goes to the `gpu` engine alone; the others compute in float32. `repeats`: how often
+    each engine transcribes the clip; more than one run gives a median and a spread.
     """
 
     engines: tuple[str, ...] = ()
@@ -61,10 +70,24 @@ class Settings:
     options: Options = field(default_factory=Options)
     schedule: Schedule = "parallel"
     gpu_dtype: Dtype = "float32"
+    repeats: int = 1
 
     def dtype_for(self, key: str) -> Dtype:
         """The type that an engine computes in."""
         return self.gpu_dtype if key == "gpu" else "float32"
+
+
+@dataclass(frozen=True)
+class Lap:
+    """The times of one of a lane's runs over the clip."""
+
+    seconds: StageSeconds
+    spans: tuple[Span, ...] = ()
+
+
+def pick_median(laps: Sequence[Lap]) -> Lap:
+    """The run whose total is the median, so that its stages still add up; of two the faster."""
+    return sorted(laps, key=lambda lap: lap.seconds.total)[(len(laps) - 1) // 2]
 
 
 @dataclass(frozen=True)
@@ -75,6 +98,10 @@ class Lane:
     compiling, and running are a phase each. `device` is known once the engine ran.
     `audio_done`: seconds of audio finished. `note`: a sentence of the engine's own (a download,
     for example); `reason`: why it failed.
+
+    `ready`: when this run got the engine ready, on the clock of the runs' own spans. `laps`: the
+    times of every finished run over the clip. `transcript`: the first run's words and features
+    with the times of the median run. `steady`: whether every run wrote the same tokens.
     """
 
     key: str
@@ -91,7 +118,10 @@ class Lane:
     audio_done: float = 0.0
     segments: tuple[Segment, ...] = ()
     prepare: PrepareSeconds | None = None
+    ready: Span | None = None
+    laps: tuple[Lap, ...] = ()
     transcript: Transcript | None = None
+    steady: bool = True
 
     @property
     def running(self) -> bool:
@@ -104,7 +134,9 @@ class Comparison:
     """A whole comparison as it stood at one moment.
 
     `absent`: engines of the project that this machine lacks. `refusal`: why the clip was refused;
-    no lane ran then. `reference`: the words really spoken, where they are known.
+    no lane ran then. `reference`: the words really spoken, where they are known. `start`: when it
+    began, on the clock of `time.perf_counter`, which is the spans' as well. `run`: the id that
+    the run's log has too.
     """
 
     settings: Settings
@@ -114,6 +146,13 @@ class Comparison:
     audio_seconds: float = 0.0
     reference: str | None = None
     refusal: str | None = None
+    start: float = 0.0
+    run: str = ""
+
+    @property
+    def shared(self) -> bool:
+        """Whether lanes ran at the same time, so that none had the machine for itself."""
+        return self.settings.schedule == "parallel" and len(self.lanes) > 1
 
     @property
     def finished(self) -> bool:
@@ -166,18 +205,20 @@ class Said:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A lane's engine is ready."""
+    """A lane's engine is ready: what that took when it was first done, and when it was now."""
 
     key: str
     seconds: PrepareSeconds
+    span: Span | None = None
 
 
 @dataclass(frozen=True)
 class Finished:
-    """A lane has its transcript."""
+    """A lane has run over the clip; `last` unless it will run again."""
 
     key: str
     transcript: Transcript
+    last: bool = True
 
 
 @dataclass(frozen=True)
@@ -229,24 +270,34 @@ def advance_lane(lane: Lane, event: LaneEvent, now: float) -> Lane:
             )
         case Said(_, segment):
             return replace(lane, segments=(*lane.segments, segment))
-        case Prepared(_, seconds):
-            return replace(lane, prepare=seconds)
-        case Finished(_, transcript):
-            return replace(
-                lane,
-                state="done",
-                note="",
-                elapsed=now - lane.phase_start,
-                segments=transcript.segments,
-                audio_done=transcript.audio_seconds,
-                device=transcript.device,
-                dtype=transcript.dtype,
-                transcript=transcript,
-            )
+        case Prepared(_, seconds, span):
+            return replace(lane, prepare=seconds, ready=span)
+        case Finished(_, transcript, last):
+            return finish_lap(lane, transcript, last, now)
         case Failed(_, reason):
             return replace(
                 lane, state="failed", note="", reason=reason, elapsed=now - lane.phase_start
             )
+
+
+def finish_lap(lane: Lane, transcript: Transcript, last: bool, now: float) -> Lane:
+    """The lane after one more run over the clip."""
+    laps = (*lane.laps, Lap(transcript.seconds, transcript.spans))
+    first, median = lane.transcript or transcript, pick_median(laps)
+    return replace(
+        lane,
+        state="done" if last else "waiting",
+        note="",
+        phase_start=now,
+        elapsed=now - lane.phase_start,
+        segments=first.segments,
+        audio_done=transcript.audio_seconds,
+        device=transcript.device,
+        dtype=transcript.dtype,
+        laps=laps,
+        transcript=replace(first, seconds=median.seconds, spans=median.spans),
+        steady=lane.steady and transcript.tokens == first.tokens,
+    )
 
 
 def phase(state: State) -> str:

@@ -21,7 +21,7 @@ HEIGHT = 260
 
 def draw_timings(comparison: Comparison) -> go.Figure:
     """Stacked bars, one for each finished lane, seconds from left to right."""
-    lanes = [lane for lane in comparison.done if lane.transcript is not None]
+    lanes = list(comparison.done) if comparison.finished else []
     figure = go.Figure([draw_stage(stage, lanes) for stage in STAGE_NAMES])
     figure.add_annotation(note_axis(comparison) if lanes else note_absence())
     figure.update_layout(
@@ -62,14 +62,15 @@ def note_axis(comparison: Comparison) -> dict[str, Any]:
     on a narrow screen."""
     settings = comparison.settings
     beam = settings.options.beam_size or 1
-    text = f"seconds · {settings.model} · beam {beam} · {settings.schedule}"
+    runs = "" if settings.repeats == 1 else f" · median of {settings.repeats}, whiskers to the ends"
+    text = f"seconds · {settings.model} · beam {beam} · {settings.schedule}{runs}"
     place = {"x": 1, "xanchor": "right", "y": 0, "yanchor": "top", "yshift": -26}
     return {"text": text, "xref": "paper", "yref": "paper", "showarrow": False, **place}
 
 
 def note_absence() -> dict[str, Any]:
     """What a blank chart says in its middle."""
-    text = "The bars appear when the first lane finishes."
+    text = "The bars are drawn when the last lane is done."
     place = {"x": 0.5, "y": 0.5, "font": {"size": 15}}
     return {"text": text, "xref": "paper", "yref": "paper", "showarrow": False, **place}
 
@@ -81,11 +82,11 @@ def label_bar(lane: Lane) -> str:
 
 
 def render_legend() -> str:
-    """What the colours and patterns stand for, in the bars' order."""
+    """What the colours and patterns of timeline and bars stand for, in their order."""
     items = "".join(
         f'<li><span class="key key--{stage}" style="--stage:{STAGE_COLOURS[stage]}"></span>'
         f"{name}</li>"
-        for stage, name in STAGE_NAMES.items()
+        for stage, name in {"prepare": "Getting ready", **STAGE_NAMES}.items()
     )
     return f'<ul class="legend">{items}</ul>'
 
@@ -101,6 +102,7 @@ def draw_stage(stage: str, lanes: list[Lane]) -> go.Bar:
         y=[label_bar(lane) for lane in lanes],
         customdata=[lane.label for lane in lanes],
         x=[round(value, 4) for value in seconds],
+        error_x=draw_whiskers(lanes) if stage == "decode" else None,
         marker={
             "color": STAGE_COLOURS[stage],
             "pattern": {
@@ -114,3 +116,17 @@ def draw_stage(stage: str, lanes: list[Lane]) -> go.Bar:
         },
         hovertemplate="%{customdata}: " + STAGE_NAMES[stage].lower() + " %{x:.3f} s<extra></extra>",
     )
+
+
+def draw_whiskers(lanes: list[Lane]) -> dict[str, Any] | None:
+    """From a bar's end to its slowest and its fastest run; None where each engine ran once."""
+    if not any(len(lane.laps) > 1 for lane in lanes):
+        return None
+    above, below = [], []
+    for lane in lanes:
+        totals = [lap.seconds.total for lap in lane.laps]
+        middle = lane.transcript.seconds.total if lane.transcript else 0.0
+        above.append(round(max(totals, default=middle) - middle, 4))
+        below.append(round(middle - min(totals, default=middle), 4))
+    style = {"color": "#767676", "thickness": 2, "width": 6}
+    return {"type": "data", "symmetric": False, "array": above, "arrayminus": below, **style}

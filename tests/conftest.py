@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from engines import logs
 from tests.install_browser import find_browser
 
 if TYPE_CHECKING:
@@ -23,7 +25,19 @@ BROWSER_ARGUMENTS = [
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
+    "--use-fake-device-for-media-stream",
+    "--use-fake-ui-for-media-stream",
 ]
+"""The last two: a microphone that beeps, and no question whether the page may hear it."""
+
+
+@pytest.fixture(autouse=True)
+def forget_log_handlers() -> Iterator[None]:
+    """A test that sets logging up leaves no handler behind, whose stream would soon be closed."""
+    yield
+    root = logging.getLogger()
+    for handler in [each for each in root.handlers if isinstance(each, logs.Handler)]:
+        root.removeHandler(handler)
 
 
 @pytest.fixture(scope="session")
@@ -49,13 +63,13 @@ def open_page(browser: Browser) -> Iterator[Callable[..., Page]]:
     strangers: list[str] = []
     contexts = []
 
-    def open_at(url: str, theme: str = "light", width: int = 1400) -> Page:
+    def open_at(url: str, theme: str = "light", width: int = 1400, query: str = "") -> Page:
         context = browser.new_context(viewport={"width": width, "height": 900})
         contexts.append(context)
         tab = context.new_page()
-        tab.set_default_timeout(20_000)
+        tab.set_default_timeout(90_000)
         tab.on("request", lambda request: note_stranger(strangers, request.url))
-        tab.goto(f"{url}?__theme={theme}")
+        tab.goto(f"{url}?__theme={theme}{query}")
         tab.locator("#compare").wait_for()
         return tab
 

@@ -20,6 +20,7 @@ from engines.base import (
     Options,
     PrepareSeconds,
     Segment,
+    Span,
     StageSeconds,
     Stopped,
     Transcript,
@@ -73,6 +74,8 @@ class FakeEngine:
     encoder: str = "PyTorch"
     decoder: str = "PyTorch"
     noise: float = 0.0
+    windows: int = 1
+    shape: tuple[int, int] = (100, 32)
     compiled: threading.Event | None = None
     last_word: threading.Event | None = None
     prepared: threading.Event = field(default_factory=threading.Event)
@@ -157,12 +160,14 @@ class FakeEngine:
             text=self.words,
             segments=segments,
             tokens=tuple(token for segment in segments for token in segment.tokens),
-            features=make_features(self.noise),
+            features=make_features(self.noise, self.windows, self.shape),
             seconds=StageSeconds(
                 audio=clip.decode_seconds, mel=0.02, encode=0.1 + spent / 2, decode=0.2 + spent / 2
             ),
             audio_seconds=clip.seconds,
             peak_memory_bytes=300 * 2**20,
+            window_starts=tuple(30.0 * window for window in range(self.windows)),
+            spans=make_spans(time.perf_counter(), spent, self.windows),
         )
 
     def encode(self, mel: FloatArray) -> FloatArray:
@@ -173,10 +178,26 @@ class FakeEngine:
         """Nothing to give back."""
 
 
-def make_features(noise: float = 0.0) -> FloatArray:
-    """Seeded features `(1, 100, 32)`, with so much seeded noise on top."""
+def make_spans(end: float, spent: float, windows: int = 1) -> tuple[Span, ...]:
+    """The stages of a fake's run, as long as its seconds say, the last one ending now."""
+    parts: list[tuple[str, float, int | None]] = [("mel", 0.02, None)]
+    for window in range(windows):
+        parts.append(("encode", (0.1 + spent / 2) / windows, window))
+        parts.append(("decode", (0.2 + spent / 2) / windows, window))
+    start = end - sum(seconds for _, seconds, _ in parts)
+    spans = []
+    for stage, seconds, number in parts:
+        spans.append(Span(stage, start, seconds, number))
+        start += seconds
+    return tuple(spans)
+
+
+def make_features(
+    noise: float = 0.0, windows: int = 1, shape: tuple[int, int] = (100, 32)
+) -> FloatArray:
+    """Seeded features `(windows, *shape)`, with so much seeded noise on top."""
     rng = np.random.default_rng(1)
-    base = rng.normal(size=(1, 100, 32))
+    base = rng.normal(size=(windows, *shape))
     return (base + noise * rng.normal(size=base.shape)).astype(np.float32)
 
 

@@ -38,6 +38,9 @@ PIXI_MACHINE = {
 SPACES_LARGEST_FILE = 10 * 2**20
 """Bytes; Hugging Face Spaces takes nothing larger without Git LFS."""
 
+EXTRA = "requirements-ray.txt"
+"""What one option needs, which says so where it is not installed."""
+
 IMPORTED_AS = {"whisper": "openai-whisper", "yaml": "pyyaml"}
 """Packages whose import name is not their own."""
 
@@ -67,7 +70,9 @@ def pixi_pins(table: dict[str, Any]) -> dict[str, str]:
     }
 
 
-@pytest.mark.parametrize("name", ["requirements.txt", "requirements-dev.txt", "constraints.txt"])
+@pytest.mark.parametrize(
+    "name", ["requirements.txt", "requirements-dev.txt", "requirements-ray.txt", "constraints.txt"]
+)
 def test_every_version_is_exact(name: str) -> None:
     for item in requirements(name):
         assert re.fullmatch(r"==[^*,]+", str(item.specifier)), f"{name}: {item}"
@@ -100,6 +105,10 @@ def test_pixi_has_the_versions_of_pip(platform: str) -> None:
 def test_pixi_has_the_development_versions_of_pip() -> None:
     table = PIXI["feature"]["dev"]["pypi-dependencies"]
     assert pixi_pins(table) == pins("requirements-dev.txt")
+
+
+def test_pixi_has_the_extra_s_version_of_pip() -> None:
+    assert pixi_pins(PIXI["feature"]["ray"]["pypi-dependencies"]) == pins(EXTRA)
 
 
 def test_pixi_names_a_cuda_platform_first_and_one_without() -> None:
@@ -139,7 +148,7 @@ def test_every_task_says_what_it_is_for() -> None:
 
 
 def test_every_task_runs_something_that_exists() -> None:
-    tools = {"pytest", "ruff", "mypy"}
+    tools = {"pytest", "ruff", "mypy", "pip_audit"}
     for task, (command, _) in make_tasks().items():
         for words in (part.split() for part in command.split(" && ")):
             target = words[2] if words[1] == "-m" else words[1]
@@ -165,8 +174,8 @@ def test_no_tracked_file_is_too_large_for_spaces() -> None:
 @pytest.mark.parametrize(
     ("files", "declared_in"),
     [
-        (["app.py", "engines/**/*.py", "demo/**/*.py"], ["requirements.txt"]),
-        (["**/*.py"], ["requirements.txt", "requirements-dev.txt"]),
+        (["app.py", "engines/**/*.py", "demo/**/*.py"], ["requirements.txt", EXTRA]),
+        (["**/*.py"], ["requirements.txt", "requirements-dev.txt", EXTRA]),
     ],
     ids=["the app", "everything"],
 )

@@ -41,13 +41,15 @@ def test_one_click_gives_both_transcripts(serve_fakes: Serve, open_page: Open) -
     page.click("#compare")
     wait_for_states(page, "done", "done")
     for lane in page.locator(".lane .transcript").all():
-        words = lane.locator(".segment span").all_inner_texts()
+        words = lane.locator(".segment > span").all_inner_texts()
         assert " ".join(words) == fakes.WORDS
-    assert "Every lane wrote the same 11 words." in page.inner_text("#summary")
+    assert "every lane wrote the same 11 words." in page.inner_text("#summary")
     assert "Word error rate 9.1%" in page.inner_text("#lanes")
+    assert "to the letter" in page.inner_text("#scores")
+    page.locator("#timeline i").first.wait_for()
     assert "no CUDA device was found" in page.inner_text("#lanes")
     page.locator("#timings .bars path").first.wait_for()
-    page.locator("#features figure").nth(2).wait_for()
+    page.locator("#features img").nth(2).wait_for()
 
 
 def test_words_appear_while_the_lane_still_runs(serve_fakes: Serve, open_page: Open) -> None:
@@ -66,7 +68,11 @@ def test_nothing_moves_while_the_page_fills(serve_fakes: Serve, open_page: Open)
     gate = Event()
     page = open_page(serve_fakes(cpu=fakes.FakeEngine(last_word=gate), max_hybrid=fake_max()))
     page.locator("#audio .waveform-container").wait_for()
-    places = "[...document.querySelectorAll('.lane, .lane > *, .sheet')].map(e => e.offsetTop)"
+    places = (
+        "[...document.querySelectorAll('.lane, .lane > *, .sheet, .sheet h2, .sheet h3, .timeline, "
+        ".charts, .scroll:not(details *), .windows')]"
+        ".map(e => e.getBoundingClientRect().top + scrollY)"
+    )
     before = page.evaluate(places)
     page.click("#compare")
     page.locator(".lane--decoding .segment").first.wait_for()
@@ -74,6 +80,7 @@ def test_nothing_moves_while_the_page_fills(serve_fakes: Serve, open_page: Open)
     gate.set()
     wait_for_states(page, "done", "done")
     page.locator("#timings .bars path").first.wait_for()
+    page.locator("#features img").nth(2).wait_for()
     assert page.evaluate(places) == during == before
 
 
@@ -174,6 +181,143 @@ def test_it_fits_the_screen(
     )
     page.click("#compare")
     wait_for_states(page, "done", "done")
-    page.locator("#features figure").nth(2).wait_for()
+    page.locator("#features img").nth(2).wait_for()
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     page.screenshot(path=tmp_path / f"{theme}-{width}.png", full_page=True)
+
+
+def test_a_reload_loses_nothing_that_was_finished(serve_fakes: Serve, open_page: Open) -> None:
+    url = serve_fakes(cpu=fakes.FakeEngine(), max_hybrid=fake_max())
+    page = open_page(url)
+    page.get_by_label("Talk, 2:41").check()
+    page.locator("#repeats").get_by_label("3").check()
+    page.click("#compare")
+    wait_for_states(page, "done", "done")
+    page.locator("#features img").nth(2).wait_for()
+    sentence = page.inner_text("#summary")
+    page.reload()
+    wait_for_states(page, "done", "done")
+    page.locator("#features img").nth(2).wait_for()
+    assert page.inner_text("#summary") == sentence
+    assert page.get_by_label("Talk, 2:41").is_checked()
+    assert page.locator("#repeats").get_by_label("3").is_checked()
+    other = open_page(url)
+    wait_for_states(other, "idle", "idle")
+
+
+def test_a_reload_in_the_middle_keeps_the_finished_lane(
+    serve_fakes: Serve, open_page: Open
+) -> None:
+    gate = Event()
+    page = open_page(
+        serve_fakes(cpu=fakes.FakeEngine(), max_hybrid=fake_max(last_word=gate)),
+    )
+    page.click("#compare")
+    wait_for_states(page, "done", "decoding")
+    page.reload()
+    wait_for_states(page, "done", "stopped")
+    assert "Stopped. 1 of 2 lanes had finished." in page.inner_text("#summary")
+    gate.set()
+    page.locator("#compare:enabled").wait_for()
+    page.click("#compare")
+    wait_for_states(page, "done", "done")
+
+
+def test_repeats_are_counted_and_summed_up(serve_fakes: Serve, open_page: Open) -> None:
+    page = open_page(serve_fakes(cpu=fakes.FakeEngine(pace=0.2), max_hybrid=fake_max()))
+    page.get_by_label("One at a time, fair").check()
+    page.locator("#repeats").get_by_label("3").check()
+    page.click("#compare")
+    page.get_by_text("Run 2 of 3:").first.wait_for()
+    wait_for_states(page, "done", "done")
+    assert page.get_by_text("Median of 3 runs").count() == 2
+    assert "medians of 3 runs each" in page.inner_text("#summary")
+    assert "Speed-up" in page.inner_text("#lanes")
+
+
+def test_a_word_plays_the_clip_and_is_marked_in_every_lane(
+    serve_fakes: Serve, open_page: Open
+) -> None:
+    page = open_page(serve_fakes(cpu=fakes.FakeEngine(), max_hybrid=fake_max()))
+    page.locator("#audio .play-pause-button").wait_for()
+    page.click("#compare")
+    wait_for_states(page, "done", "done")
+    page.locator(".lane").nth(1).get_by_text("compiler", exact=True).click()
+    page.wait_for_function("document.querySelectorAll('.lane .now').length === 2")
+    page.wait_for_function(
+        "[...document.querySelectorAll('.lane .now')].every(word => word.dataset.t > 1)"
+    )
+    # The clip lasts two seconds: at its end no word is marked any more.
+    page.wait_for_function("document.querySelectorAll('.lane .now').length === 0")
+    page.get_by_label("Talk, 2:41").check()
+    page.locator(".lane").first.get_by_text("compiler", exact=True).click()
+    page.wait_for_timeout(300)
+    assert page.locator("#audio .play-pause-button").get_attribute("aria-label") == "Play"
+
+
+def test_the_keyboard_is_enough(serve_fakes: Serve, open_page: Open) -> None:
+    page = open_page(serve_fakes(cpu=fakes.FakeEngine(), max_hybrid=fake_max()))
+    page.locator("#audio .play-pause-button").wait_for()
+    tab_to(page, "#compare")
+    page.keyboard.press("Enter")
+    wait_for_states(page, "done", "done")
+    page.locator("#compare:enabled").wait_for()
+    tab_to(page, ".segment .from")
+    page.keyboard.press("Enter")
+    page.wait_for_function("document.querySelectorAll('.lane .now').length === 2")
+    tab_to(page, ".windows summary")
+    page.keyboard.press("Enter")
+    page.locator(".windows table").wait_for()
+
+
+def tab_to(page: Page, selector: str) -> None:
+    """Press Tab until the focus is on such an element, and can be seen to be there."""
+    for _ in range(100):
+        page.keyboard.press("Tab")
+        if page.evaluate("s => document.activeElement.matches(s)", selector):
+            style = "getComputedStyle(document.activeElement).outlineStyle"
+            assert page.evaluate(style) != "none"
+            return
+    pytest.fail(f"Tab never reached {selector}")
+
+
+def test_the_microphone_s_sound_is_compared(serve_fakes: Serve, open_page: Open) -> None:
+    page = open_page(serve_fakes(cpu=fakes.FakeEngine(), max_hybrid=fake_max()))
+    page.context.grant_permissions(["microphone"])
+    page.get_by_label("Your own").check()
+    page.locator("#audio").get_by_label("Record audio").click()
+    page.locator("#audio .record-button").click()
+    page.wait_for_timeout(1000)
+    page.locator("#audio .stop-button").click()
+    page.locator("#audio .play-pause-button").wait_for()
+    page.click("#compare")
+    wait_for_states(page, "done", "done")
+    assert page.get_by_label("Your own").is_checked()
+
+
+def test_a_long_comparison_weighs_less_than_a_megabyte(serve_fakes: Serve, open_page: Open) -> None:
+    """Twice the words of the talk, said slowly, and features of the size of a real encoder's."""
+    words = " ".join([fakes.WORDS] * 72)
+    shape = (1500, 384)
+    page = open_page(
+        serve_fakes(
+            cpu=fakes.FakeEngine(words=words, pace=0.02, shape=shape),
+            max_hybrid=fakes.FakeEngine(
+                "max_hybrid", "MAX hybrid", words=words, pace=0.03, shape=shape, noise=1e-4
+            ),
+        )
+    )
+    page.locator("#audio .play-pause-button").wait_for()
+    received: list[int] = []
+    session = page.context.new_cdp_session(page)
+    session.on("Network.dataReceived", lambda event: received.append(event["dataLength"]))
+    session.on(
+        "Network.eventSourceMessageReceived", lambda event: received.append(len(event["data"]))
+    )
+    session.send("Network.enable")
+    page.click("#compare")
+    wait_for_states(page, "done", "done")
+    page.locator("#features img").nth(2).wait_for()
+    page.locator("#compare:enabled").wait_for()
+    page.wait_for_timeout(500)
+    assert 100_000 < sum(received) < 1_000_000

@@ -10,7 +10,17 @@ from dataclasses import FrozenInstanceError, replace
 import pytest
 
 from demo.compare import Run
-from demo.snapshot import Changed, Comparison, Refused, Schedule, Settings, advance, lay_out, tick
+from demo.snapshot import (
+    Changed,
+    Comparison,
+    Finished,
+    Refused,
+    Schedule,
+    Settings,
+    advance,
+    lay_out,
+    tick,
+)
 from engines.base import AudioError, CheckpointError, Clip, Engine, Options
 from tests import fakes
 
@@ -21,9 +31,10 @@ def make_run(
     chosen: tuple[str, ...] = (),
     open_clip: Callable[[], Clip] = fakes.make_clip,
     reference: str | None = None,
+    repeats: int = 1,
 ) -> Run:
     by_key: dict[str, Engine] = {engine.key: engine for engine in engines}
-    settings = Settings(engines=chosen or tuple(by_key), schedule=schedule)
+    settings = Settings(engines=chosen or tuple(by_key), schedule=schedule, repeats=repeats)
     return Run(
         settings,
         fakes.STATUSES,
@@ -202,3 +213,52 @@ def test_a_refusal_is_no_lane_event() -> None:
     refused = advance(blank, Refused("no"), 1.0)
     assert refused.finished
     assert refused.refusal == "no"
+
+
+@pytest.mark.parametrize("schedule", ["parallel", "one at a time"])
+def test_repeats_keep_the_first_words_and_the_median_times(schedule: Schedule) -> None:
+    run = make_run(fakes.FakeEngine(), fake_max(pace=0.05), schedule=schedule, repeats=3)
+    snapshots = list(run.snapshots())
+    for lane in snapshots[-1].lanes:
+        assert lane.state == "done"
+        assert len(lane.laps) == 3
+        assert len(lane.segments) == 3
+        assert lane.transcript is not None
+        totals = sorted(lap.seconds.total for lap in lane.laps)
+        assert lane.transcript.seconds.total == totals[1]
+    for snapshot in snapshots:
+        assert all(len(lane.segments) <= 3 for lane in snapshot.lanes)
+
+
+def test_repeats_take_turns() -> None:
+    run = make_run(
+        fakes.FakeEngine(pace=0.05), fake_max(pace=0.05), schedule="one at a time", repeats=3
+    )
+    for snapshot in run.snapshots():
+        cpu, hybrid = (len(lane.laps) for lane in snapshot.lanes)
+        assert hybrid <= cpu <= hybrid + 1
+
+
+def test_a_lane_that_fails_is_not_run_again() -> None:
+    broken = fakes.FakeEngine(error=ValueError("broken"))
+    end = last(make_run(broken, fake_max(), schedule="one at a time", repeats=3))
+    assert [lane.state for lane in end.lanes] == ["failed", "done"]
+    assert [len(lane.laps) for lane in end.lanes] == [0, 3]
+
+
+def test_getting_ready_and_running_are_on_the_comparison_s_clock() -> None:
+    end = last(make_run(fakes.FakeEngine(), fake_max(compile_seconds=0.3)))
+    ready = end.lanes[1].ready
+    assert ready is not None and ready.stage == "prepare"
+    assert ready.start >= end.start
+    assert ready.seconds >= 0.3
+
+
+def test_runs_that_write_different_tokens_are_told() -> None:
+    blank = lay_out(Settings(engines=("cpu",), repeats=2), fakes.STATUSES, "waiting")
+    first = fakes.FakeEngine().transcribe(fakes.make_clip())
+    other = replace(first, tokens=(*first.tokens, 7))
+    once = advance(blank, Finished("cpu", first, last=False), 1.0)
+    assert once.lanes[0].running
+    assert advance(once, Finished("cpu", first), 2.0).lanes[0].steady
+    assert not advance(once, Finished("cpu", other), 2.0).lanes[0].steady

@@ -30,6 +30,7 @@ from engines.whisper_engine import WhisperEngine
 MULTILINGUAL = 51865
 COMPUTE_TYPES = ("float32", "int8")
 PREFIX = "ctranslate2_"
+KEYS = tuple(f"{PREFIX}{compute_type}" for compute_type in COMPUTE_TYPES)
 
 Tensors = Mapping[str, FloatArray]
 
@@ -92,9 +93,7 @@ class CTranslate2Engine(WhisperEngine):
 
 def engine(key: str, model: str) -> CTranslate2Engine | None:
     """The engine of one of our keys, `ctranslate2_float32` or `ctranslate2_int8`."""
-    compute_type = key.removeprefix(PREFIX)
-    known = key.startswith(PREFIX) and compute_type in COMPUTE_TYPES
-    return CTranslate2Engine(compute_type, model) if known else None
+    return CTranslate2Engine(key.removeprefix(PREFIX), model) if key in KEYS else None
 
 
 class EncoderModule(nn.Module):

@@ -1,0 +1,128 @@
+/* What only the browser can do: play the clip from a word, mark the words being played, stage
+   mode's keys, and a name for this tab that outlives a reload. */
+(() => {
+  const root = document.documentElement;
+  const query = new URLSearchParams(location.search);
+  const onStage = !["", "0", null].includes(query.get("stage"));
+  if (onStage) root.dataset.stage = "1";
+
+  /* A tab keeps its name over a reload, so that the page can ask for what was finished. */
+  window.nameVisit = () => {
+    let name = sessionStorage.getItem("visit");
+    if (!name) {
+      name = [...crypto.getRandomValues(new Uint8Array(16))]
+        .map((byte) => byte.toString(16).padStart(2, "0")).join("");
+      sessionStorage.setItem("visit", name);
+    }
+    return name;
+  };
+  window.wasReloaded = () => performance.getEntriesByType("navigation")[0]?.type !== "navigate";
+
+  /* Stage mode: space runs, escape stops. A control that uses the key itself keeps it. */
+  const usesSpace = (element) =>
+    element.closest("button, select, textarea, summary, [contenteditable]") ||
+    (element.matches("input") && element.type !== "radio");
+  document.addEventListener("keydown", (event) => {
+    if (!onStage || event.repeat || event.ctrlKey || event.metaKey || event.altKey) return;
+    const key = { " ": "#compare", Escape: "#stop" }[event.key];
+    if (!key || (event.key === " " && usesSpace(event.target))) return;
+    event.preventDefault();
+    const button = document.querySelector(key);
+    if (button && !button.disabled) button.click();
+  });
+
+  /* The player's speed button is named by what a press does; its name has to hold what it shows. */
+  const nameSpeed = () => {
+    for (const button of document.querySelectorAll("#audio button.playback")) {
+      const [shown, label] = [button.textContent.trim(), button.getAttribute("aria-label")];
+      if (!label.startsWith(shown)) {
+        button.setAttribute("aria-label", `${shown}: ${label.replace(/^[^:]*: /, "")}`);
+      }
+    }
+  };
+  new MutationObserver(nameSpeed).observe(document, {
+    subtree: true, childList: true, characterData: true, attributeFilter: ["aria-label"],
+  });
+
+  /* The clip that was compared: words play only while the same one is in the player. */
+  let clipsBrought = 0;
+  const nameClip = () =>
+    `${document.querySelector("#sample input:checked")?.value} ${clipsBrought}`;
+  let compared = null;
+  document.addEventListener("change", (event) => {
+    if (event.target.matches("#audio input[type=file]")) clipsBrought += 1;
+  }, true);
+  document.addEventListener("drop", (event) => {
+    if (event.target.closest("#audio")) clipsBrought += 1;
+  }, true);
+  document.addEventListener("click", (event) => {
+    if (event.target.closest("#audio .record-button, #audio button[aria-label=Clear]")) {
+      clipsBrought += 1;
+    }
+    if (event.target.closest("#compare")) compared = nameClip();
+  }, true);
+
+  /* The player's media element is not in the document: it shows itself when it plays. */
+  let player = null;
+  let wanted = null;
+  const play = HTMLMediaElement.prototype.play;
+  HTMLMediaElement.prototype.play = function () {
+    player = this;
+    if (wanted !== null) this.currentTime = wanted;
+    wanted = null;
+    requestAnimationFrame(follow);
+    return play.call(this);
+  };
+
+  /* A word dragged over is being copied, not asked for. */
+  const isSelecting = (word) => {
+    const selection = getSelection();
+    return !selection.isCollapsed && word.closest(".lanes").contains(selection.anchorNode);
+  };
+
+  document.addEventListener("click", (event) => {
+    const word = event.target.closest?.("#lanes [data-t]");
+    if (!word || isSelecting(word)) return;
+    if (compared === null) compared = nameClip();
+    if (compared !== nameClip()) return;
+    const time = Number(word.dataset.t);
+    if (player && !player.paused) {
+      player.currentTime = time;
+      return;
+    }
+    wanted = time;
+    document.querySelector("#audio .play-pause-button")?.click();
+  });
+
+  /* While the clip plays, the word of this moment is marked in every lane. */
+  const follow = () => {
+    const stopped = !player || player.paused || player.ended;
+    for (const box of document.querySelectorAll("#lanes .transcript")) {
+      markWord(box, stopped || compared !== nameClip() ? null : findWord(box, player.currentTime));
+    }
+    if (!stopped) requestAnimationFrame(follow);
+  };
+
+  const findWord = (box, time) => {
+    let found = null;
+    for (const row of box.querySelectorAll(".segment")) {
+      const words = row.querySelectorAll("span > [data-t]");
+      if (!words.length || Number(words[0].dataset.t) > time) break;
+      if (time >= Number(row.dataset.end)) continue;
+      for (const word of words) if (Number(word.dataset.t) <= time) found = word;
+    }
+    return found;
+  };
+
+  const markWord = (box, word) => {
+    const before = box.querySelector(".now");
+    if (before === word) return;
+    before?.classList.remove("now");
+    if (!word) return;
+    word.classList.add("now");
+    const top = word.offsetTop - box.offsetTop;
+    if (top < box.scrollTop || top > box.scrollTop + box.clientHeight - 48) {
+      box.scrollTop = top - box.clientHeight / 3;
+    }
+  };
+})();

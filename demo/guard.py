@@ -1,0 +1,168 @@
+"""What stands before every request: a password where one is set, and limits that Gradio lacks.
+
+    DEMO_AUTH   `name:password`; then every address but `/health` asks for them (HTTP Basic)
+
+Gradio fetches addresses that visitors name, from public hosts: as a file to serve (`/file=http…`),
+and as a clip. Nothing here needs that, so neither road is open. JSON bodies have a limit as well.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import os
+import secrets
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, NoReturn
+
+from gradio import processing_utils
+
+from engines.audio import MAX_BYTES
+
+AUTH = "DEMO_AUTH"
+
+PREFIX = "/gradio_api"
+OPEN = ("/health", f"{PREFIX}/startup-events")
+"""What needs no password: a monitor's question, and Gradio's own to itself when it starts."""
+
+CLOSED = (
+    f"{PREFIX}/file=http",
+    f"{PREFIX}/file/http",
+    f"{PREFIX}/proxy=",
+    f"{PREFIX}/process_recording",
+    f"{PREFIX}/deep_link",
+    f"{PREFIX}/vibe",
+)
+"""Roads of Gradio's that fetch, convert or store what a visitor sends, and that nobody needs."""
+
+MOST_JSON_BYTES = 2**20
+MOST_UPLOAD_BYTES = MAX_BYTES + 2**20
+MOST_TOOL_BYTES = 48 * 2**20
+"""A clip comes to an MCP tool in base64, which is a third longer than its bytes."""
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
+
+
+class TooLarge(Exception):
+    """A body is longer than its road allows."""
+
+
+class Guard:
+    """ASGI middleware around the whole page."""
+
+    def __init__(self, app: App, credentials: str = "") -> None:
+        """`credentials`: `name:password`, or nothing to let everyone in."""
+        self._app, self._credentials = app, credentials.encode()
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        """Let a request through, or answer it with one sentence."""
+        if scope["type"] != "http":
+            if scope["type"] == "websocket" and self._credentials:
+                return  # nothing here speaks it, and it would pass the password by
+            await self._app(scope, receive, send)
+            return
+        path, headers = read_path(scope), dict(scope["headers"])
+        if not self._knows(path, headers):
+            await answer(send, 401, "This page asks for a name and a password.", CHALLENGE)
+        elif path.lower().startswith(CLOSED):
+            await answer(send, 403, "This page neither fetches addresses nor keeps recordings.")
+        else:
+            await self._pass_on(scope, receive, send, limit_body(path))
+
+    def _knows(self, path: str, headers: dict[bytes, bytes]) -> bool:
+        """Whether the request may pass; compared in a time that tells nothing."""
+        if not self._credentials or path in OPEN:
+            return True
+        kind, _, code = headers.get(b"authorization", b"").partition(b" ")
+        try:
+            given = base64.b64decode(code, validate=True)
+        except binascii.Error:
+            return False
+        return kind.lower() == b"basic" and secrets.compare_digest(given, self._credentials)
+
+    async def _pass_on(
+        self, scope: MutableMapping[str, Any], receive: Receive, send: Send, most: int
+    ) -> None:
+        """Count the body while it comes, whatever its header says."""
+        seen, started = 0, False
+
+        async def counted() -> Message:
+            nonlocal seen
+            message = await receive()
+            seen += len(message.get("body", b""))
+            if seen > most:
+                raise TooLarge
+            return message
+
+        async def marked(message: Message) -> None:
+            nonlocal started
+            started = True
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], (b"x-content-type-options", b"nosniff")]
+            await send(message)
+
+        declared = dict(scope["headers"]).get(b"content-length", b"0")
+        try:
+            if declared.isdigit() and int(declared[:20]) > most:
+                raise TooLarge
+            await self._app(scope, counted, marked)
+        except TooLarge:
+            if not started:
+                sentence = f"A request may have {most / 2**20:g} MB here, and this one has more."
+                await answer(send, 413, sentence)
+
+
+CHALLENGE = [(b"www-authenticate", b'Basic realm="One clip, every engine", charset="UTF-8"')]
+
+
+def read_path(scope: MutableMapping[str, Any]) -> str:
+    """The path as the page's routes see it, without a prefix that a proxy put before it."""
+    path, root = str(scope["path"]), str(scope.get("root_path", ""))
+    return path.removeprefix(root) if root else path
+
+
+def limit_body(path: str) -> int:
+    """The longest body that a road takes, in bytes."""
+    if path.startswith(f"{PREFIX}/upload"):
+        return MOST_UPLOAD_BYTES
+    return MOST_TOOL_BYTES if path.startswith(f"{PREFIX}/mcp") else MOST_JSON_BYTES
+
+
+async def answer(
+    send: Send, status: int, sentence: str, headers: list[tuple[bytes, bytes]] | None = None
+) -> None:
+    """A JSON answer with one sentence."""
+    body = json.dumps({"detail": sentence}).encode()
+    kind = [(b"content-type", b"application/json"), (b"x-content-type-options", b"nosniff")]
+    start = {"type": "http.response.start", "status": status, "headers": [*kind, *(headers or [])]}
+    await send(start)
+    await send({"type": "http.response.body", "body": body})
+
+
+def read_credentials() -> str:
+    """`name:password` from the environment, or nothing; raises `ValueError` for half of it."""
+    credentials = os.environ.get(AUTH, "")
+    name, colon, password = credentials.partition(":")
+    if credentials and not (name and colon and password):
+        raise ValueError(f"{AUTH} must be name:password, with something on both sides.")
+    return credentials
+
+
+def fetch_nothing() -> None:
+    """Close the road on which Gradio fetches a clip from an address that a visitor names.
+
+    Any component takes a file by address, so there is one place to close, not one for each.
+    """
+    processing_utils.async_ssrf_protected_get = refuse_address
+    processing_utils.async_ssrf_protected_download = refuse_address
+
+
+async def refuse_address(url: str, *_: Any, **__: Any) -> NoReturn:
+    """Stands in for Gradio's download."""
+    from gradio import Error
+
+    raise Error("Addresses are not fetched here: upload the file.", print_exception=False)

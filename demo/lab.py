@@ -1,0 +1,356 @@
+"""The microscope and the fault lab on the page: their layout, and which control starts what."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from html import escape
+from typing import TYPE_CHECKING, Any, Protocol
+
+import gradio as gr
+
+from demo import faults, layers
+from demo.errand import Errand, View
+from demo.runs import Runs
+from demo.samples import Sample
+from engines.base import Clip, EngineError
+from engines.examination import Candidate, Examination, Observer
+
+if TYPE_CHECKING:
+    from engines.faults.lab import Finding
+
+NO_CLIP = "There is no clip yet: choose a sample, upload a file, or record one."
+STOPPED_WAITING = "Stopped before its turn came."
+
+LOOK_READY = "Looks at the first 30 seconds of the clip above."
+FAULT_READY = "Runs the clip above, without the fault and with it."
+
+INTRODUCTION = (
+    "<h2>Under the microscope</h2><p class='intro'>Two encoders may write the same words and still "
+    "differ. Here is how far each is from PyTorch on the processor after every stage; choose a "
+    "stage to see its values.</p>"
+)
+LAB_INTRODUCTION = (
+    "<h2>The fault lab</h2><p class='intro'>Put a mistake into MAX’s encoder and watch what it "
+    "does. The first five really happened.</p>"
+)
+
+
+@dataclass(frozen=True)
+class Laboratory:
+    """What the two panels ask of the engine side; tests put fakes here.
+
+    `look(names, model, clip, observer)` and `run_fault(key, model, clip, language, observer)`
+    raise `EngineError` with a sentence for the visitor. `why_no_faults`: why this machine can't run
+    the fault lab, or None.
+    """
+
+    candidates: Callable[[], Sequence[Candidate]]
+    look: Callable[[Sequence[str], str, Clip, Observer], Examination]
+    faults: Sequence[faults.Story]
+    run_fault: Callable[[str, str, Clip, str | None, Observer], Finding]
+    why_no_faults: Callable[[], str | None]
+
+
+class ClipControls(Protocol):
+    """The page's controls that the lab reads: `page.Controls`."""
+
+    @property
+    def sample(self) -> gr.Radio: ...
+    @property
+    def audio(self) -> gr.Audio: ...
+    @property
+    def model(self) -> gr.Dropdown: ...
+    @property
+    def language(self) -> gr.Dropdown: ...
+
+
+@dataclass(frozen=True)
+class Bench:
+    """One panel's components: what it is told, its buttons, and what it shows."""
+
+    choice: gr.components.Component
+    start: gr.Button
+    stop: gr.Button
+    status: gr.HTML
+    result: gr.HTML
+
+    def outputs(self) -> list[gr.components.Component]:
+        """As `paint` returns their values."""
+        return [self.start, self.stop, self.status, self.result]
+
+
+@dataclass(frozen=True)
+class LabPanels:
+    """Both panels, and the line with the chosen fault's story."""
+
+    microscope: Bench
+    lab: Bench
+    story: gr.HTML
+    laboratory: Laboratory = field(repr=False)
+
+
+# Layout.
+
+
+def lay_out_lab(laboratory: Laboratory) -> LabPanels:
+    """The two sections, one beneath the other."""
+    with gr.Column(elem_classes=["sheet", "lab"]):
+        gr.HTML(INTRODUCTION, apply_default_css=False)
+        microscope = lay_out_microscope(laboratory.candidates())
+    with gr.Column(elem_classes=["sheet", "lab"]):
+        gr.HTML(LAB_INTRODUCTION, apply_default_css=False)
+        lab, story = lay_out_faults(laboratory.faults, laboratory.why_no_faults())
+    return LabPanels(microscope, lab, story, laboratory)
+
+
+def lay_out_microscope(candidates: Sequence[Candidate]) -> Bench:
+    """Which encoders to look at, and the panel."""
+    others = candidates[1:]
+    choice = gr.CheckboxGroup(
+        [(candidate.label, candidate.name) for candidate in others],
+        value=[candidate.name for candidate in others if candidate.usual],
+        label=f"Against {candidates[0].label}",
+        elem_id="specimens",
+        elem_classes="pills",
+        visible=bool(others),
+    )
+    ready = LOOK_READY if others else "This machine has no second encoder to look at."
+    start, stop = lay_out_buttons("Look", "look", enabled=bool(others))
+    status = gr.HTML(render_status(ready), elem_id="look-status", apply_default_css=False)
+    result = gr.HTML(layers.PLACEHOLDER, elem_id="layers", apply_default_css=False)
+    return Bench(choice, start, stop, status, result)
+
+
+def lay_out_faults(stories: Sequence[faults.Story], reason: str | None) -> tuple[Bench, gr.HTML]:
+    """Which fault, its story, and the panel."""
+    choice = gr.Radio(
+        faults.list_choices(stories),
+        value=stories[0].key,
+        label="Fault",
+        elem_id="faults",
+        elem_classes="pills",
+    )
+    story = gr.HTML(
+        faults.render_story(stories, stories[0].key), elem_id="story", apply_default_css=False
+    )
+    start, stop = lay_out_buttons("Run the fault", "fault", enabled=reason is None)
+    ready = f"Faults can’t run here: {reason}." if reason else FAULT_READY
+    status = gr.HTML(render_status(ready), elem_id="fault-status", apply_default_css=False)
+    result = gr.HTML(faults.PLACEHOLDER, elem_id="finding", apply_default_css=False)
+    return Bench(choice, start, stop, status, result), story
+
+
+def lay_out_buttons(title: str, name: str, enabled: bool) -> tuple[gr.Button, gr.Button]:
+    """A button to start and one to stop."""
+    with gr.Row(elem_classes="lab-actions"):
+        start = gr.Button(
+            title, variant="primary", elem_id=name, interactive=enabled, scale=0, min_width=220
+        )
+        stop = gr.Button("Stop", elem_id=f"{name}-stop", interactive=False, scale=0, min_width=96)
+    return start, stop
+
+
+# What is shown.
+
+
+def render_status(
+    sentence: str, share: float | None = None, alert: bool = False, clock: str = ""
+) -> str:
+    """The line above a panel and its bar, as tall when there is none."""
+    kind, role = (" alert", "alert") if alert else ("", "status")
+    mark = '<span aria-hidden="true">⚠ </span>' if alert else ""
+    bar = "" if share is None else f'<span style="width:{100 * share:.0f}%"></span>'
+    shown = "bar" if share is not None else "bar bar--none"
+    return (
+        f'<div class="errand{kind}"><p><span role="{role}">{mark}{escape(sentence)}</span>'
+        f'<span class="clock" aria-hidden="true">{clock}</span></p>'
+        f'<div class="{shown}">{bar}</div></div>'
+    )
+
+
+def paint(
+    view: View[Any], render: Callable[[Any], str], summary: Callable[[Any], str]
+) -> list[Any]:
+    """Values in the order of `Bench.outputs`; the panel changes only when there is a result."""
+    running = view.state == "running"
+    buttons = [gr.update(interactive=not running), gr.update(interactive=running)]
+    clock = f"{view.seconds:.1f} s"
+    if running:
+        what = view.what[:1].upper() + view.what[1:]
+        return [*buttons, render_status(f"{what} …", view.share, clock=clock), gr.skip()]
+    if view.state == "stopped":
+        return [*buttons, render_status("Stopped."), gr.skip()]
+    if view.state == "failed":
+        return [*buttons, render_status(view.reason, alert=True), gr.skip()]
+    return [*buttons, render_status(summary(view.result), clock=clock), render(view.result)]
+
+
+def refuse(sentence: str, alert: bool = True) -> list[Any]:
+    """The values when nothing can start: the reason, and the panel as it was."""
+    status = render_status(sentence, alert=alert)
+    return [gr.update(interactive=True), gr.update(interactive=False), status, gr.skip()]
+
+
+def announce(ahead: int) -> list[Any]:
+    """Buttons and status between the click and the first view."""
+    others = "1 run is" if ahead == 1 else f"{ahead} runs are"
+    sentence = f"Waiting: {others} ahead of this one." if ahead else "Starting."
+    return [gr.update(interactive=False), gr.update(interactive=True), render_status(sentence)]
+
+
+def summarise_look(examination: Examination) -> str:
+    """What the look found, in one sentence."""
+    off = [s.label for s in examination.others if examination.first_past(s.name)]
+    if off:
+        return f"{len(examination.stages)} stages looked at: {', '.join(off)} differs."
+    return f"{len(examination.stages)} stages looked at: all are as they should be."
+
+
+# Wiring.
+
+
+def connect_lab(
+    page: gr.Blocks,
+    panels: LabPanels,
+    runs: Runs,
+    load_clip: Callable[[str], Clip],
+    by_key: Mapping[str, Sample],
+    controls: ClipControls,
+    queue: str,
+) -> None:
+    """Tie both panels to what they start; `queue`: the one that all computing listeners share."""
+    laboratory = panels.laboratory
+    clip = [controls.sample, controls.audio, controls.model, controls.language]
+
+    def look(names: list[str], path: str, model: str, language: str) -> Errand[Examination]:
+        if not names:
+            raise EngineError("Choose at least one encoder.")
+        chosen = [laboratory.candidates()[0].name, *names]
+        return Errand(lambda seen: laboratory.look(chosen, model, load_clip(path), seen))
+
+    def run_fault(key: str, path: str, model: str, language: str) -> Errand[Finding]:
+        spoken = language or None
+        return Errand(lambda seen: laboratory.run_fault(key, model, load_clip(path), spoken, seen))
+
+    connect_bench(
+        page,
+        panels.microscope,
+        Desk("microscope", runs, by_key, look, layers.render_layers, summarise_look),
+        clip,
+        queue,
+    )
+    connect_bench(
+        page,
+        panels.lab,
+        Desk("fault lab", runs, by_key, run_fault, faults.render_finding, faults.summarise),
+        clip,
+        queue,
+    )
+    panels.lab.choice.input(  # type: ignore[attr-defined]
+        lambda key: faults.render_story(laboratory.faults, key),
+        panels.lab.choice,
+        panels.story,
+        queue=False,
+        show_progress="hidden",
+        api_visibility="private",
+    )
+
+
+@dataclass(frozen=True)
+class Desk:
+    """What stands behind a panel: how to make its errand, and how to show what it brings."""
+
+    name: str
+    runs: Runs
+    by_key: Mapping[str, Sample]
+    make: Callable[[Any, str, str, str], Errand[Any]]
+    render: Callable[[Any], str]
+    summary: Callable[[Any], str]
+
+    def name_visitor(self, request: gr.Request) -> str:
+        """One browser tab at this panel: each panel waits and stops by itself."""
+        return f"{request.session_hash} {self.name}"
+
+    def run(
+        self,
+        visitor: str,
+        ticket: int,
+        choice: Any,
+        sample: str,
+        audio: str | None,
+        model: str,
+        language: str,
+    ) -> Iterator[list[Any]]:
+        """The errand whose turn has come: yield the panel's values until it rests."""
+        if not self.runs.take_turn(visitor, ticket):
+            yield refuse(STOPPED_WAITING, alert=False)
+            return
+        path = str(self.by_key[sample].path) if sample in self.by_key else audio
+        if path is None:
+            yield refuse(NO_CLIP)
+            return
+        try:
+            errand = self.make(choice, path, model, language)
+        except EngineError as error:
+            yield refuse(str(error))
+            return
+        self.runs.enter(visitor, errand)
+        try:
+            for view in errand.views():
+                yield paint(view, self.render, self.summary)
+        finally:
+            errand.stop()
+            self.runs.leave(visitor, errand)
+
+
+def connect_bench(
+    page: gr.Blocks,
+    bench: Bench,
+    desk: Desk,
+    clip: Sequence[gr.components.Component],
+    queue: str,
+) -> None:
+    """A panel's buttons, with the manners of the comparison's."""
+    ticket = gr.Number(visible=False, precision=0)
+    quick: dict[str, Any] = {
+        "queue": False,
+        "show_progress": "hidden",
+        "api_visibility": "private",
+    }
+
+    def begin(request: gr.Request) -> list[Any]:
+        visitor = desk.name_visitor(request)
+        ahead = desk.runs.count_others(visitor)
+        return [desk.runs.draw_ticket(visitor), *announce(ahead)]
+
+    def run(request: gr.Request, ticket: int, *chosen: Any) -> Iterator[list[Any]]:
+        yield from desk.run(desk.name_visitor(request), ticket, *chosen)
+
+    def stop(request: gr.Request) -> list[Any]:
+        waited = desk.runs.stop(desk.name_visitor(request))
+        if not waited:
+            return [gr.skip(), gr.skip()]
+        return [gr.update(interactive=False), render_status(STOPPED_WAITING)]
+
+    def leave(request: gr.Request) -> None:
+        desk.runs.stop(desk.name_visitor(request))
+
+    begun = bench.start.click(begin, None, [ticket, bench.start, bench.stop, bench.status], **quick)
+    ran = begun.then(
+        run,
+        [ticket, bench.choice, *clip],
+        bench.outputs(),
+        show_progress="hidden",
+        api_visibility="private",
+        concurrency_id=queue,
+        concurrency_limit=1,
+    )
+    ran.then(
+        lambda: [gr.update(interactive=True), gr.update(interactive=False)],
+        None,
+        [bench.start, bench.stop],
+        **quick,
+    )
+    bench.stop.click(stop, None, [bench.stop, bench.status], **quick)
+    page.unload(leave)

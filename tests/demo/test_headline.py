@@ -1,0 +1,139 @@
+"""The headline: true in every state, a ratio only where it was measured fairly."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from demo.headline import Headline, is_clearly_faster, render_headline, summarise
+from demo.snapshot import Comparison, Lap, Settings, lay_out
+from tests import fakes
+from tests.demo.test_lanes import compare
+
+
+def speak(comparison: Comparison) -> str:
+    named = replace(comparison, clip_name="Short sentence")
+    return summarise(named).sentence.replace("\u00a0", " ")
+
+
+def test_a_fair_run_names_the_fastest_by_how_much_on_what_and_the_words() -> None:
+    assert speak(compare(schedule="one at a time")) == (
+        "MAX hybrid was fastest, 2.0× as fast as CPU, on “Short sentence” (6 s) with nano; "
+        "every lane wrote the same 11 words."
+    )
+
+
+def test_a_shared_run_prints_no_ratio() -> None:
+    sentence = speak(compare())
+    assert sentence == (
+        "MAX hybrid took the least time, 1.00 s, on “Short sentence” (6 s) with nano; "
+        "every lane wrote the same 11 words."
+    )
+    assert "×" not in sentence
+    assert "shared the processor" in summarise(compare()).note
+
+
+def test_the_baseline_may_be_fastest() -> None:
+    fair = compare(schedule="one at a time")
+    cpu, hybrid = fair.lanes
+    assert cpu.transcript is not None and hybrid.transcript is not None
+    swapped = (
+        replace(cpu, transcript=replace(cpu.transcript, seconds=hybrid.transcript.seconds)),
+        replace(hybrid, transcript=replace(hybrid.transcript, seconds=cpu.transcript.seconds)),
+    )
+    assert speak(replace(fair, lanes=swapped)).startswith(
+        "CPU, the baseline, was fastest, 2.0× as fast as MAX hybrid, on"
+    )
+
+
+def test_different_words_are_counted() -> None:
+    words = fakes.WORDS.replace("turns", "turned")
+    assert speak(compare(words)).endswith("MAX hybrid differs from the baseline by 1 word.")
+    done = compare(words)
+    third = replace(done.lanes[1], key="max_full", label="MAX full")
+    assert speak(replace(done, lanes=(*done.lanes, third))).endswith(
+        "MAX hybrid differs from the baseline by 1 word, MAX full by 1 word."
+    )
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "apart"),
+    [
+        ((1.0,), (1.04,), False),
+        ((1.0,), (1.06,), True),
+        ((0.9, 1.0, 1.3), (1.2, 1.4, 1.6), False),
+        ((0.9, 1.0, 1.1), (1.2, 1.4, 1.6), True),
+    ],
+)
+def test_faster_is_said_only_of_times_that_are_apart(
+    ours: tuple[float, ...], theirs: tuple[float, ...], apart: bool
+) -> None:
+    first, other = (make_timed(compare(), at, totals) for at, totals in enumerate((ours, theirs)))
+    lanes = (first.lanes[0], other.lanes[1])
+    assert is_clearly_faster(*lanes) is apart
+    fair = compare(schedule="one at a time")
+    assert ("equally fast" in speak(replace(fair, lanes=lanes))) is not apart
+
+
+def make_timed(comparison: Comparison, at: int, totals: tuple[float, ...]) -> Comparison:
+    """The comparison with one lane's runs taking given times, the middle one its median."""
+    lanes = list(comparison.lanes)
+    transcript = lanes[at].transcript
+    assert transcript is not None
+    seconds = [replace(transcript.seconds, audio=0, mel=0, encode=0, decode=t) for t in totals]
+    lanes[at] = replace(
+        lanes[at],
+        laps=tuple(Lap(each) for each in seconds),
+        transcript=replace(transcript, seconds=seconds[len(seconds) // 2]),
+    )
+    return replace(comparison, lanes=tuple(lanes))
+
+
+def test_the_number_of_runs_is_said() -> None:
+    fair = compare(schedule="one at a time")
+    assert "one run each" in summarise(fair).note
+    several = replace(fair, settings=replace(fair.settings, repeats=3))
+    assert "medians of 3 runs" in summarise(several).note
+
+
+def test_one_lane_is_compared_with_nothing() -> None:
+    done = compare()
+    assert speak(replace(done, lanes=done.lanes[:1])) == (
+        "CPU wrote 11 words in 2.00 s: “Short sentence” (6 s) with nano."
+    )
+
+
+def test_failures_and_stops_are_summed_up() -> None:
+    done = compare()
+    failed = replace(done.lanes[1], state="failed", transcript=None)
+    broken = replace(done, lanes=(done.lanes[0], failed))
+    assert speak(broken) == "Finished, except for a lane that failed: MAX hybrid."
+    alone = replace(broken, lanes=(failed,))
+    assert speak(alone) == "Nothing was transcribed: every lane failed and says why."
+    stopped = replace(done.lanes[1], state="stopped", transcript=None)
+    assert speak(replace(done, lanes=(done.lanes[0], stopped))) == (
+        "Stopped. 1 of 2 lanes had finished."
+    )
+
+
+def test_silence_is_said() -> None:
+    assert speak(compare(words="")).endswith("MAX hybrid differs from the baseline by 11 words.")
+    quiet = compare(words="")
+    hybrid = quiet.lanes[1]
+    both = (replace(hybrid, key="cpu"), hybrid)
+    assert speak(replace(quiet, lanes=both)).endswith("no lane found speech.")
+
+
+def test_it_changes_only_with_a_state() -> None:
+    blank = lay_out(Settings(engines=("cpu", "max_hybrid")), fakes.STATUSES, "decoding")
+    later = replace(
+        blank, lanes=tuple(replace(lane, elapsed=9.0, audio_done=5.0) for lane in blank.lanes)
+    )
+    assert speak(blank) == speak(later) == "CPU running; MAX hybrid running."
+
+
+def test_a_warning_is_no_mere_colour() -> None:
+    html = render_headline(Headline("No <clip>.", alert=True))
+    assert 'role="alert"' in html and "⚠" in html and "&lt;clip&gt;" in html
+    assert 'role="status"' in render_headline(Headline("Starting."))

@@ -1,0 +1,100 @@
+"""The microscope's panel: every stage there, the scale right, and words for what is seen."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import replace
+
+import pytest
+
+from demo import layers
+from demo.layers import Scale, find_scale, judge, name_power, render_layers, say
+from tests.fake_lab import NAMES, make_examination
+
+
+def test_every_stage_is_a_choice_with_its_histograms() -> None:
+    html = render_layers(make_examination(), "stage")
+    assert re.findall(r'<span class="name">([^<]*)</span>', html) == list(NAMES)
+    assert html.count('class="chooser"') == len(NAMES)
+    assert html.count('class="slide"') == len(NAMES)
+    assert html.count("<figure") == 4 * len(NAMES)
+    ids = re.findall(r' id="([^"]*)"', html)
+    assert len(set(ids)) == len(ids)
+    assert set(re.findall(r' for="([^"]*)"', html)) == set(ids)
+
+
+def test_the_last_stage_is_open_unless_another_is_asked_for() -> None:
+    def opened(html: str) -> list[str]:
+        return re.findall(r'class="chooser" name="stage" id="stage-(\d)"[^>]* checked', html)
+
+    assert opened(render_layers(make_examination(), "stage")) == [str(len(NAMES) - 1)]
+    assert opened(render_layers(make_examination(), "stage", chosen="conv2")) == ["2"]
+    assert opened(render_layers(make_examination(), "stage", chosen="none")) == ["6"]
+
+
+def test_a_mark_stands_further_right_the_larger_the_error() -> None:
+    place = Scale(-8, 1).place
+    places = [place(value) for value in (0.0, 1e-8, 1e-6, 1e-5, 0.1, 10.0, math.inf)]
+    assert places == sorted(places)
+    assert len(set(places)) == len(places)
+    assert place(1e-5) - place(1e-6) == pytest.approx(place(1e-3) - place(1e-4))
+    assert (places[0], places[-1]) == (layers.ZERO_PLACE, 100.0)
+
+
+def test_the_scale_holds_every_figure() -> None:
+    assert find_scale(make_examination(noise=1e-7), "error") == Scale(-8, 1)
+    assert find_scale(make_examination(noise=1e-10), "error").lowest <= -10
+    assert find_scale(make_examination(noise=50.0), "error") == Scale(-8, 2)
+    assert find_scale(make_examination(noise=0.0), "cosine").lowest <= -15
+
+
+def test_powers_are_written_as_people_write_them() -> None:
+    assert [name_power(power) for power in (0, -2, -12, 1)] == ["1", "10⁻²", "10⁻¹²", "10¹"]
+    assert [say(value) for value in (0, 9.42e-7, math.inf)] == ["0", "9.4e-07", "not finite"]
+
+
+def test_words_say_where_an_encoder_leaves_the_baseline() -> None:
+    examination = make_examination("positions")
+    sound, faulty = examination.others
+    assert judge(examination, faulty) == (
+        "MAX with the fault: leaves PyTorch CPU, float32 at positions, by 5.0e-01."
+    )
+    assert judge(examination, sound).startswith(
+        "MAX, float16 weights: as PyTorch CPU, float32 at every stage; the largest relative error "
+        "is 1."
+    )
+    same = make_examination(noise=0.0)
+    assert judge(same, same.others[-1]).endswith(
+        "the same as PyTorch CPU, float32 in every bit, at every stage."
+    )
+
+
+def test_specimens_differ_by_shape_as_well_as_by_colour() -> None:
+    html = render_layers(make_examination("conv1"))
+    assert "●" in html
+    assert "◆" in html
+    assert "aria-label" in html
+
+
+def test_values_that_are_not_finite_are_said_in_words() -> None:
+    examination = make_examination("conv1")
+    stage = examination.stages[1]
+    blank = replace(
+        stage,
+        histograms=None,
+        statistics={**stage.statistics, examination.others[1].name: None},
+        similarity={**stage.similarity, examination.others[1].name: None},
+    )
+    broken = replace(examination, stages=(examination.stages[0], blank, *examination.stages[2:]))
+    html = render_layers(broken)
+    assert "Some values are not finite" in html
+    assert judge(broken, broken.others[1]).endswith("at conv1, not finite.")
+    assert not re.search(r"\b(nan|inf)\b", html)
+
+
+def test_the_payload_is_light_even_for_the_deepest_model() -> None:
+    """`large` has 32 blocks, so 37 stages; a comparison's payload is to stay under 1 MB."""
+    examination = make_examination("conv1")
+    deep = replace(examination, stages=examination.stages[:1] * 37)
+    assert len(render_layers(deep).encode()) < 600_000

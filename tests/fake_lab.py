@@ -1,0 +1,112 @@
+"""A laboratory that needs no model: seeded stages, and faults that move them where they say."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from demo.lab import Laboratory
+from engines.base import Clip, EngineError, FloatArray
+from engines.examination import Candidate, Examination, Observer, Specimen, Stages, examine
+from engines.faults.catalogue import Fault
+from engines.faults.lab import Finding
+from tests import fakes
+
+NAMES = ("log-mel", "conv1", "conv2", "positions", "blocks.0", "blocks.1", "ln_post")
+WRONG_WORDS = "The compiler turns a graph into slow code for every chip"
+FAULTS = (
+    Fault("late", "Late fault", "This fault sits in the last layer norm."),
+    Fault("early", "Early fault", "This fault sits in the first convolution."),
+    Fault("none", "Window fault", "This fault is not in the encoder.", first_window_only=True),
+    Fault("broken", "Breaking fault", "This fault breaks the run."),
+)
+PLACES = {"late": "ln_post", "early": "conv1", "none": None, "broken": "conv1"}
+
+
+def make_specimen(name: str, label: str, noise: float = 0.0, place: str | None = None) -> Specimen:
+    """Seeded stages with so much noise, and half as large from `place` on."""
+
+    def stages(mel: FloatArray) -> Stages:
+        rng, at_fault = np.random.default_rng(2), False
+        for stage in NAMES:
+            output = rng.normal(size=(40, 16))
+            at_fault = at_fault or stage == place
+            quiet = 0.0 if stage == "log-mel" else noise
+            output = output * (0.5 if at_fault else 1.0) + quiet * rng.normal(size=output.shape)
+            yield stage, output.astype(np.float32)
+
+    return Specimen(name, label, "cpu", stages)
+
+
+CPU = make_specimen("cpu:float32", "PyTorch CPU, float32")
+MAX = make_specimen("max_hybrid:float16", "MAX, float16 weights", noise=1e-7)
+
+
+def make_examination(
+    place: str | None = None, noise: float = 1e-7, observer: Observer | None = None
+) -> Examination:
+    """PyTorch, MAX, and MAX with a fault."""
+    faulty = make_specimen("max_hybrid:float16 with a fault", "MAX with the fault", noise, place)
+    specimens = [CPU, MAX, faulty]
+    return examine(specimens, np.zeros((80, 3000), np.float32), "nano", "fake", observer=observer)
+
+
+def make_finding(key: str, seconds: float = 6.0, observer: Observer | None = None) -> Finding:
+    """What each fault of `FAULTS` is said to do."""
+    fault = next(fault for fault in FAULTS if fault.key == key)
+    right = fakes.FakeEngine().transcribe(fakes.make_clip(seconds))
+    text = right.text if key in ("none", "late") else WRONG_WORDS
+    return Finding(
+        fault=fault,
+        model="nano",
+        clip="fake",
+        audio_seconds=seconds,
+        right=right,
+        faulty=None if key == "broken" else replace(right, text=text),
+        error="ValueError: the shapes don't fit" if key == "broken" else None,
+        examination=make_examination(PLACES[key], observer=observer),
+    )
+
+
+@dataclass
+class FakeLab:
+    """Looks and runs wait at `gate`, so that a test sees them running."""
+
+    gate: threading.Event = field(default_factory=threading.Event)
+    reason: str | None = None
+
+    def wait(self, observer: Observer, what: str) -> None:
+        """Say what goes on until the gate opens or somebody wants it stopped."""
+        while not self.gate.is_set():
+            observer.next(what, 0.4)
+            self.gate.wait(0.02)
+
+    def look(self, names: Sequence[str], model: str, clip: Clip, observer: Observer) -> Examination:
+        """Two specimens of the three."""
+        self.wait(observer, "looking at stage 3")
+        if model != "nano":
+            raise EngineError("Only nano is here.")
+        assert names == [CPU.name, MAX.name]
+        mel = np.zeros((80, 3000), np.float32)
+        return examine([CPU, MAX], mel, model, clip.name, observer=observer)
+
+    def run_fault(
+        self, key: str, model: str, clip: Clip, language: str | None, observer: Observer
+    ) -> Finding:
+        """As `make_finding` has it."""
+        self.wait(observer, "transcribing with the fault")
+        return make_finding(key, clip.seconds, observer)
+
+    def laboratory(self) -> Laboratory:
+        """What the page asks for."""
+        candidates = (
+            Candidate(CPU.name, CPU.label, True),
+            Candidate(MAX.name, MAX.label, True),
+            Candidate("max_hybrid:float32", "MAX, float32 weights", False),
+        )
+        return Laboratory(
+            lambda: candidates, self.look, FAULTS, self.run_fault, lambda: self.reason
+        )

@@ -1,0 +1,278 @@
+"""What strangers try: reading files, making the server fetch, markup, huge bodies, no password.
+
+The shapes are those of Gradio's published advisories: path traversal and prefixes in `/file=`,
+file objects with paths of the server, addresses to fetch from inside, components' own functions.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+import socket
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import torch
+from gradio import processing_utils
+
+from demo import guard, health
+from engines import checkpoints
+from engines.base import CheckpointError
+from tests import fakes
+
+Serve = Callable[..., str]
+
+ROOT = Path(__file__).resolve().parents[1]
+META = {"_type": "gradio.FileData"}
+SECRET = "only for the machine's owner"
+
+
+@pytest.fixture
+def url(serve_fakes: Serve) -> str:
+    return serve_fakes(cpu=fakes.FakeEngine(), max_hybrid=fakes.FakeEngine("max_hybrid"))
+
+
+@pytest.fixture
+def secret(tmp_path: Path) -> Path:
+    """A file that no visitor may read."""
+    path = tmp_path / "secret.txt"
+    path.write_text(SECRET)
+    return path
+
+
+def predict(url: str, name: str, *data: Any) -> str:
+    """All that an endpoint answers to raw JSON, past every check of a client."""
+    base = f"{url}gradio_api/call/{name}"
+    started = httpx.post(base, json={"data": list(data)}, timeout=60)
+    if started.status_code != 200:
+        return started.text
+    return httpx.get(f"{base}/{started.json()['event_id']}", timeout=60).text
+
+
+def list_paths(secret: Path) -> list[str]:
+    """Ways to name a file that is not the visitor's."""
+    dots = "../" * 12
+    return [
+        str(secret),
+        "/etc/passwd",
+        f"{dots}etc/passwd",
+        "..%2f..%2f..%2f..%2fetc/passwd",
+        f"//{str(secret)[1:]}",
+        f"file://{secret}",
+        f"{ROOT}/audio_samples/../app.py",
+        f"{ROOT}/app.py",
+        f"{ROOT}/.git/config",
+        "/proc/self/environ",
+        "C:\\Windows\\win.ini",
+        "\\\\127.0.0.1\\share\\x",
+    ]
+
+
+def test_no_file_of_the_machine_is_served(url: str, secret: Path) -> None:
+    for path in list_paths(secret):
+        for road in ("gradio_api/file=", "gradio_api/file/", "file=", "static/", "assets/",
+                     "svelte/", "gradio_api/custom_component/1/client/x/"):  # fmt: skip
+            answer = httpx.get(f"{url}{road}{path}")
+            assert SECRET not in answer.text and "root:" not in answer.text
+            assert "GRADIO_ANALYTICS_ENABLED" not in answer.text and "repositoryformat" not in (
+                answer.text
+            )
+
+
+@pytest.mark.parametrize("shape", [{}, {"meta": META}, {"meta": META, "is_stream": True}])
+def test_no_file_of_the_machine_is_a_clip(shape: dict[str, Any], url: str, secret: Path) -> None:
+    for path in (str(secret), "/etc/passwd", f"file://{secret}", "../../../../etc/passwd"):
+        clip = {"path": path, "url": path, **shape}
+        answer = predict(url, "transcribe", clip, "", "cpu", "nano", "en", 1, False, "float32")
+        assert "event: error" in answer
+        assert SECRET not in answer and "root:" not in answer
+
+
+def test_a_link_in_the_uploads_leads_nowhere(url: str, secret: Path) -> None:
+    from gradio.utils import get_upload_folder
+
+    folder = Path(get_upload_folder())
+    folder.mkdir(parents=True, exist_ok=True)
+    link = folder / f"{uuid.uuid4().hex}.wav"
+    link.symlink_to(secret)
+    try:
+        clip = {"path": str(link), "meta": META}
+        answer = predict(url, "transcribe", clip, "", "cpu", "nano", "en", 1, False, "float32")
+    finally:
+        link.unlink()
+    assert "event: error" in answer and SECRET not in answer
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["http://127.0.0.1:1/x", "http://169.254.169.254/latest/meta-data", "http://example.org/x.wav",
+     "https://example.org/x.wav", "HTTP://example.org/x"],
+)  # fmt: skip
+def test_no_address_is_fetched(address: str, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+
+    async def note(*arguments: Any, **_: Any) -> None:
+        asked.append(arguments)
+        raise ConnectionError
+
+    for name in ("get", "async_validate_url"):
+        monkeypatch.setattr(processing_utils.sh, name, note)
+    whole = socket.getaddrinfo
+
+    def look_up(host: Any, *rest: Any, **more: Any) -> Any:
+        if host not in ("127.0.0.1", "localhost", None):
+            asked.append(host)
+        return whole(host, *rest, **more)
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    for road in ("gradio_api/file=", "gradio_api/file/", "gradio_api/proxy="):
+        assert httpx.get(f"{url}{road}{address}").status_code in (400, 403, 404)
+    clip, rest = (
+        {"path": address, "url": address, "meta": META},
+        ["nano", "en", 1, False, "float32"],
+    )
+    for arguments in ([clip, "", "cpu", *rest], [None, clip, "cpu", *rest]):
+        assert "event: error" in predict(url, "transcribe", *arguments)
+    assert not asked
+
+
+def test_roads_nobody_needs_are_closed(url: str) -> None:
+    assert httpx.post(f"{url}gradio_api/process_recording").status_code == 403
+    assert httpx.get(f"{url}gradio_api/deep_link?session_hash=x").status_code == 403
+    assert httpx.post(f"{url}gradio_api/vibe-edit/", json={}).status_code == 403
+    for function in ("preprocess", "move_resource_to_block_cache", "__init__", "get_config"):
+        body = {"session_hash": "x", "component_id": 1, "fn_name": function, "data": "/etc/passwd"}
+        assert httpx.post(f"{url}gradio_api/component_server", json=body).status_code in (404, 500)
+
+
+def test_bodies_have_a_limit_whatever_they_say(url: str) -> None:
+    huge = {"data": ["x" * (guard.MOST_JSON_BYTES + 1)]}
+    assert httpx.post(f"{url}gradio_api/call/compare", json=huge).status_code == 413
+
+    def drip() -> Any:
+        for _ in range(40):
+            yield b" " * 2**16
+
+    answer = httpx.post(f"{url}gradio_api/queue/join", content=drip())
+    assert answer.status_code in (400, 413) and "event_id" not in answer.text
+
+
+def test_an_upload_over_the_limit_is_refused(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guard, "MOST_UPLOAD_BYTES", 1000)
+    answer = httpx.post(f"{url}gradio_api/upload", files={"files": ("a.wav", b"x" * 2000)})
+    assert answer.status_code == 413
+
+
+def test_an_uploaded_page_is_never_shown_as_one(url: str) -> None:
+    script = b"<script>alert(1)</script>"
+    files = {"files": ("evil.html", script, "text/html")}
+    (path,) = httpx.post(f"{url}gradio_api/upload", files=files).json()
+    answer = httpx.get(f"{url}gradio_api/file={path}")
+    assert answer.headers["content-disposition"].startswith("attachment")
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert "html" not in answer.headers["content-type"]
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        None,
+        "Basic",
+        "Basic !!!",
+        "Basic " + base64.b64encode(b"me:wrong").decode(),
+        "Basic " + base64.b64encode(b"me:").decode(),
+        "Basic " + base64.b64encode(b"me:secret\n").decode(),
+        "Bearer " + base64.b64encode(b"me:secret").decode(),
+    ],
+)
+def test_nothing_but_health_answers_without_the_password(
+    header: str | None, serve_fakes: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(guard.AUTH, "me:secret")
+    url = serve_fakes(cpu=fakes.FakeEngine())
+    headers = {"authorization": header} if header else {}
+    for road in (
+        "",
+        "config",
+        "gradio_api/info",
+        "gradio_api/file=x",
+        "gradio_api/mcp/",
+        "theme.css",
+    ):
+        answer = httpx.get(f"{url}{road}", headers=headers)
+        assert answer.status_code == 401 and "Basic" in answer.headers["www-authenticate"]
+    assert httpx.post(f"{url}gradio_api/upload", headers=headers).status_code == 401
+    assert httpx.get(f"{url}health", headers=headers).status_code == 200
+
+
+def test_the_password_opens_the_page_and_is_not_logged(
+    serve_fakes: Serve,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    monkeypatch.setenv(guard.AUTH, "me:hush-hush")
+    url = serve_fakes(cpu=fakes.FakeEngine())
+    for road in ("", "config"):
+        assert httpx.get(f"{url}{road}", auth=("me", "hush-hush")).status_code == 200
+        assert "hush-hush" not in httpx.get(f"{url}{road}", auth=("me", "hush-hush")).text
+    out, err = capfd.readouterr()
+    assert "hush-hush" not in caplog.text + out + err
+
+
+@pytest.mark.parametrize("half", ["me", "me:", ":secret"])
+def test_half_a_password_does_not_start_the_page(
+    half: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(guard.AUTH, half)
+    with pytest.raises(ValueError, match="name:password") as caught:
+        guard.read_credentials()
+    assert "secret" not in str(caught.value)
+
+
+def test_health_is_said_and_illness_too(url: str) -> None:
+    answer = httpx.get(f"{url}health")
+    assert answer.status_code == 200 and answer.json()["status"] == "ok"
+    assert answer.json()["memory_bytes"] > 0
+    assert health.find_fault([fakes.GPU], 10**12) == "No engine can run."
+    assert "left" in str(health.find_fault([fakes.CPU], 1000))
+    assert health.find_fault([fakes.CPU, fakes.GPU], 10**12) is None
+
+
+class Evil:
+    """Unpickled carelessly, this would write a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self.path,)
+
+
+def test_a_checkpoint_runs_no_code(tmp_path: Path) -> None:
+    mark, file = tmp_path / "was-here", tmp_path / "evil.pt"
+    torch.save({"dims": Evil(mark), "model_state_dict": {}}, file)
+    with pytest.raises(CheckpointError, match="can't be read as a file of weights"):
+        checkpoints.read(file, "evil")
+    assert not mark.exists()
+
+
+def test_a_checkpoint_has_a_limit(tmp_path: Path) -> None:
+    file = tmp_path / "large.pt"
+    with file.open("wb") as sparse:
+        sparse.truncate(checkpoints.MAX_FILE_BYTES + 1)
+    with pytest.raises(CheckpointError, match="larger than any"):
+        checkpoints.read(file, "large")
+
+
+def test_the_page_names_no_path_of_the_machine(url: str) -> None:
+    for road in ("", "config", "health", "gradio_api/info"):
+        text = httpx.get(f"{url}{road}").text
+        assert str(ROOT) not in text, road
+    assert json.loads(httpx.get(f"{url}health").text)["status"] == "ok"
