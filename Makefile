@@ -13,10 +13,11 @@ ARGS ?=
 MADE := $(VENV)/.made
 RUN := $(VENV)/.run-ready
 DEV := $(VENV)/.dev-ready
+RAY := $(VENV)/.ray-ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo transcribe engines test test-cpu test-gpu test-max test-cross graph-test browser lint \
-	benchmark constraints clean
+.PHONY: help demo transcribe engines test test-cpu test-gpu test-max test-cross graph-test gpu-check compare-simple browser bad-input audit lint \
+	debug-encoder benchmark constraints clean
 
 help: ## list the tasks
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -42,14 +43,47 @@ test-gpu: $(DEV) ## the tests that need a CUDA device
 test-max: $(DEV) browser ## the tests that need MAX
 	$(PY) -m pytest -m "max and not cross" $(ARGS)
 
-test-cross: $(DEV) ## compile MAX's graphs for GPUs that this machine lacks: up to an hour
+test-cross: $(DEV) ## compile MAX's graphs for GPUs that this machine lacks: up to two hours
 	$(PY) -m pytest -m cross $(ARGS)
 
-graph-test: $(RUN) ## compare the MAX encoder with PyTorch's, layer by layer
+graph-test: $(RUN) ## does MAX import, compile and run here, in how long, and agree with PyTorch?
 	$(PY) -m engines.max_graph.check $(ARGS)
 
-benchmark: $(RUN) ## time the engines: cold and warm start, medians of several runs
+gpu-check: $(RUN) ## what PyTorch and MAX see of a GPU, and whether it works
+	$(PY) -m engines.gpu_check $(ARGS)
+
+compare-simple: $(RUN) ## what every engine wrote, differences marked: ARGS="CLIP"
+	$(PY) -m engines.compare_simple $(ARGS)
+
+debug-encoder: $(RUN) ## compare two encoders after every stage: ARGS="cpu max_hybrid --clip CLIP"
+	$(PY) -m engines.microscope $(ARGS)
+
+benchmark: $(RUN) ## time the engines: medians of runs that take turns, as tables
 	$(PY) -m engines.bench $(ARGS)
+
+benchmark-json: $(RUN) ## the same as lines of JSON
+	$(PY) -m engines.bench --lines $(ARGS)
+
+benchmark-save: $(DEV) ## measure all that the figures are made of into docs/benchmark.json: an hour or so
+	$(PY) -m engines.bench all --json docs/benchmark.json $(ARGS)
+
+benchmark-kv-cache: $(RUN) ## time decoding with and without the cache; draws build/kv-cache.svg
+	$(PY) -m engines.bench kv-cache --plot build/kv-cache.svg $(ARGS)
+
+bad-input: $(DEV) ## make hundreds of odd and broken clips and put each through the reader
+	$(PY) -m tests.bad_input.check $(ARGS)
+
+audit: $(DEV) ## ask a public database for known faults in what is installed
+	$(PY) -m pip_audit --local $(ARGS)
+
+figures: $(RUN) ## write the README's figures and docs/benchmarks.md from docs/benchmark.json
+	$(PY) -m engines.figures $(ARGS)
+
+evaluate: $(RUN) ## word error rate and real-time factor over many clips: ARGS="FOLDER --processes 4"
+	$(PY) -m engines.evaluate $(ARGS)
+
+evaluate-ray: $(RAY) ## the same on a Ray started here, or on a cluster: ARGS="FOLDER --address ADDRESS"
+	$(PY) -m engines.evaluate --ray $(ARGS)
 
 lint: $(DEV) ## ruff and mypy
 	$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m mypy
@@ -60,7 +94,7 @@ browser: $(DEV) ## bring a Chromium for the page's tests, unless there is one
 constraints: $(DEV) ## write constraints.txt anew from what .venv holds
 	@{ echo '# Versions of everything beneath requirements*.txt, as tested; "make constraints" writes this.'; \
 	   echo '# What torch pins by itself is left to torch.'; \
-	   $(PIP) freeze -r requirements.txt -r requirements-dev.txt 2>/dev/null \
+	   $(PIP) freeze -r requirements.txt -r requirements-dev.txt -r requirements-ray.txt 2>/dev/null \
 	   | sed -n '/^## The following/,$$ { /^#/d; /^\(triton\|setuptools\|nvidia-\|cuda-\)/d; s/$$/; python_version >= "3.11"/; p; }'; \
 	 } > constraints.new && mv constraints.new constraints.txt
 
@@ -82,3 +116,7 @@ $(DEV): $(MADE) requirements.txt requirements-dev.txt constraints.txt
 	@echo "Installing what the app and its tests run on: minutes, the first time."
 	$(PIP) install -r requirements-dev.txt -c constraints.txt
 	@touch $(RUN) $@
+
+$(RAY): $(RUN) requirements-ray.txt
+	$(PIP) install -r requirements-ray.txt -c constraints.txt
+	@touch $@
