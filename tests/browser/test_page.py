@@ -330,8 +330,8 @@ def count_received(page: Page) -> Counter[str]:
 
     def note(event: dict[str, Any]) -> None:
         url = event["request"]["url"]
-        clip = event.get("type") == "Media" or url.endswith((".flac", ".wav"))
-        if not clip and event.get("type") not in ("Script", "Stylesheet", "Font"):
+        travels = url.startswith("http") and not url.endswith((".flac", ".wav"))
+        if travels and event.get("type") not in ("Media", "Script", "Stylesheet", "Font"):
             asked[event["requestId"]] = url
 
     def add(event: dict[str, Any]) -> None:
