@@ -16,7 +16,7 @@ import platform
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -29,13 +29,14 @@ DIGEST_BYTES = 32
 
 
 def cache_folder() -> Path:
-    """The folder of compiled graphs, made if it is not there."""
+    """The folder of compiled graphs, made if it is not there and can be made."""
     if configured := os.environ.get(CACHE_VARIABLE):
         folder = Path(configured).expanduser()
     else:
         caches = os.environ.get("XDG_CACHE_HOME", str(Path.home() / ".cache"))
         folder = Path(caches) / "max-whisper"
-    folder.mkdir(parents=True, exist_ok=True)
+    with suppress(OSError):  # a disk that is full or read-only: everything is compiled anew
+        folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
@@ -159,7 +160,10 @@ def read_entry(path: Path) -> CompiledModel | None:
     digest, body = content[:DIGEST_BYTES], content[DIGEST_BYTES:]
     if hashlib.sha256(body).digest() != digest:
         return None
-    return read(io.BytesIO(body))
+    try:
+        return read(io.BytesIO(body))
+    except RuntimeError:  # whole, but nothing that this MAX can use
+        return None
 
 
 def write_entry(path: Path, compiled: CompiledModel) -> None:
@@ -208,11 +212,8 @@ def sources_digest() -> str:
 @contextmanager
 def _file_lock(path: Path) -> Iterator[None]:
     """Wait for the other process that compiles the same entry; no lock where none can be had."""
-    try:
-        file = path.open("w")
-    except OSError:
-        yield
-        return
-    with file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with ExitStack() as held:
+        with suppress(OSError):  # no room, or a network disk that knows no locks
+            file = held.enter_context(path.open("w"))
+            fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -1,5 +1,6 @@
 """The cache of compiled graphs: kept, moved by a variable, rebuilt when damaged or stale."""
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -65,7 +66,7 @@ def test_a_second_load_compiles_nothing(tmp_path: Path) -> None:
     assert compiler.calls == 1
 
 
-@pytest.mark.parametrize("damage", ["empty", "cut", "flipped", "foreign"])
+@pytest.mark.parametrize("damage", ["empty", "cut", "flipped", "foreign", "unusable"])
 def test_a_damaged_entry_is_rebuilt(tmp_path: Path, damage: str) -> None:
     compiler, path = Compiler(), tmp_path / "entry.mef"
     load(path, compiler)
@@ -74,6 +75,7 @@ def test_a_damaged_entry_is_rebuilt(tmp_path: Path, damage: str) -> None:
     flipped[len(good) // 2] ^= 1
     half = good[: len(good) // 2]
     bad = {"empty": b"", "cut": half, "flipped": bytes(flipped), "foreign": b"hello" * 99}
+    bad["unusable"] = hashlib.sha256(b"hello").digest() + b"hello"
     path.write_bytes(bad[damage])
     assert load(path, compiler) == ["compiling"]
     assert compiler.calls == 2
@@ -90,6 +92,21 @@ def test_a_folder_that_cannot_be_written_costs_only_the_next_compile(
     monkeypatch.setattr("tempfile.TemporaryDirectory", full)
     assert load(path, compiler) == ["compiling"]
     assert not path.exists()
+
+
+def test_a_folder_that_cannot_be_made_or_locked_costs_only_the_next_compile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_locks(*args: object) -> None:
+        raise OSError("No locks available")
+
+    (tmp_path / "file").touch()
+    monkeypatch.setenv(session.CACHE_VARIABLE, str(tmp_path / "file" / "cache"))
+    compiler, folder = Compiler(), session.cache_folder()
+    assert load(folder / "entry.mef", compiler) == ["compiling"]
+    monkeypatch.setattr("fcntl.flock", no_locks)
+    assert load(tmp_path / "entry.mef", compiler) == ["compiling"]
+    assert load(tmp_path / "entry.mef", compiler) == []
 
 
 def test_the_key_depends_on_all_that_the_code_depends_on(monkeypatch: pytest.MonkeyPatch) -> None:
