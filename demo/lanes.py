@@ -235,7 +235,7 @@ def render_figures(lane: Lane, comparison: Comparison) -> str:
         ("Tokens per second", format_rate(measure_rate(lane))),
     )
     cells = "".join(
-        f'<div><dt>{escape(title)}</dt><dd class="{"word" if value.isalpha() else "number"}">'
+        f'<div><dt>{escape(title)}</dt><dd class="{"word" if value[0].isalpha() else "number"}">'
         f"{escape(value)}</dd></div>"
         for title, value in figures
     )
@@ -259,8 +259,10 @@ def format_rate(rate: float | None) -> str:
 
 
 def describe_ratio(lane: Lane, comparison: Comparison) -> tuple[str, str]:
-    """A speed-up after a fair run; after a parallel one only a ratio of times."""
-    name = "Time ÷ baseline" if comparison.shared else "Speed-up"
+    """The speed-up after a fair run; lanes that shared the processor have none."""
+    name = "Speed-up"
+    if comparison.shared:
+        return name, "not measured"
     if is_baseline(lane, comparison):
         return name, "baseline"
     ratio = stage_ratio(lane, comparison, "total")
@@ -268,14 +270,15 @@ def describe_ratio(lane: Lane, comparison: Comparison) -> tuple[str, str]:
 
 
 def stage_ratio(lane: Lane, comparison: Comparison, stage: str) -> float | None:
-    """A stage's ratio to the baseline: above 1 is faster in a fair run, slower in a shared one."""
+    """How many times a lane was as fast as the baseline at a stage; only where each ran alone."""
     baseline = comparison.baseline
-    if lane.transcript is None or baseline is None or baseline.transcript is None:
+    if comparison.shared or lane.transcript is None:
+        return None
+    if baseline is None or baseline.transcript is None:
         return None
     ours = lane.transcript.seconds.as_dict()[stage]
     theirs = baseline.transcript.seconds.as_dict()[stage]
-    above, below = (ours, theirs) if comparison.shared else (theirs, ours)
-    return above / below if below else None
+    return theirs / ours if ours else None
 
 
 def render_stages(lane: Lane, comparison: Comparison) -> str:

@@ -33,7 +33,7 @@ from demo.session import (
 from demo.snapshot import Settings, Status, lay_out
 from demo.take_away import TakeAway, connect_take_away, lay_out_take_away
 from demo.timeline import render_timeline
-from demo.timings import draw_timings, render_legend
+from demo.timings import render_legend, render_timings
 
 OWN_CLIP = "own"
 PROCESSOR = "processor"
@@ -117,7 +117,7 @@ class Panels:
     summary: gr.HTML
     lanes: gr.HTML
     timeline: gr.HTML
-    timings: gr.Plot
+    timings: gr.HTML
     scores: gr.HTML
     features: gr.HTML
 
@@ -287,7 +287,7 @@ def lay_out_panels(
     with gr.Column(elem_classes=["sheet"]):
         gr.HTML("<h2>Where the time went</h2>" + render_legend(), apply_default_css=False)
         timeline = gr.HTML(render_timeline(blank), elem_id="timeline", apply_default_css=False)
-        timings = gr.Plot(draw_timings(blank), show_label=False, container=False, elem_id="timings")
+        timings = gr.HTML(render_timings(blank), elem_id="timings", apply_default_css=False)
     with gr.Column(elem_classes=["sheet"]):
         gr.HTML("<h2>How far the words are apart</h2>", apply_default_css=False)
         scores = gr.HTML(render_scores(blank), elem_id="scores", apply_default_css=False)

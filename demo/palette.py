@@ -20,7 +20,6 @@ STAGE_COLOURS = {
     "encode": "#E69F00",
     "decode": "#0072B2",
 }
-STAGE_PATTERNS = {"audio": ".", "mel": "/", "encode": "", "decode": "\\"}
 
 
 def colour_engine(key: str) -> str:

@@ -11,11 +11,10 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
 
-from demo import lanes, scores, timeline
+from demo import lanes, scores, timeline, timings
 from demo.headline import render_headline, summarise
 from demo.record import ComparisonRecord
 from demo.snapshot import Comparison, Lane
-from demo.timings import render_legend
 from demo.transcripts import format_clock
 from engines.base import Segment
 
@@ -58,7 +57,12 @@ def write_report(
         f"run {escape(record.run)}</p></header>",
         section("", render_headline(summarise(comparison))),
         section("", render_lanes(comparison)),
-        section("Where the time went", render_legend() + timeline.render_timeline(comparison)),
+        section(
+            "Where the time went",
+            timings.render_legend()
+            + timeline.render_timeline(comparison)
+            + timings.render_timings(comparison),
+        ),
         section("How far the words are apart", scores.render_scores(comparison)),
         section("What the encoders made of it", "".join(features)),
         section("Reference", render_reference(record.reference)),

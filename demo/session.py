@@ -20,7 +20,7 @@ from demo.samples import Sample
 from demo.scores import render_scores
 from demo.snapshot import Comparison, Settings, Status, halt
 from demo.timeline import render_timeline
-from demo.timings import draw_timings
+from demo.timings import render_timings
 from engines.base import Clip, Dtype, Engine, Options
 
 STOPPED_WAITING = "Stopped before its turn came."
@@ -117,7 +117,7 @@ def draw_charts(comparison: Comparison) -> list[Any]:
     """Timeline, bars, word figures and features."""
     return [
         render_timeline(comparison),
-        draw_timings(comparison),
+        render_timings(comparison),
         render_scores(comparison),
         list_features(comparison),
     ]

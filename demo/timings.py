@@ -1,13 +1,12 @@
-"""Stage timings of every finished lane as stacked bars."""
+"""Stage timings of every finished lane as stacked bars, drawn as the timeline is."""
 
 from __future__ import annotations
 
-from typing import Any
+from html import escape
 
-import plotly.graph_objects as go
-
-from demo.palette import STAGE_COLOURS, STAGE_PATTERNS
+from demo.palette import STAGE_COLOURS, colour_engine
 from demo.snapshot import Comparison, Lane
+from demo.timeline import render_axis
 
 STAGE_NAMES = {
     "audio": "Read audio",
@@ -15,70 +14,88 @@ STAGE_NAMES = {
     "encode": "Encoder",
     "decode": "Decoder loop",
 }
-HEIGHT = 260
-"""Pixels; fixed, so that nothing below moves when the bars arrive."""
 
 
-def draw_timings(comparison: Comparison) -> go.Figure:
-    """Stacked bars, one for each finished lane, seconds from left to right."""
-    lanes = list(comparison.done) if comparison.finished else []
-    figure = go.Figure([draw_stage(stage, lanes) for stage in STAGE_NAMES])
-    figure.add_annotation(note_axis(comparison) if lanes else note_absence())
-    figure.update_layout(
-        barmode="stack",
-        bargap=0.45,
-        height=HEIGHT,
-        margin={"l": 8, "r": 16, "t": 8, "b": 44},
-        paper_bgcolor="rgba(0,0,0,0)",
-        plot_bgcolor="rgba(0,0,0,0)",
-        template="none",
-        font={"family": "system-ui, sans-serif", "size": 14},
-        showlegend=False,
-        dragmode=False,
-        hoverlabel={"font_size": 14},
+def render_timings(comparison: Comparison) -> str:
+    """A bar for each lane, seconds from left to right, with room for all from the first moment."""
+    ready = bool(comparison.finished and comparison.done)
+    lanes = [lane if ready else wipe(lane) for lane in comparison.lanes]
+    longest = max((max(list_totals(lane), default=0.0) for lane in lanes), default=0.0)
+    rows = "".join(render_bar(lane, longest) for lane in lanes)
+    return (
+        f'<figure class="timeline timeline--bars"><figcaption>{escape(describe(comparison, ready))}'
+        f"</figcaption>{rows}{render_axis(longest)}</figure>"
     )
-    figure.update_xaxes(
-        rangemode="tozero",
-        zeroline=False,
-        visible=bool(lanes),
-        fixedrange=True,
-        nticks=6,
-    )
-    figure.update_yaxes(
-        autorange="reversed",
-        automargin=True,
-        visible=bool(lanes),
-        fixedrange=True,
-        showgrid=False,
-        ticks="outside",
-        ticklen=8,
-        tickcolor="rgba(0,0,0,0)",
-    )
-    return figure
 
 
-def note_axis(comparison: Comparison) -> dict[str, Any]:
-    """The unit, and the settings that the figures belong to; an axis title would be cut short
-    on a narrow screen."""
+def wipe(lane: Lane) -> Lane:
+    """The lane without times, since another one still runs."""
+    return Lane(lane.key, lane.label, lane.dtype, lane.encoder, lane.decoder, lane.device)
+
+
+def describe(comparison: Comparison, ready: bool) -> str:
+    """What the bars show, and the settings that the figures belong to."""
     settings = comparison.settings
     beam = settings.options.beam_size or 1
-    runs = "" if settings.repeats == 1 else f" · median of {settings.repeats}, whiskers to the ends"
-    text = f"seconds · {settings.model} · beam {beam} · {settings.schedule}{runs}"
-    place = {"x": 1, "xanchor": "right", "y": 0, "yanchor": "top", "yshift": -26}
-    return {"text": text, "xref": "paper", "yref": "paper", "showarrow": False, **place}
+    runs = "" if settings.repeats == 1 else f", median of {settings.repeats}, the line its spread"
+    note = "" if ready else " They are drawn when the last lane is done."
+    schedule = "the lanes shared the processor" if comparison.shared else settings.schedule
+    return f"Seconds by stage{runs}: {settings.model}, beam {beam}, {schedule}.{note}"
 
 
-def note_absence() -> dict[str, Any]:
-    """What a blank chart says in its middle."""
-    text = "The bars are drawn when the last lane is done."
-    place = {"x": 0.5, "y": 0.5, "font": {"size": 15}}
-    return {"text": text, "xref": "paper", "yref": "paper", "showarrow": False, **place}
+def list_totals(lane: Lane) -> list[float]:
+    """Seconds of every run of a lane."""
+    totals = [lap.seconds.total for lap in lane.laps]
+    return totals or ([lane.transcript.seconds.total] if lane.transcript else [])
 
 
-def label_bar(lane: Lane) -> str:
-    """The engine above its device and type; Plotly reads a little HTML."""
-    name = lane.label.replace("<", "&lt;")
-    return f"{name}<br><i>{lane.device}, {lane.dtype}</i>"
+def render_bar(lane: Lane, longest: float) -> str:
+    """One engine's name with its device and type, its stages, and the median run's seconds."""
+    total = f"{lane.transcript.seconds.total:.2f} s" if lane.transcript else "–"
+    place = ", ".join(part for part in (lane.device, lane.dtype) if part)
+    return (
+        f'<div class="track" style="--engine:{colour_engine(lane.key)}">'
+        f'<span class="who">{escape(lane.label)}<em>{escape(place)}</em></span>'
+        f'<span class="boxes" role="img" aria-label="{escape(describe_bar(lane), quote=True)}">'
+        f"{render_stages(lane, longest)}{render_spread(lane, longest)}</span>"
+        f'<span class="sum" aria-hidden="true">{total}</span></div>'
+    )
+
+
+def render_stages(lane: Lane, longest: float) -> str:
+    """The stages of the median run one after another, told apart by colour and by pattern."""
+    if lane.transcript is None or not longest:
+        return ""
+    boxes, left = [], 0.0
+    seconds = lane.transcript.seconds.as_dict()
+    for stage, name in STAGE_NAMES.items():
+        boxes.append(
+            f'<i class="key--{stage}" title="{name}: {seconds[stage]:.3f} s" '
+            f'style="left:{100 * left / longest:.3f}%;width:{100 * seconds[stage] / longest:.3f}%;'
+            f'--stage:{STAGE_COLOURS[stage]}"></i>'
+        )
+        left += seconds[stage]
+    return "".join(boxes)
+
+
+def render_spread(lane: Lane, longest: float) -> str:
+    """A line from the fastest run's end to the slowest one's; nothing after a single run."""
+    totals = list_totals(lane)
+    if len(totals) < 2 or not longest:
+        return ""
+    left, width = 100 * min(totals) / longest, 100 * (max(totals) - min(totals)) / longest
+    return f'<b class="spread" style="left:{left:.3f}%;width:{width:.3f}%"></b>'
+
+
+def describe_bar(lane: Lane) -> str:
+    """A bar in words, for those who can't see it."""
+    if lane.transcript is None:
+        return f"{lane.label}: nothing yet"
+    seconds = lane.transcript.seconds.as_dict()
+    parts = [f"{name.lower()} {seconds[stage]:.3f} s" for stage, name in STAGE_NAMES.items()]
+    totals = list_totals(lane)
+    spread = f"; runs from {min(totals):.3f} to {max(totals):.3f} s" if len(totals) > 1 else ""
+    return f"{lane.label}: {', '.join(parts)}, together {seconds['total']:.3f} s{spread}"
 
 
 def render_legend() -> str:
@@ -89,44 +106,3 @@ def render_legend() -> str:
         for stage, name in {"prepare": "Getting ready", **STAGE_NAMES}.items()
     )
     return f'<ul class="legend">{items}</ul>'
-
-
-def draw_stage(stage: str, lanes: list[Lane]) -> go.Bar:
-    """One stage's part of every lane's bar, told apart by colour and by pattern."""
-    seconds = [
-        lane.transcript.seconds.as_dict()[stage] for lane in lanes if lane.transcript is not None
-    ]
-    return go.Bar(
-        name=STAGE_NAMES[stage],
-        orientation="h",
-        y=[label_bar(lane) for lane in lanes],
-        customdata=[lane.label for lane in lanes],
-        x=[round(value, 4) for value in seconds],
-        error_x=draw_whiskers(lanes) if stage == "decode" else None,
-        marker={
-            "color": STAGE_COLOURS[stage],
-            "pattern": {
-                "shape": STAGE_PATTERNS[stage],
-                "fillmode": "overlay",
-                "fgcolor": "rgba(255,255,255,0.55)",
-                "solidity": 0.2,
-                "size": 8,
-            },
-            "line": {"width": 0},
-        },
-        hovertemplate="%{customdata}: " + STAGE_NAMES[stage].lower() + " %{x:.3f} s<extra></extra>",
-    )
-
-
-def draw_whiskers(lanes: list[Lane]) -> dict[str, Any] | None:
-    """From a bar's end to its slowest and its fastest run; None where each engine ran once."""
-    if not any(len(lane.laps) > 1 for lane in lanes):
-        return None
-    above, below = [], []
-    for lane in lanes:
-        totals = [lap.seconds.total for lap in lane.laps]
-        middle = lane.transcript.seconds.total if lane.transcript else 0.0
-        above.append(round(max(totals, default=middle) - middle, 4))
-        below.append(round(middle - min(totals, default=middle), 4))
-    style = {"color": "#767676", "thickness": 2, "width": 6}
-    return {"type": "data", "symmetric": False, "array": above, "arrayminus": below, **style}

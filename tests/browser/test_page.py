@@ -49,7 +49,7 @@ def test_one_click_gives_both_transcripts(serve_fakes: Serve, open_page: Open) -
     assert "to the letter" in page.inner_text("#scores")
     page.locator("#timeline i").first.wait_for()
     assert "no CUDA device was found" in page.inner_text("#lanes")
-    page.locator("#timings .bars path").first.wait_for()
+    page.locator("#timings .boxes i").first.wait_for()
     page.locator("#features img").nth(2).wait_for()
 
 
@@ -80,7 +80,7 @@ def test_nothing_moves_while_the_page_fills(serve_fakes: Serve, open_page: Open)
     during = page.evaluate(places)
     gate.set()
     wait_for_states(page, "done", "done")
-    page.locator("#timings .bars path").first.wait_for()
+    page.locator("#timings .boxes i").first.wait_for()
     page.locator("#features img").nth(2).wait_for()
     assert page.evaluate(places) == during == before
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 
 from demo.histograms import render_features
 from demo.snapshot import Comparison, Lap, Settings, lay_out
-from demo.timings import STAGE_NAMES, draw_timings, render_legend
+from demo.timings import STAGE_NAMES, render_legend, render_timings
 from tests import fakes
 
 
@@ -29,45 +31,56 @@ def compare(noise: float = 1e-6) -> Comparison:
     return replace(blank, lanes=lanes, audio_seconds=6.0)
 
 
-def test_repeats_have_whiskers() -> None:
+def read_bars(html: str) -> list[list[tuple[float, float]]]:
+    """For each lane the left end and the width of every stage, in per cent."""
+    rows = html.split('<div class="track"')[1:]
+    found = [re.findall(r'<i class="[^>]*left:([\d.]+)%;width:([\d.]+)%', row) for row in rows]
+    return [[(float(left), float(width)) for left, width in row] for row in found]
+
+
+def test_repeats_have_a_line_for_their_spread() -> None:
     done = compare()
     lap = done.lanes[0].laps[0]
     slow = replace(lap, seconds=replace(lap.seconds, mel=lap.seconds.mel + 0.5))
     lanes = (replace(done.lanes[0], laps=(lap, lap, slow)), done.lanes[1])
-    settings = replace(done.settings, repeats=3)
-    figure = draw_timings(replace(done, lanes=lanes, settings=settings))
-    assert figure.data[-1].error_x.array == pytest.approx((0.5, 0.0), abs=1e-4)
-    assert figure.data[-1].error_x.arrayminus == pytest.approx((0.0, 0.0), abs=1e-4)
-    assert "median of 3" in figure.layout.annotations[0].text
-    assert draw_timings(done).data[-1].error_x.array is None
+    html = render_timings(replace(done, lanes=lanes, settings=replace(done.settings, repeats=3)))
+    spreads = re.findall(r'class="spread" style="left:([\d.]+)%;width:([\d.]+)%', html)
+    assert len(spreads) == 1
+    assert sum(map(float, spreads[0])) == pytest.approx(100, abs=0.01)
+    assert float(spreads[0][1]) == pytest.approx(50 / slow.seconds.total, abs=0.01)
+    assert "median of 3" in html
+    assert 'class="spread"' not in render_timings(done)
 
 
 def test_bars_stack_to_each_lane_s_total() -> None:
     done = compare()
-    figure = draw_timings(done)
-    assert [bar.name for bar in figure.data] == list(STAGE_NAMES.values())
-    totals = [sum(bar.x[lane] for bar in figure.data) for lane in range(2)]
-    expected = [lane.transcript.seconds.total for lane in done.done if lane.transcript]
-    assert totals == pytest.approx(expected, abs=1e-3)
+    totals = [lane.transcript.seconds.total for lane in done.done if lane.transcript]
+    for bar, total in zip(read_bars(render_timings(done)), totals, strict=True):
+        assert len(bar) == len(STAGE_NAMES)
+        for (left, width), (after, _) in pairwise(bar):
+            assert left + width == pytest.approx(after, abs=0.01)
+        assert sum(bar[-1]) == pytest.approx(100 * total / max(totals), abs=0.01)
 
 
 def test_bars_name_their_settings() -> None:
-    figure = draw_timings(compare())
-    assert figure.layout.annotations[0].text == "seconds · nano · beam 1 · parallel"
-    assert figure.data[0].y[1] == "MAX hybrid<br><i>cpu, float32</i>"
+    html = render_timings(compare())
+    assert "Seconds by stage: nano, beam 1, the lanes shared the processor." in html
+    assert "MAX hybrid<em>cpu, float32</em>" in html
+    assert re.search(r'aria-label="CPU: read audio [\d.]+ s, log-mel', html)
+    done = compare()
+    fair = replace(done, settings=replace(done.settings, schedule="one at a time"))
+    assert "beam 1, one at a time." in render_timings(fair)
 
 
-def test_stages_differ_by_pattern_too() -> None:
-    shapes = [bar.marker.pattern.shape for bar in draw_timings(compare()).data]
-    assert len(set(shapes)) == len(shapes)
+def test_the_legend_names_every_stage() -> None:
     assert all(name in render_legend() for name in STAGE_NAMES.values())
 
 
-def test_a_blank_chart_says_what_will_come_and_has_its_height() -> None:
-    blank = lay_out(Settings(engines=("cpu",)), fakes.STATUSES)
-    figure = draw_timings(blank)
-    assert "when the last lane is done" in figure.layout.annotations[0].text
-    assert figure.layout.height == draw_timings(compare()).layout.height
+def test_a_blank_chart_says_what_will_come_and_has_its_rows() -> None:
+    done = compare()
+    html = render_timings(lay_out(done.settings, fakes.STATUSES))
+    assert "when the last lane is done" in html
+    assert html.count('class="track"') == render_timings(done).count('class="track"') == 2
 
 
 def test_features_are_drawn_side_by_side_with_their_difference() -> None:
@@ -112,7 +125,7 @@ def test_nothing_is_drawn_while_a_lane_runs_but_its_room_is_kept() -> None:
     assert "when the last lane is done" in html
     assert "<img" not in html
     assert html.count("<figure") == render_features(done).count("<figure")
-    assert not draw_timings(running).data[0].x
+    assert read_bars(render_timings(running)) == [[], []]
 
 
 def test_features_weigh_little() -> None:

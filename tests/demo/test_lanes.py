@@ -84,8 +84,8 @@ def test_rows_are_the_same_from_the_first_moment_on() -> None:
 
 def test_parallel_lanes_print_no_speed_up() -> None:
     text = read(lanes.render_lanes(compare()))
-    assert "Speed-up" not in text
-    assert "Time ÷ baseline 0.50×" in text
+    assert "×" not in text
+    assert text.count("Speed-up not measured") == 2
     assert "shared the processor" in text
 
 
