@@ -195,7 +195,7 @@ class Run:
             self._events.put(Changed(key, "loading"))
             start = time.perf_counter()
             engine = self._get_engine(key, self._settings.model, self._settings.dtype_for(key))
-            seconds = engine.prepare(partial(self._report_preparation, key))
+            seconds = engine.prepare(partial(self._report_preparation, key), self._stop.is_set)
             span = Span("prepare", start, time.perf_counter() - start)
             self._events.put(Prepared(key, seconds, span))
             self._events.put(Changed(key, "waiting"))

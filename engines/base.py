@@ -217,8 +217,14 @@ class Engine(Protocol):
     encoder: str
     decoder: str
 
-    def prepare(self, progress: PrepareProgress = ...) -> PrepareSeconds:
-        """Load and compile; a second call returns the first one's figures at once."""
+    def prepare(
+        self, progress: PrepareProgress = ..., stopped: Callable[[], bool] | None = ...
+    ) -> PrepareSeconds:
+        """Load and compile; a second call returns the first one's figures at once.
+
+        Raises `Stopped` when `stopped` says so: soon, where the engine has a process of its own,
+        and else before the next stage.
+        """
         ...
 
     def transcribe(

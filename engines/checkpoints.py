@@ -17,6 +17,7 @@ from torch import Tensor
 from whisper.model import ModelDimensions, Whisper
 
 from engines.base import CheckpointError, PrepareProgress
+from engines.mishaps import ran_out_of_memory, tell
 from engines.tensors import all_shapes, difference
 
 NANO = "nano"
@@ -122,11 +123,20 @@ def matrices(state: dict[str, Tensor]) -> list[Tensor]:
 
 
 def _read_content(path: Path) -> Any:
-    if path.stat().st_size > MAX_FILE_BYTES:
-        raise CheckpointError(f"{path.name} is larger than any Whisper checkpoint.")
     try:
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise CheckpointError(f"{path.name} is larger than any Whisper checkpoint.")
         return torch.load(path, map_location="cpu", weights_only=True)
+    except CheckpointError:
+        raise
+    except (FileNotFoundError, PermissionError) as error:
+        raise CheckpointError(
+            f"{path.name} can't be read ({error.strerror}): put the file back, or pick another "
+            "model."
+        ) from error
     except Exception as error:  # arbitrary bytes can make the unpickler raise anything
+        if ran_out_of_memory(error):
+            raise
         raise CheckpointError(
             f"{path.name} is not a Whisper checkpoint: it can't be read as a file of weights "
             f"({type(error).__name__}). Use a file in OpenAI's .pt format, or pick nano."
@@ -186,7 +196,7 @@ def _download(name: str, progress: PrepareProgress) -> Path:
             "comes with this project, or give the path of a checkpoint file."
         ) from error
     except (OSError, RuntimeError) as error:
-        raise CheckpointError(f"{name} could not be downloaded: {error}") from error
+        raise CheckpointError(f"{name} could not be downloaded: {tell(error)}.") from error
     finally:
         whisper.tqdm = before
 

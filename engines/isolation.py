@@ -6,21 +6,26 @@ worker process (`engines.worker`), started on first use and kept. Requests go on
 `alive`, and one of `done`, `stopped`, `refused` (an `EngineError`) and `broke` (anything else).
 
 A worker that dies, falls silent, makes no headway, or won't stop is ended, which frees its
-processor and memory at once; the run gets a sentence, and the next run starts a new worker.
+processor and memory at once; the run gets a sentence, and the next run starts a new worker. It
+leads a process group of its own, so that what it started, such as a compiler, ends with it.
+
+Getting ready can't be interrupted, so whoever stops then has the worker ended too, unless somebody
+else waits for the same engine. What the start-up warms for nobody in particular keeps no worker.
 """
 
 from __future__ import annotations
 
 import atexit
 import logging
+import os
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -54,6 +59,9 @@ STUCK_SECONDS = 1800.0
 """How long it may work at one stage of one window, or at getting ready, without saying so."""
 LISTEN_SECONDS = 0.1
 
+StopAsked = Callable[[], bool]
+"""Whether somebody who waits wants to stop."""
+
 _engines: dict[tuple[str, str, str], IsolatedEngine] = {}
 _lock = threading.Lock()
 
@@ -75,15 +83,22 @@ class IsolatedEngine:
         self._command = tuple(command)
         self._one_at_a_time = threading.RLock()
         self._worker: Worker | None = None
+        self._waiting: list[StopAsked] = []
 
-    def prepare(self, progress: PrepareProgress = ignore_progress) -> PrepareSeconds:
-        """Load and compile; a second call returns the first one's figures at once."""
+    def prepare(
+        self, progress: PrepareProgress = ignore_progress, stopped: StopAsked | None = None
+    ) -> PrepareSeconds:
+        """Load and compile; a second call returns the first one's figures at once.
+
+        Once all who wait for this engine want to stop, the worker is ended and `Stopped` raised;
+        who gave no `stopped` goes along with them.
+        """
 
         def hear(kind: str, *rest: Any) -> None:
             if kind == "preparing":
                 progress(*rest)
 
-        prepared: PrepareSeconds = self._ask(("prepare",), hear)
+        prepared: PrepareSeconds = self._ask(("prepare",), hear, stopped)
         return prepared
 
     def transcribe(
@@ -135,10 +150,15 @@ class IsolatedEngine:
         self,
         request: tuple[Any, ...],
         hear: Callable[..., None],
-        stopped: Callable[[], bool] = lambda: False,
+        stopped: StopAsked | None = None,
     ) -> Any:
-        with self._one_at_a_time:
-            if self._worker is None or not self._worker.is_alive():
+        with self._waits(stopped), self._one_at_a_time:
+            if stopped is not None and stopped():
+                raise Stopped("stopped")
+            if self._worker is not None and not self._worker.is_alive():
+                self._worker.end()
+                self._worker = None
+            if self._worker is None:
                 engine = [self.key, self.model, self.dtype]
                 self._worker = Worker(self.key, [*self._command], engine)
             try:
@@ -148,12 +168,29 @@ class IsolatedEngine:
                 self._worker = None
                 raise error.cause from None
 
+    @contextmanager
+    def _waits(self, stopped: StopAsked | None) -> Iterator[None]:
+        """Somebody waits for this engine, and can say whether he still does."""
+        if stopped is None:
+            yield
+            return
+        self._waiting.append(stopped)
+        try:
+            yield
+        finally:
+            self._waiting.remove(stopped)
+
+    def _is_given_up(self) -> bool:
+        """Whether all who wait for this engine want to stop, and somebody does."""
+        waiting = tuple(self._waiting)
+        return bool(waiting) and all(stopped() for stopped in waiting)
+
     def _wait(
         self,
         worker: Worker,
         request: tuple[Any, ...],
         hear: Callable[..., None],
-        stopped: Callable[[], bool],
+        stopped: StopAsked | None,
     ) -> Any:
         worker.send((structlog.contextvars.get_contextvars(), request))
         heard = moved = time.monotonic()
@@ -177,7 +214,10 @@ class IsolatedEngine:
                         self.device = device
                     case (kind, *rest):
                         hear(kind, *rest)
-            if asked_to_stop is None and stopped():
+            if request == ("prepare",):
+                if self._is_given_up():
+                    raise WorkerLost(Stopped("stopped"))
+            elif asked_to_stop is None and stopped is not None and stopped():
                 asked_to_stop = now
                 worker.send(("stop",))
             if asked_to_stop is not None and now - asked_to_stop > STOP_SECONDS:
@@ -208,8 +248,10 @@ class Worker:
                 cwd=ROOT,
                 stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
+                start_new_session=True,
             )
         self._connection = Connection(ours.detach())
+        self._ended = False
         atexit.register(self.end)
 
     @property
@@ -239,11 +281,15 @@ class Worker:
             raise self._died() from None
 
     def end(self) -> None:
-        """Kill the process and close the pipe; calling it again does nothing."""
+        """Kill the process and all that it started, and close the pipe; again does nothing."""
+        if self._ended:
+            return
+        self._ended = True
         atexit.unregister(self.end)
         with suppress(OSError):
             self._connection.close()
-        self._process.kill()
+        with suppress(ProcessLookupError, PermissionError):  # nothing is left of the group
+            os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
 
     def _died(self) -> WorkerLost:

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 
-from engines.base import Dtype, Engine, EngineError
+from engines.base import Dtype, Engine, EngineError, Stopped
 from engines.checkpoints import NANO
 from engines.max_full import MaxFullEngine, make_max_full
 from engines.max_hybrid import MaxHybridEngine, make_max_hybrid, why_no_max
@@ -122,16 +122,29 @@ def warm(
     model: str = NANO,
     get_engine: Callable[[str, str], Engine] = get,
 ) -> threading.Thread:
-    """Prepare engines in the background; a failure shows when the engine is used."""
+    """Prepare engines in the background; a failure shows when the engine is used.
+
+    Somebody who stops while he waits for one of them wants the processor free: the rest is left
+    until it is asked for.
+    """
 
     def prepare() -> None:
         for key in engine_keys:
-            with suppress(EngineError):
-                get_engine(key, model).prepare()
+            if was_stopped(partial(get_engine, key, model)):
+                return
 
     thread = threading.Thread(target=prepare, name="warm engines", daemon=True)
     thread.start()
     return thread
+
+
+def was_stopped(get_engine: Callable[[], Engine]) -> bool:
+    """Prepare an engine; whether somebody stopped that."""
+    try:
+        get_engine().prepare()
+    except EngineError as error:
+        return isinstance(error, Stopped)
+    return False
 
 
 def main() -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from time import perf_counter
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -18,17 +20,34 @@ from engines.base import (
     Options,
     PrepareProgress,
     PrepareSeconds,
+    Stopped,
     Transcript,
 )
 from engines.checkpoints import Checkpoint
 from engines.decoding import ClockedWhisper
 from engines.memory import give_back
+from engines.mishaps import ran_out_of_memory, tell
 
 logger = logs.logger(__name__)
+
+Result = TypeVar("Result")
 
 
 def ignore_progress(stage: str) -> None:
     """The default `progress`: nobody listens."""
+
+
+def stop_between(progress: PrepareProgress, stopped: Callable[[], bool] | None) -> PrepareProgress:
+    """`progress` that raises `Stopped` once `stopped` says so."""
+    if stopped is None:
+        return progress
+
+    def tell(stage: str) -> None:
+        if stopped():
+            raise Stopped("The run was stopped.")
+        progress(stage)
+
+    return tell
 
 
 class WhisperEngine:
@@ -56,21 +75,28 @@ class WhisperEngine:
         """The model with its encoder and decoder in place, and the seconds spent compiling."""
         raise NotImplementedError
 
-    def prepare(self, progress: PrepareProgress = ignore_progress) -> PrepareSeconds:
+    def prepare(
+        self,
+        progress: PrepareProgress = ignore_progress,
+        stopped: Callable[[], bool] | None = None,
+    ) -> PrepareSeconds:
         """Load and compile; a second call returns the first one's figures at once."""
         with self._lock:
             if self._whisper is None:
-                progress("loading")
-                start = perf_counter()
-                checkpoint = checkpoints.load(self.model, progress)
-                model, compiling = self.build(checkpoint, progress)
-                del checkpoint
-                give_back()
-                model.watch()
-                self._whisper = model
-                self._prepared = PrepareSeconds(perf_counter() - start - compiling, compiling)
-                logger.info("prepared", engine=self.key, model=self.model, **vars(self._prepared))
+                self._or_out_of_memory(lambda: self._load(stop_between(progress, stopped)))
             return self._prepared
+
+    def _load(self, progress: PrepareProgress) -> None:
+        progress("loading")
+        start = perf_counter()
+        checkpoint = checkpoints.load(self.model, progress)
+        model, compiling = self.build(checkpoint, progress)
+        del checkpoint
+        give_back()
+        model.watch()
+        self._whisper = model
+        self._prepared = PrepareSeconds(perf_counter() - start - compiling, compiling)
+        logger.info("prepared", engine=self.key, model=self.model, **vars(self._prepared))
 
     def transcribe(
         self, clip: Clip, options: Options | None = None, listener: Listener | None = None
@@ -81,9 +107,10 @@ class WhisperEngine:
         with self._lock:
             self.prepare()
             assert self._whisper is not None
-            self._check_language(self._whisper, options)
-            result, run, stages = decoding.transcribe(
-                self._whisper, clip, options, listener, self.dtype
+            model = self._whisper
+            self._check_language(model, options)
+            result, run, stages = self._or_out_of_memory(
+                lambda: decoding.transcribe(model, clip, options, listener, self.dtype)
             )
         about = {"engine": self.key, "model": self.model, "clip": clip.name}
         logger.info("transcribed", **about, audio_seconds=clip.seconds, **stages.as_dict())
@@ -104,16 +131,32 @@ class WhisperEngine:
         with self._lock, torch.inference_mode():
             self.prepare()
             assert self._whisper is not None
-            windows = torch.from_numpy(np.ascontiguousarray(mel)).to(self._whisper.device)
-            if self.dtype == "float16" and windows.is_cuda:
-                windows = windows.half()
-            return self._whisper.encoder(windows).float().cpu().numpy()
+            model = self._whisper
+            return self._or_out_of_memory(lambda: self._encode(model, mel))
+
+    def _encode(self, model: ClockedWhisper, mel: FloatArray) -> FloatArray:
+        windows = torch.from_numpy(np.ascontiguousarray(mel)).to(model.device)
+        if self.dtype == "float16" and windows.is_cuda:
+            windows = windows.half()
+        features: FloatArray = model.encoder(windows).float().cpu().numpy()
+        return features
 
     def close(self) -> None:
         """Give the memory back; the engine can be prepared again."""
         with self._lock:
             self._whisper = None
             give_back()
+
+    def _or_out_of_memory(self, work: Callable[[], Result]) -> Result:
+        """Do it; where memory runs out, free what it took and raise `EngineError`."""
+        try:
+            return work()
+        except Exception as error:
+            if not ran_out_of_memory(error):
+                raise
+            sentence = f"{self.label} failed: {tell(error)}."
+        give_back()  # out here, where the error no longer holds on to the run's tensors
+        raise EngineError(sentence)
 
     def _check_language(self, model: ClockedWhisper, options: Options) -> None:
         if options.language not in (None, "en") and not model.is_multilingual:

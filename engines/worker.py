@@ -8,19 +8,22 @@ that works; it also ends the process when the other side is gone.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import threading
 import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import Any, NoReturn
 
 import structlog
 
-from engines import logs, registry
+from engines import logs, mishaps, registry
 from engines.base import Engine, EngineError, Listener, Segment, Stopped
 
 BEAT_SECONDS = 1.0
+
+logger = logs.logger(__name__)
 
 
 class Line:
@@ -52,7 +55,7 @@ class Line:
             try:
                 message = self._connection.recv()
             except (EOFError, OSError):
-                os._exit(0)
+                end_all()
             if message == ("stop",):
                 self.stop.set()
                 continue
@@ -67,7 +70,7 @@ class Line:
             try:
                 self.say("alive")
             except OSError:
-                os._exit(0)
+                end_all()
 
 
 class DistantListener(Listener):
@@ -115,12 +118,18 @@ def serve(line: Line, make: Callable[[], Engine]) -> None:
             line.say("stopped", str(error))
         except EngineError as error:
             line.say("refused", type(error).__name__, str(error))
-        except MemoryError:
-            line.say("broke", "there was not enough memory")
         except Exception as error:
-            line.say("broke", f"{type(error).__name__}: {error}")
+            logger.exception("an engine broke")
+            line.say("broke", mishaps.tell(error))
         else:
             line.say("done", result)
+
+
+def end_all() -> NoReturn:
+    """End this process, and with it what it started: a compiler runs as a process of its own."""
+    if os.getpgrp() == os.getpid():
+        os.killpg(0, signal.SIGKILL)
+    os._exit(0)
 
 
 def main() -> None:

@@ -80,7 +80,11 @@ class FakeEngine:
     last_word: threading.Event | None = None
     prepared: threading.Event = field(default_factory=threading.Event)
 
-    def prepare(self, progress: Callable[[str], None] = lambda _: None) -> PrepareSeconds:
+    def prepare(
+        self,
+        progress: Callable[[str], None] = lambda _: None,
+        stopped: Callable[[], bool] | None = None,
+    ) -> PrepareSeconds:
         """Sleep for as long as compiling is said to take."""
         progress("loading")
         if (self.compile_seconds or self.compiled) and not self.prepared.is_set():

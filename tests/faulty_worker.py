@@ -5,17 +5,42 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+import subprocess
 import sys
 import time
+from collections.abc import Callable
 from multiprocessing.connection import Connection
+from pathlib import Path
+
+import torch
 
 from engines import worker
-from engines.base import Clip, EngineUnavailable, Listener, Options, Transcript
+from engines.base import Clip, EngineUnavailable, Listener, Options, PrepareSeconds, Transcript
 from tests.fakes import FakeEngine
+
+GATE = "compiles until "
+"""A model's name that begins so goes on with the file that is there one day."""
+
+BUSY = [sys.executable, "-c", "while True: pass"]
 
 
 class FaultyEngine(FakeEngine):
     """Says its words, unless its model's name is that of a fault."""
+
+    def prepare(
+        self,
+        progress: Callable[[str], None] = lambda _: None,
+        stopped: Callable[[], bool] | None = None,
+    ) -> PrepareSeconds:
+        """Compile as MAX does, in a process of its own, for as long as it is told."""
+        if self.model.startswith(GATE) and not self.prepared.is_set():
+            compiler = subprocess.Popen(BUSY)
+            progress("compiling")
+            while not Path(self.model.removeprefix(GATE)).exists():
+                time.sleep(0.02)
+            compiler.kill()
+            compiler.wait()
+        return super().prepare(progress)
 
     def transcribe(
         self, clip: Clip, options: Options | None = None, listener: Listener | None = None
@@ -32,6 +57,13 @@ class FaultyEngine(FakeEngine):
                 ctypes.PyDLL(None).sleep(600)  # a PyDLL's functions keep Python's lock
             case "memory":
                 raise MemoryError
+            case "gpu memory":
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+            case "disk":
+                with open("/dev/full", "w") as file:
+                    file.write("x")
+            case "pages":
+                raise RuntimeError("the compiler says\n" + "one thing after another\n" * 999)
             case "raises":
                 raise RuntimeError("a graph did not fit")
         return super().transcribe(clip, options or Options(), listener or Listener())
