@@ -15,9 +15,11 @@ from typing import Any, Literal, TypedDict, get_args
 
 import gradio as gr
 from gradio.utils import get_upload_folder
+from starlette.concurrency import run_in_threadpool
 
+from demo.compare import Run
 from demo.record import ComparisonRecord, LaneRecord, describe, describe_lane
-from demo.runs import Runs
+from demo.runs import Place, Refused, Runs, name_caller
 from demo.samples import Sample, list_samples
 from demo.session import Backend, Wish
 from demo.snapshot import Comparison, Schedule, Settings
@@ -58,14 +60,11 @@ class EngineRecord:
     reason: str | None
 
 
-def connect_api(backend: Backend, runs: Runs, processor: str) -> None:
-    """Name the endpoints; call it inside the page's `Blocks`.
+def connect_api(backend: Backend, runs: Runs) -> None:
+    """Name the endpoints; call it inside the page's `Blocks`."""
+    queue: dict[str, Any] = {"concurrency_limit": None}  # `Runs` is the queue
 
-    `processor`: the queue that everything that computes shares.
-    """
-    queue: dict[str, Any] = {"concurrency_id": processor, "concurrency_limit": 1}
-
-    def compare(
+    async def compare(
         request: gr.Request,
         clip: ClipFile | None = None,
         sample: str = "",
@@ -96,10 +95,10 @@ def connect_api(backend: Backend, runs: Runs, processor: str) -> None:
             clip, sample, engines, model, language, beam_size, schedule, word_timestamps,
             gpu_dtype, repeats,
         )  # fmt: skip
-        comparison = finish(asked, backend, runs, request)
+        comparison = await finish(asked, backend, runs, request)
         return asdict(describe(comparison))  # type: ignore[return-value]
 
-    def transcribe(
+    async def transcribe(
         request: gr.Request,
         clip: ClipFile | None = None,
         sample: str = "",
@@ -126,7 +125,7 @@ def connect_api(backend: Backend, runs: Runs, processor: str) -> None:
             clip, sample, [engine], model, language, beam_size, "one at a time", word_timestamps,
             gpu_dtype, 1,
         )  # fmt: skip
-        comparison = finish(asked, backend, runs, request)
+        comparison = await finish(asked, backend, runs, request)
         lane = comparison.lanes[0]
         if lane.transcript is None:
             raise refuse(lane.reason or "The run was stopped.")
@@ -149,17 +148,29 @@ def list_engines(backend: Backend) -> list[EngineRecord]:
     ]
 
 
-def finish(asked: Wish, backend: Backend, runs: Runs, request: gr.Request) -> Comparison:
-    """Run what was asked for to its end; the caller's leaving stops it."""
-    run, visitor = asked.make_run(backend), str(request.session_hash)
-    runs.enter(visitor, run)
+async def finish(asked: Wish, backend: Backend, runs: Runs, request: gr.Request) -> Comparison:
+    """Wait for a turn, then run what was asked for to its end; the caller's leaving stops it.
+
+    A caller that listens to the log hears the place in the queue while it waits.
+    """
     try:
-        (comparison,) = deque(run.snapshots(), maxlen=1)
-    finally:
-        run.stop()
-        runs.leave(visitor, run)
+        with runs.join(name_caller(request), asked.sort) as place:
+            async for standing in runs.wait(place):
+                gr.Info(" ".join(standing.describe()).strip())
+            comparison = await run_in_threadpool(run_to_end, asked.make_run(backend), runs, place)
+    except Refused as refusal:
+        raise refuse(str(refusal)) from None
     if comparison.refusal is not None:
         raise refuse(comparison.refusal)
+    return comparison
+
+
+def run_to_end(run: Run, runs: Runs, place: Place) -> Comparison:
+    """The finished comparison of a run whose turn has come."""
+    runs.enter(place, run)
+    (comparison,) = deque(run.snapshots(), maxlen=1)
+    if len(comparison.done) == len(comparison.lanes):
+        runs.learn(place)
     return comparison
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from html import escape
 from typing import TYPE_CHECKING, Any, Protocol
@@ -11,7 +12,7 @@ import gradio as gr
 
 from demo import faults, layers
 from demo.errand import Errand, View
-from demo.runs import Runs
+from demo.runs import STOPPED_WAITING, Caller, Place, Refused, Runs, Standing, in_turn, name_caller
 from demo.samples import Sample
 from engines.base import Clip, EngineError
 from engines.examination import Candidate, Examination, Observer
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from engines.faults.lab import Finding
 
 NO_CLIP = "There is no clip yet: choose a sample, upload a file, or record one."
-STOPPED_WAITING = "Stopped before its turn came."
 
 LOOK_READY = "Looks at the first 30 seconds of the clip above."
 FAULT_READY = "Runs the clip above, without the fault and with it."
@@ -192,11 +192,15 @@ def refuse(sentence: str, alert: bool = True) -> list[Any]:
     return [gr.update(interactive=True), gr.update(interactive=False), status, gr.skip()]
 
 
-def announce(ahead: int) -> list[Any]:
+def announce(standing: Standing) -> list[Any]:
     """Buttons and status between the click and the first view."""
-    others = "1 run is" if ahead == 1 else f"{ahead} runs are"
-    sentence = f"Waiting: {others} ahead of this one." if ahead else "Starting."
+    sentence = " ".join(standing.describe()).strip() if standing.ahead else "Starting."
     return [gr.update(interactive=False), gr.update(interactive=True), render_status(sentence)]
+
+
+def go_on_waiting(standing: Standing) -> list[Any]:
+    """The values while it waits: its place and the expected wait."""
+    return [*announce(standing), gr.skip()]
 
 
 def summarise_look(examination: Examination) -> str:
@@ -217,9 +221,8 @@ def connect_lab(
     load_clip: Callable[[str], Clip],
     by_key: Mapping[str, Sample],
     controls: ClipControls,
-    queue: str,
 ) -> None:
-    """Tie both panels to what they start; `queue`: the one that all computing listeners share."""
+    """Tie both panels to what they start, which waits for its turn in `runs`."""
     laboratory = panels.laboratory
     clip = [controls.sample, controls.audio, controls.model, controls.language]
 
@@ -238,14 +241,12 @@ def connect_lab(
         panels.microscope,
         Desk("microscope", runs, by_key, look, layers.render_layers, summarise_look),
         clip,
-        queue,
     )
     connect_bench(
         page,
         panels.lab,
         Desk("fault lab", runs, by_key, run_fault, faults.render_finding, faults.summarise),
         clip,
-        queue,
     )
     panels.lab.choice.input(  # type: ignore[attr-defined]
         lambda key: faults.render_story(laboratory.faults, key),
@@ -268,40 +269,53 @@ class Desk:
     render: Callable[[Any], str]
     summary: Callable[[Any], str]
 
-    def name_visitor(self, request: gr.Request) -> str:
+    def name_caller(self, request: gr.Request) -> Caller:
         """One browser tab at this panel: each panel waits and stops by itself."""
-        return f"{request.session_hash} {self.name}"
+        return name_caller(request, self.name)
 
-    def run(
+    async def run(
         self,
-        visitor: str,
+        caller: Caller,
         ticket: int,
         choice: Any,
         sample: str,
         audio: str | None,
         model: str,
         language: str,
-    ) -> Iterator[list[Any]]:
-        """The errand whose turn has come: yield the panel's values until it rests."""
-        if not self.runs.take_turn(visitor, ticket):
-            yield refuse(STOPPED_WAITING, alert=False)
-            return
+    ) -> AsyncGenerator[list[Any], None]:
+        """The errand: yield the panel's values while it waits, and until it rests."""
         path = str(self.by_key[sample].path) if sample in self.by_key else audio
-        if path is None:
-            yield refuse(NO_CLIP)
-            return
         try:
+            if path is None:
+                raise EngineError(NO_CLIP)
             errand = self.make(choice, path, model, language)
         except EngineError as error:
+            self.runs.stop(caller.visitor)
             yield refuse(str(error))
             return
-        self.runs.enter(visitor, errand)
+
+        def work(place: Place) -> Generator[list[Any], None, None]:
+            return self.follow(errand, place)
+
+        sort = (self.name, model, str(choice), sample)
+        steps = in_turn(self.runs, caller, sort, ticket, go_on_waiting, work)
+        try:
+            async with aclosing(steps):
+                async for values in steps:
+                    yield values
+        except Refused as refusal:
+            yield refuse(str(refusal), refusal.alert)
+
+    def follow(self, errand: Errand[Any], place: Place) -> Generator[list[Any], None, None]:
+        """The errand whose turn has come: yield the panel's values until it rests."""
+        self.runs.enter(place, errand)
         try:
             for view in errand.views():
+                if view.state == "done":
+                    self.runs.learn(place)
                 yield paint(view, self.render, self.summary)
         finally:
             errand.stop()
-            self.runs.leave(visitor, errand)
 
 
 def connect_bench(
@@ -309,7 +323,6 @@ def connect_bench(
     bench: Bench,
     desk: Desk,
     clip: Sequence[gr.components.Component],
-    queue: str,
 ) -> None:
     """A panel's buttons, with the manners of the comparison's."""
     ticket = gr.Number(visible=False, precision=0)
@@ -320,21 +333,23 @@ def connect_bench(
     }
 
     def begin(request: gr.Request) -> list[Any]:
-        visitor = desk.name_visitor(request)
-        ahead = desk.runs.count_others(visitor)
-        return [desk.runs.draw_ticket(visitor), *announce(ahead)]
+        ticket = desk.runs.draw_ticket(desk.name_caller(request).visitor)
+        return [ticket, *announce(desk.runs.count_ahead())]
 
-    def run(request: gr.Request, ticket: int, *chosen: Any) -> Iterator[list[Any]]:
-        yield from desk.run(desk.name_visitor(request), ticket, *chosen)
+    async def run(request: gr.Request, ticket: int, *chosen: Any) -> AsyncIterator[list[Any]]:
+        steps = desk.run(desk.name_caller(request), ticket, *chosen)
+        async with aclosing(steps):
+            async for values in steps:
+                yield values
 
     def stop(request: gr.Request) -> list[Any]:
-        waited = desk.runs.stop(desk.name_visitor(request))
+        waited = desk.runs.stop(desk.name_caller(request).visitor)
         if not waited:
             return [gr.skip(), gr.skip()]
         return [gr.update(interactive=False), render_status(STOPPED_WAITING)]
 
     def leave(request: gr.Request) -> None:
-        desk.runs.stop(desk.name_visitor(request))
+        desk.runs.stop(desk.name_caller(request).visitor)
 
     begun = bench.start.click(begin, None, [ticket, bench.start, bench.stop, bench.status], **quick)
     ran = begun.then(
@@ -343,8 +358,7 @@ def connect_bench(
         bench.outputs(),
         show_progress="hidden",
         api_visibility="private",
-        concurrency_id=queue,
-        concurrency_limit=1,
+        concurrency_limit=None,  # `Runs` is the queue
     )
     ran.then(
         lambda: [gr.update(interactive=True), gr.update(interactive=False)],

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -16,7 +17,7 @@ from demo.keepsakes import Keepsakes
 from demo.lab import connect_lab, lay_out_lab
 from demo.lanes import list_lanes
 from demo.link import Choices
-from demo.runs import Runs
+from demo.runs import Runs, name_caller
 from demo.samples import Sample, list_samples
 from demo.scores import render_scores
 from demo.session import (
@@ -26,7 +27,7 @@ from demo.session import (
     free_buttons,
     read_settings,
     restore,
-    run_comparison,
+    run_in_turn,
     start_waiting,
     stop_waiting,
 )
@@ -36,9 +37,6 @@ from demo.timeline import render_timeline
 from demo.timings import render_legend, render_timings
 
 OWN_CLIP = "own"
-PROCESSOR = "processor"
-"""Listeners that compute share this queue, one at a time: a second visitor waits."""
-
 BEAMS, REPEATS = (1, 5), (1, 3, 5)
 
 LANGUAGES = {
@@ -150,15 +148,13 @@ def build(backend: Backend) -> gr.Blocks:
         controls, compare, stop = lay_out_controls(statuses, samples, backend)
         panels = lay_out_panels(statuses, samples, compare, stop)
         take_away = lay_out_take_away(statuses)
-        runs = Runs()
+        runs = Runs(backend.limits)
         if backend.laboratory is not None:
             lab = lay_out_lab(backend.laboratory)
-            connect_lab(
-                page, lab, runs, backend.load_clip, {s.key: s for s in samples}, controls, PROCESSOR
-            )
+            connect_lab(page, lab, runs, backend.load_clip, {s.key: s for s in samples}, controls)
         gr.HTML(FOOTER, apply_default_css=False)
         keepsakes = Keepsakes()
-        connect_api(backend, runs, PROCESSOR)  # first, so that its names are free
+        connect_api(backend, runs)  # first, so that its names are free
         connect(page, backend, samples, controls, panels, runs, keepsakes)
         connect_files(page, backend, samples, controls, take_away, keepsakes)
     return page
@@ -322,27 +318,30 @@ def connect(
     }
 
     def begin(request: gr.Request, visit: str) -> list[Any]:
-        ahead = runs.count_others(name_visitor(request))
-        return [visit, runs.draw_ticket(name_visitor(request)), *start_waiting(ahead)]
+        ticket = runs.draw_ticket(name_caller(request).visitor)
+        return [visit, ticket, *start_waiting(runs.count_ahead())]
 
-    def compare(
+    async def compare(
         request: gr.Request, visit: str, ticket: int, sample: str, audio: str | None, *chosen: Any
-    ) -> Iterator[list[Any]]:
+    ) -> AsyncIterator[list[Any]]:
         held = (sample, audio, *chosen)
         wish = Wish(by_key.get(sample), audio, read_settings(*chosen), held)
         keep = partial(keepsakes.keep, visit)
-        yield from run_comparison(backend, runs, name_visitor(request), ticket, wish, keep)
+        steps = run_in_turn(backend, runs, name_caller(request), ticket, wish, keep)
+        async with aclosing(steps):
+            async for values in steps:
+                yield values
 
     def reload(visit: str, reloaded: bool) -> list[Any]:
         count = len(controls.inputs())
         return restore(keepsakes, visit if reloaded else "", count)
 
     def stop(request: gr.Request) -> list[Any]:
-        waited = runs.stop(name_visitor(request))
+        waited = runs.stop(name_caller(request).visitor)
         return stop_waiting() if waited else [gr.skip(), gr.skip()]
 
     def leave(request: gr.Request) -> None:
-        runs.stop(name_visitor(request))
+        runs.stop(name_caller(request).visitor)
 
     begun = panels.compare.click(
         begin,
@@ -357,8 +356,7 @@ def connect(
         panels.outputs(),
         show_progress="hidden",
         api_visibility="private",
-        concurrency_id=PROCESSOR,
-        concurrency_limit=1,
+        concurrency_limit=None,  # `Runs` is the queue
     )
     run.then(free_buttons, None, [panels.compare, panels.stop], **quick)
     panels.stop.click(stop, None, [panels.stop, panels.summary], **quick)
@@ -409,11 +407,6 @@ def connect_clip(
     sample.input(choose, [sample, controls.model], [audio, panels.summary], **quick)
     for event in (audio.clear, audio.upload, audio.start_recording):
         event(lambda: OWN_CLIP, None, sample, **quick)
-
-
-def name_visitor(request: gr.Request) -> str:
-    """What tells one browser tab from another."""
-    return str(request.session_hash)
 
 
 def show_sample(sample: Sample | None) -> str | None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from demo.histograms import list_features
 from demo.keepsakes import Keepsakes, Kept
 from demo.lab import Laboratory
 from demo.lanes import list_lanes
-from demo.runs import Runs
+from demo.limits import Limits
+from demo.runs import STOPPED_WAITING, Caller, Place, Refused, Runs, Sort, Standing, in_turn
 from demo.samples import Sample
 from demo.scores import render_scores
 from demo.snapshot import Comparison, Settings, Status, halt
@@ -23,7 +25,7 @@ from demo.timeline import render_timeline
 from demo.timings import render_timings
 from engines.base import Clip, Dtype, Engine, Options
 
-STOPPED_WAITING = "Stopped before its turn came."
+CLIP_GONE = "This clip is no longer here, an hour after its last use: upload it again."
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ class Backend:
     `EngineError` with a sentence for the visitor. `own_checkpoints`: whether a visitor may name a
     checkpoint file on this machine; only where the visitor is the machine's own user.
     `laboratory`: what the microscope and the fault lab ask; without it the page has neither.
+    `limits`: how many may wait, and how much a visitor may ask for.
     """
 
     statuses: Callable[[], Sequence[Status]]
@@ -43,6 +46,7 @@ class Backend:
     samples: Path
     own_checkpoints: bool = False
     laboratory: Laboratory | None = None
+    limits: Limits = field(default_factory=Limits)
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,15 @@ class Wish:
         """Why it can't be granted, as a sentence."""
         if self.path is None:
             return "There is no clip yet: choose a sample, upload a file, or record one."
+        if not Path(self.path).is_file():
+            return CLIP_GONE
         return None if self.settings.engines else "Choose at least one engine."
+
+    @property
+    def sort(self) -> Sort:
+        """What tells how long it takes: most of all the model and the clip."""
+        clip = self.sample.key if self.sample else "own"
+        return ("comparison", self.settings.model, clip, self.settings)
 
     def make_run(self, backend: Backend) -> Run:
         """The run it asks for."""
@@ -172,15 +184,20 @@ def advise(model: str) -> Any:
     )
 
 
-def start_waiting(ahead: int) -> list[Any]:
+def start_waiting(standing: Standing) -> list[Any]:
     """Buttons and summary between the click and the run's first snapshot."""
-    others = "1 comparison is" if ahead == 1 else f"{ahead} comparisons are"
-    sentence = f"Waiting: {others} ahead of yours." if ahead else "Starting."
+    said = standing.describe() if standing.ahead else ("Starting.",)
     return [
         gr.update(interactive=False),
         gr.update(interactive=True),
-        render_headline(Headline(sentence)),
+        render_headline(Headline(*said)),
     ]
+
+
+def go_on_waiting(standing: Standing) -> list[Any]:
+    """The panels' values while a run waits: its place and the expected wait, and all else as is."""
+    headline = render_headline(Headline(*standing.describe()))
+    return [*skip(2), headline, *skip(PANELS - 3)]
 
 
 def stop_waiting() -> list[Any]:
@@ -193,29 +210,50 @@ def free_buttons() -> list[Any]:
     return [gr.update(interactive=True), gr.update(interactive=False)]
 
 
-def run_comparison(
+async def run_in_turn(
     backend: Backend,
     runs: Runs,
-    visitor: str,
+    caller: Caller,
     ticket: int,
     wish: Wish,
     keep: Callable[[Kept], None] = lambda kept: None,
-) -> Iterator[list[Any]]:
+) -> AsyncGenerator[list[Any], None]:
+    """Grant a wish: yield the panels' values while it waits, and until the last lane rests."""
+    if fault := wish.find_fault():
+        runs.stop(caller.visitor)
+        yield refuse(fault)
+        return
+
+    def work(place: Place) -> Generator[list[Any], None, None]:
+        return run_comparison(backend, runs, place, wish, keep)
+
+    steps = in_turn(runs, caller, wish.sort, ticket, go_on_waiting, work)
+    try:
+        async with aclosing(steps):
+            async for values in steps:
+                yield values
+    except Refused as refusal:
+        yield refuse(str(refusal), refusal.alert)
+
+
+def run_comparison(
+    backend: Backend,
+    runs: Runs,
+    place: Place,
+    wish: Wish,
+    keep: Callable[[Kept], None] = lambda kept: None,
+) -> Generator[list[Any], None, None]:
     """Grant a wish whose turn has come: yield the panels' values until the last lane rests.
 
     What is finished is handed to `keep`, so that a reload finds it again.
     """
-    if not runs.take_turn(visitor, ticket):
-        yield refuse(STOPPED_WAITING, alert=False)
-        return
-    if fault := wish.find_fault():
-        yield refuse(fault)
-        return
     run, painter, done = wish.make_run(backend), Painter(), 0
-    runs.enter(visitor, run)
+    runs.enter(place, run)
     try:
         for comparison in run.snapshots():
             if comparison.finished:
+                if len(comparison.done) == len(comparison.lanes):
+                    runs.learn(place)
                 yield painter.announce(comparison)
             values = painter.paint(comparison)
             if comparison.finished:
@@ -229,7 +267,6 @@ def run_comparison(
         yield skip(PANELS)
     finally:
         run.stop()
-        runs.leave(visitor, run)
 
 
 def restore(keepsakes: Keepsakes, visit: str, controls: int) -> list[Any]:

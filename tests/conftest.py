@@ -16,6 +16,8 @@ from tests.install_browser import find_browser
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
+    from demo.limits import Limits
+
 BROWSER_ARGUMENTS = [
     "--headless",
     "--no-sandbox",
@@ -106,17 +108,19 @@ def serve_fakes(sample_folder: Path) -> Iterator[Callable[..., str]]:
     """Serves the page over the given fake engines and gives its address."""
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     from demo import page, serve, session
+    from demo.limits import Limits
     from tests import fakes
 
     served = []
 
-    def serve_page(**engines: Any) -> str:
+    def serve_page(limits: Limits | None = None, **engines: Any) -> str:
         backend = session.Backend(
             statuses=lambda: fakes.STATUSES,
             get=lambda key, model, dtype: engines[key],
             models=lambda: ("nano", "tiny.en"),
             load_clip=fakes.read_fake_clip,
             samples=sample_folder,
+            limits=limits or Limits(),
         )
         blocks = page.build(backend)
         served.append(blocks)

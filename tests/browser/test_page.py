@@ -151,7 +151,7 @@ def test_the_second_visitor_waits_for_the_first(serve_fakes: Serve, open_page: O
     first.click("#compare")
     first.locator(".lane--decoding").first.wait_for()
     second.click("#compare")
-    second.get_by_text("Waiting: 1 comparison is ahead of yours.").wait_for()
+    second.get_by_text("Waiting: 1 run is ahead of yours.").wait_for()
     gate.set()
     wait_for_states(first, "done", "done")
     wait_for_states(second, "done", "done")

@@ -1,0 +1,136 @@
+"""How much one visitor may ask for, and how many may wait.
+
+    DEMO_QUEUE  runs that may wait for the processor: 50 unless told; one more is refused
+    DEMO_RATE   runs that one visitor may start in a minute: 30 unless told; 0 lifts every limit on
+                a single visitor, and so does a page that serves only its own machine
+
+A visitor is a network address, of IPv6 the first half. Behind a proxy the address stands in the
+header `X-Forwarded-For`, which anybody can write: it is believed only from the addresses in
+`FORWARDED_ALLOW_IPS`, the web server's own variable, which is this machine unless told. On Hugging
+Face Spaces, where the proxy has a private address, those are believed.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+import os
+import threading
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+QUEUE, RATE = "DEMO_QUEUE", "DEMO_RATE"
+TRUSTED = "FORWARDED_ALLOW_IPS"
+PRIVATE = "127.0.0.1,::1,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,fc00::/7"
+"""Where a proxy of Spaces may have its address."""
+
+MOST_WAITING = 50
+RUNS_A_MINUTE = 30
+RUNS_AT_ONCE = 6
+"""Of one visitor, waiting or going on: three panels on each of two tabs."""
+UPLOAD_BYTES_AN_HOUR = 2**30
+
+
+@dataclass(frozen=True)
+class Limits:
+    """`waiting`: runs in the queue beside the one that goes on. The rest is for each visitor, and
+    None is no limit: runs waiting or going on, runs started in a minute, bytes sent in an hour."""
+
+    waiting: int = MOST_WAITING
+    at_once: int | None = None
+    a_minute: int | None = None
+    upload_bytes: int | None = None
+
+
+def read_limits(only_this_machine: bool) -> Limits:
+    """The limits from the environment; raises `ValueError` with a sentence for no number."""
+    waiting = read_number(QUEUE, MOST_WAITING, least=1)
+    rate = read_number(RATE, RUNS_A_MINUTE, least=0)
+    if only_this_machine or rate == 0:
+        return Limits(waiting)
+    return Limits(waiting, RUNS_AT_ONCE, rate, UPLOAD_BYTES_AN_HOUR)
+
+
+def read_number(name: str, default: int, least: int) -> int:
+    """A whole number from the environment."""
+    text = os.environ.get(name, "").strip()
+    if not text:
+        return default
+    if not text.isdecimal() or int(text[:9]) < least:
+        raise ValueError(f"{name} must be a whole number from {least} up, and {text!r} isn't.")
+    return int(text[:9])
+
+
+def trust_proxies_of_spaces() -> None:
+    """On Spaces, believe the proxy's word on who is calling; called before the server starts."""
+    if os.environ.get("SPACE_ID"):
+        os.environ.setdefault(TRUSTED, PRIVATE)
+
+
+def name_address(host: str | None) -> str:
+    """What limits are kept by: an IPv4 address, or the 64 bits that a provider gives a home."""
+    try:
+        address = ipaddress.ip_address((host or "").partition("%")[0])
+    except ValueError:
+        return host or "unknown"
+    if isinstance(address, ipaddress.IPv6Address):
+        mapped = address.ipv4_mapped
+        return str(mapped or ipaddress.ip_network((address, 64), strict=False))
+    return str(address)
+
+
+class Allowance:
+    """So much in so many seconds for each visitor, counted over the seconds just past."""
+
+    def __init__(
+        self, most: int, seconds: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.most, self.seconds = most, seconds
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._taken: OrderedDict[str, deque[tuple[float, int]]] = OrderedDict()
+
+    def take(self, visitor: str, amount: int = 1) -> float | None:
+        """None when granted, else the seconds after which to ask again; a refusal costs nothing."""
+        with self._lock:
+            now = self._clock()
+            self._forget(now)
+            taken = self._taken.get(visitor, deque())
+            over = sum(each for _, each in taken) + amount - self.most
+            wait = 0.0
+            for then, each in taken:
+                if over <= 0:
+                    break
+                over, wait = over - each, then + self.seconds - now
+            if over > 0:
+                return self.seconds  # more than anybody ever gets
+            if wait > 0:
+                return wait
+            self._taken.setdefault(visitor, taken).append((now, amount))
+            self._taken.move_to_end(visitor)
+            return None
+
+    def _forget(self, now: float) -> None:
+        """Drop what lies too far back; whoever took something last stands last."""
+        for taken in self._taken.values():
+            while taken and taken[0][0] <= now - self.seconds:
+                taken.popleft()
+        while self._taken and not next(iter(self._taken.values())):
+            self._taken.popitem(last=False)
+
+
+def say_seconds(seconds: float) -> str:
+    """A wait as people say it, never too short: `12 s`, `3 minutes`."""
+    if seconds <= 90:
+        return f"{max(math.ceil(seconds), 1)} s"
+    return f"{math.ceil(seconds / 60)} minutes"
+
+
+def say_about(seconds: float) -> str:
+    """An expected wait, as coarse as it is known: `about 5 s`, `about 2 minutes`."""
+    if seconds < 57.5:
+        return f"about {max(5 * round(seconds / 5), 5)} s"
+    minutes = max(round(seconds / 60), 1)
+    return "about a minute" if minutes == 1 else f"about {minutes} minutes"

@@ -1,0 +1,100 @@
+"""Who a visitor is, and how much one may ask for."""
+
+from __future__ import annotations
+
+import pytest
+
+from demo import limits
+from demo.limits import Allowance, Limits, name_address, read_limits
+
+
+class Clock:
+    """A time that only the test moves."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_an_allowance_comes_back_with_time() -> None:
+    clock = Clock()
+    allowance = Allowance(2, 60.0, clock)
+    assert allowance.take("me") is None
+    clock.now = 10.0
+    assert allowance.take("me") is None
+    clock.now = 20.0
+    assert allowance.take("me") == 40.0 and allowance.take("you") is None
+    clock.now = 60.0
+    assert allowance.take("me") is None and allowance.take("me") == 10.0
+    clock.now = 500.0
+    assert allowance.take("you") is None
+    assert set(allowance._taken) == {"you"}
+
+
+def test_an_allowance_of_bytes_waits_for_enough_of_them() -> None:
+    clock = Clock()
+    allowance = Allowance(100, 60.0, clock)
+    for clock.now in (0.0, 10.0, 20.0):
+        assert allowance.take("me", 30) is None
+    assert allowance.take("me", 50) == 50.0
+    assert allowance.take("me", 500) == 60.0
+    assert allowance.take("me", 10) is None
+
+
+@pytest.mark.parametrize(
+    ("host", "name"),
+    [
+        ("192.0.2.7", "192.0.2.7"),
+        ("::ffff:192.0.2.7", "192.0.2.7"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("testclient", "testclient"),
+        (None, "unknown"),
+    ],
+)
+def test_a_visitor_is_an_address(host: str | None, name: str) -> None:
+    assert name_address(host) == name
+
+
+def test_limits_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert read_limits(only_this_machine=True) == Limits(limits.MOST_WAITING)
+    open_to_all = read_limits(only_this_machine=False)
+    assert open_to_all.a_minute == limits.RUNS_A_MINUTE and open_to_all.at_once
+    monkeypatch.setenv("DEMO_QUEUE", "7")
+    monkeypatch.setenv("DEMO_RATE", "0")
+    assert read_limits(only_this_machine=False) == Limits(7)
+    for wrong in ("0", "many", "-3", "1.5"):
+        monkeypatch.setenv("DEMO_QUEUE", wrong)
+        with pytest.raises(ValueError, match="DEMO_QUEUE must be a whole number from 1 up"):
+            read_limits(only_this_machine=True)
+
+
+def test_on_spaces_and_nowhere_else_the_proxy_is_believed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(limits.TRUSTED, raising=False)
+    monkeypatch.delenv("SPACE_ID", raising=False)
+    monkeypatch.setattr(limits.os, "environ", dict(limits.os.environ))
+    limits.trust_proxies_of_spaces()
+    assert limits.TRUSTED not in limits.os.environ
+    limits.os.environ["SPACE_ID"] = "someone/page"
+    limits.trust_proxies_of_spaces()
+    server = pytest.importorskip("uvicorn.middleware.proxy_headers")
+    trusted = server._TrustedHosts(limits.os.environ[limits.TRUSTED])
+    heard = "192.0.2.66, 203.0.113.5, 10.16.4.2"  # the first one is what the visitor claims
+    assert "10.16.4.2" in trusted and "203.0.113.5" not in trusted
+    assert trusted.get_trusted_client_address(heard)[0] == "203.0.113.5"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"), [(0.2, "1 s"), (12.1, "13 s"), (90, "90 s"), (91, "2 minutes")]
+)
+def test_a_wait_is_never_said_too_short(seconds: float, said: str) -> None:
+    assert limits.say_seconds(seconds) == said
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(1, "about 5 s"), (23, "about 25 s"), (58, "about a minute"), (150, "about 2 minutes")],
+)
+def test_an_expected_wait_is_said_coarsely(seconds: float, said: str) -> None:
+    assert limits.say_about(seconds) == said
