@@ -17,7 +17,7 @@ RAY := $(VENV)/.ray-ready
 
 .DEFAULT_GOAL := help
 .PHONY: help demo transcribe engines test test-cpu test-gpu test-max test-cross graph-test gpu-check compare-simple browser bad-input audit lint \
-	debug-encoder benchmark constraints clean
+	debug-encoder benchmark benchmark-json benchmark-save benchmark-kv-cache figures evaluate evaluate-ray constraints clean
 
 help: ## list the tasks
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -64,7 +64,7 @@ benchmark: $(RUN) ## time the engines: medians of runs that take turns, as table
 benchmark-json: $(RUN) ## the same as lines of JSON
 	$(PY) -m engines.bench --lines $(ARGS)
 
-benchmark-save: $(DEV) ## measure all that the figures are made of into docs/benchmark.json: an hour or so
+benchmark-save: $(DEV) ## measure all that the figures are made of into docs/benchmark.json: a quarter of an hour
 	$(PY) -m engines.bench all --json docs/benchmark.json $(ARGS)
 
 benchmark-kv-cache: $(RUN) ## time decoding with and without the cache; draws build/kv-cache.svg
@@ -112,10 +112,10 @@ $(RUN): $(MADE) requirements.txt constraints.txt
 	$(PIP) install -r requirements.txt -c constraints.txt
 	@touch $@
 
-$(DEV): $(MADE) requirements.txt requirements-dev.txt constraints.txt
+$(DEV): $(MADE) requirements.txt requirements-dev.txt requirements-ray.txt constraints.txt
 	@echo "Installing what the app and its tests run on: minutes, the first time."
 	$(PIP) install -r requirements-dev.txt -c constraints.txt
-	@touch $(RUN) $@
+	@touch $(RUN) $(RAY) $@
 
 $(RAY): $(RUN) requirements-ray.txt
 	$(PIP) install -r requirements-ray.txt -c constraints.txt

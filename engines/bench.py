@@ -225,7 +225,7 @@ def plan_clips(asked: argparse.Namespace, threads: int) -> list[Benchmark]:
 def plan_step(asked: argparse.Namespace, threads: int) -> list[Benchmark]:
     """Decoders, token by token."""
     check_tokens(asked.tokens)
-    return [_step(asked.sizes, asked.tokens, asked.repeats, threads)]
+    return [_step(asked.sizes, asked.tokens, asked.repeats, threads, asked.peers)]
 
 
 def plan_cache(asked: argparse.Namespace, threads: int) -> list[Benchmark]:
@@ -240,15 +240,32 @@ def plan_memory(asked: argparse.Namespace, threads: int) -> list[Benchmark]:
 
 
 def plan_all(asked: argparse.Namespace, threads: int) -> list[Benchmark]:
-    """Everything that the README's figures are made of."""
-    plan = clips.Plan(everyone(asked.peers), DEFAULT_CLIPS, beams=(1, 5), threads=threads)
+    """Everything that the README's figures are made of; `--quick`: once, and the least of it."""
+    ours = asked.engines or registry.available()
+    plan = clips.Plan(
+        engines=asked.engines or everyone(asked.peers),
+        clips=("short", "talk") if asked.quick else DEFAULT_CLIPS,
+        beams=(1,) if asked.quick else (1, 5),
+        repeats=1 if asked.quick else asked.repeats,
+        threads=threads,
+        peers=asked.peers,
+    )
+    if asked.quick:
+        return [
+            _clips(plan),
+            _step((NANO,), 8, 1, threads, asked.peers),
+            _encoder((NANO,), 1, threads),
+            _start(ours, NANO, 1, 1, threads),
+            _cache((NANO,), 32, 1, threads),
+            _memory(ours, ("tiny",), 1, threads),
+        ]
     return [
-        _clips(replace(plan, peers=asked.peers)),
-        _step(("nano", "tiny", "base"), 64, 5, threads),
-        _encoder(sizes.names(), 5, threads),
-        _start(registry.available(), NANO, 1, 3, threads),
+        _clips(plan),
+        _step(("nano", "tiny", "base"), 64, asked.repeats, threads, asked.peers),
+        _encoder(sizes.names(), asked.repeats, threads),
+        _start(ours, NANO, 1, 3, threads),
         _cache(("tiny",), 224, 3, threads),
-        _memory(registry.available(), ("tiny", "base"), 3, threads),
+        _memory(ours, ("tiny", "base"), 3, threads),
     ]
 
 
@@ -293,13 +310,15 @@ def _start(engines: Sequence[str], model: str, cold: int, warm: int, threads: in
     )
 
 
-def _step(names: Sequence[str], tokens: int, repeats: int, threads: int) -> Benchmark:
+def _step(
+    names: Sequence[str], tokens: int, repeats: int, threads: int, peer_names: Sequence[str]
+) -> Benchmark:
     return Benchmark(
         step.BENCHMARK,
         {**step.settings(names, tokens, repeats), "threads": threads},
-        lambda say: step.measure(names, tokens, repeats, threads, say),
+        lambda say: step.measure(names, tokens, repeats, threads, say, peer_names=peer_names),
         step.COLUMNS,
-        (len(step.STEPPERS) + len(peers.keys())) * len(names),
+        (len(step.STEPPERS) + len(peers.keys(peer_names)) + 1) * len(names),
     )
 
 
@@ -366,7 +385,14 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     held = command("memory", "what each engine holds for a checkpoint's weights", plan_memory)
     _add_sizes(held, ("tiny", "base"), repeats=3)
     held.add_argument("--engines", type=types.names, help="all that this machine has, unless told")
-    command("all", "everything that the README's figures are made of", plan_all)
+    whole_record = command("all", "everything that the README's figures are made of", plan_all)
+    whole_record.add_argument(
+        "--quick", action="store_true", help="once, and the least of it: does all of it work here?"
+    )
+    whole_record.add_argument("--repeats", type=types.positive, default=5)
+    whole_record.add_argument(
+        "--engines", type=types.names, help="all that this machine has, unless told"
+    )
     return top.parse_args(arguments)
 
 

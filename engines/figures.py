@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ RECORD = Path("docs") / "benchmark.json"
 BEGIN, END = "<!-- figures -->", "<!-- /figures -->"
 OURS = "max_full"
 TALK = "talk"
+WIDTH = 100
+"""Characters a line of text, as everywhere in this repository."""
 
 Rows = list[list[str]]
 
@@ -76,12 +79,33 @@ def put_between(text: str, figures: str) -> str:
 
 
 def render_short(done: Record) -> str:
-    """The machine and its settings, then a table for each question that was measured."""
-    parts = [describe(done), "![The talk, start to end](docs/images/talk.svg)"]
-    sections = (short_step, short_encoder, short_talk, short_start, short_cache, short_memory)
+    """The ratios, the machine and its settings, then a table for each question."""
+    parts = [summarise(done), describe(done)]
+    sections = (short_talk, short_step, short_encoder, short_start, short_cache, short_memory)
     for section in sections:
         parts.extend(section(done))
-    return "\n\n".join(parts)
+    return "\n\n".join(filter(None, parts))
+
+
+def summarise(done: Record) -> str:
+    """The ratios of `max_full` to openai-whisper in a sentence; nothing without any."""
+    whole = find(talk(done), OURS)
+    steps = [each for each in of(done, step.BENCHMARK) if each.contender == OURS]
+    weights = [each for each in of(done, memory.BENCHMARK) if each.contender == OURS]
+    said = []
+    if figure(whole, "times_faster"):
+        said.append(f"writes the talk {faster(whole)}")
+    if ratios := known(steps, "times_faster"):
+        said.append(f"takes a decode step {between(ratios, '.1f')} times faster")
+    if shares := known(steps, "of_plain_read"):
+        said.append(f"reads memory in it at {between(shares, '.0%')} of the speed of a plain read")
+    if held := known(weights, "of_baseline"):
+        said.append(f"keeps weights in {between(held, '.2f')} of the memory")
+    if not said:
+        return ""
+    *first, last = said
+    text = f"{', '.join(first)} and {last}" if first else last
+    return wrap(f"**Against openai-whisper on the same processor, `{OURS}` {text}.**")
 
 
 def describe(done: Record) -> str:
@@ -89,19 +113,40 @@ def describe(done: Record) -> str:
     where = done.machine
     versions = ", ".join(f"{name} {each}" for name, each in where.versions.items() if each)
     busy = "" if where.load_average is None else f" Load average before: {where.load_average:.1f}."
-    return (
-        f"Measured on {where.cpu}, {where.cores} cores, {where.memory_bytes / 1e9:.0f} GB, "
+    return wrap(
+        f"Measured on {where.cores} cores of {where.cpu} with {where.memory_bytes / 1e9:.0f} GB, "
         f"{where.gpu or 'no GPU'}, on {done.started[:10]}; {versions}, Python {where.python}; "
-        f"{where.threads} threads on every side, float32, runs taking turns, medians.{busy}"
+        f"{where.threads} threads on every side, float32 but where a name says int8, which rounds "
+        f"weights, temperature 0, runs taking turns, medians.{busy}"
     )
 
 
 def short_step(done: Record) -> Iterator[str]:
     """Milliseconds a token, sizes down and decoders across."""
     results = of(done, step.BENCHMARK)
-    if results:
-        yield title("A decode step", "step", done)
-        yield pivot(results, "size", "step", step.BASELINE)
+    if not results:
+        return
+    settings = settings_of(done, step.BENCHMARK)
+    yield title(f"A decode step, {settings['tokens']} tokens", "step", done)
+    yield pivot(results, "size", "step", step.BASELINE, share="of_plain_read")
+    yield wrap(SIZES_NOTE)
+    reads = [each for each in results if each.contender == step.PLAIN_READ and each.seconds]
+    if reads:
+        each_read = ", ".join(
+            f"{each.case['size']} {number(figure(each, 'bytes_read'), '.0f', 1e-6)} MB at "
+            f"{number(figure(each, 'bytes_per_second'), '.1f', 1e-9)} GB/s"
+            for each in reads
+        )
+        yield wrap(f"{PLAIN_READ_NOTE} Here: {each_read}.")
+
+
+SIZES_NOTE = "`nano` is as shipped; the other sizes are OpenAI's dimensions with random weights."
+PLAIN_READ_NOTE = (
+    f"The limit of a step is the bytes it reads over the memory's bandwidth. *{step.PLAIN_READ}* "
+    f"takes that limit in the same turns: it adds up as many bytes as a step of `{OURS}` has to "
+    "read, weights as it keeps them, keys and values, and nothing else. What fits in the "
+    "processor's cache is quick to read on both sides."
+)
 
 
 def short_encoder(done: Record) -> Iterator[str]:
@@ -116,7 +161,9 @@ def short_talk(done: Record) -> Iterator[str]:
     """Whole runs of the longest sample."""
     results = talk(done)
     if results:
-        yield title("The talk, start to end, greedy", "clips", done)
+        words = f"The talk of {talk_seconds(results)}, start to end, greedy"
+        yield title(words, "clips", done, f"--clips {TALK} --beams 1")
+        yield f"![{words}](docs/images/talk.svg)"
         yield markdown(
             [["", "against `cpu`", "seconds", "real-time factor", "peak MB", "same tokens"]]
             + [
@@ -153,8 +200,8 @@ def short_cache(done: Record) -> Iterator[str]:
         tokens = max(int(each.case["tokens"]) for each in results)
         yield title(f"What the cache is worth, {tokens} tokens", "kv-cache", done)
         yield "![Seconds against tokens written](docs/images/kv-cache.svg)"
-        head = ["", "times faster than without", "with s", "without s", "with, slope µs a token"]
-        rows = [[*head, "without", "cache MB"]]
+        head = ["", "times faster than without", "with s", "without s"]
+        rows = [[*head, "a step grows with, µs a token", "without, µs a token", "cache MB"]]
         for key in contenders(results):
             both = [find(results, key, cache=kind, tokens=tokens) for kind in cache.CACHES]
             slopes = [number(figure(each, "slope_seconds"), ".1f", 1e6) for each in both]
@@ -185,12 +232,18 @@ def draw_talk(done: Record) -> str:
         (
             each.contender,
             each.median("total") or 0.0,
-            f"{each.median('total'):.2f} s, {faster(each)}",
+            ", ".join(filter(None, [f"{each.median('total'):.2f} s", faster(each, "")])),
         )
         for each in talk(done)
         if each.seconds
     ]
-    return charts.draw_bars("The talk of 161.5 s, start to end, seconds", bars)
+    return charts.draw_bars(f"The talk of {talk_seconds(talk(done))}, start to end, seconds", bars)
+
+
+def talk_seconds(results: Sequence[Result]) -> str:
+    """How long the talk itself is."""
+    lengths = [each.figures["audio_seconds"] for each in results if each.seconds]
+    return f"{number(lengths[0] if lengths else None, '.1f')} s"
 
 
 def talk(done: Record) -> list[Result]:
@@ -209,16 +262,24 @@ def pivot(
     baseline: str,
     ours: str = OURS,
     error: bool = False,
+    share: str | None = None,
 ) -> str:
-    """Cases down, contenders across in milliseconds; ours against the baseline first."""
+    """Cases down, contenders across in milliseconds; ours against the baseline first.
+
+    `share`: the figure that says how near ours is to its limit, if there is one.
+    """
     keys = contenders(results)
     rows = [["", f"`{ours}` against {baseline}", *(f"{key} ms" for key in keys)]]
     rows[0] += ["relative error"] if error else []
+    if share:
+        rows[0].insert(2, f"`{ours}` of its limit")
     for case in dict.fromkeys(str(each.case[down]) for each in results):
         cells = [find(results, key, **{down: case}) for key in keys]
         mine = find(results, ours, **{down: case})
         medians = [None if each is None else each.median(quantity) for each in cells]
-        row = [case, faster(mine), *(number(each, ".1f", 1e3) for each in medians)]
+        row = [case, faster(mine), *map(milliseconds, medians)]
+        if share:
+            row.insert(2, number(figure(mine, share), ".0%"))
         rows.append(row + ([number(figure(mine, "relative_error"), ".1e")] if error else []))
     return markdown(rows)
 
@@ -266,11 +327,17 @@ def settings_of(done: Record, benchmark: str) -> dict[str, Any]:
     return dict(done.settings[benchmark])
 
 
-def title(words: str, command: str, done: Record) -> str:
-    """What a table shows, the command that prints it anew, and how many runs it took."""
+def title(words: str, command: str, done: Record, options: str = "") -> str:
+    """What a table shows, and the command that prints it anew."""
     settings = done.settings.get(command, {})
-    repeats = f", {settings['repeats']} repeats" if "repeats" in settings else ""
-    return f"**{words}**, `python -m engines.bench {command}`{repeats}:"
+    if "repeats" in settings:
+        options = f"{options} --repeats {settings['repeats']}"
+    return f"**{words}**, `{' '.join(f'python -m engines.bench {command} {options}'.split())}`:"
+
+
+def wrap(text: str) -> str:
+    """A paragraph in lines."""
+    return textwrap.fill(text, WIDTH, break_long_words=False, break_on_hyphens=False)
 
 
 def contenders(results: Sequence[Result]) -> list[str]:
@@ -305,10 +372,30 @@ def number(value: Any, form: str, factor: float = 1.0) -> str:
     return tables.NOTHING if value is None else format(float(value) * factor, form)
 
 
-def faster(result: Result | None) -> str:
-    """The ratio to the baseline in words: above 1 is faster."""
+def milliseconds(seconds: float | None) -> str:
+    """Seconds in milliseconds, the fewer digits the more there are."""
+    if seconds is None:
+        return tables.NOTHING
+    return number(seconds, ".2f" if seconds < 0.01 else ".1f" if seconds < 0.1 else ".0f", 1e3)
+
+
+def faster(result: Result | None, nothing: str = tables.NOTHING) -> str:
+    """The ratio to the baseline in words; `nothing` for the baseline itself."""
     ratio = figure(result, "times_faster")
-    return tables.NOTHING if ratio is None else f"{float(ratio):.2f} times faster"
+    if ratio is None or ratio == 1:
+        return nothing
+    return f"{ratio:.2f} times faster" if ratio > 1 else f"{1 / ratio:.2f} times slower"
+
+
+def known(results: Sequence[Result], key: str) -> list[float]:
+    """A figure of all that have it."""
+    return [float(each.figures[key] or 0) for each in results if each.figures.get(key)]
+
+
+def between(values: Sequence[float], form: str) -> str:
+    """Least to most, or the one that both are."""
+    ends = [format(bound(values), form) for bound in (min, max)]
+    return ends[0] if ends[0] == ends[1] else " to ".join(ends)
 
 
 def markdown(rows: Rows) -> str:

@@ -41,6 +41,8 @@ SPACES_LARGEST_FILE = 10 * 2**20
 EXTRA = "requirements-ray.txt"
 """What one option needs, which says so where it is not installed."""
 
+REQUIREMENTS = ("requirements.txt", "requirements-dev.txt", EXTRA)
+
 IMPORTED_AS = {"whisper": "openai-whisper", "yaml": "pyyaml"}
 """Packages whose import name is not their own."""
 
@@ -216,11 +218,11 @@ def test_continuous_integration_runs_the_readme_s_test_command() -> None:
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
     """The files `make` looks at, beside a .venv that claims to be complete."""
-    for name in ("Makefile", "requirements.txt", "requirements-dev.txt", "constraints.txt"):
+    for name in ("Makefile", "constraints.txt", *REQUIREMENTS):
         shutil.copy(ROOT / name, tmp_path)
         os.utime(tmp_path / name, (time.time() - 100,) * 2)
     (tmp_path / ".venv").mkdir()
-    for age, stamp in enumerate((".dev-ready", ".run-ready", ".made")):
+    for age, stamp in enumerate((".ray-ready", ".dev-ready", ".run-ready", ".made")):
         (tmp_path / ".venv" / stamp).touch()
         os.utime(tmp_path / ".venv" / stamp, (time.time() - 10 - age,) * 2)
     return tmp_path
@@ -250,6 +252,7 @@ def test_a_second_run_starts_at_once(checkout: Path) -> None:
     browser, tests = planned(checkout, "test", "ARGS=")
     assert browser == ".venv/bin/python -m tests.install_browser"
     assert tests == ".venv/bin/python -m pytest "
+    assert len(planned(checkout, "evaluate-ray")) == 1
 
 
 @needs_make
@@ -260,6 +263,8 @@ def test_a_second_run_starts_at_once(checkout: Path) -> None:
         ("constraints.txt", "demo"),
         ("requirements.txt", "test"),
         ("requirements-dev.txt", "test"),
+        (EXTRA, "test"),
+        (EXTRA, "evaluate-ray"),
     ],
 )
 def test_changed_requirements_are_installed(checkout: Path, changed: str, task: str) -> None:

@@ -4,6 +4,10 @@ Two ways to take part. A `Stepper` is given each token, so that all of them deco
 what is timed is the decoder up to its logits. A `Writer` picks its own tokens inside one call, end
 of text forbidden; its selection is then part of the time. Both are given the same features, so no
 encoder is in the figures, and both write as many tokens after the same prompt.
+
+One more takes its turn where `max_full` runs on a processor: a plain read of as many bytes as a
+step of `max_full` must read (`bytes_of_step`). No step that reads them can be quicker, so its share
+of the step's time says how near the step is to what the memory allows.
 """
 
 from __future__ import annotations
@@ -11,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from statistics import median
 from time import perf_counter
 from typing import Any, Protocol
 
@@ -27,7 +32,7 @@ from engines.max_full import MaxFullEngine, MaxInference, load_max_decoder
 from engines.max_hybrid import why_no_max
 from engines.measure import peers, tables
 from engines.measure.encoder import window
-from engines.measure.record import Result, with_ratios
+from engines.measure.record import Figure, Result, with_ratios
 from engines.measure.turns import Clock, Say, Turns, prefixed, ready, take_turns, timed
 
 BENCHMARK = "step"
@@ -35,6 +40,8 @@ BASELINE = "openai-whisper"
 WARM_UPS = 1
 MULTILINGUAL = 51865
 """Smallest vocabulary of a multilingual checkpoint, with 99 languages (`whisper.tokenizer`)."""
+
+PLAIN_READ = "plain read"
 
 LONGEST = 440
 """Most tokens: `n_text_ctx` is 448, and the prompt needs room."""
@@ -154,9 +161,12 @@ def measure(
             name: partial(stepping, make, checkpoint, task) for name, make in steppers.items()
         }
         makers |= writers_of(peer_names, checkpoint, threads, task)
+        n_bytes = bytes_of_step(checkpoint, task)
+        if MaxFullEngine.key in steppers and runs_on_processor():
+            makers[PLAIN_READ] = partial(reading, n_bytes, task)
         runs = {name: ready(make) for name, make in makers.items()}
         turns = take_turns(runs, repeats, WARM_UPS, tell)
-        yield from results(size, turns)
+        yield from results(size, turns, n_bytes)
         if turns.interrupted:
             raise KeyboardInterrupt
 
@@ -229,6 +239,39 @@ def writing(make: Callable[[], Writer], task: Task) -> Run:
     return run
 
 
+def reading(n_bytes: int, task: Task) -> Run:
+    """A run that reads so many bytes for each forced token, with all threads, and adds them up."""
+    numbers = torch.ones(n_bytes // 4)
+
+    def run() -> Steps:
+        seconds, _ = timed(lambda: [numbers.sum() for _ in task.forced], task.clock)
+        return {"step": seconds / len(task.forced)}
+
+    return run
+
+
+def bytes_of_step(checkpoint: Checkpoint, task: Task) -> int:
+    """Bytes that a step of `max_full` must read on a processor, in the middle of the task.
+
+    The matrices of every layer but those for cross-attention's keys and values, which are read once
+    a window; the vocabulary; and the keys and values, cross-attention's for the whole window.
+    """
+    dims, width = checkpoint.dims, 2 if checkpoint.fits_float16 else 4
+    state, layers = dims.n_text_state, dims.n_text_layer
+    matrices = 14 * state**2 * layers + dims.n_vocab * state
+    positions = dims.n_audio_ctx + len(task.prompt) + len(task.forced) // 2
+    return width * matrices + 4 * 2 * layers * state * positions
+
+
+def runs_on_processor() -> bool:
+    """Whether MAX is installed, and has no accelerator to take."""
+    if why_no_max():
+        return False
+    from engines.max_graph import session
+
+    return session.pick_device().label == "cpu"
+
+
 def writers_of(
     names: Sequence[str], checkpoint: Checkpoint, threads: int, task: Task
 ) -> dict[str, Callable[[], Run]]:
@@ -239,18 +282,22 @@ def writers_of(
     return {name: partial(writing, make, task) for name, make in makers.items()}
 
 
-def results(size: str, turns: Turns[Steps]) -> list[Result]:
-    """One result for each decoder, compared by the time of a step."""
-    found = [
-        Result(
-            BENCHMARK,
-            {"size": size},
-            name,
-            {q: tuple(run[q] for run in runs) for q in ("first", "step")} if runs else {},
-            error=turns.errors.get(name),
-        )
-        for name, runs in turns.outcomes.items()
-    ]
+def results(size: str, turns: Turns[Steps], n_bytes: int) -> list[Result]:
+    """One result for each decoder, compared by the time of a step.
+
+    `n_bytes`: as `bytes_of_step`, read at each step of `max_full` and by the plain read.
+    """
+    read = [run["step"] for run in turns.outcomes.get(PLAIN_READ, [])]
+    found = []
+    for name, runs in turns.outcomes.items():
+        seconds = {q: tuple(run[q] for run in runs) for q in runs[0]} if runs else {}
+        figures: dict[str, Figure] = {}
+        if read and runs and name in (PLAIN_READ, MaxFullEngine.key):
+            step = median(seconds["step"])
+            figures = {"bytes_read": n_bytes, "bytes_per_second": n_bytes / step}
+            figures["of_plain_read"] = median(read) / step
+        error = turns.errors.get(name)
+        found.append(Result(BENCHMARK, {"size": size}, name, seconds, figures, error))
     return with_ratios(found, "step", BASELINE)
 
 
@@ -262,4 +309,7 @@ COLUMNS = (
     tables.spread("step", "ms"),
     tables.runs("step"),
     tables.times_faster(BASELINE),
+    tables.figure("bytes_read", "MB read", ".0f", 1e-6),
+    tables.figure("bytes_per_second", "GB/s", ".1f", 1e-9),
+    tables.figure("of_plain_read", "of the plain read's speed", ".0%"),
 )

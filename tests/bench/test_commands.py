@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,8 +14,9 @@ from typing import Any
 
 import pytest
 
-from engines import bench
+from engines import bench, figures
 from engines.base import EngineError
+from engines.max_hybrid import why_no_max
 from engines.measure.worker import EngineDied, EngineProcess, answer
 from tests.bench.stand_ins import ENVIRONMENT, ROOT, assert_documented, command, run_command
 
@@ -234,3 +236,26 @@ def test_a_record_and_its_log_share_an_id() -> None:
     assert logged["engine"] == "steady" and logged["clip"] == "short"
     total = result["seconds"]["total"]["median"]
     assert logged["total"] == pytest.approx(total, abs=1e-4)
+
+
+def test_all_of_it_goes_through_and_makes_the_figures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What `make benchmark-save` and `make figures` do, but once, for one engine and in a copy."""
+    (tmp_path / "docs").mkdir()
+    path = tmp_path / figures.RECORD
+    run_command("all", "--quick", "--engines", "cpu", "--peers", "none", "--json", str(path))
+    written = json.loads(path.read_text())
+    assert_documented(written)
+    assert written["interrupted"] is False
+    assert {result["benchmark"] for result in written["results"]} == set(written["settings"])
+    errors = {result["error"] for result in written["results"]} - {None}
+    assert errors <= {why_no_max()}
+    for name in ("README.md", "docs/benchmarks.md"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    monkeypatch.setattr(figures, "ROOT", tmp_path)
+    assert figures.main([]) == 0
+    for name in ("README.md", "docs/benchmarks.md"):
+        text = (tmp_path / name).read_text()
+        made = " ".join(text.split(figures.BEGIN)[1].split(figures.END)[0].split())
+        assert f"on {written['started'][:10]}" in made and "| nano |" in made

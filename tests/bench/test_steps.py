@@ -9,7 +9,7 @@ import pytest
 
 from engines import checkpoints
 from engines.base import EngineError, FloatArray
-from engines.measure import step
+from engines.measure import step, turns
 from tests.bench.stand_ins import FakeClock, silent
 
 
@@ -68,8 +68,41 @@ def test_steps_for_real() -> None:
     assert set(result.seconds) == {"first", "step"}
 
 
+def test_the_share_of_a_plain_read_is_by_medians() -> None:
+    outcomes = {
+        step.BASELINE: [{"first": 1.0, "step": 8.0}],
+        "max_full": [{"first": 1.0, "step": 2.0}, {"first": 1.0, "step": 4.0}],
+        step.PLAIN_READ: [{"step": 1.5}],
+    }
+    torch, ours, read = step.results("nano", turns.Turns(outcomes), 6000)
+    assert ours.figures["of_plain_read"] == 0.5 and ours.figures["bytes_per_second"] == 2000.0
+    assert read.figures["of_plain_read"] == 1.0 and read.figures["bytes_read"] == 6000
+    assert set(read.seconds) == {"step"} and "bytes_read" not in torch.figures
+    unread = step.results("nano", turns.Turns({"max_full": outcomes["max_full"]}), 6000)
+    assert "of_plain_read" not in unread[0].figures
+
+
+def test_a_plain_read_reads_what_a_step_must() -> None:
+    """nano's decoder, counted from its tensors: all but the positions, and cross-attention's keys
+    and values of the window, which are there instead of the matrices that make them."""
+    nano = checkpoints.load("nano")
+    task = step.Task(np.zeros((1, 1), np.float32), (1, 2), (7, 8))
+    matrices = [
+        tensor.numel()
+        for name, tensor in nano.state.items()
+        if name.startswith("decoder.") and tensor.ndim == 2 and "positional" not in name
+        if "cross_attn.key" not in name and "cross_attn.value" not in name
+    ]
+    dims = nano.dims
+    keys_values = 2 * dims.n_text_layer * dims.n_text_state * (1500 + 2 + 1)
+    expected = sum(matrices) * (2 if nano.fits_float16 else 4) + 4 * keys_values
+    assert step.bytes_of_step(nano, task) == expected
+    assert set(step.reading(expected, task)()) == {"step"}
+
+
 @pytest.mark.max
 def test_max_full_takes_steps() -> None:
     ours = {"max_full": step.STEPPERS["max_full"]}
-    (result,) = step.measure(["nano"], 3, 1, 1, silent, ours, [])
+    result, *read = step.measure(["nano"], 3, 1, 1, silent, ours, [])
     assert result.error is None and set(result.seconds) == {"first", "step"}
+    assert [each.contender for each in read] == [step.PLAIN_READ] * step.runs_on_processor()
