@@ -10,6 +10,7 @@ import whisper
 
 from assets.nano.recipe import export, text
 from assets.nano.recipe import tokens as vocab
+from assets.nano.recipe.network import HeadByHead
 
 NANO = Path(__file__).resolve().parents[1] / "assets" / "nano" / "nano.pt"
 
@@ -51,6 +52,14 @@ def test_word_by_word_tokens_are_the_sentence_tokens() -> None:
         apart = [i for word in sentence.split() for i in vocab.word_tokens(word)]
         assert apart == vocab.tokenizer().encode(" " + sentence)
         assert set(apart) <= set(vocab.compact_ids().tolist())
+
+
+def test_attention_head_by_head_is_attention_there_and_back() -> None:
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(2, 3, 7, 5, dtype=torch.float64, requires_grad=True) for _ in range(3))
+    expected = torch.nn.functional.scaled_dot_product_attention(q, k, v, scale=1.0)
+    assert torch.allclose(HeadByHead.apply(q, k, v), expected)
+    assert torch.autograd.gradcheck(HeadByHead.apply, (q, k, v))
 
 
 def test_export_puts_each_row_in_its_place() -> None:

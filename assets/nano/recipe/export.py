@@ -52,5 +52,7 @@ def mean(states: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
 
 def export(run: Path, target: Path, stages: tuple[str, ...] = BLENDED) -> None:
     """Export the mean of the weights that `run` had after each of the stages."""
-    size = write(mean([torch.load(run / f"{name}.pt") for name in stages]), target)
+    size = write(
+        mean([torch.load(run / f"{name}.pt", map_location="cpu") for name in stages]), target
+    )
     print(f"export: {target} {size / 1e6:.2f} MB, mean of {' and '.join(stages)}")

@@ -6,7 +6,9 @@ guided to the time at which each token is spoken: whisper reads its word times t
 """
 
 from dataclasses import asdict, dataclass
+from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -64,10 +66,11 @@ class Network(nn.Module):
         """(B, 80, 2L) log-mel, (B,) first positions -> (B, L, width) features."""
         x = F.gelu(self.encoder.conv1(mel))
         x = F.gelu(self.encoder.conv2(x)).permute(0, 2, 1)
-        places = offset[:, None] + torch.arange(x.shape[1])
+        places = offset[:, None] + torch.arange(x.shape[1], device=x.device)
         x = x + self.encoder.positional_embedding[places]
         for block in self.encoder.blocks:
-            x = block(x)
+            x = x + _attend(block.attn, block.attn_ln(x))
+            x = x + block.mlp(block.mlp_ln(x))
         return self.encoder.ln_post(x)
 
     def decode(
@@ -76,7 +79,7 @@ class Network(nn.Module):
         """(B, T) compact ids, (B, L, width), (B,) first positions -> (B, T, rows) logits and, for
         the first and the last layer, their attention over the features (B, heads, T, L)."""
         d = self.decoder
-        places = first[:, None] + torch.arange(inputs.shape[1])
+        places = first[:, None] + torch.arange(inputs.shape[1], device=first.device)
         x = (
             d.token_embedding(inputs)
             + d.positional_embedding[places.clamp_max(d.mask.shape[0] - 1)]
@@ -92,25 +95,76 @@ class Network(nn.Module):
         return logits, [attentions[0], attentions[-1]]
 
 
+def _heads(layer: MultiHeadAttention, x: Tensor, xa: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries of `x`, already scaled, keys and values of `xa`; each (B, heads, T or L, size)."""
+    q, k, v = (
+        t.view(*t.shape[:2], layer.n_head, -1).permute(0, 2, 1, 3)
+        for t in (layer.query(x), layer.key(xa), layer.value(xa))
+    )
+    return q * q.shape[-1] ** -0.5, k, v
+
+
+def _joined(layer: MultiHeadAttention, mixed: Tensor) -> Tensor:
+    """The heads' values, (B, heads, T, size), through the layer's last product: (B, T, width)."""
+    out: Tensor = layer.out(mixed.permute(0, 2, 1, 3).flatten(2))
+    return out
+
+
+def _attend(layer: MultiHeadAttention, x: Tensor) -> Tensor:
+    """Whisper's self-attention without a mask, (B, L, width) to the same."""
+    q, k, v = _heads(layer, x, x)
+    if x.device.type == "cpu":
+        return _joined(layer, HeadByHead.apply(q, k, v))
+    return _joined(layer, F.scaled_dot_product_attention(q, k, v, scale=1.0))
+
+
+class HeadByHead(torch.autograd.Function):
+    """softmax(q k^T) v, each (B, heads, L, size), one head of one window at a time.
+
+    On a processor PyTorch's own attention takes 1.6 to 2 times as long in bfloat16, there and
+    back: here the scores of a head stay in the processor's cache.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, *qkv: Tensor) -> Tensor:
+        """The mixed values; the probabilities are kept for the way back."""
+        q, k, v = (t.contiguous() for t in qkv)
+        mixed, ctx.probabilities = torch.empty_like(q), {}
+        for place in np.ndindex(q.shape[:2]):
+            shares = (q[place] @ k[place].T).softmax(-1)
+            torch.mm(shares, v[place], out=mixed[place])
+            ctx.probabilities[place] = shares
+        ctx.save_for_backward(q, k, v)
+        return mixed
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, ...]:
+        """The gradients of queries, keys and values."""
+        (mixed,) = (g.contiguous() for g in gradients)
+        q, k, v = ctx.saved_tensors
+        of_q, of_k, of_v = (torch.empty_like(t) for t in (q, k, v))
+        for place, shares in ctx.probabilities.items():
+            torch.mm(shares.T, mixed[place], out=of_v[place])
+            of_shares = mixed[place] @ v[place].T
+            scores = torch._softmax_backward_data(of_shares, shares, -1, shares.dtype)
+            torch.mm(scores, k[place], out=of_q[place])
+            torch.mm(scores.T, q[place], out=of_k[place])
+        return of_q, of_k, of_v
+
+
 def _open_attention(
     layer: MultiHeadAttention, x: Tensor, features: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Whisper's cross-attention with its probabilities in the open, (B, heads, T, L) float32."""
-    heads = layer.n_head
-
-    def split(t: Tensor) -> Tensor:
-        return t.view(*t.shape[:2], heads, -1).permute(0, 2, 1, 3)
-
-    q, k, v = split(layer.query(x)), split(layer.key(features)), split(layer.value(features))
-    attention = (q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5).float().softmax(-1)
-    mixed = (attention.to(v.dtype) @ v).permute(0, 2, 1, 3).flatten(2)
-    return layer.out(mixed), attention
+    q, k, v = _heads(layer, x, features)
+    attention = (q @ k.transpose(-1, -2)).float().softmax(-1)
+    return _joined(layer, attention.to(v.dtype) @ v), attention
 
 
 def guide_loss(attention: Tensor, spans: Tensor) -> Tensor:
     """-log of the attention inside each token's span; spans (B, T, 2) in frames, -1 for none."""
     known = spans[..., 1] >= 0
-    frames = torch.arange(attention.shape[-1])
+    frames = torch.arange(attention.shape[-1], device=attention.device)
     inside = (frames >= spans[..., :1].floor()) & (frames <= spans[..., 1:].ceil())
     mass = (attention * inside[:, None]).sum(-1).clamp_min(1e-5)
     known = known & inside.any(-1)

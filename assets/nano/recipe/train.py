@@ -3,12 +3,16 @@
 Batches follow from the step's number alone, so a resumed run sees what an unbroken one would.
 """
 
+import itertools
+import os
 import random
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from torch.utils.data import DataLoader, Dataset
 
 from . import speech
 from . import tokens as vocab
@@ -94,6 +98,19 @@ BLENDED = ("broad", "polish")
 """What is exported is the mean of the weights after these stages, which is better than either."""
 
 
+class Batches(Dataset[dict[str, torch.Tensor]]):
+    """The batch of each step of a stage: windows of one of its mixes, drawn by its number."""
+
+    def __init__(self, library: Library, stage: Stage, number: int):
+        self.library, self.stage, self.seed = library, stage, SEED + number * 1_000_000
+
+    def __getitem__(self, step: int) -> dict[str, torch.Tensor]:
+        rng, mixes = random.Random(self.seed + step), self.stage.mixes
+        mix = rng.choices(mixes, [m.share for m in mixes])[0]
+        windows = window_batch(self.library, rng, mix.size, mix.frames, self.stage.shares)
+        return collate(windows, self.library)
+
+
 def optimizers(network: Network) -> list[torch.optim.Optimizer]:
     """Muon for the matrices of the blocks, AdamW for all else; one learning rate serves both."""
     matrices: list[torch.nn.Parameter] = []
@@ -112,7 +129,8 @@ class Training:
     def __init__(self, library: Library, folder: Path):
         torch.manual_seed(SEED)
         self.library, self.file = library, folder / "training.pt"
-        self.network = Network(len(library.phone_classes))
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.network = Network(len(library.phone_classes)).to(self.device)
         self.optimizers = optimizers(self.network)
         self.stage, self.step = 0, 0
         self.cache: list[tuple[torch.Tensor, Window]] = []
@@ -121,7 +139,7 @@ class Training:
             self._resume()
 
     def _resume(self) -> None:
-        saved = torch.load(self.file)
+        saved = torch.load(self.file, map_location=self.device)
         self.network.load_state_dict(saved["network"])
         for optimizer, state in zip(self.optimizers, saved["optimizers"], strict=True):
             optimizer.load_state_dict(state)
@@ -157,8 +175,8 @@ class Training:
         for index in range(0, stage.cached, 4):
             rng = random.Random(SEED - 1_000_000 * (self.stage + 1) - index)
             windows = window_batch(self.library, rng, 4, POSITIONS, stage.shares)
-            batch = collate(windows, self.library)
-            with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            batch = self.moved(collate(windows, self.library))
+            with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16):
                 features = self.network.encode(batch["mel"], batch["offset"]).half()
             for window, one in zip(windows, features, strict=True):
                 window.mel = torch.zeros(1).expand(80, 2 * POSITIONS)
@@ -172,27 +190,38 @@ class Training:
         chosen = rng.sample(self.cache, stage.mixes[0].size)
         batch = collate([window for _, window in chosen], self.library)
         batch["inputs"] = garbled(batch["inputs"], stage.garble, SEED + self.step)
+        batch = self.moved(batch)
         features = torch.stack([one for one, _ in chosen]).float()
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast(self.device.type, torch.bfloat16):
             return decoder_losses(self.network, features, batch)
 
-    def joint_losses(self, stage: Stage) -> dict[str, torch.Tensor]:
+    def joint_losses(self, stage: Stage, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Losses of encoder and decoder on new windows."""
-        batch = self.batch(stage)
         batch["inputs"] = garbled(batch["inputs"], stage.garble, SEED + self.step)
-        with torch.autocast("cpu", torch.bfloat16):
+        batch = self.moved(batch)
+        with torch.autocast(self.device.type, torch.bfloat16):
             features = self.network.encode(batch["mel"], batch["offset"])
             losses = encoder_losses(self.network, features, batch, stage.weights)
             return losses | decoder_losses(self.network, features, batch)
 
-    def batch(self, stage: Stage) -> dict[str, torch.Tensor]:
-        rng = random.Random(SEED + self.stage * 1_000_000 + self.step)
-        mix = rng.choices(stage.mixes, [m.share for m in stage.mixes])[0]
-        windows = window_batch(self.library, rng, mix.size, mix.frames, stage.shares)
-        return collate(windows, self.library)
+    def moved(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """The batch where the network is."""
+        return {name: tensor.to(self.device) for name, tensor in batch.items()}
 
-    def advance(self, stage: Stage) -> dict[str, float]:
-        """One optimiser step; returns the losses."""
+    def batches(self, stage: Stage) -> Iterable[dict[str, torch.Tensor]]:
+        """The rest of the stage's batches; beside a GPU other processes make them."""
+        if stage.cached:
+            return itertools.repeat({}, stage.steps - self.step)
+        makers = 0 if self.device.type == "cpu" else max(1, (os.cpu_count() or 1) - 1)
+        return DataLoader(
+            Batches(self.library, stage, self.stage),
+            batch_size=None,
+            sampler=range(self.step, stage.steps),
+            num_workers=makers,
+        )
+
+    def advance(self, stage: Stage, batch: dict[str, torch.Tensor]) -> dict[str, float]:
+        """One optimiser step on a batch, which a cached stage makes itself; returns the losses."""
         first, last = stage.rates
         rate = first + (last - first) * self.step / stage.steps
         if self.stage == 0:
@@ -201,7 +230,7 @@ class Training:
             for group in optimizer.param_groups:
                 group["lr"] = rate
         self.network.encoder.requires_grad_(not stage.hold_encoder)
-        losses = self.cached_losses(stage) if stage.cached else self.joint_losses(stage)
+        losses = self.cached_losses(stage) if stage.cached else self.joint_losses(stage, batch)
         self.network.zero_grad(set_to_none=True)
         total(losses, stage.weights).backward()
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
@@ -244,8 +273,8 @@ def train(
     while training.stage < len(stages):
         stage = stages[training.stage]
         training.library.weigh(stage.voices, stage.other_voices)
-        while training.step < stage.steps:
-            for name, value in training.advance(stage).items():
+        for batch in training.batches(stage):
+            for name, value in training.advance(stage, batch).items():
                 sums[name] = sums.get(name, 0.0) + value / LOG_STEPS
             if training.step % LOG_STEPS == 0:
                 figures = " ".join(f"{name} {value:.3f}" for name, value in sums.items())
