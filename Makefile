@@ -16,7 +16,7 @@ DEV := $(VENV)/.dev-ready
 RAY := $(VENV)/.ray-ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo transcribe engines test test-cpu test-gpu test-max test-cross graph-test gpu-check compare-simple browser bad-input audit lint \
+.PHONY: help demo transcribe engines test test-cpu test-gpu test-max test-space test-cross graph-test gpu-check compare-simple browser bad-input audit lint \
 	debug-encoder benchmark benchmark-json benchmark-save benchmark-kv-cache figures evaluate evaluate-ray constraints clean
 
 help: ## list the tasks
@@ -35,13 +35,16 @@ test: $(DEV) browser ## run every test this machine can run
 	$(PY) -m pytest $(ARGS)
 
 test-cpu: $(DEV) browser ## the tests that need neither a GPU nor MAX
-	$(PY) -m pytest -m "not gpu and not max" $(ARGS)
+	$(PY) -m pytest -m "not gpu and not max and not space" $(ARGS)
 
 test-gpu: $(DEV) ## the tests that need a CUDA device
 	$(PY) -m pytest -m gpu $(ARGS)
 
 test-max: $(DEV) browser ## the tests that need MAX
-	$(PY) -m pytest -m "max and not cross" $(ARGS)
+	$(PY) -m pytest -m "max and not cross and not space" $(ARGS)
+
+test-space: $(DEV) ## a new environment from requirements.txt, and the page in it as on a Space
+	$(PY) -m pytest -m space $(ARGS)
 
 test-cross: $(DEV) ## compile MAX's graphs for GPUs that this machine lacks: up to two hours
 	$(PY) -m pytest -m cross $(ARGS)

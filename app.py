@@ -1,14 +1,9 @@
 """Build the page and serve it: `python app.py`, then open the address that it prints."""
 
-import os
+from demo import lab, page, serve, session, space
+from engines import audio, checkpoints, isolation, laboratory, logs, registry
 
-os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
-
-from demo import lab, page, serve, session
-from engines import audio, checkpoints, isolation, logs, max_hybrid, microscope, registry
-from engines.faults.catalogue import FAULTS, get
-from engines.faults.lab import run_fault
-
+space.settle()
 app = page.build(
     session.Backend(
         statuses=registry.statuses,
@@ -18,11 +13,11 @@ app = page.build(
         samples=serve.SAMPLES,
         own_checkpoints=serve.serves_only_this_machine(),
         laboratory=lab.Laboratory(
-            candidates=microscope.candidates,
-            look=microscope.look,
-            faults=FAULTS,
-            run_fault=lambda key, *rest: run_fault(get(key), *rest),
-            why_no_faults=max_hybrid.why_no_max,
+            candidates=laboratory.candidates,
+            look=laboratory.look,
+            faults=laboratory.FAULTS,
+            run_fault=laboratory.run_fault,
+            why_no_faults=laboratory.why_no_max,
         ),
     )
 )

@@ -10,6 +10,7 @@ from typing import Any
 import gradio as gr
 from starlette.middleware import Middleware
 
+from demo import space
 from demo.guard import Guard, fetch_nothing, read_credentials
 from demo.health import make_route
 from demo.snapshot import Status
@@ -24,8 +25,12 @@ SAMPLES = ROOT / "audio_samples"
 
 
 def serves_only_this_machine() -> bool:
-    """True unless Gradio's own variable makes the page reachable from other machines."""
-    return os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1") in ("127.0.0.1", "localhost", "::1")
+    """True unless Gradio's own variable, or a Space, makes others reach the page."""
+    return not space.is_here() and os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1") in (
+        "127.0.0.1",
+        "localhost",
+        "::1",
+    )
 
 
 def serve(page: gr.Blocks, statuses: Callable[[], Sequence[Status]] = tuple, **options: Any) -> Any:
