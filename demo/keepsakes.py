@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import OrderedDict
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,6 +11,10 @@ from typing import Any
 import numpy as np
 
 from demo.snapshot import Comparison
+
+NAME_VISIT = "() => [nameVisit()]"
+READ_VISIT = "() => [nameVisit(), wasReloaded()]"
+"""Functions of `assets/page.js`: the visit's name, and whether its page was reloaded."""
 
 MOST_VISITS = 64
 """Visits kept: some hundred kilobytes each, the longest unused forgotten first."""
@@ -31,11 +36,14 @@ class Kept:
 
 
 class Keepsakes:
-    """The last comparison of each visit, by a name that only the visitor's tab knows."""
+    """The last comparison of each visit, by a name that only the visitor's tab knows, and what the
+    other panels showed last."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._kept: OrderedDict[str, Kept] = OrderedDict()
+        self._kept: dict[str, Kept] = {}
+        self._panels: dict[str, dict[str, tuple[Any, ...]]] = {}
+        self._times: OrderedDict[str, float] = OrderedDict()
 
     def keep(self, visit: str, kept: Kept) -> None:
         """Replace what the visit had; nothing is kept without a name."""
@@ -45,14 +53,42 @@ class Keepsakes:
         result = kept.result and drop_features(kept.result)
         with self._lock:
             self._kept[visit] = replace(kept, comparison=light, result=result)
-            self._kept.move_to_end(visit)
-            while len(self._kept) > MOST_VISITS:
-                self._kept.popitem(last=False)
+            self._note(visit)
+
+    def keep_panel(self, visit: str, panel: str, values: tuple[Any, ...]) -> None:
+        """Replace what a panel beside the comparison's showed; nothing is kept without a name."""
+        if not visit:
+            return
+        with self._lock:
+            self._panels.setdefault(visit, {})[panel] = values
+            self._note(visit)
+
+    def _note(self, visit: str) -> None:
+        self._times[visit] = time.monotonic()
+        self._times.move_to_end(visit)
+        while len(self._times) > MOST_VISITS:
+            self._drop(next(iter(self._times)))
+
+    def forget(self, seconds: float) -> None:
+        """Drop what was kept so long ago."""
+        with self._lock:
+            last = time.monotonic() - seconds
+            for visit in [visit for visit, kept in self._times.items() if kept <= last]:
+                self._drop(visit)
+
+    def _drop(self, visit: str) -> None:
+        for held in (self._kept, self._panels, self._times):
+            held.pop(visit, None)
 
     def find(self, visit: str) -> Kept | None:
         """What the visit left, if it is still there."""
         with self._lock:
             return self._kept.get(visit)
+
+    def find_panel(self, visit: str, panel: str) -> tuple[Any, ...] | None:
+        """What a panel showed last, if it is still there."""
+        with self._lock:
+            return self._panels.get(visit, {}).get(panel)
 
 
 def drop_features(comparison: Comparison) -> Comparison:

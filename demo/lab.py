@@ -12,6 +12,7 @@ import gradio as gr
 
 from demo import faults, layers
 from demo.errand import Errand, View
+from demo.keepsakes import NAME_VISIT, READ_VISIT, Keepsakes
 from demo.runs import STOPPED_WAITING, Caller, Place, Refused, Runs, Standing, in_turn, name_caller
 from demo.samples import Sample
 from engines.base import Clip, EngineError
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
 
 NO_CLIP = "There is no clip yet: choose a sample, upload a file, or record one."
 
-LOOK_READY = "Looks at the first 30 seconds of the clip above."
-FAULT_READY = "Runs the clip above, without the fault and with it."
+LOOK_READY = "Looks at 30 seconds of the clip above."
+FAULT_READY = "Runs the whole clip above, without the fault and with it."
 
 INTRODUCTION = (
     "<h2>Under the microscope</h2><p class='intro'>Two encoders may write the same words and still "
@@ -40,13 +41,13 @@ LAB_INTRODUCTION = (
 class Laboratory:
     """What the two panels ask of the engine side; tests put fakes here.
 
-    `look(names, model, clip, observer)` and `run_fault(key, model, clip, language, observer)`
-    raise `EngineError` with a sentence for the visitor. `why_no_faults`: why this machine can't run
-    the fault lab, or None.
+    `look(names, model, clip, observer, start)`, of the window at `start` seconds, and
+    `run_fault(key, model, clip, language, observer)` raise `EngineError` with a
+    sentence for the visitor. `why_no_faults`: why this machine can't run the fault lab, or None.
     """
 
     candidates: Callable[[], Sequence[Candidate]]
-    look: Callable[[Sequence[str], str, Clip, Observer], Examination]
+    look: Callable[[Sequence[str], str, Clip, Observer, float], Examination]
     faults: Sequence[faults.Story]
     run_fault: Callable[[str, str, Clip, str | None, Observer], Finding]
     why_no_faults: Callable[[], str | None]
@@ -69,7 +70,7 @@ class ClipControls(Protocol):
 class Bench:
     """One panel's components: what it is told, its buttons, and what it shows."""
 
-    choice: gr.components.Component
+    choices: tuple[gr.components.Component, ...]
     start: gr.Button
     stop: gr.Button
     status: gr.HTML
@@ -79,6 +80,10 @@ class Bench:
         """As `paint` returns their values."""
         return [self.start, self.stop, self.status, self.result]
 
+    def kept(self) -> list[gr.components.Component]:
+        """What a reload brings back."""
+        return [*self.choices, self.status, self.result]
+
 
 @dataclass(frozen=True)
 class LabPanels:
@@ -86,6 +91,7 @@ class LabPanels:
 
     microscope: Bench
     lab: Bench
+    fault: gr.Radio
     story: gr.HTML
     laboratory: Laboratory = field(repr=False)
 
@@ -100,29 +106,43 @@ def lay_out_lab(laboratory: Laboratory) -> LabPanels:
         microscope = lay_out_microscope(laboratory.candidates())
     with gr.Column(elem_classes=["sheet", "lab"]):
         gr.HTML(LAB_INTRODUCTION, apply_default_css=False)
-        lab, story = lay_out_faults(laboratory.faults, laboratory.why_no_faults())
-    return LabPanels(microscope, lab, story, laboratory)
+        lab, fault, story = lay_out_faults(laboratory.faults, laboratory.why_no_faults())
+    return LabPanels(microscope, lab, fault, story, laboratory)
 
 
 def lay_out_microscope(candidates: Sequence[Candidate]) -> Bench:
-    """Which encoders to look at, and the panel."""
+    """Which encoders to look at and in which window, and the panel."""
     others = candidates[1:]
-    choice = gr.CheckboxGroup(
-        [(candidate.label, candidate.name) for candidate in others],
-        value=[candidate.name for candidate in others if candidate.usual],
-        label=f"Against {candidates[0].label}",
-        elem_id="specimens",
-        elem_classes="pills",
-        visible=bool(others),
-    )
+    with gr.Row():
+        choice = gr.CheckboxGroup(
+            [(candidate.label, candidate.name) for candidate in others],
+            value=[candidate.name for candidate in others],
+            label=f"Against {candidates[0].label}",
+            elem_id="specimens",
+            elem_classes="pills",
+            visible=bool(others),
+            scale=3,
+        )
+        window = gr.Number(
+            0,
+            label="From second",
+            elem_id="window-start",
+            minimum=0,
+            step=30,
+            visible=bool(others),
+            scale=1,
+            min_width=120,
+        )
     ready = LOOK_READY if others else "This machine has no second encoder to look at."
     start, stop = lay_out_buttons("Look", "look", enabled=bool(others))
     status = gr.HTML(render_status(ready), elem_id="look-status", apply_default_css=False)
     result = gr.HTML(layers.PLACEHOLDER, elem_id="layers", apply_default_css=False)
-    return Bench(choice, start, stop, status, result)
+    return Bench((choice, window), start, stop, status, result)
 
 
-def lay_out_faults(stories: Sequence[faults.Story], reason: str | None) -> tuple[Bench, gr.HTML]:
+def lay_out_faults(
+    stories: Sequence[faults.Story], reason: str | None
+) -> tuple[Bench, gr.Radio, gr.HTML]:
     """Which fault, its story, and the panel."""
     choice = gr.Radio(
         faults.list_choices(stories),
@@ -138,7 +158,7 @@ def lay_out_faults(stories: Sequence[faults.Story], reason: str | None) -> tuple
     ready = f"Faults can’t run here: {reason}." if reason else FAULT_READY
     status = gr.HTML(render_status(ready), elem_id="fault-status", apply_default_css=False)
     result = gr.HTML(faults.PLACEHOLDER, elem_id="finding", apply_default_css=False)
-    return Bench(choice, start, stop, status, result), story
+    return Bench((choice,), start, stop, status, result), choice, story
 
 
 def lay_out_buttons(title: str, name: str, enabled: bool) -> tuple[gr.Button, gr.Button]:
@@ -218,39 +238,38 @@ def connect_lab(
     page: gr.Blocks,
     panels: LabPanels,
     runs: Runs,
+    keepsakes: Keepsakes,
     load_clip: Callable[[str], Clip],
     by_key: Mapping[str, Sample],
     controls: ClipControls,
 ) -> None:
-    """Tie both panels to what they start, which waits for its turn in `runs`."""
+    """Tie both panels to what they start, which waits for its turn in `runs`.
+
+    What they found goes to `keepsakes`, so that a reload finds it again.
+    """
     laboratory = panels.laboratory
     clip = [controls.sample, controls.audio, controls.model, controls.language]
 
-    def look(names: list[str], path: str, model: str, language: str) -> Errand[Examination]:
+    def look(told: Sequence[Any], path: str, model: str, language: str) -> Errand[Examination]:
+        names, start = told
         if not names:
             raise EngineError("Choose at least one encoder.")
         chosen = [laboratory.candidates()[0].name, *names]
-        return Errand(lambda seen: laboratory.look(chosen, model, load_clip(path), seen))
+        at = float(start or 0)
+        return Errand(lambda seen: laboratory.look(chosen, model, load_clip(path), seen, at))
 
-    def run_fault(key: str, path: str, model: str, language: str) -> Errand[Finding]:
-        spoken = language or None
+    def run_fault(told: Sequence[Any], path: str, model: str, language: str) -> Errand[Finding]:
+        (key,), spoken = told, language or None
         return Errand(lambda seen: laboratory.run_fault(key, model, load_clip(path), spoken, seen))
 
-    connect_bench(
-        page,
-        panels.microscope,
-        Desk("microscope", runs, by_key, look, layers.render_layers, summarise_look),
-        clip,
-    )
-    connect_bench(
-        page,
-        panels.lab,
-        Desk("fault lab", runs, by_key, run_fault, faults.render_finding, faults.summarise),
-        clip,
-    )
-    panels.lab.choice.input(  # type: ignore[attr-defined]
+    kept = keepsakes
+    microscope = Desk("microscope", runs, kept, by_key, look, layers.render_layers, summarise_look)
+    lab = Desk("fault lab", runs, kept, by_key, run_fault, faults.render_finding, faults.summarise)
+    connect_bench(page, panels.microscope, microscope, clip)
+    connect_bench(page, panels.lab, lab, clip)
+    panels.fault.change(
         lambda key: faults.render_story(laboratory.faults, key),
-        panels.lab.choice,
+        panels.fault,
         panels.story,
         queue=False,
         show_progress="hidden",
@@ -264,8 +283,9 @@ class Desk:
 
     name: str
     runs: Runs
+    keepsakes: Keepsakes
     by_key: Mapping[str, Sample]
-    make: Callable[[Any, str, str, str], Errand[Any]]
+    make: Callable[[Sequence[Any], str, str, str], Errand[Any]]
     render: Callable[[Any], str]
     summary: Callable[[Any], str]
 
@@ -276,28 +296,29 @@ class Desk:
     async def run(
         self,
         caller: Caller,
+        visit: str,
         ticket: int,
-        choice: Any,
-        sample: str,
-        audio: str | None,
-        model: str,
-        language: str,
+        *told: Any,
     ) -> AsyncGenerator[list[Any], None]:
-        """The errand: yield the panel's values while it waits, and until it rests."""
+        """The errand: yield the panel's values while it waits, and until it rests.
+
+        `told`: what the panel's choices hold, then the page's clip, model and language.
+        """
+        *choices, sample, audio, model, language = told
         path = str(self.by_key[sample].path) if sample in self.by_key else audio
         try:
             if path is None:
                 raise EngineError(NO_CLIP)
-            errand = self.make(choice, path, model, language)
+            errand = self.make(choices, path, model, language)
         except EngineError as error:
             self.runs.stop(caller.visitor)
             yield refuse(str(error))
             return
 
         def work(place: Place) -> Generator[list[Any], None, None]:
-            return self.follow(errand, place)
+            return self.follow(errand, place, visit, choices)
 
-        sort = (self.name, model, str(choice), sample)
+        sort = (self.name, model, str(choices), sample)
         steps = in_turn(self.runs, caller, sort, ticket, go_on_waiting, work)
         try:
             async with aclosing(steps):
@@ -306,14 +327,18 @@ class Desk:
         except Refused as refusal:
             yield refuse(str(refusal), refusal.alert)
 
-    def follow(self, errand: Errand[Any], place: Place) -> Generator[list[Any], None, None]:
+    def follow(
+        self, errand: Errand[Any], place: Place, visit: str, choices: Sequence[Any]
+    ) -> Generator[list[Any], None, None]:
         """The errand whose turn has come: yield the panel's values until it rests."""
         self.runs.enter(place, errand)
         try:
             for view in errand.views():
+                values = paint(view, self.render, self.summary)
                 if view.state == "done":
                     self.runs.learn(place)
-                yield paint(view, self.render, self.summary)
+                    self.keepsakes.keep_panel(visit, self.name, (*choices, *values[2:]))
+                yield values
         finally:
             errand.stop()
 
@@ -325,19 +350,22 @@ def connect_bench(
     clip: Sequence[gr.components.Component],
 ) -> None:
     """A panel's buttons, with the manners of the comparison's."""
-    ticket = gr.Number(visible=False, precision=0)
+    ticket, visit = gr.Number(visible=False, precision=0), gr.Textbox(visible=False)
+    reloaded = gr.Checkbox(visible=False)
     quick: dict[str, Any] = {
         "queue": False,
         "show_progress": "hidden",
         "api_visibility": "private",
     }
 
-    def begin(request: gr.Request) -> list[Any]:
+    def begin(request: gr.Request, visit: str) -> list[Any]:
         ticket = desk.runs.draw_ticket(desk.name_caller(request).visitor)
-        return [ticket, *announce(desk.runs.count_ahead())]
+        return [visit, ticket, *announce(desk.runs.count_ahead())]
 
-    async def run(request: gr.Request, ticket: int, *chosen: Any) -> AsyncIterator[list[Any]]:
-        steps = desk.run(desk.name_caller(request), ticket, *chosen)
+    async def run(
+        request: gr.Request, visit: str, ticket: int, *told: Any
+    ) -> AsyncIterator[list[Any]]:
+        steps = desk.run(desk.name_caller(request), visit, ticket, *told)
         async with aclosing(steps):
             async for values in steps:
                 yield values
@@ -351,10 +379,20 @@ def connect_bench(
     def leave(request: gr.Request) -> None:
         desk.runs.stop(desk.name_caller(request).visitor)
 
-    begun = bench.start.click(begin, None, [ticket, bench.start, bench.stop, bench.status], **quick)
+    def reload(visit: str, reloaded: bool) -> list[Any]:
+        kept = desk.keepsakes.find_panel(visit, desk.name) if reloaded else None
+        return list(kept) if kept is not None else [gr.skip() for _ in bench.kept()]
+
+    begun = bench.start.click(
+        begin,
+        visit,
+        [visit, ticket, bench.start, bench.stop, bench.status],
+        js=NAME_VISIT,
+        **quick,
+    )
     ran = begun.then(
         run,
-        [ticket, bench.choice, *clip],
+        [visit, ticket, *bench.choices, *clip],
         bench.outputs(),
         show_progress="hidden",
         api_visibility="private",
@@ -368,3 +406,4 @@ def connect_bench(
     )
     bench.stop.click(stop, None, [bench.stop, bench.status], **quick)
     page.unload(leave)
+    page.load(reload, [visit, reloaded], bench.kept(), js=READ_VISIT, **quick)

@@ -13,7 +13,7 @@ import gradio as gr
 from demo.api import connect_api
 from demo.headline import render_headline, summarise
 from demo.histograms import list_features
-from demo.keepsakes import Keepsakes
+from demo.keepsakes import NAME_VISIT, READ_VISIT, Keepsakes
 from demo.lab import connect_lab, lay_out_lab
 from demo.lanes import list_lanes
 from demo.link import Choices
@@ -62,10 +62,6 @@ SCROLL_TO_LANES = """() => {
 
 JOIN_PARTS = "${value.flat(9).join('')}"
 """A panel made of nested parts: of these only the changed ones travel to the browser."""
-
-NAME_VISIT = "() => [nameVisit()]"
-READ_VISIT = "() => [nameVisit(), wasReloaded()]"
-"""Functions of `assets/page.js`."""
 
 FOOTER = """<footer class="credits"><p>Runs OpenAI’s Whisper on PyTorch and on Modular MAX. MAX is
 used under the Modular MAX Community License; this project is not endorsed by Modular.</p>
@@ -148,12 +144,12 @@ def build(backend: Backend) -> gr.Blocks:
         controls, compare, stop = lay_out_controls(statuses, samples, backend)
         panels = lay_out_panels(statuses, samples, compare, stop)
         take_away = lay_out_take_away(statuses)
-        runs = Runs(backend.limits)
+        runs, keepsakes = Runs(backend.limits), Keepsakes()
         if backend.laboratory is not None:
             lab = lay_out_lab(backend.laboratory)
-            connect_lab(page, lab, runs, backend.load_clip, {s.key: s for s in samples}, controls)
+            by_key = {sample.key: sample for sample in samples}
+            connect_lab(page, lab, runs, keepsakes, backend.load_clip, by_key, controls)
         gr.HTML(FOOTER, apply_default_css=False)
-        keepsakes = Keepsakes()
         connect_api(backend, runs)  # first, so that its names are free
         connect(page, backend, samples, controls, panels, runs, keepsakes)
         connect_files(page, backend, samples, controls, take_away, keepsakes)

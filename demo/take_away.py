@@ -16,13 +16,12 @@ from typing import Any
 import gradio as gr
 
 from demo import link, record, report, subtitles
-from demo.keepsakes import Keepsakes, Kept
+from demo.keepsakes import NAME_VISIT, Keepsakes, Kept
 from demo.snapshot import Status
 
 NOTHING = "There is nothing to take away yet: press Compare, and wait for the last lane."
 OWN_CLIP = " Your own clip and a checkpoint’s path stay here: a link can’t carry them."
 
-NAME_VISIT = "() => [nameVisit()]"
 READ_LINK = "() => [nameVisit(), wasReloaded(), location.search]"
 """The first two are functions of `assets/page.js`."""
 

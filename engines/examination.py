@@ -66,25 +66,33 @@ class Part(Observer):
 
 @dataclass(frozen=True)
 class Specimen:
-    """An encoder that can be looked into.
-
-    `name`: as it is spelled, `ENGINE:TYPE`. `stages` maps one log-mel window, float32
-    `(n_mels, 3000)`, to the output of every stage.
-    """
+    """An encoder that was looked into; `name`: as it is spelled, `ENGINE:TYPE`."""
 
     name: str
     label: str
     device: str
+
+
+@dataclass(frozen=True)
+class OpenSpecimen(Specimen):
+    """An encoder that can be looked into.
+
+    `stages` maps one log-mel window, float32 `(n_mels, 3000)`, to the output of every stage.
+    """
+
     stages: Callable[[FloatArray], Stages] = field(repr=False)
+
+    def label_only(self) -> Specimen:
+        """What a record needs of it, without the encoder."""
+        return Specimen(self.name, self.label, self.device)
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A specimen that this machine can show; `usual`: the type that the engine itself runs in."""
+    """A specimen that this machine can show."""
 
     name: str
     label: str
-    usual: bool
 
 
 @dataclass(frozen=True)
@@ -143,7 +151,7 @@ class Examination:
 
 
 def examine(
-    specimens: Sequence[Specimen],
+    specimens: Sequence[OpenSpecimen],
     mel: FloatArray,
     model: str = "",
     clip: str = "",
@@ -167,7 +175,8 @@ def examine(
         step = [next(run, None) for run in runs]
         found = [each for each in step if each is not None]
         if not found:
-            return Examination(model, clip, start, tuple(specimens), tuple(readings))
+            seen = tuple(specimen.label_only() for specimen in specimens)
+            return Examination(model, clip, start, seen, tuple(readings))
         if len(found) < len(step) or len({name for name, _ in found}) > 1:
             raise EngineError("These encoders have different stages and can't be compared.")
         outputs = {s.name: output for s, (_, output) in zip(specimens, found, strict=True)}

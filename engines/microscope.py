@@ -42,7 +42,7 @@ from engines.examination import (
     Candidate,
     Examination,
     Observer,
-    Specimen,
+    OpenSpecimen,
     StageReading,
     Stages,
     examine,
@@ -103,13 +103,13 @@ def _on_host(x: torch.Tensor) -> FloatArray:
     return host
 
 
-def open_torch(checkpoint: Checkpoint, engine: str, dtype: str) -> Specimen:
+def open_torch(checkpoint: Checkpoint, engine: str, dtype: str) -> OpenSpecimen:
     """`cpu` or `gpu`; float16 has half inputs and activations, as whisper's `fp16` has."""
     device = "cuda" if engine == "gpu" else "cpu"
     encoder = checkpoint.build(Whisper).encoder.to(device)
     kind = torch.float16 if dtype == "float16" else torch.float32
     label = f"PyTorch {engine.upper()}, {dtype}"
-    return Specimen(
+    return OpenSpecimen(
         f"{engine}:{dtype}", label, device, lambda mel: torch_stages(encoder, mel, kind)
     )
 
@@ -150,11 +150,11 @@ def open_max(
     engine: str = "max_hybrid",
     change: Callable[[EncoderWeights], EncoderWeights] = lambda weights: weights,
     progress: PrepareProgress = lambda stage: None,
-) -> Specimen:
+) -> OpenSpecimen:
     """MAX's encoder where the engines run it; `dtype` of its weights, else the engines' own.
 
-    `change` is applied to the weights before they are laid out. Raises `EngineUnavailable` for a
-    type that the graphs don't have there.
+    `change` is applied to the weights before they are laid out. On an accelerator the type is that
+    of every product as well. Raises `EngineUnavailable` for a type that the graphs lack there.
     """
     from max.dtype import DType
 
@@ -164,45 +164,50 @@ def open_max(
     device = session.pick_device()
     usual = matrix_dtype(checkpoint).name if device.label == "cpu" else "float32"
     dtype = dtype or usual
-    if device.label != "cpu" and dtype != "float32":
-        raise EngineUnavailable("MAX's encoder has float32 weights only on an accelerator.")
+    if dtype not in max_types(on_cpu=device.label == "cpu"):
+        raise EngineUnavailable(f"MAX's encoder has no {dtype} on a processor.")
     weights = change(encoder_weights(checkpoint.state, checkpoint.dims))
     models, op = session.load_encoder(checkpoint.dims, device, DType[dtype], progress)
     encoder = StagedMaxEncoder(models, weights, op, device)
-    return Specimen(f"{engine}:{dtype}", f"MAX, {dtype} weights", device.label, encoder.stages)
+    label = label_max(dtype, on_cpu=device.label == "cpu")
+    return OpenSpecimen(f"{engine}:{dtype}", label, device.label, encoder.stages)
+
+
+def max_types(on_cpu: bool) -> tuple[str, ...]:
+    """The types of MAX's encoder: of the weights on a processor, of the products elsewhere."""
+    return ("float32", "float16") if on_cpu else ("float32", "float16", "bfloat16")
+
+
+def label_max(dtype: str, on_cpu: bool) -> str:
+    """MAX's encoder in one type, in words."""
+    return f"MAX, {dtype} weights" if on_cpu else f"MAX on the accelerator, {dtype}"
 
 
 # What can be looked at on this machine.
 
 
 def candidates() -> tuple[Candidate, ...]:
-    """Every specimen that this machine has, the baseline first.
-
-    Weights in float16 are called usual on a processor, since OpenAI's checkpoints and nano have
-    them; a checkpoint that doesn't runs in float32.
-    """
+    """Every specimen that this machine has, the baseline first."""
     ready = registry.available()
-    found = [Candidate("cpu:float32", "PyTorch CPU, float32", True)]
+    found = [Candidate("cpu:float32", "PyTorch CPU, float32")]
     if "gpu" in ready:
         found += [
-            Candidate("gpu:float32", "PyTorch GPU, float32", True),
-            Candidate("gpu:float16", "PyTorch GPU, float16", False),
+            Candidate("gpu:float32", "PyTorch GPU, float32"),
+            Candidate("gpu:float16", "PyTorch GPU, float16"),
         ]
     if "max_hybrid" in ready:
-        from engines.max_graph import session
+        from max.driver import accelerator_count
 
-        on_cpu = session.pick_device().label == "cpu"
-        types = ("float16", "float32") if on_cpu else ("float32",)
+        on_cpu = accelerator_count() == 0
         found += [
-            Candidate(f"max_hybrid:{kind}", f"MAX, {kind} weights", kind == types[0])
-            for kind in types
+            Candidate(f"max_hybrid:{kind}", label_max(kind, on_cpu)) for kind in max_types(on_cpu)
         ]
     return tuple(found)
 
 
 def open_specimen(
     name: str, checkpoint: Checkpoint, progress: PrepareProgress = lambda stage: None
-) -> Specimen:
+) -> OpenSpecimen:
     """The specimen spelled `ENGINE` or `ENGINE:TYPE`.
 
     Raises `EngineUnavailable` where this machine has none, `EngineError` for a wrong spelling.
@@ -212,7 +217,8 @@ def open_specimen(
     if row is None:
         known = ", ".join(registry.all_keys())
         raise EngineError(f"There is no engine {engine!r}: pick one of {known}.")
-    types = ("", "float32") if engine == "cpu" else ("", "float32", "float16")
+    types = ["", "float32"] if engine == "cpu" else ["", "float32", "float16"]
+    types += ["bfloat16"] if engine in MAX_ENGINES else []
     if dtype not in types:
         raise EngineError(
             f"{engine} has no type {dtype!r}: pick {' or '.join(types[1:])}, after a colon."

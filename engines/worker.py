@@ -104,9 +104,16 @@ def answer(engine: Engine, line: Line, request: tuple[Any, ...]) -> Any:
     raise ValueError(f"no such request: {request[0]}")
 
 
-def serve(line: Line, make: Callable[[], Engine]) -> None:
-    """Answer requests until the other side hangs up; an engine that can't be made is an answer."""
-    engine: Engine | None = None
+def serve(
+    line: Line,
+    make: Callable[[], Any],
+    answer: Callable[[Any, Line, tuple[Any, ...]], Any] = answer,
+) -> None:
+    """Answer requests until the other side hangs up; an engine that can't be made is an answer.
+
+    `answer(engine, line, request)` gives the answer of what `make` made.
+    """
+    engine = None
     while True:
         fields, request = line.hear()
         try:

@@ -10,7 +10,7 @@ import numpy as np
 
 from demo.lab import Laboratory
 from engines.base import Clip, EngineError, FloatArray
-from engines.examination import Candidate, Examination, Observer, Specimen, Stages, examine
+from engines.examination import Candidate, Examination, Observer, OpenSpecimen, Stages, examine
 from engines.faults.catalogue import Fault
 from engines.faults.lab import Finding
 from tests import fakes
@@ -26,7 +26,9 @@ FAULTS = (
 PLACES = {"late": "ln_post", "early": "conv1", "none": None, "broken": "conv1"}
 
 
-def make_specimen(name: str, label: str, noise: float = 0.0, place: str | None = None) -> Specimen:
+def make_specimen(
+    name: str, label: str, noise: float = 0.0, place: str | None = None
+) -> OpenSpecimen:
     """Seeded stages with so much noise, and half as large from `place` on."""
 
     def stages(mel: FloatArray) -> Stages:
@@ -38,11 +40,12 @@ def make_specimen(name: str, label: str, noise: float = 0.0, place: str | None =
             output = output * (0.5 if at_fault else 1.0) + quiet * rng.normal(size=output.shape)
             yield stage, output.astype(np.float32)
 
-    return Specimen(name, label, "cpu", stages)
+    return OpenSpecimen(name, label, "cpu", stages)
 
 
 CPU = make_specimen("cpu:float32", "PyTorch CPU, float32")
 MAX = make_specimen("max_hybrid:float16", "MAX, float16 weights", noise=1e-7)
+WIDE = make_specimen("max_hybrid:float32", "MAX, float32 weights", noise=2e-7)
 
 
 def make_examination(
@@ -84,14 +87,19 @@ class FakeLab:
             observer.next(what, 0.4)
             self.gate.wait(0.02)
 
-    def look(self, names: Sequence[str], model: str, clip: Clip, observer: Observer) -> Examination:
-        """Two specimens of the three."""
+    def look(
+        self, names: Sequence[str], model: str, clip: Clip, observer: Observer, start: float
+    ) -> Examination:
+        """The named specimens."""
         self.wait(observer, "looking at stage 3")
         if model != "nano":
             raise EngineError("Only nano is here.")
-        assert names == [CPU.name, MAX.name]
+        if start > clip.seconds:
+            raise EngineError(f"The clip has {clip.seconds:.1f} s.")
+        specimens = {each.name: each for each in (CPU, MAX, WIDE)}
         mel = np.zeros((80, 3000), np.float32)
-        return examine([CPU, MAX], mel, model, clip.name, observer=observer)
+        chosen = [specimens[name] for name in names]
+        return examine(chosen, mel, model, clip.name, start, observer)
 
     def run_fault(
         self, key: str, model: str, clip: Clip, language: str | None, observer: Observer
@@ -103,9 +111,9 @@ class FakeLab:
     def laboratory(self) -> Laboratory:
         """What the page asks for."""
         candidates = (
-            Candidate(CPU.name, CPU.label, True),
-            Candidate(MAX.name, MAX.label, True),
-            Candidate("max_hybrid:float32", "MAX, float32 weights", False),
+            Candidate(CPU.name, CPU.label),
+            Candidate(MAX.name, MAX.label),
+            Candidate(WIDE.name, WIDE.label),
         )
         return Laboratory(
             lambda: candidates, self.look, FAULTS, self.run_fault, lambda: self.reason

@@ -48,6 +48,10 @@ class Fault:
     stages: Callable[[Stages], Stages] = field(default=_same_stages, repr=False)
     first_window_only: bool = False
 
+    def __reduce__(self) -> tuple[Callable[[str], Fault], tuple[str]]:
+        """A fault travels between processes as its key: closures can't."""
+        return get, (self.key,)
+
 
 # What each fault changes.
 

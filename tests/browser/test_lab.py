@@ -174,7 +174,8 @@ def test_nothing_chosen_and_no_clip_are_sentences(
     serve_lab: ServeLab, open_lab: Open, lab: FakeLab
 ) -> None:
     page = open_lab(serve_lab(lab))
-    page.get_by_label("MAX, float16 weights").uncheck()
+    for label in ("MAX, float16 weights", "MAX, float32 weights"):
+        page.get_by_label(label).uncheck()
     page.click("#look")
     page.get_by_text("Choose at least one encoder.").wait_for()
     page.get_by_label("Your own").check()
@@ -221,6 +222,52 @@ def test_a_machine_without_max_says_why(serve_lab: ServeLab, open_lab: Open, lab
     page = open_lab(serve_lab(lab))
     assert page.locator("#fault").is_disabled()
     page.get_by_text("Faults can’t run here: the package max is not installed.").wait_for()
+
+
+def test_both_types_stand_on_one_chart(serve_lab: ServeLab, open_lab: Open, lab: FakeLab) -> None:
+    page = open_lab(serve_lab(lab))
+    finish(page, "look")
+    assert page.locator("#layers svg.curves.by-error polyline").count() == 2
+    verdicts = page.locator("#layers .verdicts li").all_inner_texts()
+    assert ["float16" in verdicts[0], "float32" in verdicts[1]] == [True, True]
+    assert page.locator("#layers .slide").first.locator("figure").count() == 4
+
+
+def test_the_microscope_looks_where_it_is_told(
+    serve_lab: ServeLab, open_lab: Open, lab: FakeLab
+) -> None:
+    page = open_lab(serve_lab(lab))
+    page.locator("#window-start input").fill("3")
+    finish(page, "look")
+    assert "one window of 30 s at 3 s" in page.inner_text("#layers .scope-around > .caption")
+    page.locator("#window-start input").fill("90")
+    page.click("#look")
+    page.locator("#look-status .alert, #look-status [role=alert]").first.wait_for()
+    assert "The clip has 6.0 s." in page.inner_text("#look-status")
+
+
+def test_a_reload_loses_nothing_that_was_found(
+    serve_lab: ServeLab, open_lab: Open, lab: FakeLab
+) -> None:
+    url = serve_lab(lab)
+    page = open_lab(url)
+    page.get_by_label("MAX, float32 weights").uncheck()
+    finish(page, "look")
+    page.get_by_label("Early fault").check()
+    page.get_by_text("This fault sits in the first convolution.").wait_for()
+    finish(page, "fault")
+    said = page.inner_text("#look-status .errand p"), page.inner_text("#fault-status .errand p")
+    page.reload()
+    page.locator("#layers .slide").first.wait_for(state="attached")
+    page.locator("#finding .slide").first.wait_for(state="attached")
+    page.get_by_text("This fault sits in the first convolution.").wait_for()
+    now = page.inner_text("#look-status .errand p"), page.inner_text("#fault-status .errand p")
+    assert now == said
+    assert page.get_by_label("Early fault").is_checked()
+    assert not page.get_by_label("MAX, float32 weights").is_checked()
+    other = open_lab(url)
+    other.locator("#finding").wait_for(state="attached")
+    assert other.locator(".slide").count() == 0
 
 
 def test_every_control_and_chart_has_a_name(

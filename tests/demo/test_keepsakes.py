@@ -31,6 +31,21 @@ def test_the_oldest_is_forgotten_first() -> None:
     assert keepsakes.find("visit 1") is not None
 
 
+def test_panels_are_kept_beside_the_comparison() -> None:
+    keepsakes = Keepsakes()
+    keepsakes.keep_panel("mine", "microscope", (1,))
+    keepsakes.keep_panel("mine", "fault lab", (2,))
+    keepsakes.keep("mine", Kept(("short",)))
+    keepsakes.keep_panel("", "microscope", (3,))
+    assert keepsakes.find_panel("mine", "microscope") == (1,)
+    assert keepsakes.find_panel("mine", "fault lab") == (2,)
+    assert keepsakes.find_panel("yours", "microscope") is None
+    assert keepsakes.find_panel("", "microscope") is None
+    keepsakes.forget(0)
+    assert keepsakes.find_panel("mine", "microscope") is None
+    assert keepsakes.find("mine") is None
+
+
 def test_features_are_not_kept() -> None:
     keepsakes = Keepsakes()
     keepsakes.keep("mine", Kept((), comparison=compare()))

@@ -19,7 +19,7 @@ from engines import checkpoints, microscope
 from engines.audio import load_clip
 from engines.base import SAMPLE_RATE, Clip, EngineError, FloatArray, Stopped
 from engines.checkpoints import Checkpoint
-from engines.examination import Observer, Part, Specimen, Stages, examine
+from engines.examination import Observer, OpenSpecimen, Part, Stages, examine
 from engines.microscope import cut_window
 from tests.engines.checkpoint_files import DIMENSIONS, random_state
 
@@ -33,7 +33,7 @@ def mini() -> Checkpoint:
     return Checkpoint("mini", DIMENSIONS["mini"], random_state(DIMENSIONS["mini"]))
 
 
-def fake_specimen(name: str, change: Callable[[str, FloatArray], FloatArray]) -> Specimen:
+def fake_specimen(name: str, change: Callable[[str, FloatArray], FloatArray]) -> OpenSpecimen:
     """One whose stages are seeded noise, changed."""
 
     def stages(mel: FloatArray) -> Stages:
@@ -41,7 +41,7 @@ def fake_specimen(name: str, change: Callable[[str, FloatArray], FloatArray]) ->
         for stage in NAMES:
             yield stage, change(stage, rng.normal(size=(50, 8)).astype(np.float32))
 
-    return Specimen(name, name, "cpu", stages)
+    return OpenSpecimen(name, name, "cpu", stages)
 
 
 def same(stage: str, output: FloatArray) -> FloatArray:
@@ -113,7 +113,7 @@ def test_values_that_are_not_finite_are_past_any_tolerance() -> None:
 
 
 def test_encoders_of_other_depths_and_twice_the_same_are_refused() -> None:
-    short = Specimen("s", "s", "cpu", lambda mel: iter([("log-mel", mel)]))
+    short = OpenSpecimen("s", "s", "cpu", lambda mel: iter([("log-mel", mel)]))
     with pytest.raises(EngineError, match="different stages"):
         examine([fake_specimen("a", same), short], NOISE)
     with pytest.raises(EngineError, match="once"):
