@@ -15,6 +15,8 @@ import os
 import tempfile
 from pathlib import Path
 
+from engines import gpu_calls, zero_gpu
+
 STORAGE = Path("/data")
 
 
@@ -35,6 +37,8 @@ def settle(storage: Path = STORAGE) -> None:
     if can_keep(storage):
         os.environ.setdefault("XDG_CACHE_HOME", str(storage / "cache"))  # OpenAI's checkpoints
         os.environ.setdefault("MAX_WHISPER_CACHE", str(storage / "max-whisper"))
+    if zero_gpu.is_usable():
+        gpu_calls.set_up()
 
 
 def can_keep(folder: Path) -> bool:

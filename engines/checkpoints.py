@@ -82,6 +82,12 @@ def load(name: str, progress: PrepareProgress = lambda stage: None) -> Checkpoin
         return checkpoint
 
 
+def fetch(name: str, progress: PrepareProgress = lambda stage: None) -> None:
+    """Bring an official checkpoint onto this machine; others are there. Raises `CheckpointError`."""
+    if name in whisper.available_models():
+        _download(name, progress)
+
+
 def _load(name: str, progress: PrepareProgress) -> Checkpoint:
     if name == NANO:
         return read(NANO_PATH, NANO)

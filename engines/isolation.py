@@ -32,7 +32,7 @@ from typing import Any
 
 import structlog
 
-from engines import base, logs, registry
+from engines import base, logs, registry, zero_gpu
 from engines.base import (
     Clip,
     Dtype,
@@ -159,14 +159,17 @@ class IsolatedEngine:
                 self._worker.end()
                 self._worker = None
             if self._worker is None:
-                engine = [self.key, self.model, self.dtype]
-                self._worker = Worker(self.key, [*self._command], engine)
+                self._worker = self._start_worker()
             try:
                 return self._wait(self._worker, request, hear, stopped)
             except WorkerLost as error:
                 self._worker.end()
                 self._worker = None
                 raise error.cause from None
+
+    def _start_worker(self) -> Any:
+        """A `Worker`, or what has its face."""
+        return Worker(self.key, [*self._command], [self.key, self.model, self.dtype])
 
     @contextmanager
     def _waits(self, stopped: StopAsked | None) -> Iterator[None]:
@@ -338,8 +341,17 @@ def get(key: str, model: str = NANO, dtype: Dtype = "float32") -> Engine:
             if _engines[other].close_if_idle():
                 del _engines[other]
         if name not in _engines:
-            _engines[name] = IsolatedEngine(key, model, dtype, row)
+            _engines[name] = pick_kind(key)(key, model, dtype, row)
         return _engines[name]
+
+
+def pick_kind(key: str) -> type[IsolatedEngine]:
+    """How an engine's worker is reached: on ZeroGPU a GPU's engines are reached by calls."""
+    if key == registry.BASELINE or not zero_gpu.is_usable():
+        return IsolatedEngine
+    from engines.gpu_calls import ZeroEngine
+
+    return ZeroEngine
 
 
 def close_all() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from engines import zero_gpu
 from engines.base import Dtype, EngineUnavailable, PrepareProgress
 from engines.checkpoints import Checkpoint
 from engines.decoding import ClockedWhisper
@@ -12,7 +13,9 @@ from engines.whisper_engine import WhisperEngine
 
 def why_no_cuda() -> str | None:
     """Why `gpu` can't run here, or None when it can."""
-    return None if torch.cuda.is_available() else "no CUDA device was found on this machine"
+    if torch.cuda.is_available():
+        return None
+    return zero_gpu.why_not() or "no CUDA device was found on this machine"
 
 
 class TorchEngine(WhisperEngine):

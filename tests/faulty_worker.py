@@ -73,7 +73,9 @@ def make(key: str, model: str) -> FaultyEngine:
     """The engine; the model `absent` can't be had."""
     if model == "absent":
         raise EngineUnavailable("no such device here")
-    return FaultyEngine(key=key, model=model, pace=0.2 if model == "slow" else 0.0)
+    pace = 0.2 if model == "slow" else 0.0
+    device = os.environ.get("CUDA_VISIBLE_DEVICES", "cpu")
+    return FaultyEngine(key=key, model=model, pace=pace, device=device)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,89 @@
+"""Stands in for the package `spaces` on ZeroGPU: a wrapped generator runs in a forked process.
+
+As `spaces` 0.51 has it: arguments and results travel pickled, a closed generator is closed in the
+fork before its next result, and what goes wrong there arrives as an error with a title.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+FORK = multiprocessing.get_context("fork")
+DEVICE = "GPU-of-this-call"
+
+
+class Error(Exception):
+    """Stands in for `gradio.Error`."""
+
+    def __init__(self, message: str) -> None:
+        self.message = message
+
+
+class FakeSpaces:
+    """The package; `refusal` is what the next call is told in place of getting a GPU."""
+
+    def __init__(self) -> None:
+        self.wrapped: list[tuple[Callable[..., Any], int]] = []
+        self.forks: list[int] = []
+        self.refusal: str | None = None
+
+    def GPU(self, duration: int) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+        """The decorator."""
+
+        def wrap(function: Callable[..., Any]) -> Callable[..., Any]:
+            self.wrapped.append((function, duration))
+            return lambda *arguments: self._call(function, arguments)
+
+        return wrap
+
+    def _call(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Iterator[Any]:
+        if self.refusal is not None:
+            raise Error(self.refusal)
+        ours, theirs = FORK.Pipe()
+        stop = FORK.Event()
+        process = FORK.Process(target=serve, args=(function, arguments, ours, theirs, stop))
+        process.start()
+        assert process.pid is not None
+        self.forks.append(process.pid)
+        theirs.close()
+        try:
+            while True:
+                try:
+                    kind, value = ours.recv()
+                except EOFError:
+                    raise Error("GPU task aborted") from None
+                if kind == "end":
+                    break
+                if kind == "error":
+                    raise Error(value)
+                try:
+                    yield value
+                except GeneratorExit:
+                    stop.set()
+                    raise
+        finally:
+            ours.close()
+            process.join()
+
+
+def serve(
+    function: Callable[..., Any], arguments: tuple[Any, ...], ours: Any, theirs: Any, stop: Any
+) -> None:
+    """What the forked process does."""
+    ours.close()
+    os.environ["CUDA_VISIBLE_DEVICES"] = DEVICE
+    try:
+        generator = function(*arguments)
+        for value in generator:
+            if stop.is_set():
+                generator.close()
+                break
+            theirs.send(("value", value))
+        theirs.send(("end", None))
+    except BrokenPipeError:
+        pass
+    except Exception as error:
+        theirs.send(("error", type(error).__name__))

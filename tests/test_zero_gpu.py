@@ -1,0 +1,172 @@
+"""ZeroGPU over a stand-in for `spaces`: one wrapped generator, and a worker in each call."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from engines import gpu_calls, isolation, registry, zero_gpu
+from engines.base import EngineError, EngineUnavailable, Stopped, Transcript
+from engines.gpu_calls import ZeroEngine
+from engines.isolation import IsolatedEngine
+from tests.fake_spaces import DEVICE, FakeSpaces
+from tests.fakes import WORDS, make_clip
+from tests.processes import PATIENCE, read_stat, wait_until
+from tests.test_isolation import COMMAND, Ear
+
+MakeEngine = Callable[[str], ZeroEngine]
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Spaces are Linux")
+
+
+@pytest.fixture
+def spaces(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeSpaces]:
+    """A Space with ZeroGPU."""
+    fake = FakeSpaces()
+    monkeypatch.setenv("SPACES_ZERO_GPU", "true")
+    monkeypatch.setitem(sys.modules, "spaces", fake)
+    zero_gpu.load_spaces.cache_clear()
+    gpu_calls.set_up.cache_clear()
+    yield fake
+    zero_gpu.load_spaces.cache_clear()
+    gpu_calls.set_up.cache_clear()
+    isolation.close_all()
+
+
+@pytest.fixture
+def make_engine(spaces: FakeSpaces) -> MakeEngine:
+    """Makes an engine whose model names its fault; see `tests/faulty_worker.py`."""
+    row = registry.row("gpu")
+    return lambda fault: ZeroEngine("gpu", fault, "float32", row, COMMAND)
+
+
+def children(pid: int) -> list[int]:
+    """Processes that a process started and that live."""
+    found = []
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            stat = read_stat(name)
+        except OSError:
+            continue
+        if int(stat[1]) == pid and stat[0] != "Z":
+            found.append(int(name))
+    return found
+
+
+def test_a_run_is_a_call_that_has_the_gpu(make_engine: MakeEngine, spaces: FakeSpaces) -> None:
+    engine, ear = make_engine("sound"), Ear()
+    for calls in (1, 2):
+        transcript = engine.transcribe(make_clip(2.0), listener=ear)
+        assert transcript.text.split() == WORDS.split()
+        assert transcript.device == engine.device == DEVICE, "the worker was started in the call"
+        assert len(spaces.forks) == calls
+    assert [s.text for s in ear.segments] == 2 * [s.text for s in transcript.segments]
+    assert not [pid for pid in spaces.forks if os.path.exists(f"/proc/{pid}")]
+
+
+def test_one_generator_is_wrapped_for_all_engines(spaces: FakeSpaces) -> None:
+    made = [isolation.get(key) for key in registry.available() if key != "cpu"]
+    assert all(isinstance(engine, ZeroEngine) for engine in made)
+    assert not isinstance(isolation.get("cpu"), ZeroEngine)
+    assert gpu_calls.set_up() is gpu_calls.set_up()
+    ((function, seconds),) = spaces.wrapped
+    assert inspect.isgeneratorfunction(function) and seconds == zero_gpu.CALL_SECONDS
+
+
+def test_the_page_s_process_opens_neither_max_nor_cuda() -> None:
+    """All that happens there before a fork."""
+    code = (
+        "import sys, torch; from engines import registry; from engines.gpu_calls import *;"
+        "[ZeroEngine(row.key, 'nano', 'float32', row).prepare() for row in registry.ROWS];"
+        "print(torch.cuda.is_initialized(), 'max.engine' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False False\n"
+
+
+def test_stop_ends_the_call_and_its_worker(make_engine: MakeEngine, spaces: FakeSpaces) -> None:
+    engine = make_engine("deaf")
+    wants_to_stop = threading.Event()
+    outcome: list[Transcript | EngineError] = []
+
+    class Visitor(Ear):
+        def stopped(self) -> bool:
+            return wants_to_stop.is_set()
+
+    def run() -> None:
+        try:
+            outcome.append(engine.transcribe(make_clip(1.0), listener=Visitor()))
+        except EngineError as error:
+            outcome.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    wait_until(lambda: bool(spaces.forks and children(spaces.forks[0])), "the call's worker")
+    (worker,) = children(spaces.forks[0])
+    wants_to_stop.set()
+    thread.join(PATIENCE)
+    assert isinstance(outcome[0], Stopped)
+    wait_until(lambda: not os.path.exists(f"/proc/{worker}"), "the end of the worker")
+
+
+@pytest.mark.parametrize(
+    ("fault", "sentence"),
+    [
+        ("killed", "memory runs out"),
+        ("gpu memory", "GPU has not"),
+        ("raises", "did not fit"),
+    ],
+)
+def test_what_goes_wrong_in_a_call_is_told(
+    make_engine: MakeEngine, fault: str, sentence: str
+) -> None:
+    with pytest.raises(EngineError, match=sentence):
+        make_engine(fault).transcribe(make_clip(1.0))
+
+
+def test_no_gpu_to_be_had_is_told(make_engine: MakeEngine, spaces: FakeSpaces) -> None:
+    engine = make_engine("sound")
+    spaces.refusal = "You have exceeded your <b>GPU</b> quota (120s requested vs. 30s left)."
+    with pytest.raises(EngineError, match=r"no GPU.*: You have exceeded your GPU quota"):
+        engine.transcribe(make_clip(1.0))
+    spaces.refusal = None
+    assert engine.transcribe(make_clip(1.0)).text.split() == WORDS.split()
+
+
+def test_a_gpu_that_is_taken_back_is_told(make_engine: MakeEngine, spaces: FakeSpaces) -> None:
+    engine = make_engine("deaf")
+
+    def take_back() -> None:
+        wait_until(lambda: bool(spaces.forks and children(spaces.forks[0])), "the worker")
+        os.kill(spaces.forks[0], signal.SIGKILL)
+
+    threading.Thread(target=take_back, daemon=True).start()
+    with pytest.raises(EngineError, match="took it back: GPU task aborted"):
+        engine.transcribe(make_clip(1.0))
+
+
+def test_without_the_package_the_reason_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPACES_ZERO_GPU", "true")
+    monkeypatch.setitem(sys.modules, "spaces", None)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    zero_gpu.load_spaces.cache_clear()
+    try:
+        with pytest.raises(EngineUnavailable, match="needs the package spaces"):
+            isolation.get("gpu")
+        assert type(isolation.get("cpu")) is IsolatedEngine
+        assert isolation.pick_kind("max_full") is IsolatedEngine, "on the processor, as it says"
+    finally:
+        zero_gpu.load_spaces.cache_clear()
+
+
+def test_elsewhere_nothing_is_wrapped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SPACES_ZERO_GPU", raising=False)
+    assert not zero_gpu.is_usable() and zero_gpu.why_not() is None
+    assert isolation.pick_kind("gpu") is IsolatedEngine
