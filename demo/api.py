@@ -7,7 +7,8 @@ that comes in is checked here, and refused with one sentence. `docs/api.md` is f
 
 # No `from __future__ import annotations`: Gradio reads the endpoints' types as they stand.
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -17,6 +18,7 @@ import gradio as gr
 from gradio.utils import get_upload_folder
 from starlette.concurrency import run_in_threadpool
 
+from demo import tidy
 from demo.compare import Run
 from demo.record import ComparisonRecord, LaneRecord, describe, describe_lane
 from demo.runs import Place, Refused, Runs, name_caller
@@ -91,11 +93,12 @@ def connect_api(backend: Backend, runs: Runs) -> None:
             gpu_dtype: float32 or float16, for the engine gpu alone
             repeats: runs of each engine; of several the median's times are given
         """
-        asked = Request(backend).read(
-            clip, sample, engines, model, language, beam_size, schedule, word_timestamps,
-            gpu_dtype, repeats,
-        )  # fmt: skip
-        comparison = await finish(asked, backend, runs, request)
+        with used_once(clip):
+            asked = Request(backend).read(
+                clip, sample, engines, model, language, beam_size, schedule, word_timestamps,
+                gpu_dtype, repeats,
+            )  # fmt: skip
+            comparison = await finish(asked, backend, runs, request)
         return asdict(describe(comparison))  # type: ignore[return-value]
 
     async def transcribe(
@@ -121,11 +124,12 @@ def connect_api(backend: Backend, runs: Runs) -> None:
             word_timestamps: whether segments have words with times
             gpu_dtype: float32 or float16, for the engine gpu alone
         """
-        asked = Request(backend).read(
-            clip, sample, [engine], model, language, beam_size, "one at a time", word_timestamps,
-            gpu_dtype, 1,
-        )  # fmt: skip
-        comparison = await finish(asked, backend, runs, request)
+        with used_once(clip):
+            asked = Request(backend).read(
+                clip, sample, [engine], model, language, beam_size, "one at a time",
+                word_timestamps, gpu_dtype, 1,
+            )  # fmt: skip
+            comparison = await finish(asked, backend, runs, request)
         lane = comparison.lanes[0]
         if lane.transcript is None:
             raise refuse(lane.reason or "The run was stopped.")
@@ -256,6 +260,16 @@ def find_upload(clip: Any) -> str:
     if not known:
         raise RequestError("clip is not a file that was uploaded here: upload it first.")
     return str(real)
+
+
+@contextmanager
+def used_once(clip: Any) -> Iterator[None]:
+    """Delete the uploaded clip of a call at its end, whatever came of it."""
+    try:
+        yield
+    finally:
+        with suppress(RequestError):
+            tidy.discard(find_upload(clip))
 
 
 def check_choice(name: str, value: Any, known: Sequence[str]) -> str:

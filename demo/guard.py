@@ -3,7 +3,8 @@
     DEMO_AUTH   `name:password`; then every address but `/health` asks for them (HTTP Basic)
 
 Gradio fetches addresses that visitors name, from public hosts: as a file to serve (`/file=http…`),
-and as a clip. Nothing here needs that, so neither road is open. JSON bodies have a limit as well.
+and as a clip. Nothing here needs that, so neither road is open. JSON bodies have a limit as well,
+and so has what one visitor may upload in an hour, and what the disk must have left for it.
 """
 
 from __future__ import annotations
@@ -18,11 +19,14 @@ from typing import Any, NoReturn
 
 from gradio import processing_utils
 
+from demo import health
+from demo.limits import Allowance, name_address, say_seconds
 from engines.audio import MAX_BYTES
 
 AUTH = "DEMO_AUTH"
 
 PREFIX = "/gradio_api"
+UPLOAD = f"{PREFIX}/upload"
 OPEN = ("/health", f"{PREFIX}/startup-events")
 """What needs no password: a monitor's question, and Gradio's own to itself when it starts."""
 
@@ -54,9 +58,10 @@ class TooLarge(Exception):
 class Guard:
     """ASGI middleware around the whole page."""
 
-    def __init__(self, app: App, credentials: str = "") -> None:
-        """`credentials`: `name:password`, or nothing to let everyone in."""
-        self._app, self._credentials = app, credentials.encode()
+    def __init__(self, app: App, credentials: str = "", uploads: Allowance | None = None) -> None:
+        """`credentials`: `name:password`, or nothing to let everyone in. `uploads`: the bytes that
+        one visitor may send, or None for as many as they like."""
+        self._app, self._credentials, self._uploads = app, credentials.encode(), uploads
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         """Let a request through, or answer it with one sentence."""
@@ -70,8 +75,30 @@ class Guard:
             await answer(send, 401, "This page asks for a name and a password.", CHALLENGE)
         elif path.lower().startswith(CLOSED):
             await answer(send, 403, "This page neither fetches addresses nor keeps recordings.")
+        elif path.startswith(UPLOAD) and (refusal := self._refuse_upload(scope, headers)):
+            status, sentence = refusal
+            await answer(send, status, sentence)
         else:
             await self._pass_on(scope, receive, send, limit_body(path))
+
+    def _refuse_upload(
+        self, scope: MutableMapping[str, Any], headers: dict[bytes, bytes]
+    ) -> tuple[int, str] | None:
+        """Why a clip can't be taken now, with the status; an unsaid size counts as the largest."""
+        if scope["method"] != "POST":
+            return None
+        if health.read_free_disk() < health.LEAST_DISK_BYTES:
+            return 507, "The disk for clips is full: try again in an hour."
+        if self._uploads is None:
+            return None
+        declared = headers.get(b"content-length", b"")
+        size = int(declared[:20]) if declared.isdigit() else MOST_UPLOAD_BYTES
+        client = scope.get("client") or (None,)
+        wait = self._uploads.take(name_address(client[0]), min(size, MOST_UPLOAD_BYTES))
+        if wait is None:
+            return None
+        most = f"{self._uploads.most / 2**20:g} MB an hour"
+        return 429, f"{most} are the most for one visitor: try again in {say_seconds(wait)}."
 
     def _knows(self, path: str, headers: dict[bytes, bytes]) -> bool:
         """Whether the request may pass; compared in a time that tells nothing."""
@@ -127,7 +154,7 @@ def read_path(scope: MutableMapping[str, Any]) -> str:
 
 def limit_body(path: str) -> int:
     """The longest body that a road takes, in bytes."""
-    if path.startswith(f"{PREFIX}/upload"):
+    if path.startswith(UPLOAD):
         return MOST_UPLOAD_BYTES
     return MOST_TOOL_BYTES if path.startswith(f"{PREFIX}/mcp") else MOST_JSON_BYTES
 

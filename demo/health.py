@@ -1,7 +1,8 @@
 """`/health`: whether the page is well, for whoever watches over it.
 
 The answer is 200 with `status` `ok`, or 503 with a sentence in `status`; both say how long the page
-has been up, its memory, the disk's room, and each engine with the reason where it can't run.
+has been up, its memory, the disk's room, how many runs go on and wait, and each engine with the
+reason where it can't run.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from gradio.utils import get_upload_folder
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
@@ -23,26 +25,29 @@ LEAST_DISK_BYTES = 256 * 2**20
 """Room for two uploads of the largest size; below, a visitor's clip may not arrive."""
 
 
-def make_route(statuses: Callable[[], Sequence[Status]]) -> Route:
+def make_route(
+    statuses: Callable[[], Sequence[Status]], queue: Callable[[], dict[str, int]]
+) -> Route:
     """The road to `/health`; the page's uptime counts from here."""
     started = time.monotonic()
 
     def answer(request: Request) -> JSONResponse:
-        report = examine(statuses(), time.monotonic() - started)
+        report = examine(statuses(), time.monotonic() - started, queue())
         status = 200 if report["status"] == "ok" else 503
         return JSONResponse(report, status, headers={"cache-control": "no-store"})
 
     return Route("/health", answer, methods=["GET"])
 
 
-def examine(statuses: Sequence[Status], uptime: float) -> dict[str, Any]:
+def examine(statuses: Sequence[Status], uptime: float, queue: dict[str, int]) -> dict[str, Any]:
     """The report; nothing in it names a visitor, a clip or a path."""
-    free = shutil.disk_usage(tempfile.gettempdir()).free
+    free = read_free_disk()
     return {
         "status": find_fault(statuses, free) or "ok",
         "uptime_seconds": round(uptime, 1),
         "memory_bytes": read_memory(),
         "free_disk_bytes": free,
+        "queue": queue,
         "engines": {s.key: "ok" if s.available else s.reason for s in statuses},
     }
 
@@ -54,6 +59,12 @@ def find_fault(statuses: Sequence[Status], free_disk: int) -> str | None:
     if free_disk < LEAST_DISK_BYTES:
         return f"The disk for uploads has {free_disk / 2**20:.0f} MB left."
     return None
+
+
+def read_free_disk() -> int:
+    """The room for uploads, in bytes."""
+    folder = Path(get_upload_folder())
+    return shutil.disk_usage(folder if folder.exists() else tempfile.gettempdir()).free
 
 
 def read_memory() -> int | None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import gradio as gr
 
-from demo import faults, layers
+from demo import faults, layers, tidy
 from demo.errand import Errand, View
 from demo.keepsakes import NAME_VISIT, READ_VISIT, Keepsakes
 from demo.runs import STOPPED_WAITING, Caller, Place, Refused, Runs, Standing, in_turn, name_caller
@@ -314,6 +314,8 @@ class Desk:
             self.runs.stop(caller.visitor)
             yield refuse(str(error))
             return
+
+        tidy.touch(path)
 
         def work(place: Place) -> Generator[list[Any], None, None]:
             return self.follow(errand, place, visit, choices)

@@ -129,8 +129,14 @@ class Panels:
         ]
 
 
-def build(backend: Backend) -> gr.Blocks:
-    """The whole page over a backend."""
+def build(
+    backend: Backend, runs: Runs | None = None, keepsakes: Keepsakes | None = None
+) -> gr.Blocks:
+    """The whole page over a backend.
+
+    `runs` and `keepsakes`: given by who serves the page and looks after them.
+    """
+    runs, keepsakes = runs or Runs(), keepsakes or Keepsakes()
     statuses = tuple(backend.statuses())
     samples = list_samples(backend.samples)
     with gr.Blocks(title="One clip, every engine", fill_width=True) as page:
@@ -144,7 +150,6 @@ def build(backend: Backend) -> gr.Blocks:
         controls, compare, stop = lay_out_controls(statuses, samples, backend)
         panels = lay_out_panels(statuses, samples, compare, stop)
         take_away = lay_out_take_away(statuses)
-        runs, keepsakes = Runs(backend.limits), Keepsakes()
         if backend.laboratory is not None:
             lab = lay_out_lab(backend.laboratory)
             by_key = {sample.key: sample for sample in samples}

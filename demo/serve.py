@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,11 @@ from starlette.middleware import Middleware
 from demo import space
 from demo.guard import Guard, fetch_nothing, read_credentials
 from demo.health import make_route
+from demo.keepsakes import Keepsakes
+from demo.limits import Allowance, trust_proxies_of_spaces
+from demo.runs import Runs
 from demo.snapshot import Status
+from demo.tidy import MOST_SESSIONS, part_uploads, tidying
 from demo.tools import make_tools
 from engines.audio import MAX_BYTES
 
@@ -21,6 +26,11 @@ ROOT = Path(__file__).resolve().parent.parent
 STYLE = ROOT / "assets" / "style.css"
 STAGE_STYLE = ROOT / "assets" / "stage.css"
 SCRIPT = ROOT / "assets" / "page.js"
+
+THREADS_BESIDE = 30
+"""Gradio's jobs at one time beside those that wait for their turn."""
+EVENTS_REMEMBERED = 100
+"""Events that Gradio keeps figures of, and goes through after each."""
 SAMPLES = ROOT / "audio_samples"
 
 
@@ -33,14 +43,24 @@ def serves_only_this_machine() -> bool:
     )
 
 
-def serve(page: gr.Blocks, statuses: Callable[[], Sequence[Status]] = tuple, **options: Any) -> Any:
+def serve(
+    page: gr.Blocks,
+    statuses: Callable[[], Sequence[Status]] = tuple,
+    runs: Runs | None = None,
+    keepsakes: Keepsakes | None = None,
+    **options: Any,
+) -> Any:
     """Launch the page; host and port come from Gradio's own environment variables.
 
-    `statuses`: the engines, for `/health`. A name and a password are asked for where `DEMO_AUTH`
-    says so; see `demo.guard`.
+    `statuses`: the engines, for `/health`. `runs` and `keepsakes`: those that the page was built
+    with. A name and a password are asked for where `DEMO_AUTH` says so; see `demo.guard`.
     """
+    runs, keepsakes = runs or Runs(), keepsakes or Keepsakes()
     page.queue(default_concurrency_limit=8)
+    page._queue.ANALYTICS_MAX_EVENTS = EVENTS_REMEMBERED
     fetch_nothing()
+    part_uploads()
+    trust_proxies_of_spaces()
     return page.launch(
         theme=choose_theme(),
         css_paths=STYLE,
@@ -52,22 +72,38 @@ def serve(page: gr.Blocks, statuses: Callable[[], Sequence[Status]] = tuple, **o
         run_history=False,
         enable_monitoring=False,
         mcp_server=False,
-        app_kwargs=extend_server(statuses),
+        app_kwargs=extend_server(page, statuses, runs, keepsakes),
+        max_threads=runs.limits.waiting + THREADS_BESIDE,
+        state_session_capacity=MOST_SESSIONS,
         **options,
     )
 
 
-def extend_server(statuses: Callable[[], Sequence[Status]]) -> dict[str, Any]:
-    """What the web server has beside Gradio's: the guard, `/health`, and tools where there are."""
-    credentials = read_credentials()
-    extras: dict[str, Any] = {
-        "middleware": [Middleware(Guard, credentials=credentials)],
-        "routes": [make_route(statuses)],
+def extend_server(
+    page: gr.Blocks,
+    statuses: Callable[[], Sequence[Status]],
+    runs: Runs,
+    keepsakes: Keepsakes,
+) -> dict[str, Any]:
+    """What the web server has beside Gradio's: the guard, `/health`, tools where there are, and
+    somebody who tidies up."""
+    credentials, limits = read_credentials(), runs.limits
+    uploads = Allowance(limits.upload_bytes, 3600.0) if limits.upload_bytes else None
+    tools = make_tools(credentials, serves_only_this_machine())
+
+    @asynccontextmanager
+    async def lifespan(app: Any) -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(tidying(page, keepsakes, SAMPLES.glob("*.flac")))
+            if tools is not None:
+                await stack.enter_async_context(tools.lifespan(app))
+            yield
+
+    return {
+        "middleware": [Middleware(Guard, credentials=credentials, uploads=uploads)],
+        "routes": [make_route(statuses, runs.count), *(tools.routes if tools else ())],
+        "lifespan": lifespan,
     }
-    if tools := make_tools(credentials, serves_only_this_machine()):
-        extras["routes"] += tools.routes
-        extras["lifespan"] = tools.lifespan
-    return extras
 
 
 def write_head() -> str:

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
+from demo import tidy
 from demo.compare import Run
 from demo.headline import Headline, render_headline, summarise
 from demo.histograms import list_features
 from demo.keepsakes import Keepsakes, Kept
 from demo.lab import Laboratory
 from demo.lanes import list_lanes
-from demo.limits import Limits
 from demo.runs import STOPPED_WAITING, Caller, Place, Refused, Runs, Sort, Standing, in_turn
 from demo.samples import Sample
 from demo.scores import render_scores
@@ -36,7 +36,6 @@ class Backend:
     `EngineError` with a sentence for the visitor. `own_checkpoints`: whether a visitor may name a
     checkpoint file on this machine; only where the visitor is the machine's own user.
     `laboratory`: what the microscope and the fault lab ask; without it the page has neither.
-    `limits`: how many may wait, and how much a visitor may ask for.
     """
 
     statuses: Callable[[], Sequence[Status]]
@@ -46,7 +45,6 @@ class Backend:
     samples: Path
     own_checkpoints: bool = False
     laboratory: Laboratory | None = None
-    limits: Limits = field(default_factory=Limits)
 
 
 @dataclass(frozen=True)
@@ -224,6 +222,8 @@ async def run_in_turn(
         yield refuse(fault)
         return
 
+    tidy.touch(wish.upload)
+
     def work(place: Place) -> Generator[list[Any], None, None]:
         return run_comparison(backend, runs, place, wish, keep)
 
@@ -275,4 +275,5 @@ def restore(keepsakes: Keepsakes, visit: str, controls: int) -> list[Any]:
     if kept is None:
         return skip(controls + PANELS)
     values = Painter().paint(kept.comparison) if kept.comparison else list(kept.values)
-    return [*kept.controls, *values]
+    held = [None if tidy.is_gone(value) else value for value in kept.controls]
+    return [*held, *values]

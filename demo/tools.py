@@ -13,8 +13,10 @@ import binascii
 import logging
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,6 +29,10 @@ PATHS = ("/gradio_api/mcp", "/gradio_api/mcp/")
 """Where Gradio's own server would be, so that clients find it."""
 
 MOST_CLIP_BYTES = 32 * 2**20
+
+CALLS = ThreadPoolExecutor(64, "tool")
+"""Threads for calls that wait in the page's queue; a pool of their own, so that what they wait for
+never waits for them."""
 
 logger = logging.getLogger(__name__)
 
@@ -156,14 +162,20 @@ async def ask(context: Any, credentials: str, name: str, arguments: dict[str, An
 
     The address comes from the socket, never from what the request says of itself.
     """
-    host, port = context.request_context.request.scope["server"]
+    request = context.request_context.request
+    host, port = request.scope["server"]
     address = f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else host}:{port}"
-    return await asyncio.to_thread(call, address, credentials, name, arguments)
+    caller = request.client.host if request.client else ""
+    work = partial(call, address, credentials, caller, name, arguments)
+    return await asyncio.get_running_loop().run_in_executor(CALLS, work)
 
 
-def call(address: str, credentials: str, name: str, arguments: dict[str, Any]) -> Any:
-    """One call, by a client that is closed again; an error is the endpoint's own sentence."""
-    headers = {}
+def call(address: str, credentials: str, caller: str, name: str, arguments: dict[str, Any]) -> Any:
+    """One call, by a client that is closed again; an error is the endpoint's own sentence.
+
+    `caller`: who called the tool, whose limits hold; the server believes this machine's word.
+    """
+    headers = {"X-Forwarded-For": caller} if caller else {}
     if credentials:
         code = base64.b64encode(credentials.encode()).decode()
         headers["Authorization"] = f"Basic {code}"

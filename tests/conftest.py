@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
     from demo.limits import Limits
+    from engines.base import Clip
 
 BROWSER_ARGUMENTS = [
     "--headless",
@@ -104,27 +105,44 @@ def sample_folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def serve_fakes(sample_folder: Path) -> Iterator[Callable[..., str]]:
+def uploads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder for uploads of a page that the test serves."""
+    folder = tmp_path / "uploads"
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(folder))
+    return folder
+
+
+@pytest.fixture
+def serve_fakes(sample_folder: Path, uploads: Path) -> Iterator[Callable[..., str]]:
     """Serves the page over the given fake engines and gives its address."""
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     from demo import page, serve, session
+    from demo.keepsakes import Keepsakes
     from demo.limits import Limits
+    from demo.runs import Runs
     from tests import fakes
 
     served = []
 
-    def serve_page(limits: Limits | None = None, **engines: Any) -> str:
+    def serve_page(
+        limits: Limits | None = None,
+        load_clip: Callable[[str], Clip] = fakes.read_fake_clip,
+        **engines: Any,
+    ) -> str:
         backend = session.Backend(
             statuses=lambda: fakes.STATUSES,
             get=lambda key, model, dtype: engines[key],
             models=lambda: ("nano", "tiny.en"),
-            load_clip=fakes.read_fake_clip,
+            load_clip=load_clip,
             samples=sample_folder,
-            limits=limits or Limits(),
         )
-        blocks = page.build(backend)
+        runs = Runs(limits or Limits())
+        keepsakes = Keepsakes()
+        blocks = page.build(backend, runs, keepsakes)
         served.append(blocks)
-        _, url, _ = serve.serve(blocks, prevent_thread_lock=True, quiet=True)
+        _, url, _ = serve.serve(
+            blocks, lambda: fakes.STATUSES, runs, keepsakes, prevent_thread_lock=True, quiet=True
+        )
         return str(url)
 
     yield serve_page
