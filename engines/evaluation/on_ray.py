@@ -7,6 +7,7 @@ its machines.
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -82,6 +83,7 @@ def start_ray(address: str, processors: int) -> Any:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     options: dict[str, Any] = {"address": address, "log_to_driver": False}
+    options["logging_level"] = logging.ERROR  # its warnings are for who runs the cluster
     if address == HERE:
         environment: dict[str, Any] = {"env_vars": {"PYTHONPATH": str(ROOT)}}
         options |= {"num_cpus": processors, "include_dashboard": False}
