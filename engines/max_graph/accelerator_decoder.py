@@ -1,4 +1,4 @@
-"""Whisper's text decoder as MAX graphs on an accelerator, of built-in operations.
+"""Whisper's text decoder as MAX graphs on an accelerator, of built-in operations but for products.
 
 The same three parts as in `decoder.py`, with sizes fixed but for beams and new tokens: `cross`,
 `step` and `align`; `take` reorders beams. The choice of tokens stays on the host (`select_best`).
@@ -37,7 +37,9 @@ def _build_cross(module: Module, op: AcceleratorOperations, dims: ModelDimension
     n, layers, n_ctx = dims.n_text_state, dims.n_text_layer, dims.n_audio_ctx
     columns = layers * 2 * n
     inputs = [op.tensor(n_ctx, n), op.matrix("cross", columns, n), op.tensor(columns)]
-    with Graph("cross", input_types=inputs, module=module) as graph:
+    with Graph(
+        "cross", input_types=inputs, custom_extensions=op.extensions, module=module
+    ) as graph:
         x, w, b = (value.tensor for value in graph.inputs)
         kv = ops.reshape(op.linear(x, w, b), [n_ctx, layers, 2, n // HEAD, HEAD])
         keys, values = (ops.permute(kv[:, :, part], [1, 2, 0, 3]) for part in range(2))
@@ -50,15 +52,14 @@ def _cache_type(op: AcceleratorOperations, dims: ModelDimensions, batch: str) ->
 
 
 def _build_take(module: Module, op: AcceleratorOperations, dims: ModelDimensions) -> None:
-    """`take(keys, values, other keys, other values, beams)`."""
-    mine, theirs = _cache_type(op, dims, "batch"), _cache_type(op, dims, "others")
-    inputs = [mine, mine, theirs, theirs, TensorType(DType.int64, ["batch"], op.device)]
-    with Graph("take", input_types=inputs, module=module) as graph:
-        keys, values, other_keys, other_values = (value.buffer for value in graph.inputs[:4])
-        beams = graph.inputs[4].tensor
-        for into, source in ((keys, other_keys), (values, other_values)):
-            ops.buffer_store(into, ops.gather(ops.buffer_load(source), beams, axis=1))
-        graph.output()
+    """`take(keys, values, beams)`: new caches, since a gather stored where it reads from reads
+    what it has just written."""
+    kind = _cache_type(op, dims, "others")
+    cache = TensorType(kind.dtype, kind.shape, op.device)
+    inputs = [cache, cache, TensorType(DType.int64, ["batch"], op.device)]
+    with Graph("take", input_types=inputs, custom_extensions=op.extensions, module=module) as graph:
+        keys, values, beams = (value.tensor for value in graph.inputs)
+        graph.output(*(ops.gather(each, beams, axis=1) for each in (keys, values)))
 
 
 def _layer_types(op: AcceleratorOperations, n: int) -> list[TensorType]:
@@ -104,7 +105,7 @@ def _build_stack(
         op.tensor(n),
         *(kind for _ in range(layers) for kind in _layer_types(op, n)),
     ]
-    with Graph(name, input_types=inputs, module=module) as graph:
+    with Graph(name, input_types=inputs, custom_extensions=op.extensions, module=module) as graph:
         keys, values = (value.buffer for value in graph.inputs[:2])
         tokens, at, mask, start, picked, cross_keys, cross_values, *rest = (
             value.tensor for value in graph.inputs[2:]
@@ -130,7 +131,7 @@ def _build_stack(
             x = op.linear(ops.reshape(mixed, [batch * new, n]), w[4], w[5], add=x)
             query = op.linear(op.layer_norm(x, w[6], w[7]), w[8], w[9])
             query = ops.transpose(ops.reshape(query, [batch * new, n // HEAD, HEAD]), 0, 1)
-            scores = op.product(query * HEAD**-0.5, ops.transpose(cross_keys[layer], 1, 2))
+            scores = op.product(query * HEAD**-0.5, cross_keys[layer], transposed=True)
             all_scores.append(scores)
             mixed = op.product(ops.softmax(scores), cross_values[layer])
             mixed = ops.transpose(mixed, 0, 1)
@@ -138,7 +139,7 @@ def _build_stack(
             hidden = op.linear(op.layer_norm(x, w[12], w[13]), w[14], w[15], gelu=True)
             x = op.linear(hidden, w[16], w[17], add=x)
         x = ops.gather(op.layer_norm(x, last_scale, last_shift), picked, axis=0)
-        logits = op.product(x, ops.transpose(embedding, 0, 1))
+        logits = op.product(x, embedding, transposed=True)
         graph.output(logits, *([ops.stack(all_scores)] if name == "align" else []))
     return graph
 
@@ -156,7 +157,7 @@ def _attend(
 ) -> TensorValue:
     """Self-attention over the cache: `(batch, new, heads, HEAD)` in and out."""
     query, keys, values = (ops.transpose(each, 1, 2) for each in (query, keys, values))
-    scores = op.product(query * HEAD**-0.5, ops.transpose(keys, 2, 3)) + mask
+    scores = op.product(query * HEAD**-0.5, keys, transposed=True) + mask
     return ops.transpose(op.product(ops.softmax(scores), values), 1, 2)
 
 
@@ -173,7 +174,7 @@ class AcceleratorCache:
     def take(self, source: AcceleratorCache, beams: list[int]) -> None:
         """Make beam `i` a copy of `source`'s beam `beams[i]`."""
         chosen = Buffer.from_numpy(np.array(beams, np.int64)).to(self.device)
-        self.take_graph.execute(self.keys, self.values, source.keys, source.values, chosen)
+        self.keys, self.values = self.take_graph.execute(source.keys, source.values, chosen)[:2]
         self.length = source.length
 
 

@@ -2,11 +2,13 @@
 
 `CpuOperations` calls this project's Mojo kernels: they compile in seconds, take any size at run
 time and beat the built-in ones at Whisper's shapes. `AcceleratorOperations` uses MAX's built-in
-operations. Both keep one matrix layout each, so they also say how weights are laid out.
+operations, and for products in float32 a kernel of ours, since the built-in one rounds to TF32.
+Both keep one matrix layout each, so they also say how weights are laid out.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, TypeAlias
@@ -22,6 +24,8 @@ from engines.max_graph.weights import PANEL, AnyFloatArray, Matrix, Weights, pac
 
 Size: TypeAlias = int | str | Dim
 Parameter: TypeAlias = int | bool | DType
+
+KERNELS = Path(__file__).parent / "kernels"
 
 HEAD = 64
 """Width of a head in every Whisper checkpoint."""
@@ -39,7 +43,7 @@ class CpuOperations:
 
     weight: DType = DType.float32
     device = DeviceRef.CPU()
-    extensions: ClassVar[list[Path]] = [Path(__file__).parent / "kernels"]
+    extensions: ClassVar[list[Path]] = [KERNELS]
 
     def lay_out(self, matrix: FloatArray) -> AnyFloatArray:
         """`(n_out, depth)` as the panels that the kernels read."""
@@ -136,12 +140,13 @@ class AcceleratorOperations:
     """MAX's built-in operations on an accelerator; methods as above.
 
     `weight`: the type of both sides of every product, and of the caches. All between the products
-    (sums, layer norms, GELU, softmax) is float32 whatever it is.
+    (sums, layer norms, GELU, softmax) is float32 whatever it is. Products in float32 are our own
+    (`kernels/product.mojo`): for the built-in one float32 is TF32, which has 10 bits of mantissa.
     """
 
     weight: DType = DType.float32
     device: DeviceRef = field(default_factory=DeviceRef.GPU)
-    extensions: ClassVar[list[Path]] = []
+    extensions: ClassVar[list[Path]] = [KERNELS]
 
     def lay_out(self, matrix: FloatArray) -> AnyFloatArray:
         """`(n_out, depth)` as `(depth, n_out)`, so that a product needs no transposition."""
@@ -155,9 +160,26 @@ class AcceleratorOperations:
         """Type of the weight matrix `name` as `lay_out` makes it."""
         return TensorType(self.weight, [depth, n_out], self.device)
 
-    def product(self, a: TensorValue, b: TensorValue) -> TensorValue:
-        """`a @ b` of both in type `weight`, to float32."""
-        return cast(cast(a, self.weight) @ cast(b, self.weight), DType.float32)
+    def product(self, a: TensorValue, b: TensorValue, transposed: bool = False) -> TensorValue:
+        """`a @ b` of both in type `weight`, to float32; `transposed`: of `b` with its last two
+        axes exchanged. All axes but the last two are alike."""
+        if self.weight != DType.float32:
+            b = ops.transpose(b, -1, -2) if transposed else b
+            return cast(cast(a, self.weight) @ cast(b, self.weight), DType.float32)
+        shape = [*a.shape[:-1], b.shape[-2 if transposed else -1]]
+        a, b = (
+            ops.reshape(each, [math.prod(each.shape[:-2], start=Dim(1)), *each.shape[-2:]])
+            for each in (a, b)
+        )
+        result = self.tensor(a.shape[0], *shape[-2:])
+        y = ops.custom(
+            "whisper_product",
+            device=self.device,
+            values=[a, b],
+            out_types=[result],
+            parameters={"transposed": transposed},
+        )
+        return ops.reshape(y[0].tensor, shape)
 
     def pad_frames(self, mel: TensorValue) -> TensorValue:
         """`(n_mels, frames)` to `(frames + 2, n_mels)`, a row of zeros at both ends."""
@@ -202,7 +224,7 @@ class AcceleratorOperations:
         n_ctx, n = int(qkv.shape[0]), int(Dim(n_state))
         heads = ops.reshape(qkv, [n_ctx, 3, n // HEAD, HEAD])
         query, key, value = (ops.transpose(heads[:, part], 0, 1) for part in range(3))
-        scores = self.product(query * HEAD**-0.5, ops.transpose(key, 1, 2))
+        scores = self.product(query * HEAD**-0.5, key, transposed=True)
         mixed = self.product(ops.softmax(scores), value)
         return ops.reshape(ops.transpose(mixed, 0, 1), [n_ctx, n])
 
