@@ -32,7 +32,12 @@ class TorchEngine(WhisperEngine):
     def build(
         self, checkpoint: Checkpoint, progress: PrepareProgress
     ) -> tuple[ClockedWhisper, float]:
-        """The checkpoint's model, moved to the device; nothing is compiled."""
+        """The checkpoint's model, moved to the device; nothing is compiled.
+
+        PyTorch's convolutions round float32 to TF32 on CUDA unless told otherwise.
+        """
+        if self.dtype == "float32":
+            torch.backends.cudnn.allow_tf32 = False
         return checkpoint.build(ClockedWhisper).to(self.device), 0.0
 
 
