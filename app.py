@@ -4,6 +4,7 @@ from demo import lab, page, serve, session, space
 from engines import audio, checkpoints, isolation, laboratory, logs, registry
 
 space.settle()
+visitors = serve.expect_visitors()
 app = page.build(
     session.Backend(
         statuses=registry.statuses,
@@ -19,7 +20,8 @@ app = page.build(
             run_fault=laboratory.run_fault,
             why_no_faults=laboratory.why_no_max,
         ),
-    )
+    ),
+    *visitors,
 )
 
 
@@ -28,7 +30,7 @@ def main() -> None:
     logs.set_up("info")
     ready = [status.key for status in registry.statuses() if status.available]
     registry.warm(ready, "nano", isolation.get)
-    serve.serve(app, registry.statuses)
+    serve.serve_until_told(app, registry.statuses, *visitors, isolation.end_for_good)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import signal
+import threading
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -15,10 +19,10 @@ from demo import space
 from demo.guard import Guard, fetch_nothing, read_credentials
 from demo.health import make_route
 from demo.keepsakes import Keepsakes
-from demo.limits import Allowance, trust_proxies_of_spaces
+from demo.limits import Allowance, read_limits, trust_proxies_of_spaces
 from demo.runs import Runs
 from demo.snapshot import Status
-from demo.tidy import MOST_SESSIONS, part_uploads, tidying
+from demo.tidy import MOST_SESSIONS, make_folder, part_uploads, tidying
 from demo.tools import make_tools
 from engines.audio import MAX_BYTES
 
@@ -26,12 +30,17 @@ ROOT = Path(__file__).resolve().parent.parent
 STYLE = ROOT / "assets" / "style.css"
 STAGE_STYLE = ROOT / "assets" / "stage.css"
 SCRIPT = ROOT / "assets" / "page.js"
+SAMPLES = ROOT / "audio_samples"
 
 THREADS_BESIDE = 30
 """Gradio's jobs at one time beside those that wait for their turn."""
+STOPPING = (signal.SIGINT, signal.SIGTERM)
 EVENTS_REMEMBERED = 100
 """Events that Gradio keeps figures of, and goes through after each."""
-SAMPLES = ROOT / "audio_samples"
+LAST_WORDS_SECONDS = 0.3
+"""Time for the browsers to hear that their runs were stopped."""
+
+logger = logging.getLogger(__name__)
 
 
 def serves_only_this_machine() -> bool:
@@ -41,6 +50,52 @@ def serves_only_this_machine() -> bool:
         "localhost",
         "::1",
     )
+
+
+def expect_visitors() -> tuple[Runs, Keepsakes]:
+    """The queue with its limits, and what results are kept in; makes the folder for uploads.
+
+    Called before the page is built, which wants both. A variable that is no number ends the
+    program with a sentence.
+    """
+    try:
+        limits = read_limits(serves_only_this_machine())
+    except ValueError as error:
+        raise SystemExit(str(error)) from None
+    make_folder()
+    return Runs(limits), Keepsakes()
+
+
+def serve_until_told(
+    page: gr.Blocks,
+    statuses: Callable[[], Sequence[Status]],
+    runs: Runs,
+    keepsakes: Keepsakes,
+    end_engines: Callable[[], None],
+    **options: Any,
+) -> None:
+    """Serve until SIGTERM or Ctrl-C, then stop what runs, say so, and leave nothing behind.
+
+    A second signal ends the program at once. `end_engines` ends their processes.
+    """
+    told = threading.Event()
+
+    def hear(number: int, frame: Any) -> None:
+        told.set()
+        for each in STOPPING:
+            signal.signal(each, signal.SIG_DFL)
+
+    for each in STOPPING:
+        signal.signal(each, hear)
+    try:
+        serve(page, statuses, runs, keepsakes, prevent_thread_lock=True, **options)
+        told.wait()
+        logger.info("stopping what runs")
+        runs.close()
+        time.sleep(LAST_WORDS_SECONDS)
+    finally:
+        end_engines()
+    page.close(verbose=False)
 
 
 def serve(

@@ -64,6 +64,8 @@ StopAsked = Callable[[], bool]
 
 _engines: dict[tuple[str, str, str], IsolatedEngine] = {}
 _lock = threading.Lock()
+_workers: set[Worker] = set()
+_closing = threading.Event()
 
 
 class IsolatedEngine:
@@ -242,6 +244,8 @@ class Worker:
     """A process and this end of its pipe."""
 
     def __init__(self, key: str, command: list[str], engine: list[str]) -> None:
+        if _closing.is_set():
+            raise Stopped("stopped")
         self._key = key
         ours, theirs = socket.socketpair()
         with theirs:
@@ -256,6 +260,7 @@ class Worker:
         self._connection = Connection(ours.detach())
         self._ended = False
         atexit.register(self.end)
+        _workers.add(self)
 
     @property
     def pid(self) -> int:
@@ -289,6 +294,7 @@ class Worker:
             return
         self._ended = True
         atexit.unregister(self.end)
+        _workers.discard(self)
         with suppress(OSError):
             self._connection.close()
         with suppress(ProcessLookupError, PermissionError):  # nothing is left of the group
@@ -300,6 +306,8 @@ class Worker:
             status = self._process.wait(5)
         except subprocess.TimeoutExpired:
             status = 0
+        if _closing.is_set():
+            return WorkerLost(Stopped("stopped"))
         why = tell_status(status)
         return WorkerLost(
             EngineError(f"The process of {self._key} ended{why}. The next run starts a new one.")
@@ -352,6 +360,13 @@ def pick_kind(key: str) -> type[IsolatedEngine]:
     from engines.gpu_calls import ZeroEngine
 
     return ZeroEngine
+
+
+def end_for_good() -> None:
+    """End every worker at once, whatever it does, and start none any more: the program ends."""
+    _closing.set()
+    for worker in tuple(_workers):
+        worker.end()
 
 
 def close_all() -> None:

@@ -160,7 +160,12 @@ def test_gradio_forgets_a_visit_too(
     from demo import page
 
     whole = page.build
-    monkeypatch.setattr(page, "build", lambda *rest: pages.append(whole(*rest)) or pages[-1])
+
+    def build(*rest: Any) -> Any:
+        pages.append(whole(*rest))
+        return pages[-1]
+
+    monkeypatch.setattr(page, "build", build)
     client = connect(serve_fakes(**engines()))
     client.predict(clip=handle_file(sample_folder / "talk.flac"), api_name="/compare")
     (blocks,) = pages
