@@ -40,7 +40,15 @@
       }
     }
   };
-  new MutationObserver(nameSpeed).observe(document, {
+  /* Gradio names each radio button apart; one name for all of a choice makes the arrow keys work. */
+  const nameChoices = () => {
+    for (const choice of document.querySelectorAll(".pills[id]")) {
+      for (const radio of choice.querySelectorAll("input[type=radio]")) {
+        if (radio.name !== `choice-${choice.id}`) radio.name = `choice-${choice.id}`;
+      }
+    }
+  };
+  new MutationObserver(() => { nameSpeed(); nameChoices(); }).observe(document, {
     subtree: true, childList: true, characterData: true, attributeFilter: ["aria-label"],
   });
 

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests import fakes
+from tests.browser.test_accessibility import list_faults
+from tests.browser.test_page import tab_to, wait_until_still
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -281,6 +283,52 @@ def test_every_control_and_chart_has_a_name(
     stages = page.get_by_role("radio", name=re.compile("^conv1"))
     assert stages.count() == 1
     assert page.locator("#layers svg[role=img]:not([aria-label])").count() == 0
+
+
+def test_the_keyboard_is_enough(serve_lab: ServeLab, open_lab: Open, lab: FakeLab) -> None:
+    page = open_lab(serve_lab(lab))
+    tab_to(page, "#look")
+    page.keyboard.press("Enter")
+    page.locator("#layers .slide").first.wait_for(state="attached")
+    page.locator("#look:enabled").wait_for()
+    tab_to(page, "#layers .chooser:checked")
+    page.keyboard.press("ArrowUp")
+    assert shown_slide(page, "layers") == "blocks.1"
+    tab_to(page, "#faults input:checked")
+    page.keyboard.press("ArrowDown")
+    page.get_by_text("This fault sits in the first convolution.").wait_for()
+    tab_to(page, "#fault")
+    page.keyboard.press("Enter")
+    page.locator("#finding .slide").first.wait_for(state="attached")
+
+
+def test_nothing_moves_while_the_panels_work(
+    serve_lab: ServeLab, open_lab: Open, lab: FakeLab
+) -> None:
+    lab.gate = Event()
+    page = open_lab(serve_lab(lab))
+    places = "[...document.querySelectorAll('.lab > *, .lab h2')].map(e => e.offsetTop)"
+    wait_until_still(page, places)
+    before = page.evaluate(places)
+    page.click("#look")
+    page.get_by_text("Looking at stage 3").wait_for()
+    assert page.evaluate(places) == before
+    page.click("#look-stop")
+    page.locator("#look-status").get_by_text("Stopped.").wait_for()
+    assert page.evaluate(places) == before
+
+
+@pytest.mark.parametrize(("theme", "width"), [("light", 1400), ("dark", 1400), ("light", 390)])
+def test_axe_finds_no_serious_fault(
+    serve_lab: ServeLab, open_lab: Open, lab: FakeLab, theme: str, width: int
+) -> None:
+    page = open_lab(serve_lab(lab), theme=theme, width=width)
+    page.locator("#audio .play-pause-button").wait_for(state="attached")
+    finish(page, "look")
+    page.get_by_label("Early fault").check()
+    finish(page, "fault")
+    page.evaluate("document.querySelectorAll('.every').forEach(e => e.open = true)")
+    assert list_faults(page) == []
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])

@@ -8,7 +8,7 @@ from threading import Event
 import pytest
 
 from tests import fakes
-from tests.browser.test_page import Open, Serve, fake_max, wait_for_states
+from tests.browser.test_page import Open, Serve, fake_max, tab_to, wait_for_states
 
 pytestmark = pytest.mark.browser
 
@@ -20,7 +20,9 @@ def test_space_runs_and_escape_stops(serve_fakes: Serve, open_page: Open) -> Non
     gate = Event()
     url = serve_fakes(cpu=fakes.FakeEngine(last_word=gate), max_hybrid=fake_max(last_word=gate))
     page = open_page(url, query=STAGE)
-    page.get_by_label("Talk, 2:41").check()
+    tab_to(page, "#sample input:checked")
+    page.keyboard.press("ArrowRight")
+    page.wait_for_function("document.querySelector('#sample input:checked').value === 'talk'")
     page.keyboard.press("Space")
     wait_for_states(page, "decoding", "decoding")
     page.keyboard.press("Space")
