@@ -318,14 +318,14 @@ def _step(
         {**step.settings(names, tokens, repeats), "threads": threads},
         lambda say: step.measure(names, tokens, repeats, threads, say, peer_names=peer_names),
         step.COLUMNS,
-        (len(step.STEPPERS) + len(peers.keys(peer_names)) + 1) * len(names),
+        (len(step.STEPPERS) + len(peers.writer_keys(peer_names)) + 1) * len(names),
     )
 
 
 def _cache(names: Sequence[str], tokens: int, repeats: int, threads: int) -> Benchmark:
     return Benchmark(
         cache.BENCHMARK,
-        {**cache.settings(names, tokens, repeats), "threads": threads},
+        {**step.settings(names, tokens, repeats), "threads": threads},
         lambda say: cache.measure(names, tokens, repeats, say),
         cache.COLUMNS,
         len(cache.STEPPERS) * len(cache.lengths_up_to(tokens)) * len(names),

@@ -28,6 +28,7 @@ from engines.measure import charts, tables
 from engines.measure.record import Case, Figure, Result, with_ratios
 from engines.measure.step import (
     BASELINE,
+    WARM_UPS,
     MaxStepper,
     Stepper,
     Task,
@@ -39,7 +40,6 @@ from engines.measure.step import (
 from engines.measure.turns import Say, Turns, prefixed, ready, take_turns
 
 BENCHMARK = "kv-cache"
-WARM_UPS = 1
 CACHES = ("with", "without")
 SHORTEST = 16
 """Tokens at which the time is first noted; then at each doubling."""
@@ -155,19 +155,6 @@ def lengths_up_to(tokens: int) -> tuple[int, ...]:
     """16, 32, 64, … and the last."""
     doubled = [SHORTEST << n for n in range(16)]
     return (*(length for length in doubled if length < tokens), tokens)
-
-
-def settings(names: Sequence[str], tokens: int, repeats: int) -> dict[str, Any]:
-    """What is equal on all sides."""
-    return {
-        "sizes": list(names),
-        "tokens": tokens,
-        "repeats": repeats,
-        "warm_ups": WARM_UPS,
-        "beams": 1,
-        "device": "cpu",
-        "baseline": BASELINE,
-    }
 
 
 def measure(

@@ -15,7 +15,7 @@ import torch
 
 from engines.base import EngineError
 
-PACKAGES = ("torch", "max", "openai-whisper", "numpy", "ctranslate2")
+PACKAGES = ("torch", "max", "openai-whisper", "numpy", "ctranslate2", "faster-whisper")
 
 
 @dataclass(frozen=True)

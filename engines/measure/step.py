@@ -129,7 +129,7 @@ STEPPERS: dict[str, Callable[[Checkpoint], Stepper]] = {
 
 
 def settings(names: Sequence[str], tokens: int, repeats: int) -> dict[str, Any]:
-    """What is equal on all sides."""
+    """What is equal on all sides, here and in `engines.measure.cache`."""
     return {
         "sizes": list(names),
         "tokens": tokens,

@@ -15,6 +15,7 @@ from engines.base import Clip, Listener, Options
 from tests.fakes import FakeEngine, Transcript
 
 KEYS = ("steady", "doomed", "slow")
+WRITERS = ()
 
 
 class Peer(FakeEngine):

@@ -56,9 +56,34 @@ def test_a_peer_takes_part_in_whole_runs() -> None:
     assert theirs.figures["equal_tokens"] is True and theirs.figures["tokens"]
 
 
+def test_faster_whisper_s_own_tokenizer_is_whisper_s() -> None:
+    pytest.importorskip("faster_whisper")
+    from tests.peers import faster_whisper_itself as peer
+
+    nano = checkpoints.load("nano")
+    ours, theirs = peer.tokenizer_of(nano), peer.make_tokenizer(nano)
+    for text in ("It's 1,234 naïve words…", "  two  spaces\n\nand lines", " ♪♪ (x) [y] 日本"):
+        ids = ours.encode(text)
+        assert theirs.encode(text, add_special_tokens=False).ids == ids
+        assert theirs.decode(ids) == text
+    special = ours.special_tokens.items()
+    assert len(special) > 1500 and all(theirs.token_to_id(name) == id for name, id in special)
+
+
+def test_faster_whisper_itself_takes_part_in_whole_runs() -> None:
+    """Its loop is its own; on the cleanest sample it writes whisper's tokens."""
+    pytest.importorskip("faster_whisper")
+    plan = clips.Plan(["cpu", "faster_whisper_float32"], ["short"], repeats=1)
+    ours, theirs = clips.measure(plan, silent)
+    assert ours.error is None and theirs.error is None
+    assert theirs.figures["equal_tokens"] is True
+    parts = [theirs.seconds[stage][0] for stage in ("audio", "mel", "encode", "decode")]
+    assert min(parts) > 0 and sum(parts) == pytest.approx(theirs.seconds["total"][0])
+
+
 def test_a_key_that_no_peer_has_is_the_registry_s() -> None:
     assert peers.get("cpu", "nano").key == "cpu"
     assert peers.present(["no.such.peer"]) == []
-    assert peers.keys(["no.such.peer"]) == ()
+    assert peers.keys(["no.such.peer"]) == peers.writer_keys(["no.such.peer"]) == ()
     with pytest.raises(EngineError, match="no engine 'no_such'"):
         peers.get("no_such", "nano")

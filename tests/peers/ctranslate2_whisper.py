@@ -30,7 +30,7 @@ from engines.whisper_engine import WhisperEngine
 MULTILINGUAL = 51865
 COMPUTE_TYPES = ("float32", "int8")
 PREFIX = "ctranslate2_"
-KEYS = tuple(f"{PREFIX}{compute_type}" for compute_type in COMPUTE_TYPES)
+KEYS = WRITERS = tuple(f"{PREFIX}{compute_type}" for compute_type in COMPUTE_TYPES)
 
 Tensors = Mapping[str, FloatArray]
 
@@ -178,7 +178,7 @@ def convert(checkpoint: Checkpoint, folder: Path) -> None:
     spec.config.suppress_ids = []
     tokenizer = tokenizer_of(checkpoint)
     spec.config.suppress_ids_begin = [*tokenizer.encode(" "), tokenizer.eot]
-    spec.config.lang_ids = []
+    spec.config.lang_ids = list(tokenizer.all_language_tokens) if tokenizer.language else []
     spec.config.alignment_heads = [(dims.n_text_layer - 1, 0)]
     spec.validate()
     spec.optimize()
