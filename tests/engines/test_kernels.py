@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from max.dtype import DType
 from max.engine import Model
 from max.graph import Graph, Module, TensorType, ops
 
-from engines.max_graph.operations import CpuOperations
+from engines.max_graph.operations import AcceleratorOperations, CpuOperations
 from engines.max_graph.session import session
 from engines.max_graph.weights import pack
 
@@ -73,6 +74,11 @@ def run() -> Callable[..., Array]:
             )[0].tensor
         ),
     )
+    accelerator = AcceleratorOperations(device=op.device)
+    one, other = op.tensor("batch", "rows", "depth"), op.tensor("batch", "depth", "n")
+    graph("product", [one, other], accelerator.product)
+    across = op.tensor("batch", "n", "depth")
+    graph("product across", [one, across], partial(accelerator.product, transposed=True))
     last = graph(
         "attention",
         [op.tensor("ctx", "qkv"), op.tensor("ctx", "state")],
@@ -144,6 +150,18 @@ def test_convolutions(run: Callable[..., Array], frames: int, n_out: int) -> Non
     assert_close(run("conv1", padded, packed, b), np.pad(full, ((1, 1), (0, 0))))
     add = normal(frames // 2, n_out)
     assert_close(run("conv2", padded, packed, b, add), full[::2] + add)
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("rows", [1, 2, 8, 9, 64, 130])
+@pytest.mark.parametrize(("depth", "n"), [(1, 1), (5, 3), (16, 64), (33, 130)])
+def test_the_accelerators_product(
+    run: Callable[..., Array], batch: int, rows: int, depth: int, n: int
+) -> None:
+    """What the threads of its blocks do, done one after another: one row, few rows, tiles."""
+    a, b = normal(batch, rows, depth), normal(batch, depth, n)
+    assert_close(run("product", a, b), a @ b)
+    assert_close(run("product across", a, b.transpose(0, 2, 1)), a @ b)
 
 
 @pytest.mark.parametrize(("rows", "n"), [(1, 1), (3, 17), (130, 64), (5, 385)])
