@@ -1,0 +1,212 @@
+"""What is promised of a GPU, for every engine that uses one: `make test-gpu`.
+
+On a machine without one the checks of `gpu` run on a pretended device, which proves the road and
+says nothing about a GPU's arithmetic; those of the MAX engines skip, and their graphs are compiled
+for GPUs by `make test-cross`. The contract and the equality of tokens with every option stand in
+`test_contract.py` and `test_equal_tokens.py`, for every engine that the machine has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+from rapidfuzz.distance import Levenshtein
+
+from engines import isolation, registry
+from engines.audio import load_clip
+from engines.base import Dtype, EngineError, Options, Transcript
+from engines.isolation import IsolatedEngine
+from engines.whisper_engine import WhisperEngine
+from engines.whisper_torch import make_gpu
+from tests.fake_cuda import Cuda, FakeCuda
+from tests.processes import wait_until
+
+SAMPLES = ("short", "half_minute", "talk")
+GREEDY = Options(temperatures=(0.0,))
+
+HALVES: list[tuple[str, Dtype]] = [
+    ("gpu", "float16"),
+    ("max_hybrid", "float16"),
+    ("max_full", "float16"),
+    ("max_full", "bfloat16"),
+]
+ROUNDING = {"float16": 2.0**-11, "bfloat16": 2.0**-8}
+ROUNDINGS = 32
+"""How many roundings the encoder's features may be off by: a bound that tells half precision from
+a mistake, from the types' definitions and not from a GPU."""
+
+MEMORY_BYTES = 2**26
+"""What a driver may keep of a process that has ended, and other programs may come by meanwhile."""
+
+needs_cuda = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device was found"),
+]
+
+
+def clip_of(sample: str) -> str:
+    """A sample's path."""
+    return f"audio_samples/{sample}.flac"
+
+
+@cache
+def baseline(sample: str, beams: int = 1) -> Transcript:
+    """What `cpu` makes of a sample."""
+    options = Options(temperatures=(0.0,), beam_size=beams if beams > 1 else None)
+    return registry.get("cpu").transcribe(load_clip(clip_of(sample)), options)
+
+
+@pytest.fixture(params=[pytest.param("cuda", marks=needs_cuda), "pretended"])
+def device(request: pytest.FixtureRequest) -> Iterator[Cuda | FakeCuda]:
+    """The GPU, and where there is none the pretended one."""
+    baseline("short")  # before anything is pretended
+    device = Cuda() if request.param == "cuda" else FakeCuda()
+    with device.use() as used:
+        yield used
+
+
+@pytest.fixture
+def engine(device: Cuda | FakeCuda) -> Iterator[WhisperEngine]:
+    """`gpu` in float32 on that device."""
+    engine = make_gpu("nano", "float32")
+    engine.prepare()
+    yield engine
+    engine.close()
+
+
+def test_gpu_writes_the_baseline_s_tokens_in_float32(engine: WhisperEngine) -> None:
+    found = engine.transcribe(load_clip(clip_of("short")), GREEDY)
+    assert found.tokens == baseline("short").tokens
+    assert found.device == "cuda"
+
+
+def test_gpu_s_stage_times_are_the_device_s(engine: WhisperEngine, device: Cuda | FakeCuda) -> None:
+    """The encoder's seconds hold all that the device spent on it, and nothing from before."""
+    with device.timed(engine._whisper) as device_seconds:
+        seconds = engine.transcribe(load_clip(clip_of("half_minute")), GREEDY).seconds
+        assert seconds.encode >= device_seconds() > 0
+    assert not device.started_unfinished and not device.unfinished
+
+
+def test_gpu_gives_its_memory_back(device: Cuda | FakeCuda) -> None:
+    before = device.allocated()
+    engine, clip = make_gpu("nano", "float32"), load_clip(clip_of("short"))
+    engine.prepare()
+    engine.transcribe(clip, GREEDY)
+    after_one = device.allocated()
+    for _ in range(2):
+        engine.transcribe(clip, Options(temperatures=(0.0,), beam_size=5, word_timestamps=True))
+    assert device.allocated() <= after_one + 2**20
+    assert after_one > before
+    engine.close()
+    assert device.allocated() <= before + 2**20
+
+
+def test_gpu_says_that_its_memory_is_full_and_the_next_run_works(
+    engine: WhisperEngine, device: Cuda | FakeCuda
+) -> None:
+    mel = np.zeros((64, 80, 3000), np.float32)
+    held = device.allocated()
+    with device.filled(), pytest.raises(EngineError, match="the GPU has not enough memory") as told:
+        engine.encode(mel)
+    assert "\n" not in str(told.value) and not isinstance(told.value.__context__, RuntimeError)
+    assert device.allocated() <= held + 2**20, "the failed run's tensors are gone"
+    found = engine.transcribe(load_clip(clip_of("short")), GREEDY)
+    assert found.tokens == baseline("short").tokens
+
+
+def test_gpu_in_float16_on_the_pretended_device() -> None:
+    """That the type reaches the model; how far a GPU is off is measured below."""
+    expected = baseline("short").features
+    with FakeCuda().use():
+        engine = make_gpu("nano", "float16")
+        found = engine.transcribe(load_clip(clip_of("short")), GREEDY).features
+        engine.close()
+    assert 0 < relative_error(found, expected) < ROUNDINGS * ROUNDING["float16"]
+
+
+def relative_error(found: np.ndarray, expected: np.ndarray) -> float:
+    """Norm of the difference over that of the expected, of the windows both have."""
+    windows = min(len(found), len(expected))
+    difference = np.linalg.norm(found[:windows] - expected[:windows])
+    return float(difference / np.linalg.norm(expected[:windows]))
+
+
+# On a GPU only, and for every engine that uses one.
+
+
+@pytest.fixture(
+    params=[
+        pytest.param(key, marks=[*needs_cuda, *([pytest.mark.max] if key != "gpu" else [])])
+        for key in registry.all_keys()
+        if key != registry.BASELINE
+    ]
+)
+def apart(request: pytest.FixtureRequest) -> Iterator[IsolatedEngine]:
+    """Each engine that uses the GPU, in a process of its own."""
+    engine = isolation.get(request.param)
+    assert isinstance(engine, IsolatedEngine)
+    yield engine
+    engine.close()
+
+
+@pytest.mark.parametrize(("sample", "beams"), [*((each, 1) for each in SAMPLES), ("short", 5)])
+def test_float32_means_the_baseline_s_tokens(
+    apart: IsolatedEngine, sample: str, beams: int
+) -> None:
+    options = Options(temperatures=(0.0,), beam_size=beams if beams > 1 else None)
+    found = apart.transcribe(load_clip(clip_of(sample)), options)
+    assert found.tokens == baseline(sample, beams).tokens
+    assert apart.device in ("cuda", "gpu") or apart.key == "max_hybrid"
+
+
+@pytest.mark.parametrize(
+    ("key", "dtype"),
+    [pytest.param(*half, marks=[*needs_cuda, pytest.mark.max]) for half in HALVES],
+)
+def test_half_precision_disagrees_so_much(
+    key: str, dtype: Dtype, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Printed, for whoever wants the figures; bounded only so that a mistake is seen."""
+    engine = isolation.get(key, dtype=dtype)
+    lines = []
+    for sample in SAMPLES:
+        found, expected = engine.transcribe(load_clip(clip_of(sample)), GREEDY), baseline(sample)
+        error = relative_error(found.features, expected.features)
+        tokens = Levenshtein.distance(found.tokens, expected.tokens)
+        words = Levenshtein.distance(found.text.split(), expected.text.split())
+        lines.append(
+            f"{key} {dtype} {sample}: features off by {error:.1e}, {tokens} of "
+            f"{len(expected.tokens)} tokens and {words} of {len(expected.text.split())} words"
+        )
+        assert error < ROUNDINGS * ROUNDING[dtype]
+    engine.close()
+    with capsys.disabled():
+        print("\n" + "\n".join(lines))
+
+
+def test_a_process_that_ended_holds_nothing_on_the_gpu(apart: IsolatedEngine) -> None:
+    apart.prepare()
+    apart.close()  # whatever this process itself needs is there by now
+    before, _ = torch.cuda.mem_get_info()
+    apart.transcribe(load_clip(clip_of("short")), GREEDY)
+    apart.close()
+    wait_until(lambda: torch.cuda.mem_get_info()[0] >= before - MEMORY_BYTES, "memory given back")
+
+
+def test_a_gpu_that_others_have_filled_is_told_and_the_next_run_works(
+    apart: IsolatedEngine,
+) -> None:
+    free, _ = torch.cuda.mem_get_info()
+    others = torch.empty(free - MEMORY_BYTES, dtype=torch.uint8, device="cuda")
+    with pytest.raises(EngineError) as told:
+        apart.transcribe(load_clip(clip_of("talk")), GREEDY)
+    assert "\n" not in str(told.value)
+    del others
+    torch.cuda.empty_cache()
+    found = apart.transcribe(load_clip(clip_of("short")), GREEDY)
+    assert found.tokens == baseline("short").tokens
