@@ -287,7 +287,7 @@ def render_stages(lane: Lane, comparison: Comparison) -> str:
         (one.transcript.seconds.total for one in comparison.done if one.transcript), default=0.0
     )
     rows = "".join(render_stage(lane, comparison, stage, longest) for stage in STAGES)
-    names = ("Stage", "Length", "Seconds", describe_ratio(lane, comparison)[0])
+    names = ["Stage", "Length", "Seconds"] + ["Speed-up"] * (not comparison.shared)
     head = "".join(f'<th scope="col">{name}</th>' for name in names)
     notes = " ".join((describe_spread(lane, comparison), describe_preparation(lane))).strip()
     return (
@@ -297,15 +297,15 @@ def render_stages(lane: Lane, comparison: Comparison) -> str:
 
 
 def render_stage(lane: Lane, comparison: Comparison, stage: str, longest: float) -> str:
-    """One stage: name, bar, seconds, ratio to the baseline."""
+    """One stage: name, bar, seconds and, where each engine ran alone, the speed-up."""
     seconds = lane.transcript.seconds.as_dict()[stage] if lane.transcript else None
     width = 100 * seconds / longest if seconds is not None and longest else 0.0
     ratio = None if is_baseline(lane, comparison) else stage_ratio(lane, comparison, stage)
+    last = "" if comparison.shared else f"<td>{'' if ratio is None else f'{ratio:.2f}×'}</td>"
     return (
         f'<tr class="{stage}"><th scope="row">{STAGES[stage]}</th>'
         f'<td class="length"><span style="width:{width:.1f}%"></span></td>'
-        f"<td>{'–' if seconds is None else f'{seconds:.3f} s'}</td>"
-        f"<td>{'' if ratio is None else f'{ratio:.2f}×'}</td></tr>"
+        f"<td>{'–' if seconds is None else f'{seconds:.3f} s'}</td>{last}</tr>"
     )
 
 

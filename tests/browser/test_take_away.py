@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests import fakes
+from tests.browser.test_accessibility import list_faults
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -59,6 +60,7 @@ def test_files_are_saved_and_the_report_opens_offline(
     assert record["run"] in report.name
     for theme in ("light", "dark"):
         check_report(browser, report, theme)
+        assert list_report_faults(browser, report, theme) == []
 
 
 def check_report(browser: Browser, report: Path, theme: str) -> None:
@@ -76,6 +78,18 @@ def check_report(browser: Browser, report: Path, theme: str) -> None:
     outside = [url for url in asked if not url.startswith(("file:", "data:"))]
     assert not outside
     context.close()
+
+
+def list_report_faults(browser: Browser, report: Path, theme: str) -> list[str]:
+    """What axe-core finds serious in the file, whose own policy would forbid it to run."""
+    context = browser.new_context(
+        bypass_csp=True, color_scheme=theme,  # type: ignore[arg-type]
+    )  # fmt: skip
+    tab = context.new_page()
+    tab.goto(report.as_uri())
+    faults = list_faults(tab)
+    context.close()
+    return faults
 
 
 def test_a_link_brings_the_settings_to_another_visitor(serve_fakes: Serve, open_page: Open) -> None:
