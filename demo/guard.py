@@ -22,6 +22,7 @@ from gradio import processing_utils
 from demo import health
 from demo.limits import Allowance, name_address, say_seconds
 from engines.audio import MAX_BYTES
+from engines.mishaps import NO_ROOM
 
 AUTH = "DEMO_AUTH"
 
@@ -49,6 +50,9 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
+
+
+DISK_FULL = "The disk for clips is full: try again in an hour."
 
 
 class TooLarge(Exception):
@@ -88,7 +92,7 @@ class Guard:
         if scope["method"] != "POST":
             return None
         if health.read_free_disk() < health.LEAST_DISK_BYTES:
-            return 507, "The disk for clips is full: try again in an hour."
+            return 507, DISK_FULL
         if self._uploads is None:
             return None
         declared = headers.get(b"content-length", b"")
@@ -141,6 +145,10 @@ class Guard:
             if not started:
                 sentence = f"A request may have {most / 2**20:g} MB here, and this one has more."
                 await answer(send, 413, sentence)
+        except OSError as error:
+            if started or error.errno not in NO_ROOM:
+                raise
+            await answer(send, 507, DISK_FULL)
 
 
 CHALLENGE = [(b"www-authenticate", b'Basic realm="One clip, every engine", charset="UTF-8"')]

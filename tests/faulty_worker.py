@@ -21,6 +21,9 @@ from tests.fakes import FakeEngine
 GATE = "compiles until "
 """A model's name that begins so goes on with the file that is there one day."""
 
+ONCE = " once "
+"""A model's name with it goes wrong as its first part says while there is no file at its second."""
+
 BUSY = [sys.executable, "-c", "while True: pass"]
 
 
@@ -46,7 +49,7 @@ class FaultyEngine(FakeEngine):
         self, clip: Clip, options: Options | None = None, listener: Listener | None = None
     ) -> Transcript:
         """Go wrong, or don't."""
-        match self.model:
+        match self.find_fault():
             case "segfault":
                 os.kill(os.getpid(), signal.SIGSEGV)
             case "killed":
@@ -67,6 +70,15 @@ class FaultyEngine(FakeEngine):
             case "raises":
                 raise RuntimeError("a graph did not fit")
         return super().transcribe(clip, options or Options(), listener or Listener())
+
+    def find_fault(self) -> str:
+        """What goes wrong now."""
+        fault, once, path = self.model.partition(ONCE)
+        if once and Path(path).exists():
+            return "none"
+        if once:
+            Path(path).touch()
+        return fault
 
 
 def make(key: str, model: str) -> FaultyEngine:
