@@ -173,11 +173,20 @@ def short_talk(done: Record) -> Iterator[str]:
                     number(each.median("total"), ".2f"),
                     number(each.figures.get("real_time_factor"), ".3f"),
                     number(each.figures.get("peak_memory_bytes"), ".0f", 1e-6),
-                    "yes" if each.figures.get("equal_tokens") else "no",
+                    {True: "yes", False: "no"}.get(figure(each, "equal_tokens"), tables.NOTHING),
                 ]
                 for each in results
             ]
         )
+        if any(each.contender.startswith("faster_whisper_") for each in results):
+            yield wrap(PEERS_NOTE)
+
+
+PEERS_NOTE = (
+    "`ctranslate2_…` is the library beneath faster-whisper under the loop that all engines here "
+    "share; `faster_whisper_…` is the package itself, whose own loop may choose other "
+    "tokens, as may weights rounded to int8."
+)
 
 
 def short_start(done: Record) -> Iterator[str]:

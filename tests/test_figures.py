@@ -42,6 +42,7 @@ def written(tokens: int, cache: str, seconds: float, speed: float | None) -> Res
 RESULTS = (
     clip("cpu", 3.0, 1.0),
     clip("max_full", 1.5, 2.0),
+    clip("faster_whisper_int8", 1.0, 3.0),
     clip("max_full", 9.0, 1.0, beam=5),
     clip("max_full", 0.5, 1.0, name="short"),
     Result("clips", {"model": "nano", "clip": "talk", "beam": 1}, "gpu", error="no CUDA device"),
@@ -103,7 +104,8 @@ def test_ratios_come_first_and_medians_are_the_record_s() -> None:
     assert "| nano | 1.25 times faster | 100 | 80.0 | 9.9e-07 |" in short
     assert "| `cpu` | – | 3.00 |" in short
     assert "| `max_full` | 2.00 times faster | 1.50 | 0.009 | – | yes |" in short
-    assert "| `gpu` | – | – | – | – | no |" in short
+    assert "| `gpu` | – | – | – | – | – |" in short
+    assert "`faster_whisper_…` is the package itself" in " ".join(short.split())
     assert "| `cpu` | 1.30 | 1.20 | 0.10 | 0.10 |" in short
     assert "| `max_full` | 4.0 | 0.20 | 0.80 | 20.0 | 20.0 | 3.0 |" in short
     assert "9.00" not in short and "`python -m engines.bench step --repeats 5`:" in short
