@@ -16,7 +16,7 @@ DEV := $(VENV)/.dev-ready
 RAY := $(VENV)/.ray-ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo transcribe engines test test-cpu test-gpu test-max test-space test-cross graph-test gpu-check compare-simple browser bad-input audit lint \
+.PHONY: help demo transcribe engines test test-cpu test-gpu test-max test-space test-cross graph-test gpu-check compare-simple browser bad-input load-check audit lint \
 	debug-encoder benchmark benchmark-json benchmark-save benchmark-kv-cache figures evaluate evaluate-ray constraints clean
 
 help: ## list the tasks
@@ -75,6 +75,9 @@ benchmark-kv-cache: $(RUN) ## time decoding with and without the cache; draws bu
 
 bad-input: $(DEV) ## make hundreds of odd and broken clips and put each through the reader
 	$(PY) -m tests.bad_input.check $(ARGS)
+
+load-check: $(DEV) ## put fifty visitors on the page at once, then 300 comparisons, and count
+	$(PY) -m tests.load.check $(ARGS)
 
 audit: $(DEV) ## ask a public database for known faults in what is installed
 	$(PY) -m pip_audit --local $(ARGS)

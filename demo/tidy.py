@@ -34,7 +34,7 @@ SWEEP_SECONDS = 60.0
 EMPTY_SECONDS = 60.0
 """How old an empty folder must be to go: a new one is about to get its file."""
 
-MOST_SESSIONS = 200
+MOST_SESSIONS = 64
 """Visits of which Gradio remembers what the panels held; it asks for none of that here."""
 
 VARIABLE = "GRADIO_TEMP_DIR"

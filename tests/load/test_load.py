@@ -1,0 +1,153 @@
+"""Fifty visitors at once, and memory over many comparisons: small, over engines that need no model.
+
+`make load-check` does the same with the real page, the real engines and three hundred comparisons.
+"""
+
+from __future__ import annotations
+
+import gc
+import tracemalloc
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from demo import keepsakes, serve
+from demo.limits import Limits
+from engines import audio
+from engines.base import Clip, Transcript
+from tests import fakes
+from tests.load import check, visitors
+
+Serve = Callable[..., str]
+
+CLIP = visitors.Clip(Path("visitor-1.wav"), 3.0)
+
+VISITORS = 50
+LAP = 6
+
+MOST_GROWN = 50_000
+"""Bytes that a visit may leave; 2,000 were measured, give or take a buffer of the client's, and
+200,000 while the page remembers as many visits as come."""
+BOTH = ("cpu", "max_hybrid")
+
+
+class Echo(fakes.FakeEngine):
+    """Writes which clip it heard."""
+
+    def transcribe(self, clip: Clip, *rest: Any) -> Transcript:
+        heard = fakes.FakeEngine(self.key, self.label, words=f"This is {clip.name}")
+        return heard.transcribe(clip, *rest)
+
+
+@pytest.fixture
+def clips(tmp_path: Path) -> list[visitors.Clip]:
+    """One for each visitor."""
+    import soundfile
+
+    sample = tmp_path / "sample.flac"
+    soundfile.write(sample, fakes.make_clip(4.0).samples, 16_000)
+    (tmp_path / "clips").mkdir()
+    return visitors.cut_clips(sample, tmp_path / "clips", VISITORS)
+
+
+def echoes() -> dict[str, fakes.FakeEngine]:
+    return {"cpu": Echo(), "max_hybrid": Echo("max_hybrid", "MAX hybrid")}
+
+
+def list_uploads(folder: Path, sample_folder: Path) -> list[str]:
+    """The files that visitors left, without the page's copy of its sample."""
+    found = {path.name for path in folder.rglob("*") if path.is_file()}
+    return sorted(found - {path.name for path in sample_folder.iterdir()})
+
+
+def test_fifty_visitors_at_once_get_each_their_own(
+    serve_fakes: Serve, clips: list[visitors.Clip], uploads: Path, sample_folder: Path
+) -> None:
+    url = serve_fakes(load_clip=audio.load_clip, **echoes())
+    visits = visitors.visit_at_once(url, clips, BOTH)
+    assert [visit.fault or visit.refusal for visit in visits if not visit.text] == []
+    assert [visit.text for visit in visits] == [f"This is {clip.path.name}" for clip in clips]
+    # The page's clips stay for an hour, the endpoint's went with their calls.
+    assert list_uploads(uploads, sample_folder) == [clip.path.name for clip in clips[1::2]]
+
+
+def test_visitors_past_the_limit_are_refused_in_a_sentence(
+    serve_fakes: Serve, clips: list[visitors.Clip]
+) -> None:
+    engines: dict[str, Any] = {key: replace(fake, pace=0.3) for key, fake in echoes().items()}
+    for fake in engines.values():
+        fake.words = "One two three four five six"
+    url = serve_fakes(load_clip=audio.load_clip, limits=Limits(waiting=3), **engines)
+    visits = visitors.visit_at_once(url, clips[:12], BOTH)
+    assert not [visit.fault for visit in visits if visit.fault]
+    refused = [visit.refusal for visit in visits if visit.refusal]
+    assert refused and all("The queue is full, 3 waiting: try again in" in one for one in refused)
+    assert len([visit for visit in visits if visit.text]) == len(visits) - len(refused) >= 4
+
+
+def test_memory_is_flat_over_many_comparisons(
+    serve_fakes: Serve, clips: list[visitors.Clip], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What Python holds after each lap of visitors, with room for the last few of them."""
+    monkeypatch.setattr(keepsakes, "MOST_VISITS", 4)
+    monkeypatch.setattr(serve, "MOST_SESSIONS", 4)
+    monkeypatch.setattr(serve, "EVENTS_REMEMBERED", 4)
+    url = serve_fakes(load_clip=audio.load_clip, **echoes())
+
+    def go_round() -> int:
+        for number, clip in enumerate(clips[:LAP]):
+            ask = (visitors.by_program, visitors.by_page)[number % 2]
+            assert visitors.visit(ask, url, clip, BOTH).text
+        gc.collect()
+        return tracemalloc.get_traced_memory()[0]
+
+    tracemalloc.start()
+    try:
+        sizes = [go_round() for _ in range(3)]
+    finally:
+        tracemalloc.stop()
+    grown = (sizes[-1] - sizes[0]) / (2 * LAP)
+    assert grown < MOST_GROWN, f"each visit leaves {grown:.0f} bytes: {sizes}"
+
+
+def write_report(**changes: Any) -> check.Report:
+    """A report of two visitors at once and two after them, in which all is well."""
+    one, two = (visitors.Clip(Path(f"visitor-{number}.wav"), 3.0) for number in "12")
+    visits = [visitors.Visit(one, 1.0, text="one"), visitors.Visit(two, 2.0, text="two")]
+    memory = [check.Memory(after, 100 * 2**20, {"cpu": 2**20}) for after in (0, 1, 2)]
+    well: dict[str, Any] = {"crowd": visits, "line": visits, "memory": memory, "status": 0}
+    return check.Report(**well | {"crowd_seconds": 2.0} | changes)
+
+
+def test_the_report_of_a_good_day_has_no_fault() -> None:
+    report = write_report()
+    assert report.list_faults() == []
+    assert "2 visitors at once: 2 results, 0 clear refusals" in report.describe()
+    assert "after    2:   101 MiB = page 100 MiB, cpu 1 MiB" in report.describe()
+    assert report.describe().endswith("0 faults")
+
+
+@pytest.mark.parametrize(
+    ("changes", "fault"),
+    [
+        ({"crowd": [visitors.Visit(CLIP, 1.0, text="other")]}, "visitor-1.wav got ['one', 'other'"),
+        ({"crowd": [visitors.Visit(CLIP, 1.0, fault="Wrong: another's")]}, "Wrong: another's"),
+        ({"crowd": [visitors.Visit(CLIP, 1.0, refusal="no")]}, "refused in no sentence"),
+        ({"line": [visitors.Visit(CLIP, 1.0, refusal="Wait.")]}, "was refused: Wait."),
+        ({"memory": [check.Memory(n, n * 2**20, {}) for n in (1, 2, 3)]}, "memory grew by 50.0%"),
+        ({"left": ["process 7"]}, "left after the end: process 7"),
+        ({"status": None}, "ended with status None"),
+    ],
+)
+def test_the_report_names_each_fault(changes: dict[str, Any], fault: str) -> None:
+    faults = write_report(**changes).list_faults()
+    assert len(faults) == 1 and fault in faults[0]
+
+
+def test_a_full_queue_s_refusal_is_no_fault() -> None:
+    refused = visitors.Visit(CLIP, 0.1, refusal="The queue is full, 50 waiting: try again later.")
+    report = write_report(crowd=[refused])
+    assert not report.list_faults() and "1 clear refusals" in report.describe()
