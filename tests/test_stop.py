@@ -1,0 +1,149 @@
+"""Stop at every stage of a real engine frees the processor, the compiler's included.
+
+A page's Stop promises a second. Here it is waited for, with patience for a crowded machine.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from engines import registry
+from engines.audio import load_clip
+from engines.base import EngineError, Listener, Options, PrepareSeconds, Stopped, Transcript
+from engines.isolation import IsolatedEngine
+from tests.endless_worker import STAGES
+from tests.processes import PATIENCE, is_idle, members, needs_proc, wait_until
+
+COMMAND = (sys.executable, "-m", "tests.endless_worker")
+CROWDED_SECONDS = 10.0
+
+pytestmark = needs_proc
+
+
+class Visitor(Listener):
+    """Asks for a run in a thread of its own, and may stop it."""
+
+    def __init__(self, engine: IsolatedEngine) -> None:
+        self.wants_to_stop = threading.Event()
+        self.stages: list[str] = []
+        self.outcome: Transcript | PrepareSeconds | EngineError | None = None
+        self.thread = threading.Thread(target=self._run, args=(engine,), daemon=True)
+        self.thread.start()
+
+    def stopped(self) -> bool:
+        return self.wants_to_stop.is_set()
+
+    def progress(self, stage: str, audio_seconds: float) -> None:
+        self.stages.append(stage)
+
+    def _run(self, engine: IsolatedEngine) -> None:
+        options = Options(temperatures=(0.0,), word_timestamps=True)
+        try:
+            engine.prepare(self.stages.append, self.stopped)
+            clip = load_clip("audio_samples/short.flac")
+            self.outcome = engine.transcribe(clip, options, self)
+        except EngineError as error:
+            self.outcome = error
+
+    def stop(self, group: int) -> None:
+        """Stop, and see the group come to rest."""
+        start = time.monotonic()
+        self.wants_to_stop.set()
+        self.thread.join(PATIENCE)
+        wait_until(lambda: is_idle(group), "rest")
+        assert time.monotonic() - start < CROWDED_SECONDS
+        assert isinstance(self.outcome, Stopped)
+
+
+def group_of(engine: IsolatedEngine) -> int:
+    """The process group that its worker leads."""
+    assert engine._worker is not None
+    return engine._worker.pid
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_stop_frees_the_processor(stage: str, tmp_path: Path) -> None:
+    begun = tmp_path / "begun"
+    engine = IsolatedEngine("cpu", f"{stage} {begun}", "float32", registry.row("cpu"), COMMAND)
+    try:
+        visitor = Visitor(engine)
+        wait_until(begun.exists, stage)
+        worker = group_of(engine)
+        assert not is_idle(worker), "the stage goes on"
+        visitor.stop(worker)
+    finally:
+        engine.close()
+    assert stage in visitor.stages or stage == "word times"
+
+
+@pytest.fixture
+def cold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[IsolatedEngine]:
+    """`max_hybrid`, with nothing compiled."""
+    pytest.importorskip("max.engine")
+    monkeypatch.setenv("MAX_WHISPER_CACHE", str(tmp_path / "cache"))
+    row = registry.row("max_hybrid")
+    engine = IsolatedEngine("max_hybrid", "nano", "float32", row)
+    yield engine
+    engine.close()
+
+
+def start_compiling(engine: IsolatedEngine) -> tuple[Visitor, int]:
+    """A visitor, and the group in which MAX's compiler runs beside the worker."""
+    visitor = Visitor(engine)
+    wait_until(lambda: "compiling" in visitor.stages, "compiling", 300)
+    worker = group_of(engine)
+    wait_until(lambda: len(members(worker)) > 1, "a compiler's process", 300)
+    return visitor, worker
+
+
+@pytest.mark.max
+def test_a_compile_is_stopped_killed_and_started_anew(cold: IsolatedEngine, tmp_path: Path) -> None:
+    """With an entry in the cache that is cut in half: it is compiled anew, not read."""
+    from engines.max_graph.session import cache_folder
+
+    visitor, worker = start_compiling(cold)
+    visitor.stop(worker)
+    assert not members(worker)
+
+    visitor, worker = start_compiling(cold)
+    os.kill(worker, signal.SIGKILL)
+    visitor.thread.join(PATIENCE)
+    assert "it was killed" in str(visitor.outcome)
+    wait_until(lambda: not members(worker), "the end of the compiler")
+
+    kept = compile_in_ordinary_cache()
+    for path in kept:
+        content = path.read_bytes()
+        (cache_folder() / path.name).write_bytes(content[: len(content) // 2])
+    visitor, worker = start_compiling(cold)
+    visitor.stop(worker)
+
+    for path in kept:
+        shutil.copy(path, cache_folder() / path.name)
+    found = cold.transcribe(load_clip("audio_samples/short.flac"), Options(temperatures=(0.0,)))
+    assert (
+        found.tokens
+        == registry.get("cpu")
+        .transcribe(load_clip("audio_samples/short.flac"), Options(temperatures=(0.0,)))
+        .tokens
+    )
+
+
+def compile_in_ordinary_cache() -> list[Path]:
+    """The encoder's entries where every other test has them, compiled now if need be."""
+    from engines.max_graph.session import cache_folder
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MAX_WHISPER_CACHE")
+        registry.release("nano")
+        registry.get("max_hybrid").prepare()
+        return list(cache_folder().glob("encoder-*.mef"))
