@@ -80,10 +80,9 @@ class Guard:
         elif path.lower().startswith(CLOSED):
             await answer(send, 403, "This page neither fetches addresses nor keeps recordings.")
         elif path.startswith(UPLOAD) and (refusal := self._refuse_upload(scope, headers)):
-            status, sentence = refusal
-            await answer(send, status, sentence)
+            await answer(send, *refusal, plain=True)
         else:
-            await self._pass_on(scope, receive, send, limit_body(path))
+            await self._pass_on(scope, receive, send, path)
 
     def _refuse_upload(
         self, scope: MutableMapping[str, Any], headers: dict[bytes, bytes]
@@ -116,10 +115,10 @@ class Guard:
         return kind.lower() == b"basic" and secrets.compare_digest(given, self._credentials)
 
     async def _pass_on(
-        self, scope: MutableMapping[str, Any], receive: Receive, send: Send, most: int
+        self, scope: MutableMapping[str, Any], receive: Receive, send: Send, path: str
     ) -> None:
         """Count the body while it comes, whatever its header says."""
-        seen, started = 0, False
+        most, seen, started = limit_body(path), 0, False
 
         async def counted() -> Message:
             nonlocal seen
@@ -144,7 +143,7 @@ class Guard:
         except TooLarge:
             if not started:
                 sentence = f"A request may have {most / 2**20:g} MB here, and this one has more."
-                await answer(send, 413, sentence)
+                await answer(send, 413, sentence, plain=path.startswith(UPLOAD))
         except OSError as error:
             if started or error.errno not in NO_ROOM:
                 raise
@@ -168,11 +167,16 @@ def limit_body(path: str) -> int:
 
 
 async def answer(
-    send: Send, status: int, sentence: str, headers: list[tuple[bytes, bytes]] | None = None
+    send: Send,
+    status: int,
+    sentence: str,
+    headers: list[tuple[bytes, bytes]] | None = None,
+    plain: bool = False,
 ) -> None:
-    """A JSON answer with one sentence."""
-    body = json.dumps({"detail": sentence}).encode()
-    kind = [(b"content-type", b"application/json"), (b"x-content-type-options", b"nosniff")]
+    """One sentence as JSON or, where the browser shows it as it comes, as plain text."""
+    body = (sentence if plain else json.dumps({"detail": sentence})).encode()
+    media_type = b"text/plain; charset=utf-8" if plain else b"application/json"
+    kind = [(b"content-type", media_type), (b"x-content-type-options", b"nosniff")]
     start = {"type": "http.response.start", "status": status, "headers": [*kind, *(headers or [])]}
     await send(start)
     await send({"type": "http.response.body", "body": body})
