@@ -117,6 +117,7 @@ def serve(
     part_uploads()
     trust_proxies_of_spaces()
     return page.launch(
+        server_name=space.pick_address(),
         theme=choose_theme(),
         css_paths=STYLE,
         head=write_head(),

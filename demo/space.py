@@ -33,12 +33,16 @@ def settle(storage: Path = STORAGE) -> None:
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     if not is_here():
         return
-    os.environ.setdefault("GRADIO_SERVER_NAME", "0.0.0.0")
     if can_keep(storage):
         os.environ.setdefault("XDG_CACHE_HOME", str(storage / "cache"))  # OpenAI's checkpoints
         os.environ.setdefault("MAX_WHISPER_CACHE", str(storage / "max-whisper"))
     if zero_gpu.is_usable():
         gpu_calls.set_up()
+
+
+def pick_address() -> str | None:
+    """Where the server listens: on a Space everywhere, unless Gradio's own variable says more."""
+    return "0.0.0.0" if is_here() and not os.environ.get("GRADIO_SERVER_NAME") else None
 
 
 def can_keep(folder: Path) -> bool:
