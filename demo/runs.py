@@ -34,6 +34,9 @@ ESTIMATE_SECONDS = 2.0
 RUNS_REMEMBERED, SORTS_REMEMBERED = 9, 200
 """Past runs of each sort that an expected wait is taken from, and how many sorts."""
 
+MOST_TICKETS = 1000
+"""Drawn and not yet used; one is used within moments, or never."""
+
 Sort = tuple[Any, ...]
 """What tells how long a run takes: first what and with which model, then everything else."""
 
@@ -138,6 +141,8 @@ class Runs:
         """A number for a run that will join the queue in a moment."""
         with self._lock:
             self._tickets[visitor] = next(self._numbers)
+            if len(self._tickets) > MOST_TICKETS:
+                del self._tickets[next(iter(self._tickets))]
             return self._tickets[visitor]
 
     @contextmanager

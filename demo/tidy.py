@@ -137,12 +137,19 @@ def forget_paths(page: gr.Blocks) -> None:
 
 def forget_visits(page: gr.Blocks, seconds: float = KEEP_SECONDS) -> None:
     """Drop what Gradio holds of visits that did nothing for so long: inputs, panels' values, and
-    messages that nobody fetched. Called in the server's loop."""
+    messages that nobody fetched. Called in the server's loop.
+
+    Of a visit that was displaced by newer ones Gradio no longer has the time; it counts from here.
+    """
     holder, queue = page.server_app.state_holder, page._queue
-    last = datetime.now() - timedelta(seconds=seconds)
+    now = datetime.now()
+    for visit in {*queue.pending_event_ids_session, *queue.pending_messages_per_session}:
+        holder.time_last_used.setdefault(visit, now)
     for visit, used in list(holder.time_last_used.items()):
         events = queue.pending_event_ids_session.get(visit, set())
-        if used > last or any(event in queue.event_ids_to_events for event in events):
+        if now - used < timedelta(seconds=seconds) or any(
+            event in queue.event_ids_to_events for event in events
+        ):
             continue
         holder.session_data.pop(visit, None)
         holder.time_last_used.pop(visit, None)

@@ -181,6 +181,10 @@ def test_gradio_forgets_a_visit_too(
 
     forget(3600)
     assert client.session_hash in holder.session_data
+    holder.session_data.clear()
+    holder.time_last_used.clear()
+    forget(3600)
+    assert client.session_hash in queue.pending_messages_per_session
     forget(0)
     assert not holder.session_data and not queue.pending_messages_per_session
     assert not blocks.upload_file_set

@@ -190,6 +190,13 @@ def test_a_wait_is_expected_from_the_runs_most_like_it() -> None:
     assert past.expect(("look", "nano", "short")) is None
 
 
+def test_tickets_that_are_never_used_are_bounded() -> None:
+    runs = Runs()
+    for number in range(2 * queue.MOST_TICKETS):
+        runs.draw_ticket(f"visitor {number}")
+    assert len(runs._tickets) == queue.MOST_TICKETS
+
+
 def test_past_runs_are_bounded() -> None:
     past = PastRuns()
     for number in range(3 * queue.SORTS_REMEMBERED):
