@@ -8,8 +8,6 @@ from collections import OrderedDict
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-
 from demo.snapshot import Comparison
 
 NAME_VISIT = "() => [nameVisit()]"
@@ -92,16 +90,9 @@ class Keepsakes:
 
 
 def drop_features(comparison: Comparison) -> Comparison:
-    """The same comparison without encoder features, which may hold hundreds of megabytes."""
+    """The same comparison without encoder features."""
     lanes = tuple(
-        replace(
-            lane,
-            transcript=replace(
-                lane.transcript, features=np.zeros((0, 0, 0), np.float32), window_starts=()
-            ),
-        )
-        if lane.transcript is not None
-        else lane
+        replace(lane, transcript=lane.transcript and lane.transcript.without_features())
         for lane in comparison.lanes
     )
     return replace(comparison, lanes=lanes)

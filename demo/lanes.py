@@ -27,6 +27,7 @@ STATE_SIGNS: dict[State, str] = {
     "failed": "✕",
     "stopped": "■",
 }
+BASELINE_TITLE = "Against the baseline"
 STAGES = {"mel": "Log-mel", "encode": "Encoder", "decode": "Decoder loop", "total": "Total"}
 
 
@@ -147,22 +148,27 @@ def describe_state(lane: Lane, audio_seconds: float) -> str:
 
 def render_against(lane: Lane, comparison: Comparison) -> str:
     """Words against the baseline's, and against the reference where there is one."""
-    baseline = render_row(lane, "Against the baseline", *compare_to_baseline(lane, comparison))
+    baseline = render_row(lane, comparison, BASELINE_TITLE, *compare_to_baseline(lane, comparison))
     if comparison.reference is None:
         return baseline + '<div class="against"></div>'
-    reference = render_row(lane, "Against the reference", *compare_to_reference(lane, comparison))
+    reference = render_row(
+        lane, comparison, "Against the reference", *compare_to_reference(lane, comparison)
+    )
     return baseline + reference
 
 
-def render_row(lane: Lane, title: str, sentence: str, marked: str = "") -> str:
-    """A titled sentence with the changes it speaks of."""
+def render_row(
+    lane: Lane, comparison: Comparison, title: str, sentence: str, marked: str = ""
+) -> str:
+    """A titled sentence with the changes it speaks of; the baseline's own will have none."""
     name = escape(f"{lane.label}: changes {title.lower()}", quote=True)
     changes = (
         f'<p class="changes" tabindex="0" role="region" aria-label="{name}">{marked}</p>'
         if marked
         else ""
     )
-    return f'<div class="against"><h3>{title}</h3><p>{escape(sentence)}</p>{changes}</div>'
+    brief = " brief" if title == BASELINE_TITLE and is_baseline(lane, comparison) else ""
+    return f'<div class="against{brief}"><h3>{title}</h3><p>{escape(sentence)}</p>{changes}</div>'
 
 
 def compare_to_baseline(lane: Lane, comparison: Comparison) -> tuple[str, str]:

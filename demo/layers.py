@@ -102,10 +102,10 @@ def judge(examination: Examination, specimen: Specimen) -> str:
 
 
 def say(error: float) -> str:
-    """A relative error as people write it."""
-    if error == 0:
-        return "0"
-    return f"{error:.1e}" if math.isfinite(error) else "not finite"
+    """A relative error as people write it: two figures, and powers of ten where it is small."""
+    if not math.isfinite(error):
+        return "not finite"
+    return f"{error:.1e}" if 0 < error < 0.01 else f"{error:.2g}"
 
 
 def colour(examination: Examination, specimen: Specimen) -> str:
@@ -362,8 +362,8 @@ def list_figures(stage: StageReading, specimen: Specimen) -> list[str]:
     return [
         *cells,
         f"{similar.cosine:.9f}",
-        f"{similar.relative_l2:.1e}",
-        f"{similar.max_abs:.1e}",
+        say(similar.relative_l2),
+        say(similar.max_abs),
     ]
 
 

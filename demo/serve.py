@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import threading
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -78,10 +77,10 @@ def serve_until_told(
 
     A second signal ends the program at once. `end_engines` ends their processes.
     """
-    told = threading.Event()
+    told: list[int] = []  # a signal may come at any line, where a lock might be held
 
     def hear(number: int, frame: Any) -> None:
-        told.set()
+        told.append(number)
         for each in STOPPING:
             signal.signal(each, signal.SIG_DFL)
 
@@ -89,7 +88,8 @@ def serve_until_told(
         signal.signal(each, hear)
     try:
         serve(page, statuses, runs, keepsakes, prevent_thread_lock=True, **options)
-        told.wait()
+        while not told:
+            time.sleep(0.1)
         logger.info("stopping what runs")
         runs.close()
         time.sleep(LAST_WORDS_SECONDS)

@@ -7,7 +7,7 @@ PyTorch, MAX or a browser.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
@@ -181,6 +181,10 @@ class Transcript:
     def real_time_factor(self) -> float:
         """Processing seconds per second of audio: below 1 is faster than real time."""
         return self.seconds.total / self.audio_seconds if self.audio_seconds else float("nan")
+
+    def without_features(self) -> Transcript:
+        """The same without `features`, which may hold hundreds of megabytes."""
+        return replace(self, features=np.zeros((0, 0, 0), np.float32), window_starts=())
 
 
 class Listener:

@@ -83,7 +83,7 @@ def load(name: str, progress: PrepareProgress = lambda stage: None) -> Checkpoin
 
 
 def fetch(name: str, progress: PrepareProgress = lambda stage: None) -> None:
-    """Bring an official checkpoint onto this machine; others are there. Raises `CheckpointError`."""
+    """Bring an official checkpoint onto this machine; raises `CheckpointError`."""
     if name in whisper.available_models():
         _download(name, progress)
 

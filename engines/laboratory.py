@@ -69,7 +69,7 @@ class Laboratory(IsolatedEngine):
         language: str | None = "en",
         observer: Observer | None = None,
     ) -> Finding:
-        """As `faults.lab.run_fault`, of the fault with that key."""
+        """As `faults.lab.run_fault`, of the fault with that key, without the encoder's features."""
         catalogue.get(key)
         finding: Finding = self._request(("fault", key, model, clip, language), observer)
         return finding
@@ -135,7 +135,8 @@ class Bench:
                 return microscope.look(names, model, clip, observer, start)
             case ("fault", key, model, clip, language):
                 self._take(model)
-                return lab.run_fault(catalogue.get(key), model, clip, language, observer)
+                fault = catalogue.get(key)
+                return lab.run_fault(fault, model, clip, language, observer).without_features()
         raise ValueError(f"no such request: {request[0]}")
 
     def _take(self, model: str) -> None:

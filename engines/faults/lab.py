@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from whisper.decoding import DecodingOptions, DecodingResult
@@ -124,9 +123,8 @@ class Finding:
     """What a fault did to one clip.
 
     `right`: the engine without the fault, same options. `faulty` is None where the faulty run
-    broke; `error` then says how. Both are of the whole clip, without the encoder's features, which
-    nobody asks for and which may be large. `examination`: PyTorch's encoder (the baseline), MAX's,
-    and MAX's with the fault, over the clip's first window.
+    broke; `error` then says how. Both are of the whole clip. `examination`: PyTorch's encoder (the
+    baseline), MAX's, and MAX's with the fault, over the clip's first window.
     """
 
     fault: Fault
@@ -137,6 +135,14 @@ class Finding:
     faulty: Transcript | None
     error: str | None
     examination: Examination
+
+    def without_features(self) -> Finding:
+        """The same without the encoder's features of the whole clip, which may be large."""
+        return replace(
+            self,
+            right=self.right.without_features(),
+            faulty=self.faulty and self.faulty.without_features(),
+        )
 
     @property
     def sound(self) -> Specimen:
@@ -194,13 +200,7 @@ def run_fault(
     part = Part(observer, 0.4, 0.75)
     faulty, error = _transcribe_faulty(FaultyEngine(fault, model), clip, options, part)
     examination = _examine(fault, checkpoint, clip, Part(observer, 0.75, 1.0))
-    right, faulty = drop_features(right), faulty and drop_features(faulty)
     return Finding(fault, model, clip.name, clip.seconds, right, faulty, error, examination)
-
-
-def drop_features(transcript: Transcript) -> Transcript:
-    """The same transcript without encoder features."""
-    return replace(transcript, features=np.zeros((0, 0, 0), np.float32), window_starts=())
 
 
 def _transcribe_faulty(

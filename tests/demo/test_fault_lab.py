@@ -18,7 +18,7 @@ def test_both_texts_and_the_words_that_differ() -> None:
     assert "The compiler turns the graph into fast code" in html
     assert "The compiler turns a graph into slow code" in html
     assert "2 words differ (2 substituted) of 11." in html
-    assert "It first shows at <strong>conv1</strong>: relative error 5.0e-01" in html
+    assert "It first shows at <strong>conv1</strong>: relative error 0.5" in html
     assert 'name="fault" id="fault-1" style="grid-row:4" checked' in html
 
 

@@ -51,14 +51,20 @@ def test_the_scale_holds_every_figure() -> None:
 
 def test_powers_are_written_as_people_write_them() -> None:
     assert [name_power(power) for power in (0, -2, -12, 1)] == ["1", "10⁻²", "10⁻¹²", "10¹"]
-    assert [say(value) for value in (0, 9.42e-7, math.inf)] == ["0", "9.4e-07", "not finite"]
+    assert [say(value) for value in (0, 9.42e-7, 0.276, 3.21, math.inf)] == [
+        "0",
+        "9.4e-07",
+        "0.28",
+        "3.2",
+        "not finite",
+    ]
 
 
 def test_words_say_where_an_encoder_leaves_the_baseline() -> None:
     examination = make_examination("positions")
     sound, faulty = examination.others
     assert judge(examination, faulty) == (
-        "MAX with the fault: leaves PyTorch CPU, float32 at positions, by 5.0e-01."
+        "MAX with the fault: leaves PyTorch CPU, float32 at positions, by 0.5."
     )
     assert judge(examination, sound).startswith(
         "MAX, float16 weights: as PyTorch CPU, float32 at every stage; the largest relative error "
