@@ -5,10 +5,10 @@ JSON with `clip` and `text`, or a CSV or TSV file with those columns. Each clip 
 `--out` as soon as it is done (`engines.evaluation.lines` documents it), and a summary by engine is
 printed at the end.
 
-The same command again goes on where the last one ended: clips that have a text are left alone,
-those that failed are tried again. Work is spread over `--processes` of this machine, or over a Ray
-cluster with `--ray` (one that is started here, or the one at `--address`). Exit status 1 when a
-clip failed, 130 after Ctrl-C.
+The same command again goes on where the last one ended: clips that have a text are left alone, as
+long as their words and their audio are the same; those that failed are tried again. Work is spread
+over `--processes` of this machine, or over a Ray cluster with `--ray` (one that is started here, or
+the one at `--address`). Exit status 1 when a clip failed, 130 after Ctrl-C.
 """
 
 from __future__ import annotations
@@ -27,13 +27,26 @@ from engines.base import EngineError, Options
 from engines.bench import INTERRUPTED
 from engines.checkpoints import NANO
 from engines.evaluation.clips import find_clips
-from engines.evaluation.lines import Line, Summary, Task, append, left_over, read_lines, summarise
+from engines.evaluation.lines import (
+    Conditions,
+    Line,
+    Summary,
+    Task,
+    append,
+    left_over,
+    read_lines,
+    summarise,
+)
 from engines.evaluation.on_ray import HERE, run_on_ray
 from engines.evaluation.processes import run_in_processes
-from engines.measure import peers, progress, types
+from engines.measure import machine, peers, progress, types
 from engines.measure.clips import SAMPLES
 
 DASH = "–"
+MIXED = (
+    "Clips were run with unlike --threads, --processes or --ray, so their times don't add up: "
+    "another --out gives real-time factors."
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -46,8 +59,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         lines = read_lines(asked.out)
         left = left_over(tasks, lines)
         tell(f"{len(tasks) - len(left)} of {len(tasks)} were done before; --out {asked.out}")
-        with logs.in_run(logs.new_run_id()):
-            for line in watch(run(left, asked), len(left)):
+        conditions = make_conditions(asked)
+        with logs.in_run(conditions.run):
+            for found in watch(run(left, asked), len(left)):
+                line = conditions.put_on(found)
                 append(line, asked.out)
                 note(line)
                 lines.append(line)
@@ -58,6 +73,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         interrupted = True
     summaries = summarise(tasks, lines)
     print(render(summaries) if not asked.json else as_json(summaries))
+    if any(summary.mixed for summary in summaries):
+        tell(MIXED)
     if interrupted:
         tell("Interrupted: the same command goes on from here.")
         return INTERRUPTED
@@ -79,10 +96,22 @@ def run(tasks: Sequence[Task], asked: argparse.Namespace) -> Iterator[Line]:
     """The lines of the tasks, from this machine's processes or from Ray."""
     if not tasks:
         return iter(())
-    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
-    threads = asked.threads or max(1, processors // asked.processes)
     where = partial(run_on_ray, address=asked.address) if asked.ray else run_in_processes
-    return where(tasks, asked.processes, threads, asked.peers)
+    return where(tasks, asked.processes, threads_of(asked), asked.peers)
+
+
+def threads_of(asked: argparse.Namespace) -> int:
+    """Threads of each process: those asked for, else this machine's processors divided."""
+    counted = hasattr(os, "sched_getaffinity")
+    processors = len(os.sched_getaffinity(0)) if counted else os.cpu_count() or 1
+    return int(asked.threads or max(1, processors // asked.processes))
+
+
+def make_conditions(asked: argparse.Namespace) -> Conditions:
+    """What this run's lines will share; raises `EngineError` for threads that can't be had."""
+    machine.check_threads(asked.threads)
+    threads = threads_of(asked) if machine.can_share_threads() else None
+    return Conditions(logs.new_run_id(), asked.ray, threads, asked.processes)
 
 
 def watch(lines: Iterator[Line], total: int) -> Iterator[Line]:
@@ -113,7 +142,7 @@ def tell(text: str) -> None:
 def render(summaries: Sequence[Summary]) -> str:
     """A table that is Markdown as well, the least errors first."""
     rows = [["engine", "model", "clips", "failed", "word error rate", "real-time factor"]]
-    for summary in sorted(summaries, key=lambda each: each.word_error_rate or 0.0):
+    for summary in sorted(summaries, key=_by_errors):
         rate, factor = summary.word_error_rate, summary.real_time_factor
         rows.append(
             [
@@ -131,6 +160,11 @@ def render(summaries: Sequence[Summary]) -> str:
         "| " + " | ".join(_align(cell, place, width) for cell, (place, width) in cells) + " |"
         for cells in (zip(row, _at(widths), strict=True) for row in [rows[0], rule, *rows[1:]])
     )
+
+
+def _by_errors(summary: Summary) -> tuple[bool, float]:
+    """The least first, those without a result last."""
+    return summary.word_error_rate is None, summary.word_error_rate or 0.0
 
 
 def _at(widths: Sequence[int]) -> list[tuple[int, int]]:
@@ -168,7 +202,9 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--ray", action="store_true", help="run on Ray, started here unless told")
     parser.add_argument("--address", default=HERE, help="of a Ray cluster, as ray://host:10001")
-    parser.add_argument("--peers", type=types.names, default=peers.NAMES, help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--peers", type=types.peer_names, default=peers.NAMES, help=argparse.SUPPRESS
+    )
     parser.add_argument("--json", action="store_true", help="print the summary as lines of JSON")
     return parser.parse_args(arguments)
 

@@ -2,13 +2,21 @@
 
 engine, model, clip   what was run; `clip` is its name within the folder or manifest
 beam, language        how: 1 is greedy; null detects the language
-text, reference       what was written and what was spoken, both as they are
+reference             what was spoken, as it is
+audio_sha256          digest of the clip's file; null where it can't be read
+run                   the run's id, which its log has as well
+ray                   whether it ran on Ray
+threads, processes    of each process, null where the system gives no choice; and how many at once
+text                  what was written, as it is
 words, errors         of the reference and against it, after Whisper's normalizer
 word_error_rate       errors over words; null where nothing is spoken
 audio_seconds         length of the clip
 seconds               by stage, with their `total`
 real_time_factor      total over audio: below 1 is faster than listening
-error                 null, or why there is no text
+error                 null, or why there is no text: then nothing from `text` on is there
+
+The fields up to `audio_sha256` tell one task from another, so a clip whose words or audio were
+changed is run again. docs/evaluation-line.schema.json is the schema.
 """
 
 from __future__ import annotations
@@ -16,7 +24,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +34,7 @@ from engines.evaluation.clips import Spoken
 from engines.measure.worker import Run
 
 Line = Mapping[str, Any]
-KEY = ("engine", "model", "clip", "beam", "language")
+KEY = ("engine", "model", "clip", "beam", "language", "reference", "audio_sha256")
 """Fields that tell one task from another."""
 
 
@@ -42,14 +50,38 @@ class Task:
     @property
     def about(self) -> dict[str, Any]:
         """What tells it from other tasks, as its line has it."""
-        beam = self.options.beam_size or 1
-        values = (self.engine, self.model, self.spoken.name, beam, self.options.language)
-        return dict(zip(KEY, values, strict=True))
+        return {
+            "engine": self.engine,
+            "model": self.model,
+            "clip": self.spoken.name,
+            "beam": self.options.beam_size or 1,
+            "language": self.options.language,
+            "reference": self.spoken.reference.strip(),
+            "audio_sha256": self.spoken.audio_sha256,
+        }
 
     @property
     def key(self) -> tuple[Any, ...]:
         """The same, to look it up by."""
         return key_of(self.about)
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What a run's lines share: its id, and what its times were taken under."""
+
+    run: str
+    ray: bool
+    threads: int | None
+    processes: int
+
+    def put_on(self, line: Line) -> Line:
+        """The line with them, after what tells its task from others."""
+        return {**{key: line[key] for key in KEY}, **asdict(self), **line}
+
+
+SHARED = ("ray", "threads", "processes")
+"""Conditions that times must share to be added up."""
 
 
 def key_of(line: Line) -> tuple[Any, ...]:
@@ -63,7 +95,6 @@ def finished(task: Task, run: Run) -> Line:
     return {
         **task.about,
         "text": run.text.strip(),
-        "reference": task.spoken.reference.strip(),
         "words": score.expected_words,
         "errors": score.errors,
         "word_error_rate": score.word_error_rate,
@@ -89,7 +120,7 @@ def read_lines(path: Path) -> list[Line]:
     content = path.read_bytes()
     whole = content[: content.rfind(b"\n") + 1]
     found: list[Line] = []
-    for number, text in enumerate(whole.decode("utf-8", "replace").splitlines(), start=1):
+    for number, text in enumerate(whole.decode("utf-8", "replace").split("\n")[:-1], start=1):
         found.append(_read_line(text, number, path))
     if content and not found:
         raise EngineError(f"{path} is not an evaluation: name another file with --out.")
@@ -123,7 +154,10 @@ def append(line: Line, path: Path) -> None:
 
 @dataclass(frozen=True)
 class Summary:
-    """One engine with one model: clips with a text and without one, words, seconds."""
+    """One engine with one model: clips with a text and without one, words, seconds.
+
+    `mixed`: the clips were run with unlike threads or processes, so their times don't add up.
+    """
 
     engine: str
     model: str
@@ -133,6 +167,7 @@ class Summary:
     errors: int
     audio_seconds: float
     seconds: float
+    mixed: bool = False
 
     @property
     def word_error_rate(self) -> float | None:
@@ -141,8 +176,10 @@ class Summary:
 
     @property
     def real_time_factor(self) -> float | None:
-        """All seconds of processing over all seconds of audio; None without audio."""
-        return self.seconds / self.audio_seconds if self.audio_seconds else None
+        """All seconds of processing over all seconds of audio; None without audio, or mixed."""
+        if self.mixed or not self.audio_seconds:
+            return None
+        return self.seconds / self.audio_seconds
 
     def as_json(self) -> dict[str, Any]:
         """All of it, for programs."""
@@ -172,4 +209,5 @@ def _sum_up(engine: str, model: str, group: Sequence[Line]) -> Summary:
         errors=sum(line["errors"] for line in fine),
         audio_seconds=sum(line["audio_seconds"] for line in fine),
         seconds=sum(line["seconds"]["total"] for line in fine),
+        mixed=len({tuple(line.get(name) for name in SHARED) for line in fine}) > 1,
     )

@@ -34,7 +34,7 @@ class Evaluator:
         from engines.measure import machine, peers
 
         machine.take_processors(place, threads)
-        machine.share_threads(threads)
+        machine.share_threads(threads if machine.can_share_threads() else None)
         self._peers = tuple(peer_names)
         self._engines: dict[tuple[str, str], Any] = {}
         self._find = peers.get

@@ -86,9 +86,8 @@ def share_threads(threads: int | None = None) -> int:
     (26.7), so fewer means fewer processors for this whole process. Raises `EngineError` where
     that can't be done.
     """
-    if not sys.platform.startswith("linux"):
-        if threads is not None:
-            raise EngineError("--threads needs Linux: elsewhere MAX takes every processor.")
+    check_threads(threads)
+    if not can_share_threads():
         return torch.get_num_threads()
     allowed = one_of_each_core_first(os.sched_getaffinity(0))
     wanted = threads or min(torch.get_num_threads(), len(allowed))
@@ -102,13 +101,24 @@ def share_threads(threads: int | None = None) -> int:
     return wanted
 
 
+def can_share_threads() -> bool:
+    """Whether a process can be kept to some of the processors here: on Linux."""
+    return sys.platform.startswith("linux")
+
+
+def check_threads(threads: int | None) -> None:
+    """Raise `EngineError` for a number of threads where there is no choice."""
+    if threads is not None and not can_share_threads():
+        raise EngineError("--threads needs Linux: elsewhere MAX takes every processor.")
+
+
 def take_processors(place: int, threads: int) -> None:
     """Keep this process to processors of its own: the `place`-th so many of those it may use.
 
     Where there are too few, places share. Call it before anything starts threads; on Linux only,
     elsewhere nothing happens.
     """
-    if not sys.platform.startswith("linux"):
+    if not can_share_threads():
         return
     allowed = one_of_each_core_first(os.sched_getaffinity(0))
     if threads <= len(allowed):

@@ -18,6 +18,11 @@ def names(text: str) -> tuple[str, ...]:
     return found
 
 
+def peer_names(text: str) -> tuple[str, ...]:
+    """Names of modules; `none` is no name at all."""
+    return () if text == "none" else names(text)
+
+
 def size_names(text: str) -> tuple[str, ...]:
     """The same, of sizes that there are."""
     for name in names(text):

@@ -104,10 +104,13 @@ class EngineProcess:
     def __init__(
         self, threads: int | None = None, peers: Sequence[str] = (), place: int = 0
     ) -> None:
+        from engines.measure import machine
+
         self._said = tempfile.TemporaryFile()  # noqa: SIM115 (open for as long as the process)
         command = [sys.executable, "-m", "engines.measure.worker"]
-        command += ["--threads", str(threads), "--place", str(place)] if threads else []
-        command += ["--peers", ",".join(peers)] if peers else []
+        if threads and machine.can_share_threads():
+            command += ["--threads", str(threads), "--place", str(place)]
+        command += ["--peers", ",".join(peers) or "none"]
         paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
         self._process = subprocess.Popen(
             command,
@@ -198,7 +201,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m engines.measure.worker", description=__doc__)
     parser.add_argument("--threads", type=int)
     parser.add_argument("--place", type=int, default=0)
-    parser.add_argument("--peers", default="")
+    parser.add_argument("--peers", default="none")
     asked = parser.parse_args(arguments)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     replies = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
@@ -212,7 +215,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except EngineError as error:
         print(error, file=sys.stderr)
         return 1
-    names = tuple(filter(None, asked.peers.split(","))) or peers.NAMES
+    names = () if asked.peers == "none" else tuple(asked.peers.split(","))
     get = cache(partial(peers.get, names=names))  # an engine stays ready for the next request
 
     def send(reply: Reply) -> None:

@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from engines import bench, figures
 from engines.base import EngineError
 from engines.max_hybrid import why_no_max
+from engines.measure import machine
 from engines.measure.worker import EngineDied, EngineProcess, answer
 from tests.bench.stand_ins import ENVIRONMENT, ROOT, assert_documented, command, run_command
 
@@ -194,6 +196,26 @@ def test_a_process_answers_with_the_engine_s_own_sentence() -> None:
         pid = process.pid
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
+
+
+def test_threads_are_handed_on_only_where_there_is_a_choice(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Elsewhere than on Linux a process refuses the option, whoever chose the number."""
+    commands: list[list[str]] = []
+
+    def note(command: list[str], **_: Any) -> Any:
+        commands.append(command)
+
+    monkeypatch.setattr(subprocess, "Popen", note)
+    EngineProcess(2, ["a.peer"])
+    monkeypatch.setattr(sys, "platform", "darwin")
+    EngineProcess(2, ["a.peer"])
+    assert ["--threads" in command for command in commands] == [True, False]
+    assert [command[-2:] for command in commands] == [["--peers", "a.peer"]] * 2
+    assert machine.share_threads() == torch.get_num_threads()
+    with pytest.raises(EngineError, match="--threads needs Linux"):
+        machine.share_threads(2)
 
 
 def test_a_process_that_cannot_start_says_why() -> None:

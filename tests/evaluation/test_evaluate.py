@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -14,9 +15,12 @@ import soundfile
 
 from engines import evaluate, words
 from engines.base import EngineError, Options
-from engines.evaluation import on_ray
+from engines.evaluation import lines, on_ray
 from engines.evaluation.clips import Spoken, find_clips
 from engines.evaluation.lines import (
+    KEY,
+    Conditions,
+    Line,
     Task,
     append,
     failed,
@@ -32,6 +36,8 @@ from tests.fakes import WORDS, make_clip
 PEERS = ["--peers", "tests.bench.fake_peer"]
 SPOKEN = WORDS.replace("the graph", "a graph")
 """One of the eleven words is another."""
+CONDITIONS = Conditions("0" * 12, False, 2, 1)
+SCHEMA = json.loads((ROOT / "docs" / "evaluation-line.schema.json").read_text())
 
 
 @pytest.fixture
@@ -60,8 +66,17 @@ def run(folder: Path, out: Path, *arguments: str) -> subprocess.CompletedProcess
 
 
 def lines_of(path: Path) -> list[dict[str, Any]]:
-    """Every line of a file."""
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    """Every line of a file, which is as documented."""
+    lines = [json.loads(line) for line in path.read_text().split("\n")[:-1]]
+    for line in lines:
+        assert_documented(line)
+    return lines
+
+
+def assert_documented(line: Line) -> None:
+    """A line follows the documented schema."""
+    jsonschema = pytest.importorskip("jsonschema")
+    jsonschema.validate(line, SCHEMA, cls=jsonschema.Draft202012Validator)
 
 
 # Clips.
@@ -99,6 +114,8 @@ def test_manifests(name: str, content: str, tmp_path: Path) -> None:
         ("", "has no clip"),
         ('{"clip": "b.wav"}', "Line 1 of .* needs a clip and its words"),
         ("not json", "Line 1 of .* is not a JSON object"),
+        ('{"clip": "b.wav", "text": null}', "Line 1 of .* needs a clip and its words"),
+        ('{"clip": null, "text": "x"}', "Line 1 of .* needs a clip and its words"),
         ('{"clip": "b.wav", "text": "x"}\n' * 2, "has b.wav twice"),
     ],
 )
@@ -110,6 +127,27 @@ def test_a_manifest_that_can_t_be_used_is_refused(
         find_clips(tmp_path / "m.jsonl")
     with pytest.raises(EngineError, match="no folder or manifest at"):
         find_clips(tmp_path / "absent")
+
+
+def test_a_row_that_is_too_short_has_no_words(tmp_path: Path) -> None:
+    (tmp_path / "m.csv").write_text("clip,text\na.wav,one\nb.wav\n")
+    with pytest.raises(EngineError, match=r"Line 3 of .* needs a clip and its words"):
+        find_clips(tmp_path / "m.csv")
+
+
+@pytest.mark.parametrize("name", ["clip.flac", "m.jsonl", "m.csv"])
+def test_what_is_no_text_is_refused_in_a_sentence(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / name).write_bytes(b"fLaC\x00\xff\xfe\x00")
+    status = evaluate.main([str(tmp_path / name), "--out", str(tmp_path / "out.jsonl")])
+    assert status == 1
+    assert re.search("is not text in UTF-8.* Name a folder", capsys.readouterr().err)
+    (tmp_path / "clips").mkdir()
+    (tmp_path / "clips" / "a.wav").touch()
+    (tmp_path / "clips" / "a.txt").write_bytes("schön".encode("latin-1"))
+    with pytest.raises(EngineError, match=r"a\.txt is not text in UTF-8"):
+        find_clips(tmp_path / "clips")
 
 
 # Lines.
@@ -130,6 +168,69 @@ def test_a_line_counts_words_after_the_normalizer() -> None:
     assert (line["words"], line["errors"], line["word_error_rate"]) == (2, 1, 0.5)
     assert line["real_time_factor"] == 0.5 and line["text"] == "hello word"
     assert line["error"] is None
+
+
+def test_every_line_is_as_documented() -> None:
+    fine, broken = finished(make_task(), make_run()), failed(make_task(), "It broke.")
+    for line in (fine, broken):
+        whole = CONDITIONS.put_on(line)
+        assert_documented(whole)
+        assert list(whole)[: len(KEY)] == list(KEY) and whole["run"] == CONDITIONS.run
+    jsonschema = pytest.importorskip("jsonschema")
+    for wrong in ({"error": 1}, {"more": 1}, {"reference": None}, {"run": "x"}, {"threads": 0}):
+        for line in (fine, broken):
+            with pytest.raises(jsonschema.ValidationError):
+                assert_documented({**CONDITIONS.put_on(line), **wrong})
+    fields = {name for part in SCHEMA["oneOf"] for name in part["required"]}
+    names = re.findall(r"^(\w+(?:, \w+)*)  ", str(lines.__doc__), re.MULTILINE)
+    assert fields == {name for each in names for name in each.split(", ")}
+
+
+@pytest.mark.parametrize("mark", ["\u2028", "\u2029", "\x85", "\x0b", "\x1c"])
+def test_what_only_looks_like_the_end_of_a_line_is_part_of_it(mark: str, tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    line = finished(make_task(), make_run(f"hello{mark}world"))
+    append(line, out)
+    append(line, out)
+    assert read_lines(out) == [line, line] and line["text"] == f"hello{mark}world"
+
+
+def test_other_words_or_another_sound_make_another_task(tmp_path: Path) -> None:
+    path, out = tmp_path / "a.wav", tmp_path / "out.jsonl"
+    path.write_bytes(b"one")
+    task = Task("cpu", "nano", Spoken("a", path, "Hello, world!"), Options())
+    append(finished(task, make_run()), out)
+    assert left_over([task], read_lines(out)) == []
+    edited = Task("cpu", "nano", Spoken("a", path, "Hello, you!"), Options())
+    assert left_over([edited], read_lines(out)) == [edited]
+    path.write_bytes(b"two")
+    replaced = Task("cpu", "nano", Spoken("a", path, "Hello, world!"), Options())
+    assert left_over([replaced], read_lines(out)) == [replaced]
+    assert summarise([replaced], read_lines(out))[0].clips == 0
+
+
+def test_times_of_unlike_settings_are_not_added_up() -> None:
+    a, b = make_task("a"), make_task("b")
+    alike = [CONDITIONS.put_on(finished(task, make_run())) for task in (a, b)]
+    (summary,) = summarise([a, b], alike)
+    assert summary.real_time_factor == 0.5 and not summary.mixed
+    other = Conditions("1" * 12, False, 1, 2).put_on(finished(b, make_run()))
+    (mixed,) = summarise([a, b], [alike[0], other])
+    assert mixed.mixed and mixed.real_time_factor is None and mixed.word_error_rate == 0.5
+    assert mixed.as_json()["real_time_factor"] is None
+    (half,) = summarise([a, b], [alike[0], CONDITIONS.put_on(failed(b, "It broke."))])
+    assert half.real_time_factor == 0.5
+
+
+def test_an_engine_without_a_result_comes_last() -> None:
+    tasks = [make_task(engine=engine) for engine in ("none", "much", "less")]
+    found = [
+        failed(tasks[0], "It broke."),
+        finished(tasks[1], make_run("nothing alike")),
+        finished(tasks[2], make_run()),
+    ]
+    shown = evaluate.render(summarise(tasks, found))
+    assert re.findall("none|much|less", shown) == ["less", "much", "none"]
 
 
 def test_what_has_a_text_is_left_alone_and_what_failed_is_tried_again(tmp_path: Path) -> None:
@@ -174,6 +275,22 @@ def test_the_rate_is_the_one_jiwer_counts() -> None:
 
 
 # Processes.
+
+
+def test_another_folder_with_the_same_names_is_run(folder: Path, tmp_path: Path) -> None:
+    out, other = tmp_path / "out.jsonl", tmp_path / "other"
+    other.mkdir()
+    for name in ("b.wav", "short.wav"):
+        (other / name).write_bytes((folder / name).read_bytes())
+        (other / name).with_suffix(".txt").write_text(WORDS)
+    assert run(folder, out, "--engines", "steady", *PEERS).returncode == 0
+    done = run(other, out, "--engines", "steady", "--json", *PEERS)
+    assert done.returncode == 0 and "0 of 2 were done before" in done.stderr
+    (summary,) = (json.loads(line) for line in done.stdout.splitlines())
+    assert (summary["clips"], summary["errors"]) == (2, 0)
+    lines = lines_of(out)
+    assert len(lines) == 5 and len({line["run"] for line in lines}) == 2
+    assert len({line["audio_sha256"] for line in lines}) == 1, "the clips' sounds are the same"
 
 
 def test_two_processes_and_going_on(folder: Path, tmp_path: Path) -> None:
