@@ -4,8 +4,9 @@ Starts `python app.py` with the shipped nano. First `--visitors` come at the sam
 as programs and half as browsers, each with a clip of its own length; then come `--comparisons` one
 after another, each a new session. Prints what came of them, what they waited, the memory of the
 page and of its engines' processes on the way, and the files that are left. The exit status is 1
-where a visitor got another's result or neither a result nor a clear refusal, where memory kept
-growing, or where a file of an endpoint's or any process is left.
+where a visitor got another's result, or neither a result nor word that the queue is full, where
+more were told so than must be, where a process kept growing, or where an endpoint's clip or, after
+the end, any file or process is left.
 
     make load-check
     make load-check ARGS="--visitors 80 --queue 20 --engines cpu"
@@ -22,7 +23,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,6 +35,7 @@ import httpx
 from engines import registry
 from tests.load import visitors
 from tests.load.visitors import Visit
+from tests.processes import read_stat
 
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLE = ROOT / "audio_samples" / "short.flac"
@@ -43,9 +46,13 @@ START_SECONDS, READY_SECONDS, END_SECONDS = 180.0, 900.0, 30.0
 DIFFERENT_CLIPS = 20
 """Clips that the visitors who come one after another bring in turn."""
 
-FLAT = 0.05
-"""How much more memory all processes together may take at the end than after the first third: what
-they hold for a while, as the last 64 visits, is full by then, and allocators need some room."""
+FLAT, ROOM_BYTES = 0.05, 16 * 2**20
+"""How much more memory each process may take at the end than after the first third, as a share and
+at the least: what it holds for a while, as the last 64 visits, is full by then, and allocators need
+some room."""
+
+FULL = "The queue is full, "
+"""How the one refusal begins that a visitor may get here."""
 
 
 @dataclass
@@ -61,6 +68,11 @@ class Memory:
         """All of it."""
         return self.page + sum(self.engines.values())
 
+    @property
+    def parts(self) -> dict[str, int]:
+        """Each process's share, by its name."""
+        return {"page": self.page, **self.engines}
+
     def describe(self) -> str:
         """One line."""
         parts = [f"page {mega(self.page)}"]
@@ -72,6 +84,7 @@ class Memory:
 class Report:
     """All that is printed."""
 
+    queue: int
     crowd: list[Visit]
     crowd_seconds: float
     line: list[Visit] = field(default_factory=list)
@@ -82,35 +95,50 @@ class Report:
     end_seconds: float = 0.0
     status: int | None = None
 
-    @property
-    def growth(self) -> float:
-        """By which share memory grew from the first third's end to the end."""
-        if len(self.memory) < 3:
-            return 0.0
-        return self.memory[-1].total / self.memory[1].total - 1
+    def list_growth(self) -> Iterator[tuple[str, int, int]]:
+        """Each process's name, and its bytes at the first third's end and at the end."""
+        if len(self.memory) >= 3:
+            first, last = self.memory[1].parts, self.memory[-1].parts
+            for name in sorted({*first, *last}):
+                yield name, first.get(name, 0), last.get(name, 0)
 
     def list_faults(self) -> list[str]:
         """A line for each thing that must not be."""
         visits = [*self.crowd, *self.line]
         faults = [f"{one.clip.path.name}: {one.fault}" for one in visits if one.fault]
-        faults += [
-            f"{one.clip.path.name} was refused in no sentence: {one.refusal!r}"
-            for one in visits
-            if one.refusal and not is_sentence(one.refusal)
-        ]
-        faults += [f"{one.clip.path.name} was refused: {one.refusal}" for one in self.line
-                   if one.refusal]  # fmt: skip
+        faults += self.list_refusals()
         faults += visitors.find_swaps(visits)
-        if self.growth > FLAT:
-            faults.append(f"memory grew by {self.growth:.1%} after the first third")
+        faults += [
+            f"the memory of {name} grew from {mega(first)} to {mega(last)} after the first third"
+            for name, first, last in self.list_growth()
+            if last - first > max(FLAT * first, ROOM_BYTES)
+        ]
+        brought = Counter(one.clip.path.name for one in visits if one.by_page)
+        faults += [
+            f"left by a program's call: {name}"
+            for name in (Counter(self.files) - brought).elements()
+        ]
         faults += [f"left after the end: {one}" for one in self.left]
         if self.status != 0:
             faults.append(f"the page ended with status {self.status}")
         return faults
 
+    def list_refusals(self) -> Iterator[str]:
+        """A line for each refusal but of those for whom the queue had no place."""
+        full = [one for one in self.crowd if (one.refusal or "").startswith(FULL)]
+        for one in [*self.crowd, *self.line]:
+            if one.refusal and one not in full:
+                yield f"{one.clip.path.name} was refused: {one.refusal}"
+        most = max(0, len(self.crowd) - self.queue - 1)
+        if len(full) > most:
+            yield f"{len(full)} visitors found the queue full, and {most} is the most that may"
+        for one in full:
+            if not is_sentence(one.refusal or ""):
+                yield f"{one.clip.path.name} was refused in no sentence: {one.refusal!r}"
+
     def describe(self) -> str:
         """The figures, and a line for each fault."""
-        faults = self.list_faults()
+        faults, visits = self.list_faults(), [*self.crowd, *self.line]
         lines = [
             f"{len(self.crowd)} visitors at once: {count(self.crowd)}",
             f"  {describe_waits(self.crowd, self.crowd_seconds)}",
@@ -119,8 +147,13 @@ class Report:
             f"  {describe_waits(self.line, self.line_seconds)}",
             "memory, resident:",
             *(one.describe() for one in self.memory),
-            f"  grown after the first third: {self.growth:+.1%}, of {FLAT:.0%} allowed",
-            f"clips kept for their hour: {len(self.files)}; left after the end: {len(self.left)}",
+            *(
+                f"  {name} after the first third: {(last - first) / 2**20:+.1f} MiB, "
+                f"of {max(FLAT * first, ROOM_BYTES) / 2**20:.0f} allowed"
+                for name, first, last in self.list_growth()
+            ),
+            f"clips kept for their hour: {len(self.files)}, brought to the page: "
+            f"{sum(one.by_page for one in visits)}; left after the end: {len(self.left)}",
             f"the end took {self.end_seconds:.1f} s, status {self.status}",
             f"{len(faults)} faults",
             *(f"FAULT {fault}" for fault in faults),
@@ -132,7 +165,7 @@ def count(visits: Sequence[Visit]) -> str:
     """How many of each outcome."""
     kinds = [
         (sum(one.text is not None for one in visits), "results"),
-        (sum(one.refusal is not None for one in visits), "clear refusals"),
+        (sum(one.refusal is not None for one in visits), "refusals"),
         (sum("Wrong:" in (one.fault or "") for one in visits), "of another's words"),
         (sum("Wrong:" not in one.fault for one in visits if one.fault), "faults"),
     ]
@@ -220,7 +253,7 @@ class Page:
             status = None
         seconds = time.perf_counter() - start
         time.sleep(0.5)
-        left = [f"process {number}" for number in children if Path(f"/proc/{number}").exists()]
+        left = [f"process {number}" for number in children if is_running(number)]
         left += [str(path) for path in self.uploads.rglob("*") if path.is_file()]
         return status, seconds, left
 
@@ -238,6 +271,14 @@ def list_children(parent: int) -> list[int]:
         found += children
         open_ones += children
     return found
+
+
+def is_running(number: int) -> bool:
+    """Whether a process runs; one that ended and waits for somebody to ask its status does not."""
+    try:
+        return read_stat(str(number))[0] != "Z"
+    except OSError:
+        return False
 
 
 def read_process(number: int) -> tuple[str, int]:
@@ -259,10 +300,10 @@ def check(options: argparse.Namespace, folder: Path, engines: Sequence[str]) -> 
     page = Page(folder, options.queue)
     try:
         page.wait()
-        warm_up(page, clips[0], engines)
+        warm_up(page, clips[0], registry.available())  # the page prepares all, asked for or not
         start = time.perf_counter()
         crowd = visitors.visit_at_once(page.url, clips[: options.visitors], engines)
-        report = Report(crowd, time.perf_counter() - start)
+        report = Report(options.queue, crowd, time.perf_counter() - start)
         tell(f"{len(crowd)} visitors at once: {count(crowd)}")
         come_one_by_one(page, clips[:DIFFERENT_CLIPS], engines, options.comparisons, report)
         report.files = page.list_clips()

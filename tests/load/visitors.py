@@ -28,8 +28,8 @@ STEP_SECONDS = 0.05
 READ_SECONDS = 120.0
 """The page says something at least every quarter of a minute."""
 
-ALERT = re.compile(r'.*class=\\\\"summary\\\\">(?:<span[^>]*>[^<]*</span>)?([^<]*)</p>.*')
-"""The sentence in a message that has a refusal in the summary."""
+ALERT = re.compile(r'.*class=\\"summary\\">(?:<span[^>]*>[^<]*</span>)?([^<]*)</p>.*')
+"""The sentence in a message, in JSON, that has a refusal in the summary."""
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,11 @@ class Clip:
 
 @dataclass(frozen=True)
 class Visit:
-    """What came of one visit: words, or a refusal in a sentence, or a fault of the page's.
+    """What came of one visit: words, or a refusal, or a fault of the page's.
 
-    `seconds`: from asking to the answer.
+    `seconds`: from asking to the answer. `by_page`: whether the clip was brought to the page, which
+    keeps it for an hour, and not to an endpoint. Gradio tells a program of a crash as it tells of a
+    refusal, so whoever counts refusals must read them.
     """
 
     clip: Clip
@@ -52,6 +54,7 @@ class Visit:
     text: str | None = None
     refusal: str | None = None
     fault: str | None = None
+    by_page: bool = False
 
 
 Ask = Callable[[str, Clip, Sequence[str]], str]
@@ -182,14 +185,15 @@ class Tab:
 def visit(ask: Ask, url: str, clip: Clip, engines: Sequence[str]) -> Visit:
     """One visit, whatever comes of it."""
     start = time.perf_counter()
-    found: dict[str, str] = {}
+    found: dict[str, Any] = {}
     try:
         found["text"] = ask(url, clip, engines)
     except AppError as error:
         found["refusal"] = str(error)
     except Exception as error:
         found["fault"] = f"{type(error).__name__}: {error}"
-    return Visit(clip, time.perf_counter() - start, **found)
+    seconds = time.perf_counter() - start
+    return Visit(clip, seconds, by_page=ask is by_page, **found)
 
 
 def visit_at_once(url: str, clips: Sequence[Clip], engines: Sequence[str]) -> list[Visit]:
