@@ -18,17 +18,17 @@
   };
   window.wasReloaded = () => performance.getEntriesByType("navigation")[0]?.type !== "navigate";
 
-  /* Stage mode: space runs, escape stops. A control that uses the key itself keeps it. */
+  /* Stage mode: space runs, escape stops whatever runs. A control that uses the key keeps it. */
+  const BUTTONS = { " ": "#compare", Escape: "#stop, #look-stop, #fault-stop" };
   const usesSpace = (element) =>
     element.closest("button, select, textarea, summary, [contenteditable]") ||
     (element.matches("input") && element.type !== "radio");
   document.addEventListener("keydown", (event) => {
     if (!onStage || event.repeat || event.ctrlKey || event.metaKey || event.altKey) return;
-    const key = { " ": "#compare", Escape: "#stop" }[event.key];
-    if (!key || (event.key === " " && usesSpace(event.target))) return;
+    const buttons = BUTTONS[event.key];
+    if (!buttons || (event.key === " " && usesSpace(event.target))) return;
     event.preventDefault();
-    const button = document.querySelector(key);
-    if (button && !button.disabled) button.click();
+    for (const button of document.querySelectorAll(buttons)) if (!button.disabled) button.click();
   });
 
   /* The player's speed button is named by what a press does; its name has to hold what it shows. */
@@ -52,23 +52,18 @@
     subtree: true, childList: true, characterData: true, attributeFilter: ["aria-label"],
   });
 
-  /* The clip that was compared: words play only while the same one is in the player. */
-  let clipsBrought = 0;
-  const nameClip = () =>
-    `${document.querySelector("#sample input:checked")?.value} ${clipsBrought}`;
-  let compared = null;
-  document.addEventListener("change", (event) => {
-    if (event.target.matches("#audio input[type=file]")) clipsBrought += 1;
-  }, true);
-  document.addEventListener("drop", (event) => {
-    if (event.target.closest("#audio")) clipsBrought += 1;
-  }, true);
-  document.addEventListener("click", (event) => {
-    if (event.target.closest("#audio .record-button, #audio button[aria-label=Clear]")) {
-      clipsBrought += 1;
-    }
-    if (event.target.closest("#compare")) compared = nameClip();
-  }, true);
+  /* Words play only while the clip that they are of is in the player. The lanes name theirs as
+     `Wish.clip_id` does: a sample by its key, a clip of one's own by its folder and file. */
+  let ownClip = null;
+  window.noteClip = (file) => { ownClip = file?.path?.split("/").slice(-2).join("/") ?? null; };
+  const nameClip = () => {
+    const sample = document.querySelector("#sample input:checked")?.value;
+    return sample === "own" ? ownClip : sample;
+  };
+  const hasTheirClip = () => {
+    const lanes = document.querySelector("#lanes .lanes");
+    return Boolean(lanes?.dataset.clip) && lanes.dataset.clip === nameClip();
+  };
 
   /* The player's media element is not in the document: it shows itself when it plays. */
   let player = null;
@@ -91,8 +86,7 @@
   document.addEventListener("click", (event) => {
     const word = event.target.closest?.("#lanes [data-t]");
     if (!word || isSelecting(word)) return;
-    if (compared === null) compared = nameClip();
-    if (compared !== nameClip()) return;
+    if (!hasTheirClip()) return;
     const time = Number(word.dataset.t);
     if (player && !player.paused) {
       player.currentTime = time;
@@ -104,11 +98,11 @@
 
   /* While the clip plays, the word of this moment is marked in every lane. */
   const follow = () => {
-    const stopped = !player || player.paused || player.ended;
+    const stopped = !player || player.paused || player.ended || !hasTheirClip();
     for (const box of document.querySelectorAll("#lanes .transcript")) {
-      markWord(box, stopped || compared !== nameClip() ? null : findWord(box, player.currentTime));
+      markWord(box, stopped ? null : findWord(box, player.currentTime));
     }
-    if (!stopped) requestAnimationFrame(follow);
+    if (player && !player.paused && !player.ended) requestAnimationFrame(follow);
   };
 
   const findWord = (box, time) => {

@@ -83,6 +83,7 @@ class Run:
         open_clip: Callable[[], Clip],
         clip_name: str = "clip",
         reference: str | None = None,
+        clip_id: str = "",
     ) -> None:
         """`get_engine(key, model, dtype)` and `open_clip()` may raise any `EngineError`."""
         self._settings = settings
@@ -95,6 +96,7 @@ class Run:
             clip_name=clip_name,
             reference=reference,
             run=self.id,
+            clip_id=clip_id,
         )
         self._stop = threading.Event()
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from html import escape
 
 from demo import diffs
+from demo.lanes import format_ratio
 from demo.snapshot import Comparison, Lane
 
 CLEARLY_FASTER = 1.05
@@ -85,15 +86,42 @@ def write_sentence(comparison: Comparison) -> str:
 
 
 def describe_lead(ranked: list[Lane], comparison: Comparison) -> str:
-    """The fastest engine against the baseline or, where it is the baseline, against the next."""
+    """The fastest engine, or those that are too close to it, against the baseline or, where that is
+    the fastest, against the next."""
     first, baseline = ranked[0], comparison.baseline
     assert baseline is not None
+    close = [lane for lane in ranked if lane is first or not is_clearly_faster(first, lane)]
+    if len(close) > 1:
+        return describe_close(close, len(close) == len(ranked), baseline)
     other = ranked[1] if first.key == baseline.key else baseline
-    if not is_clearly_faster(first, other):
-        return f"{first.label} and {other.label} were equally fast"
-    ratio = read_total(other) / read_total(first)
     title = ", the baseline," if first.key == baseline.key else ""
-    return f"{first.label}{title} was fastest, {ratio:.1f}× as fast as {other.label},"
+    return f"{first.label}{title} was fastest, {compare_times(first, other)},"
+
+
+def describe_close(close: list[Lane], is_all: bool, baseline: Lane) -> str:
+    """Several lanes too close to the fastest of them, the first, to tell apart."""
+    first, names = close[0], join_names([lane.label for lane in close])
+    if is_all:
+        return f"{names} were not clearly apart"
+    if baseline.key in [lane.key for lane in close]:
+        return f"{names}, not clearly apart, were fastest"
+    if all(is_clearly_faster(lane, baseline) for lane in close):
+        each = "both" if len(close) == 2 else "all"
+        least = compare_times(close[-1], baseline)
+        return f"{names}, not clearly apart, were {each} at least {least},"
+    rest = join_names([lane.label for lane in close[1:]])
+    return f"{first.label}, not clearly apart from {rest}, was {compare_times(first, baseline)},"
+
+
+def compare_times(lane: Lane, other: Lane) -> str:
+    """How many times as fast a lane was as another."""
+    return f"{format_ratio(read_total(other) / read_total(lane))} as fast as {other.label}"
+
+
+def join_names(names: list[str]) -> str:
+    """Names with commas and an “and”."""
+    *others, last = names
+    return f"{', '.join(others)} and {last}" if others else last
 
 
 def is_clearly_faster(first: Lane, other: Lane) -> bool:

@@ -40,6 +40,12 @@ features look identical."""
 
 NO_BARS = np.zeros(BINS)
 
+NOT_YET = "The charts are drawn when the last lane is done, so that no lane’s time pays for them."
+NOT_KEPT = (
+    "The encoders’ features were not kept, because the page was reloaded before the last lane was "
+    "done: press Compare to see them."
+)
+
 
 def render_features(comparison: Comparison) -> str:
     """`list_features` as one text."""
@@ -55,9 +61,11 @@ def list_features(comparison: Comparison) -> list[str]:
     lanes = [lane for lane in comparison.done if lane.transcript is not None]
     if not comparison.finished or not lanes:
         return list_blanks(comparison)
+    if comparison.features_dropped:
+        return list_blanks(comparison, NOT_KEPT)
     common = match_windows(lanes)
     if not common.starts:
-        return ['<p class="caption">No window was encoded.</p>', *list_blanks(comparison)]
+        return list_blanks(comparison, "No window was encoded.")
     histograms = bin_together({lane.key: common.pick(lane) for lane in lanes})
     assert histograms is not None
     baseline = comparison.baseline
@@ -70,8 +78,8 @@ def list_features(comparison: Comparison) -> list[str]:
     ]
 
 
-def list_blanks(comparison: Comparison) -> list[str]:
-    """The same boxes with nothing in them, so that nothing moves when they fill."""
+def list_blanks(comparison: Comparison, reason: str = NOT_YET) -> list[str]:
+    """The same boxes with nothing in them and why, so that nothing moves when they fill."""
     lanes, baseline = comparison.lanes, comparison.baseline
     panels = [
         render_panel(lane.label, "histogram", draw_bars(NO_BARS, EDGES, 1.0), lane.key)
@@ -82,13 +90,12 @@ def list_blanks(comparison: Comparison) -> list[str]:
         for lane in lanes
         if baseline is not None and lane.key != baseline.key
     ]
-    text = "The charts are drawn when the last lane is done, so that no lane’s time pays for them."
     return [
         arrange(panels, gaps),
-        f'<p class="caption">{text}</p>',
+        f'<p class="caption">{reason}</p>',
         wrap_table("Encoder feature figures", COLUMNS, "".join(map(render_blank_row, lanes))),
         heatmap.render_blanks(lanes, baseline),
-        render_details(""),
+        render_details(f'<p class="caption">{reason}</p>'),
     ]
 
 
@@ -244,9 +251,8 @@ def render_windows(lanes: Sequence[Lane], baseline: Lane | None, common: Common)
     )
 
 
-def render_details(table: str) -> str:
+def render_details(body: str) -> str:
     """The table by window, folded away: it is long, and nothing should move when it comes."""
-    body = table or '<p class="caption">The table is made when the last lane is done.</p>'
     return f'<details class="windows"><summary>The figures by window</summary>{body}</details>'
 
 

@@ -95,4 +95,4 @@ def drop_features(comparison: Comparison) -> Comparison:
         replace(lane, transcript=lane.transcript and lane.transcript.without_features())
         for lane in comparison.lanes
     )
-    return replace(comparison, lanes=lanes)
+    return replace(comparison, lanes=lanes, features_dropped=True)

@@ -224,11 +224,18 @@ def go_on_waiting(standing: Standing) -> list[Any]:
 
 
 def summarise_look(examination: Examination) -> str:
-    """What the look found, in one sentence."""
-    off = [s.label for s in examination.others if examination.first_past(s.name)]
+    """What the look found, in one sentence; what rounds is not held to float32's tolerance."""
+    seen = f"{len(examination.stages)} stages looked at"
+    others = examination.others
+    exact = [each for each in others if not each.rounds_to]
+    off = [each.label for each in others if layers.find_departure(examination, each)]
     if off:
-        return f"{len(examination.stages)} stages looked at: {', '.join(off)} differs."
-    return f"{len(examination.stages)} stages looked at: all are as they should be."
+        return f"{seen}: {', '.join(off)} {'differs' if len(off) == 1 else 'differ'}."
+    if not exact:
+        return f"{seen}: how far rounding moves them is below."
+    if len(exact) < len(others):
+        return f"{seen}: in float32 all are as they should be."
+    return f"{seen}: all are as they should be."
 
 
 # Wiring.
@@ -341,6 +348,8 @@ class Desk:
                     self.runs.learn(place)
                     self.keepsakes.keep_panel(visit, self.name, (*choices, *values[2:]))
                 yield values
+            # Gradio sends a generator's last values once more, whole: let these be none.
+            yield [gr.skip() for _ in values]
         finally:
             errand.stop()
 

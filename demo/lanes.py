@@ -47,7 +47,8 @@ def list_lanes(comparison: Comparison) -> list[Any]:
     times = KNOWN_TIMES if comparison.settings.options.word_timestamps else SPREAD_TIMES
     hint = f'<p class="hint">{times}</p>' if lanes else ""
     absent = [render_absent(status) for status in comparison.absent]
-    return ['<div class="lanes">', lanes, "</div>", hint, absent]
+    opening = f'<div class="lanes" data-clip="{escape(comparison.clip_id, quote=True)}">'
+    return [opening, lanes, "</div>", hint, absent]
 
 
 def render_absent(status: Status) -> str:
@@ -272,7 +273,12 @@ def describe_ratio(lane: Lane, comparison: Comparison) -> tuple[str, str]:
     if is_baseline(lane, comparison):
         return name, "baseline"
     ratio = stage_ratio(lane, comparison, "total")
-    return name, "–" if ratio is None else f"{ratio:.2f}×"
+    return name, "–" if ratio is None else format_ratio(ratio)
+
+
+def format_ratio(ratio: float) -> str:
+    """How many times as fast, here and in the headline."""
+    return f"{ratio:.2f}×"
 
 
 def stage_ratio(lane: Lane, comparison: Comparison, stage: str) -> float | None:
@@ -307,7 +313,7 @@ def render_stage(lane: Lane, comparison: Comparison, stage: str, longest: float)
     seconds = lane.transcript.seconds.as_dict()[stage] if lane.transcript else None
     width = 100 * seconds / longest if seconds is not None and longest else 0.0
     ratio = None if is_baseline(lane, comparison) else stage_ratio(lane, comparison, stage)
-    last = "" if comparison.shared else f"<td>{'' if ratio is None else f'{ratio:.2f}×'}</td>"
+    last = "" if comparison.shared else f"<td>{'' if ratio is None else format_ratio(ratio)}</td>"
     return (
         f'<tr class="{stage}"><th scope="row">{STAGES[stage]}</th>'
         f'<td class="length"><span style="width:{width:.1f}%"></span></td>'

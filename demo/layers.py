@@ -22,10 +22,11 @@ if TYPE_CHECKING:
 
 Shares = npt.NDArray[np.float64]
 
-COLOURS = ("#0072B2", "#009E73", "#D55E00", "#CC79A7", "#E69F00")
+COLOURS = ("#0072B2", "#009E73", "#D55E00", "#CC79A7", "#E69F00", "#56B4E9")
 """Okabe and Ito's, the baseline first; shapes tell specimens apart as well."""
 
-SIGNS = ("", "●", "◆", "▲", "■")
+SIGNS = ("", "●", "◆", "▲", "■", "★")
+"""As many as a machine with everything has encoders in all their types."""
 
 MEASURES = {"error": "Relative error", "cosine": "1 − cosine"}
 
@@ -85,20 +86,34 @@ def render_verdicts(examination: Examination) -> str:
 
 
 def judge(examination: Examination, specimen: Specimen) -> str:
-    """How far a specimen is from the baseline, in words."""
+    """How far a specimen is from the baseline, in words; float32's tolerance is for float32."""
     errors = {stage.name: stage.error(specimen.name) for stage in examination.stages}
     worst = max(errors, key=errors.__getitem__)
     baseline = examination.baseline.label
-    first = examination.first_past(specimen.name)
+    first = find_departure(examination, specimen)
     if first is not None:
         far = f"by {say(errors[first])}" if math.isfinite(errors[first]) else "not finite"
         return f"{specimen.label}: leaves {baseline} at {first}, {far}."
+    if specimen.rounds_to:
+        return (
+            f"{specimen.label}: rounds to {specimen.rounds_to}; relative error "
+            f"{say(errors[worst])} at most, at {worst}."
+        )
     if errors[worst] == 0:
         return f"{specimen.label}: the same as {baseline} in every bit, at every stage."
     return (
         f"{specimen.label}: as {baseline} at every stage; the largest relative error is "
         f"{say(errors[worst])}, at {worst}."
     )
+
+
+def find_departure(examination: Examination, specimen: Specimen) -> str | None:
+    """The first stage that neither the order of float32 sums nor rounding to a half type explains;
+    of a specimen that rounds only one that is not finite."""
+    if not specimen.rounds_to:
+        return examination.first_past(specimen.name)
+    stages = examination.stages
+    return next((s.name for s in stages if not math.isfinite(s.error(specimen.name))), None)
 
 
 def say(error: float) -> str:
@@ -110,12 +125,12 @@ def say(error: float) -> str:
 
 def colour(examination: Examination, specimen: Specimen) -> str:
     """A specimen's colour in this panel."""
-    return COLOURS[examination.specimens.index(specimen) % len(COLOURS)]
+    return COLOURS[examination.specimens.index(specimen)]
 
 
 def sign(examination: Examination, specimen: Specimen) -> str:
     """A specimen's shape in this panel."""
-    return SIGNS[examination.specimens.index(specimen) % len(SIGNS)]
+    return SIGNS[examination.specimens.index(specimen)]
 
 
 def measure(stage: StageReading, specimen: str, what: str) -> float:
@@ -396,10 +411,12 @@ def render_table(examination: Examination) -> str:
 def render_caption(examination: Examination) -> str:
     """What was looked at, and what the dashed line means."""
     where = f" at {examination.start:g} s" if examination.start else ""
+    rounds = any(specimen.rounds_to for specimen in examination.specimens)
+    half = " What rounds to a half type lies beyond it." if rounds else ""
     return (
         f'<p class="caption">{escape(examination.model)}, {escape(examination.clip)}, one window '
         f"of 30 s{where}. Relative error (relative L2): length of the difference over length of "
-        f"the baseline, {escape(examination.baseline.label)}. Up to {examination.tolerance:.0e} "
-        "(the dashed line) it is the order of float32 sums; beyond it something else is computed."
-        "</p>"
+        f"the baseline, {escape(examination.baseline.label)}. In float32, up to "
+        f"{examination.tolerance:.0e} (the dashed line) it is the order of sums; beyond it "
+        f"something else is computed.{half}</p>"
     )

@@ -63,6 +63,9 @@ SCROLL_TO_LANES = """() => {
 JOIN_PARTS = "${value.flat(9).join('')}"
 """A panel made of nested parts: of these only the changed ones travel to the browser."""
 
+NOTE_CLIP = "(file) => { noteClip(file); }"
+"""A function of `assets/page.js`: which clip the player has."""
+
 FOOTER = """<footer class="credits"><p>Runs OpenAI’s Whisper on PyTorch and on Modular MAX. MAX is
 used under the Modular MAX Community License; this project is not endorsed by Modular.</p>
 <p><strong>nano</strong> is a tiny checkpoint trained on synthetic speech of a limited vocabulary.
@@ -406,6 +409,7 @@ def connect_clip(
         return [show_sample(by_key.get(key)), advise(model) if key == OWN_CLIP else gr.skip()]
 
     sample.input(choose, [sample, controls.model], [audio, panels.summary], **quick)
+    audio.change(None, audio, None, js=NOTE_CLIP, **quick)
     for event in (audio.clear, audio.upload, audio.start_recording):
         event(lambda: OWN_CLIP, None, sample, **quick)
 

@@ -88,7 +88,15 @@ class Wish:
             lambda: backend.load_clip(path),
             clip_name=self.sample.title if self.sample else Path(path).name,
             reference=self.sample.reference if self.sample else None,
+            clip_id=self.clip_id,
         )
+
+    @property
+    def clip_id(self) -> str:
+        """What `nameClip` of `assets/page.js` says while this clip is in the player."""
+        if self.sample:
+            return self.sample.key
+        return "/".join(Path(self.upload or "").parts[-2:])
 
 
 class Painter:

@@ -136,7 +136,8 @@ class Comparison:
     `absent`: engines of the project that this machine lacks. `refusal`: why the clip was refused;
     no lane ran then. `reference`: the words really spoken, where they are known. `start`: when it
     began, on the clock of `time.perf_counter`, which is the spans' as well. `run`: the id that
-    the run's log has too.
+    the run's log has too. `clip_id`: by which the page knows whether the player has this clip.
+    `features_dropped`: whether the encoders' features were given up when this was kept.
     """
 
     settings: Settings
@@ -148,6 +149,8 @@ class Comparison:
     refusal: str | None = None
     start: float = 0.0
     run: str = ""
+    clip_id: str = ""
+    features_dropped: bool = False
 
     @property
     def shared(self) -> bool:

@@ -66,11 +66,16 @@ class Part(Observer):
 
 @dataclass(frozen=True)
 class Specimen:
-    """An encoder that was looked into; `name`: as it is spelled, `ENGINE:TYPE`."""
+    """An encoder that was looked into; `name`: as it is spelled, `ENGINE:TYPE`.
+
+    `rounds_to`: the half type that its weights or products are rounded to, where they are: the
+    tolerance, which is float32's, then says nothing of it.
+    """
 
     name: str
     label: str
     device: str
+    rounds_to: str = field(default="", kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -84,7 +89,7 @@ class OpenSpecimen(Specimen):
 
     def label_only(self) -> Specimen:
         """What a record needs of it, without the encoder."""
-        return Specimen(self.name, self.label, self.device)
+        return Specimen(self.name, self.label, self.device, rounds_to=self.rounds_to)
 
 
 @dataclass(frozen=True)
@@ -124,7 +129,7 @@ class Examination:
     """Several encoders after every stage of one window; the first specimen is the baseline.
 
     `start`: seconds from the clip's start to the window's. `tolerance`: the largest relative error
-    that counts as the same.
+    that counts as the same in float32.
     """
 
     model: str

@@ -110,7 +110,11 @@ def open_torch(checkpoint: Checkpoint, engine: str, dtype: str) -> OpenSpecimen:
     kind = torch.float16 if dtype == "float16" else torch.float32
     label = f"PyTorch {engine.upper()}, {dtype}"
     return OpenSpecimen(
-        f"{engine}:{dtype}", label, device, lambda mel: torch_stages(encoder, mel, kind)
+        f"{engine}:{dtype}",
+        label,
+        device,
+        lambda mel: torch_stages(encoder, mel, kind),
+        rounds_to="" if dtype == "float32" else dtype,
     )
 
 
@@ -170,7 +174,14 @@ def open_max(
     models, op = session.load_encoder(checkpoint.dims, device, DType[dtype], progress)
     encoder = StagedMaxEncoder(models, weights, op, device)
     label = label_max(dtype, on_cpu=device.label == "cpu")
-    return OpenSpecimen(f"{engine}:{dtype}", label, device.label, encoder.stages)
+    exact = dtype == "float32" or (device.label == "cpu" and checkpoint.fits_float16)
+    return OpenSpecimen(
+        f"{engine}:{dtype}",
+        label,
+        device.label,
+        encoder.stages,
+        rounds_to="" if exact else dtype,
+    )
 
 
 def max_types(on_cpu: bool) -> tuple[str, ...]:

@@ -27,13 +27,17 @@ PLACES = {"late": "ln_post", "early": "conv1", "none": None, "broken": "conv1"}
 
 
 def make_specimen(
-    name: str, label: str, noise: float = 0.0, place: str | None = None
+    name: str,
+    label: str,
+    noise: float = 0.0,
+    place: str | None = None,
+    names: Sequence[str] = NAMES,
 ) -> OpenSpecimen:
     """Seeded stages with so much noise, and half as large from `place` on."""
 
     def stages(mel: FloatArray) -> Stages:
         rng, at_fault = np.random.default_rng(2), False
-        for stage in NAMES:
+        for stage in names:
             output = rng.normal(size=(40, 16))
             at_fault = at_fault or stage == place
             quiet = 0.0 if stage == "log-mel" else noise

@@ -13,7 +13,7 @@ import pytest
 
 from tests import fakes
 from tests.browser.test_accessibility import list_faults
-from tests.browser.test_page import tab_to, wait_until_still
+from tests.browser.test_page import count_received, tab_to, wait_until_still
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -217,6 +217,16 @@ def test_the_lab_waits_for_a_comparison_and_the_comparison_for_the_lab(
     page.locator("#finding .slide").first.wait_for(state="attached")
     page.locator("#look:enabled").wait_for()
     assert page.locator("#layers .slide").count() == 0
+
+
+def test_a_panel_travels_once(serve_lab: ServeLab, open_lab: Open, lab: FakeLab) -> None:
+    page = open_lab(serve_lab(lab))
+    page.locator("#audio .play-pause-button").wait_for()
+    received = count_received(page)
+    finish(page, "look")
+    page.wait_for_timeout(500)
+    weight = len(page.inner_html("#layers").encode())
+    assert weight < sum(received.values()) < 1.5 * weight, received
 
 
 def test_a_machine_without_max_says_why(serve_lab: ServeLab, open_lab: Open, lab: FakeLab) -> None:

@@ -267,6 +267,8 @@ def test_a_reload_in_the_middle_keeps_the_finished_lane(
     page.reload()
     wait_for_states(page, "done", "stopped")
     assert "Stopped. 1 of 2 lanes had finished." in page.inner_text("#summary")
+    assert "were not kept, because the page was reloaded" in page.inner_text("#features")
+    assert "No window was encoded" not in page.inner_text("#features")
     gate.set()
     page.locator("#compare:enabled").wait_for()
     page.click("#compare")
@@ -305,6 +307,65 @@ def test_a_word_plays_the_clip_and_is_marked_in_every_lane(
     page.locator(".lane").first.get_by_text("compiler", exact=True).click()
     page.wait_for_timeout(300)
     assert page.locator("#audio .play-pause-button").get_attribute("aria-label") == "Play"
+
+
+def is_played(page: Page) -> bool:
+    """Whether a click on a word plays the clip; the player then rests again."""
+    page.evaluate(
+        """() => {
+          window.plays = 0;
+          window.plainPlay ??= HTMLMediaElement.prototype.play;
+          HTMLMediaElement.prototype.play = function () {
+            plays += 1;
+            return plainPlay.call(this);
+          };
+        }"""
+    )
+    page.locator(".lane").first.get_by_text("compiler", exact=True).click()
+    page.wait_for_timeout(300)
+    played = bool(page.evaluate("plays"))
+    if played:
+        page.wait_for_function("document.querySelectorAll('.lane .now').length === 2")
+        page.wait_for_function("document.querySelectorAll('.lane .now').length === 0")
+    return played
+
+
+def test_a_word_plays_its_own_clip_and_no_other(serve_fakes: Serve, open_page: Open) -> None:
+    page = open_page(serve_fakes(cpu=fakes.FakeEngine(), max_hybrid=fake_max()))
+    page.click("#compare")
+    wait_for_states(page, "done", "done")
+    page.reload()
+    wait_for_states(page, "done", "done")
+    page.locator("#audio .play-pause-button").wait_for()
+    page.get_by_label("Talk, 2:41").check()
+    assert not is_played(page)
+    # Another comparison is asked for and refused: the lanes still show the earlier clip.
+    for engine in ("CPU", "MAX hybrid"):
+        page.locator("#engines").get_by_label(engine, exact=True).uncheck()
+    page.locator("#compare:enabled").click()
+    page.get_by_text("Choose at least one engine.").wait_for()
+    assert not is_played(page)
+    page.get_by_label("Short sentence").check()
+    page.locator("#audio .play-pause-button").wait_for()
+    assert is_played(page)
+
+
+def test_a_word_plays_one_s_own_clip_after_a_reload(
+    serve_fakes: Serve, open_page: Open, sample_folder: Path
+) -> None:
+    page = open_page(serve_fakes(cpu=fakes.FakeEngine(), max_hybrid=fake_max()))
+    page.get_by_label("Your own").check()
+    page.set_input_files("#audio input[type=file]", sample_folder / "talk.flac")
+    page.locator("#audio .play-pause-button").wait_for()
+    page.click("#compare")
+    wait_for_states(page, "done", "done")
+    assert is_played(page)
+    page.reload()
+    wait_for_states(page, "done", "done")
+    page.locator("#audio .play-pause-button").wait_for()
+    assert is_played(page)
+    page.get_by_label("Short sentence").check()
+    assert not is_played(page)
 
 
 def test_the_keyboard_is_enough(serve_fakes: Serve, open_page: Open) -> None:

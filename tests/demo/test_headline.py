@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from demo.headline import Headline, is_clearly_faster, render_headline, summarise
+from demo.lanes import render_lanes
 from demo.snapshot import Comparison, Lap, Settings, lay_out
 from tests import fakes
 from tests.demo.test_lanes import compare
@@ -19,7 +20,7 @@ def speak(comparison: Comparison) -> str:
 
 def test_a_fair_run_names_the_fastest_by_how_much_on_what_and_the_words() -> None:
     assert speak(compare(schedule="one at a time")) == (
-        "MAX hybrid was fastest, 2.0× as fast as CPU, on “Short sentence” (6 s) with nano; "
+        "MAX hybrid was fastest, 2.00× as fast as CPU, on “Short sentence” (6 s) with nano; "
         "every lane wrote the same 11 words."
     )
 
@@ -43,7 +44,7 @@ def test_the_baseline_may_be_fastest() -> None:
         replace(hybrid, transcript=replace(hybrid.transcript, seconds=cpu.transcript.seconds)),
     )
     assert speak(replace(fair, lanes=swapped)).startswith(
-        "CPU, the baseline, was fastest, 2.0× as fast as MAX hybrid, on"
+        "CPU, the baseline, was fastest, 2.00× as fast as MAX hybrid, on"
     )
 
 
@@ -72,8 +73,67 @@ def test_faster_is_said_only_of_times_that_are_apart(
     first, other = (make_timed(compare(), at, totals) for at, totals in enumerate((ours, theirs)))
     lanes = (first.lanes[0], other.lanes[1])
     assert is_clearly_faster(*lanes) is apart
+    fair = replace(compare(schedule="one at a time"), lanes=lanes)
+    assert speak(fair).startswith("CPU and MAX hybrid were not clearly apart on “") is not apart
+
+
+def race(*totals: tuple[float, ...]) -> str:
+    """What is said of three lanes, alone with the machine, whose runs took so long."""
     fair = compare(schedule="one at a time")
-    assert ("equally fast" in speak(replace(fair, lanes=lanes))) is not apart
+    third = replace(fair.lanes[1], key="max_full", label="MAX full")
+    fair = replace(fair, lanes=(*fair.lanes, third))
+    for at, each in enumerate(totals):
+        fair = make_timed(fair, at, each)
+    return speak(fair)
+
+
+@pytest.mark.parametrize(
+    ("totals", "said"),
+    [
+        (
+            ((2.0,), (1.2,), (1.0,)),
+            "MAX full was fastest, 2.00× as fast as CPU, on “",
+        ),
+        (
+            ((2.0,), (1.01,), (1.0,)),
+            "MAX full and MAX hybrid, not clearly apart, were both at least 1.98× as fast as CPU, "
+            "on “",
+        ),
+        (
+            ((1.0,), (1.01,), (2.0,)),
+            "CPU and MAX hybrid, not clearly apart, were fastest on “",
+        ),
+        (
+            ((1.0,), (1.01,), (1.04,)),
+            "CPU, MAX hybrid and MAX full were not clearly apart on “",
+        ),
+        (
+            ((1.08,), (1.04,), (1.0,)),
+            "MAX full, not clearly apart from MAX hybrid, was 1.08× as fast as CPU, on “",
+        ),
+        (
+            ((2.5, 2.8, 3.0), (0.9, 1.4, 1.6), (0.9, 1.0, 1.3)),
+            "MAX full and MAX hybrid, not clearly apart, were both at least 2.00× as fast as CPU, "
+            "on “",
+        ),
+        (((1.0,), (1.05,), (1.2,)), "CPU, the baseline, was fastest, 1.05× as fast as MAX hybrid,"),
+    ],
+)
+def test_fastest_is_said_only_of_one_that_is_apart_from_the_next(
+    totals: tuple[tuple[float, ...], ...], said: str
+) -> None:
+    sentence = race(*totals)
+    assert sentence.startswith(said)
+    assert len(sentence) < 190, "the back row reads four lines"
+
+
+def test_the_headline_and_the_lanes_print_the_same_ratio() -> None:
+    fair = compare(schedule="one at a time")
+    for totals in ((1.05, 1.0), (2.0, 1.0), (12.34, 1.0)):
+        timed = make_timed(make_timed(fair, 0, totals[:1]), 1, totals[1:])
+        ratio = f"{totals[0]:.2f}×"
+        assert f"fastest, {ratio} as fast" in speak(timed)
+        assert f">{ratio}<" in render_lanes(timed)
 
 
 def make_timed(comparison: Comparison, at: int, totals: tuple[float, ...]) -> Comparison:

@@ -170,6 +170,14 @@ def test_max_s_stages_are_the_engine_s_own() -> None:
 
 
 @pytest.mark.max
+def test_a_specimen_says_what_it_rounds_to() -> None:
+    exact = microscope.open_max(checkpoints.load("nano"), "float16")
+    assert exact.device != "cpu" or exact.label_only().rounds_to == ""
+    assert microscope.open_max(checkpoints.load("nano"), "float32").rounds_to == ""
+    assert microscope.open_max(mini(), "float16").label_only().rounds_to == "float16"
+
+
+@pytest.mark.max
 def test_the_exit_status_tells_agreement_from_difference(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
