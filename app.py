@@ -8,7 +8,8 @@ visitors = serve.expect_visitors()
 app = page.build(
     session.Backend(
         statuses=registry.statuses,
-        get=isolation.get,
+        get=isolation.borrow,
+        give_back=isolation.give_back,
         models=checkpoints.names,
         load_clip=audio.load_clip,
         samples=serve.SAMPLES,

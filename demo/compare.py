@@ -11,7 +11,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from contextvars import copy_context
 from dataclasses import replace
 from functools import partial
@@ -84,11 +84,16 @@ class Run:
         clip_name: str = "clip",
         reference: str | None = None,
         clip_id: str = "",
+        give_back: Callable[[Engine], None] = lambda engine: None,
     ) -> None:
-        """`get_engine(key, model, dtype)` and `open_clip()` may raise any `EngineError`."""
+        """`get_engine(key, model, dtype)` and `open_clip()` may raise any `EngineError`.
+
+        Each engine that was got is given back at the end of its last lap.
+        """
         self._settings = settings
         self._statuses = {status.key: status for status in statuses}
         self._get_engine = get_engine
+        self._give_back = give_back
         self._open_clip = open_clip
         self.id = logs.new_run_id()
         self._start = replace(
@@ -170,22 +175,25 @@ class Run:
 
         Repeats take turns too: what slows the machine for a while then slows every engine.
         """
-        prepared = {key: self._prepare(key) for key in keys}
-        engines = {key: engine for key, engine in prepared.items() if engine is not None}
-        for lap in range(self._settings.repeats):
-            for key in list(engines):
-                if not self._transcribe(key, engines[key], clip, lap):
-                    del engines[key]
+        with ExitStack() as held:
+            prepared = {key: self._prepare(key, held) for key in keys}
+            engines = {key: engine for key, engine in prepared.items() if engine is not None}
+            for lap in range(self._settings.repeats):
+                for key in list(engines):
+                    if not self._transcribe(key, engines[key], clip, lap):
+                        del engines[key]
 
     def _run_lane(self, key: str, clip: Clip) -> None:
-        engine = self._prepare(key)
-        if engine is not None:
-            for lap in range(self._settings.repeats):
-                if not self._transcribe(key, engine, clip, lap):
-                    break
+        with ExitStack() as held:
+            engine = self._prepare(key, held)
+            if engine is not None:
+                for lap in range(self._settings.repeats):
+                    if not self._transcribe(key, engine, clip, lap):
+                        break
 
-    def _prepare(self, key: str) -> Engine | None:
-        """The engine, ready to run; None when it failed or the run was stopped."""
+    def _prepare(self, key: str, held: ExitStack) -> Engine | None:
+        """The engine, ready to run, and given back with what is held; None when it failed or the
+        run was stopped."""
         if self._stop.is_set():
             return None
         status = self._statuses[key]
@@ -197,6 +205,7 @@ class Run:
             self._events.put(Changed(key, "loading"))
             start = time.perf_counter()
             engine = self._get_engine(key, self._settings.model, self._settings.dtype_for(key))
+            held.callback(self._give_back, engine)
             seconds = engine.prepare(partial(self._report_preparation, key), self._stop.is_set)
             span = Span("prepare", start, time.perf_counter() - start)
             self._events.put(Prepared(key, seconds, span))

@@ -33,7 +33,8 @@ class Backend:
     """What the page asks of the engine side; tests put fakes here.
 
     `get(key, model, dtype)` gives a shared engine, `load_clip(path)` a clip; both raise
-    `EngineError` with a sentence for the visitor. `own_checkpoints`: whether a visitor may name a
+    `EngineError` with a sentence for the visitor. `give_back(engine)` hears that a run is done with
+    an engine. `own_checkpoints`: whether a visitor may name a
     checkpoint file on this machine; only where the visitor is the machine's own user.
     `laboratory`: what the microscope and the fault lab ask; without it the page has neither.
     """
@@ -45,6 +46,7 @@ class Backend:
     samples: Path
     own_checkpoints: bool = False
     laboratory: Laboratory | None = None
+    give_back: Callable[[Engine], None] = lambda engine: None
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,7 @@ class Wish:
             clip_name=self.sample.title if self.sample else Path(path).name,
             reference=self.sample.reference if self.sample else None,
             clip_id=self.clip_id,
+            give_back=backend.give_back,
         )
 
     @property

@@ -35,8 +35,14 @@ logger = logs.logger(__name__)
 
 def converse(command: Sequence[str], engine: Sequence[str], request: Message) -> Messages:
     """Start a worker, put one request to it, and pass on what it says; several times a second."""
-    worker = Worker(engine[0], list(command), list(engine))
     try:
+        worker = Worker(engine[0], list(command), list(engine))
+    except EngineError as error:
+        yield ("refused", type(error).__name__, str(error))
+        return
+    try:
+        while not worker.is_up:
+            yield worker.receive(LISTEN_SECONDS) or ALIVE
         worker.send(request)
         message = ALIVE
         while message[0] not in LAST:
@@ -71,6 +77,8 @@ class ZeroEngine(IsolatedEngine):
 
 class Call:
     """One call, with the face of a `Worker` that answers one request."""
+
+    is_up = True
 
     def __init__(self, command: Sequence[str], engine: Sequence[str]) -> None:
         self._command, self._engine = command, engine

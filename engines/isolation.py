@@ -1,8 +1,9 @@
 """Engines in processes of their own, so that native code that dies takes only its lane with it.
 
 `get` gives the same engine as `engines.registry.get`, behind a pipe. Each engine and model has one
-worker process (`engines.worker`), started on first use and kept. Requests go one way as
-`(log fields, request)`; back come `about` (the device), `preparing`, `progress`, `segment`,
+worker process (`engines.worker`), started on first use and kept while nobody borrows the same
+engine for another model. Requests go one way as `(log fields, request)`, once the worker has said
+that it is there; back come `about` (the device), `preparing`, `progress`, `segment`,
 `alive`, and one of `done`, `stopped`, `refused` (an `EngineError`) and `broke` (anything else).
 
 A worker that dies, falls silent, makes no headway, or won't stop is ended, which frees its
@@ -32,7 +33,7 @@ from typing import Any
 
 import structlog
 
-from engines import base, logs, registry, zero_gpu
+from engines import base, logs, mishaps, registry, zero_gpu
 from engines.base import (
     Clip,
     Dtype,
@@ -63,6 +64,7 @@ StopAsked = Callable[[], bool]
 """Whether somebody who waits wants to stop."""
 
 _engines: dict[tuple[str, str, str], IsolatedEngine] = {}
+_last_borrowed: dict[str, IsolatedEngine] = {}
 _lock = threading.Lock()
 _workers: set[Worker] = set()
 _closing = threading.Event()
@@ -82,6 +84,7 @@ class IsolatedEngine:
         self.key, self.model, self.dtype = key, model, dtype
         self.label, self.encoder, self.decoder = row.label, row.encoder, row.decoder
         self.device = "cpu"
+        self.borrowers = 0
         self._command = tuple(command)
         self._one_at_a_time = threading.RLock()
         self._worker: Worker | None = None
@@ -197,10 +200,13 @@ class IsolatedEngine:
         hear: Callable[..., None],
         stopped: StopAsked | None,
     ) -> Any:
-        worker.send((structlog.contextvars.get_contextvars(), request))
         heard = moved = time.monotonic()
         asked_to_stop: float | None = None
+        sent = False
         while True:
+            if worker.is_up and not sent:  # before, a clip would fill the pipe and wait unseen
+                worker.send((structlog.contextvars.get_contextvars(), request))
+                sent = True
             message = worker.receive(LISTEN_SECONDS)
             now = time.monotonic()
             if message is not None:
@@ -223,6 +229,8 @@ class IsolatedEngine:
                 if self._is_given_up():
                     raise WorkerLost(Stopped("stopped"))
             elif asked_to_stop is None and stopped is not None and stopped():
+                if not sent:
+                    raise WorkerLost(Stopped("stopped"))
                 asked_to_stop = now
                 worker.send(("stop",))
             if asked_to_stop is not None and now - asked_to_stop > STOP_SECONDS:
@@ -241,24 +249,22 @@ class WorkerLost(Exception):
 
 
 class Worker:
-    """A process and this end of its pipe."""
+    """A process and this end of its pipe; `is_up` once it has said something.
+
+    Raises `EngineError` where no process can be started.
+    """
 
     def __init__(self, key: str, command: list[str], engine: list[str]) -> None:
         if _closing.is_set():
             raise Stopped("stopped")
         self._key = key
-        ours, theirs = socket.socketpair()
-        with theirs:
-            # The child gets a number it may keep open; Python closes all others in it.
-            self._process = subprocess.Popen(
-                [*command, str(theirs.fileno()), *engine, log_level()],
-                cwd=ROOT,
-                stdin=subprocess.DEVNULL,
-                pass_fds=[theirs.fileno()],
-                start_new_session=True,
-            )
-        self._connection = Connection(ours.detach())
-        self._ended = False
+        try:
+            self._process, self._connection = start(command, [*engine, log_level()])
+        except OSError as error:
+            raise EngineError(
+                f"The process of {key} could not be started: {mishaps.tell(error)}."
+            ) from error
+        self.is_up = self._ended = False
         atexit.register(self.end)
         _workers.add(self)
 
@@ -284,6 +290,7 @@ class Worker:
             if not self._connection.poll(seconds):
                 return None
             message: tuple[Any, ...] = self._connection.recv()
+            self.is_up = True
             return message
         except (EOFError, OSError):
             raise self._died() from None
@@ -314,6 +321,21 @@ class Worker:
         )
 
 
+def start(command: list[str], arguments: list[str]) -> tuple[subprocess.Popen[bytes], Connection]:
+    """A process, told the number of its end of a pipe, and ours; raises `OSError`."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        # The child gets a number it may keep open; Python closes all others in it.
+        process = subprocess.Popen(
+            [*command, str(theirs.fileno()), *arguments],
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            pass_fds=[theirs.fileno()],
+            start_new_session=True,
+        )
+        return process, Connection(ours.detach())
+
+
 def tell_status(status: int) -> str:
     """A process's exit status in words; negative ones are signals."""
     if status == -signal.SIGKILL:
@@ -335,22 +357,48 @@ def log_level() -> str:
 
 
 def get(key: str, model: str = NANO, dtype: Dtype = "float32") -> Engine:
-    """The engine `key` for `model` in a process of its own, the same object while it is kept.
+    """The engine `key` for `model` in a process of its own, the same object each time.
 
-    One model is kept for each engine: another one's process ends, unless it is in use, since
-    visitors who try model after model would else fill the memory. Raises as `registry.get` does.
+    Raises as `registry.get` does.
     """
+    with _lock:
+        return _find(key, model, dtype)
+
+
+def borrow(key: str, model: str = NANO, dtype: Dtype = "float32") -> Engine:
+    """`get` for a run, which gives the engine back at its end; till then nobody ends its process.
+
+    One model is kept for each engine: another one's process ends, as soon as no run has borrowed
+    it, since visitors who try model after model would else fill the memory.
+    """
+    with _lock:
+        engine = _find(key, model, dtype)
+        engine.borrowers += 1
+        _last_borrowed[key] = engine
+        for other in _engines.values():
+            if other.key == key and other is not engine and not other.borrowers:
+                other.close_if_idle()
+        return engine
+
+
+def give_back(engine: Engine) -> None:
+    """End the process of a borrowed engine if another model was borrowed since."""
+    assert isinstance(engine, IsolatedEngine)
+    with _lock:
+        engine.borrowers -= 1
+        if not engine.borrowers and _last_borrowed.get(engine.key) is not engine:
+            engine.close_if_idle()
+
+
+def _find(key: str, model: str, dtype: Dtype) -> IsolatedEngine:
+    """An engine, made if need be, and kept for good: without a process it takes no room."""
     row = registry.row(key)
     if reason := row.why_not():
         raise base.EngineUnavailable(reason)
-    with _lock:
-        name = (key, model, dtype)
-        for other in [other for other in _engines if other[0] == key and other != name]:
-            if _engines[other].close_if_idle():
-                del _engines[other]
-        if name not in _engines:
-            _engines[name] = pick_kind(key)(key, model, dtype, row)
-        return _engines[name]
+    name = (key, model, dtype)
+    if name not in _engines:
+        _engines[name] = pick_kind(key)(key, model, dtype, row)
+    return _engines[name]
 
 
 def pick_kind(key: str) -> type[IsolatedEngine]:
@@ -375,3 +423,4 @@ def close_all() -> None:
         for engine in _engines.values():
             engine.close()
         _engines.clear()
+        _last_borrowed.clear()

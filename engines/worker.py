@@ -65,12 +65,13 @@ class Line:
                 self._arrived.notify()
 
     def _beat(self) -> None:
+        """Say so at once, since the first request waits for it, and then every second."""
         while True:
-            time.sleep(BEAT_SECONDS)
             try:
                 self.say("alive")
             except OSError:
                 end_all()
+            time.sleep(BEAT_SECONDS)
 
 
 class DistantListener(Listener):

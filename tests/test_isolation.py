@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -134,9 +136,12 @@ def test_a_run_stopped_before_its_turn_starts_no_worker(make_engine: MakeEngine)
     assert engine._worker is None
 
 
-def test_stop_reaches_the_engine_and_keeps_its_process(make_engine: MakeEngine) -> None:
+def test_stop_reaches_the_engine_and_keeps_its_process(
+    make_engine: MakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     engine = make_engine("slow")
     engine.prepare()
+    monkeypatch.setattr(isolation, "STOP_SECONDS", PATIENCE)
     before = pid(engine)
     with pytest.raises(Stopped):
         engine.transcribe(make_clip(2.0), listener=Ear(enough=1))
@@ -325,33 +330,132 @@ def test_the_real_engine_gives_the_same_in_its_process() -> None:
     assert np.array_equal(apart, registry.get("cpu").encode(mel))
 
 
-def test_one_model_is_kept_for_each_engine() -> None:
-    try:
-        nano, other = isolation.get("cpu", "nano"), isolation.get("cpu", "tiny.en")
-        assert isolation.get("cpu", "tiny.en") is other
-        assert isolation.get("cpu", "nano") is not nano
-    finally:
-        isolation.close_all()
+@pytest.fixture
+def borrow(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], IsolatedEngine]]:
+    """Borrows `cpu` for a model that doesn't matter, and gets it ready."""
+    monkeypatch.setattr(
+        isolation, "pick_kind", lambda key: partial(IsolatedEngine, command=COMMAND)
+    )
+    monkeypatch.setattr(isolation, "_engines", {})
+
+    def borrow(model: str) -> IsolatedEngine:
+        engine = isolation.borrow("cpu", model)
+        assert isinstance(engine, IsolatedEngine)
+        engine.prepare()
+        return engine
+
+    yield borrow
+    isolation.close_all()
 
 
-def test_a_model_in_use_is_left_alone() -> None:
-    try:
-        nano = isolation.get("cpu", "nano")
-        assert isinstance(nano, IsolatedEngine)
-        using, done = threading.Event(), threading.Event()
+Borrow = Callable[[str], IsolatedEngine]
 
-        def use() -> None:
-            with nano._one_at_a_time:
-                using.set()
-                done.wait(60)
 
-        threading.Thread(target=use, daemon=True).start()
-        using.wait(60)
-        isolation.get("cpu", "tiny.en")
-        done.set()
-        assert ("cpu", "nano", "float32") in isolation._engines
-    finally:
-        isolation.close_all()
+def test_one_model_is_kept_for_each_engine(borrow: Borrow) -> None:
+    one = borrow("one")
+    isolation.give_back(one)
+    assert one._worker is not None, "kept for the next run"
+    borrow("other")
+    assert one._worker is None
+
+
+def test_a_borrowed_engine_is_kept_between_getting_ready_and_running(borrow: Borrow) -> None:
+    one = borrow("one")
+    before, other = pid(one), borrow("other")
+    registry.warm(["cpu"], "third", isolation.get).join(PATIENCE)
+    assert one.transcribe(make_clip(1.0)).text.split() == WORDS.split()
+    assert pid(one) == before
+    isolation.give_back(one)
+    assert one._worker is None, "another model was borrowed since"
+    assert other._worker is not None
+    assert isolation.borrow("cpu", "other") is other
+    third = isolation.get("cpu", "third")
+    assert isinstance(third, IsolatedEngine) and third._worker is None
+
+
+def test_an_engine_whose_process_was_ended_is_not_lost(borrow: Borrow) -> None:
+    """Whoever got it before it had to go may still use it, and `close_all` finds its process."""
+    warmed = isolation.get("cpu", "one")
+    isolation.give_back(borrow("other"))
+    warmed.prepare()
+    assert isinstance(warmed, IsolatedEngine)
+    worker = pid(warmed)
+    isolation.close_all()
+    with pytest.raises(ProcessLookupError):
+        os.kill(worker, 0)
+
+
+def test_a_comparison_gives_back_what_it_borrowed(borrow: Borrow) -> None:
+    from demo.compare import Run
+    from demo.snapshot import Settings
+    from tests import fakes
+
+    for model in ("sound", "raises", "absent"):
+        run = Run(
+            Settings(("cpu",), model),
+            fakes.STATUSES,
+            isolation.borrow,
+            fakes.make_clip,
+            give_back=isolation.give_back,
+        )
+        list(run.snapshots())
+    engines = list(isolation._engines.values())
+    wait_until(lambda: not any(engine.borrowers for engine in engines), "the last to be given back")
+    assert len(engines) == 3
+
+
+def test_a_busy_engine_s_process_is_left_alone(borrow: Borrow) -> None:
+    one = borrow("one")
+    isolation.give_back(one)
+    using, done = threading.Event(), threading.Event()
+
+    def use() -> None:
+        with one._one_at_a_time:
+            using.set()
+            done.wait(PATIENCE)
+
+    threading.Thread(target=use, daemon=True).start()
+    using.wait(PATIENCE)
+    borrow("other")
+    assert one._worker is not None
+    done.set()
+
+
+SILENT = (sys.executable, "-c", "import time; time.sleep(600)")
+LONG_CLIP = make_clip(60.0)
+"""More than a pipe takes in before somebody reads it."""
+
+
+def test_stop_reaches_a_worker_that_never_comes_up() -> None:
+    engine = IsolatedEngine("cpu", "nano", "float32", registry.row("cpu"), SILENT)
+    outcomes: list[str] = []
+
+    def ask() -> None:
+        try:
+            engine.transcribe(LONG_CLIP, listener=Hasty())
+        except Stopped:
+            outcomes.append("stopped")
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(PATIENCE)
+    assert outcomes == ["stopped"] and engine._worker is None
+
+
+def test_a_worker_that_never_comes_up_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(isolation, "SILENT_SECONDS", 1.0)
+    engine = IsolatedEngine("cpu", "nano", "float32", registry.row("cpu"), SILENT)
+    with pytest.raises(EngineError, match="no sign of life"):
+        engine.transcribe(LONG_CLIP)
+
+
+def test_a_process_that_cannot_be_started_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(*_: object) -> None:
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    monkeypatch.setattr(isolation, "start", start)
+    with pytest.raises(EngineError, match="could not be started: .*temporarily unavailable"):
+        IsolatedEngine("cpu", "nano", "float32", registry.row("cpu"), SILENT).prepare()
 
 
 def test_unavailable_engines_are_refused_before_a_process_starts() -> None:
