@@ -9,7 +9,8 @@ A table on standard output, or with `--lines` a line of JSON for each result as 
 `--json FILE` keeps the record that `engines.measure.record` documents, raw samples included, and
 writes it anew with each result. Ctrl-C prints, and leaves, what was finished (exit status 130). An
 engine that fails, or is killed, is a row and a record with its error, and the others go on (exit
-status 1). The schema of both is docs/benchmark-record.schema.json.
+status 1). Whole runs have a process for each engine; `all` has one for each question as well. The
+schema of both is docs/benchmark-record.schema.json.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from engines import logs, registry, sizes
 from engines.base import EngineError
 from engines.checkpoints import NANO
 from engines.measure import (
+    apart,
     cache,
     clips,
     encoder,
@@ -55,7 +57,8 @@ Say = Callable[[str], None]
 class Benchmark:
     """One question: what is equal on all sides, how to measure, and the columns of its table.
 
-    `expected`: how many results there will be, for a bar that fills.
+    `expected`: how many results there will be, for a bar that fills. `arguments`: what asks this
+    question, and no other, on the command line.
     """
 
     name: str
@@ -63,6 +66,7 @@ class Benchmark:
     measure: Callable[[Say], Iterator[Result]]
     columns: Sequence[tables.Column]
     expected: int = 1
+    arguments: tuple[str, ...] = ()
 
 
 Plan = Callable[[argparse.Namespace, int], list[Benchmark]]
@@ -71,7 +75,7 @@ Plan = Callable[[argparse.Namespace, int], list[Benchmark]]
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print and write; returns the exit status."""
     arguments = tuple(sys.argv[1:] if arguments is None else arguments)
-    asked = _parse(arguments)
+    asked = parse(arguments)
     logs.set_up()
     try:
         threads = machine.share_threads(asked.threads)
@@ -138,7 +142,9 @@ def guarded(benchmark: Benchmark, say: Say) -> Iterator[Result]:
     A contender that an interrupt left without a single run is no result.
     """
     try:
-        yield from (each for each in benchmark.measure(say) if each.seconds or each.error)
+        for result in map(record.only_finite, benchmark.measure(say)):
+            if result.seconds or result.error:
+                yield result
     except Exception as error:  # whatever ends one question must not end the others
         yield Result(benchmark.name, {}, "benchmark", error=in_words(error))
 
@@ -240,7 +246,21 @@ def plan_memory(asked: argparse.Namespace, threads: int) -> list[Benchmark]:
 
 
 def plan_all(asked: argparse.Namespace, threads: int) -> list[Benchmark]:
-    """Everything that the README's figures are made of; `--quick`: once, and the least of it."""
+    """Everything that the README's figures are made of, each question in a process of its own;
+    `--quick`: once, and the least of it."""
+    return [put_apart(each, threads, asked.peers) for each in plan_here(asked, threads)]
+
+
+def put_apart(benchmark: Benchmark, threads: int, peer_names: Sequence[str]) -> Benchmark:
+    """The same question, asked of a process of its own, which what ends it takes along alone."""
+    arguments = [*benchmark.arguments, "--peers", ",".join(peer_names) or "none"]
+    if machine.can_share_threads():
+        arguments += ["--threads", str(threads)]
+    return replace(benchmark, measure=lambda say: apart.ask(arguments, say))
+
+
+def plan_here(asked: argparse.Namespace, threads: int) -> list[Benchmark]:
+    """The same questions, asked in this process."""
     ours = asked.engines or registry.available()
     plan = clips.Plan(
         engines=asked.engines or everyone(asked.peers),
@@ -287,6 +307,11 @@ def _clips(plan: clips.Plan) -> Benchmark:
         lambda say: clips.measure(plan, say),
         clips.columns(plan.baseline),
         plan.results,
+        (
+            *("clips", "--engines", ",".join(plan.engines), "--models", ",".join(plan.models)),
+            *("--clips", ",".join(plan.clips), "--beams", ",".join(map(str, plan.beams))),
+            *("--repeats", str(plan.repeats), "--warm-ups", str(plan.warm_ups)),
+        ),
     )
 
 
@@ -297,6 +322,7 @@ def _encoder(names: Sequence[str], repeats: int, threads: int) -> Benchmark:
         lambda say: encoder.measure(names, repeats, say),
         encoder.COLUMNS,
         2 * len(names),
+        ("encoder", "--sizes", ",".join(names), "--repeats", str(repeats)),
     )
 
 
@@ -307,6 +333,10 @@ def _start(engines: Sequence[str], model: str, cold: int, warm: int, threads: in
         lambda say: start.measure(engines, model, cold, warm, say),
         start.COLUMNS,
         2 * len(engines),
+        (
+            *("start", "--engines", ",".join(engines), "--model", model),
+            *("--cold", str(cold), "--warm", str(warm)),
+        ),
     )
 
 
@@ -319,6 +349,7 @@ def _step(
         lambda say: step.measure(names, tokens, repeats, threads, say, peer_names=peer_names),
         step.COLUMNS,
         (len(step.STEPPERS) + len(peers.writer_keys(peer_names)) + 1) * len(names),
+        ("step", *_lengths(names, tokens, repeats)),
     )
 
 
@@ -329,7 +360,12 @@ def _cache(names: Sequence[str], tokens: int, repeats: int, threads: int) -> Ben
         lambda say: cache.measure(names, tokens, repeats, say),
         cache.COLUMNS,
         len(cache.STEPPERS) * len(cache.lengths_up_to(tokens)) * len(names),
+        ("kv-cache", *_lengths(names, tokens, repeats)),
     )
+
+
+def _lengths(names: Sequence[str], tokens: int, repeats: int) -> tuple[str, ...]:
+    return ("--sizes", ",".join(names), "--tokens", str(tokens), "--repeats", str(repeats))
 
 
 def _memory(engines: Sequence[str], names: Sequence[str], repeats: int, threads: int) -> Benchmark:
@@ -339,13 +375,18 @@ def _memory(engines: Sequence[str], names: Sequence[str], repeats: int, threads:
         lambda say: memory.measure(engines, names, repeats, say),
         memory.COLUMNS,
         len(engines) * len(names),
+        (
+            *("memory", "--engines", ",".join(engines), "--sizes", ",".join(names)),
+            *("--repeats", str(repeats)),
+        ),
     )
 
 
 # The command line.
 
 
-def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """What a command line asks for; `plan` is how to measure it."""
     top = argparse.ArgumentParser(
         prog="python -m engines.bench",
         description=__doc__,
@@ -436,10 +477,10 @@ def _add_shared(parser: argparse.ArgumentParser, default: str | None = None) -> 
     )
     parser.add_argument(
         "--peers",
-        type=types.names,
+        type=types.peer_names,
         default=default or peers.NAMES,
         metavar="MODULES",
-        help="modules with other projects' engines (engines/measure/peers.py)",
+        help="modules with other projects' engines (engines/measure/peers.py), or none",
     )
 
 

@@ -60,12 +60,16 @@ def load_max_decoder(
     checkpoint: Checkpoint,
     progress: PrepareProgress = lambda stage: None,
     dtype: Dtype = "float32",
+    on_cpu: bool = False,
 ) -> tuple[Decoder, float]:
     """The MAX decoder for a checkpoint, and the seconds that compiling its graphs took.
 
     `dtype`: what an accelerator's products compute in. A CPU's are float32 always, with matrices
-    kept in float16 when all of them are exactly representable in it.
+    kept in float16 when all of them are exactly representable in it. `on_cpu`: on the processor,
+    even where there is an accelerator.
     """
+    from max.driver import CPU
+
     from engines.max_graph import session
     from engines.max_graph.accelerator_decoder import AcceleratorDecoder
     from engines.max_graph.decoder import MaxDecoder
@@ -73,7 +77,7 @@ def load_max_decoder(
     from engines.max_graph.weights import decoder_weights, stack
 
     dims, weights = checkpoint.dims, decoder_weights(checkpoint.state, checkpoint.dims)
-    device = session.pick_device()
+    device = CPU() if on_cpu else session.pick_device()
     weight = session.pick_weight(checkpoint, device, dtype)
     start = perf_counter()
     models, op = session.load_decoder(dims, device, weight, progress)

@@ -28,6 +28,7 @@ from engines.measure import charts, tables
 from engines.measure.record import Case, Figure, Result, with_ratios
 from engines.measure.step import (
     BASELINE,
+    DEVICE,
     WARM_UPS,
     MaxStepper,
     Stepper,
@@ -89,6 +90,8 @@ class Without(ABC):
 class TorchWithout(Without):
     """openai-whisper."""
 
+    device, dtype = DEVICE, "float32"
+
     def __init__(self, checkpoint: Checkpoint) -> None:
         self._decoder = checkpoint.build(Whisper).decoder
 
@@ -108,10 +111,12 @@ class MaxWith(MaxStepper):
 class MaxWithout(Without):
     """`max_full`'s decoder, in a cache that is new each time."""
 
+    device, dtype = DEVICE, "float32"
+
     def __init__(self, checkpoint: Checkpoint) -> None:
         if reason := why_no_max():
             raise EngineUnavailable(reason)
-        self._decoder = load_max_decoder(checkpoint)[0]
+        self._decoder = load_max_decoder(checkpoint, on_cpu=True)[0]
 
     def _run(self) -> None:
         tokens = np.array([self._tokens], np.int64)
@@ -145,10 +150,15 @@ STEPPERS: dict[tuple[str, str], Make] = {
 
 @dataclass(frozen=True)
 class Writing:
-    """One run: by length in tokens, the seconds so far and the bytes of the cache."""
+    """One run: by length in tokens, the seconds so far and the bytes of the cache.
+
+    `device` and `dtype`: the stepper's.
+    """
 
     seconds: Mapping[int, float]
     cache_bytes: Mapping[int, int]
+    device: str = DEVICE
+    dtype: str = "float32"
 
 
 def lengths_up_to(tokens: int) -> tuple[int, ...]:
@@ -200,7 +210,7 @@ def writing(
             spent += task.clock() - begin
             written = length
             seconds[length], memory[length] = spent, stepper.cache_bytes()
-        return Writing(seconds, memory)
+        return Writing(seconds, memory, stepper.device, stepper.dtype)
 
     return run
 
@@ -243,6 +253,8 @@ def result_at(
         "cache_bytes": outcomes[-1].cache_bytes[length] if outcomes else None,
         "slope_seconds": slope(outcomes),
     }
+    if outcomes:
+        figures |= {"device": outcomes[-1].device, "dtype": outcomes[-1].dtype}
     case: Case = {"size": size, "tokens": length, "cache": cache}
     return Result(BENCHMARK, case, name, seconds, figures, turns.errors.get(key))
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from time import perf_counter
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -28,8 +29,22 @@ BASELINE = "torch"
 WARM_UPS = 1
 CLIP = Path(__file__).parents[2] / "audio_samples" / "half_minute.flac"
 
+NOT_FINITE = "Its features are not finite: some are infinite or not a number."
+
 Encode = Callable[[FloatArray], FloatArray]
 """`(n_mels, 3000)` to `(n_audio_ctx, n_audio_state)`, float32 on the host at both ends."""
+
+
+@dataclass(frozen=True)
+class Contender:
+    """An encoder that is ready, and where it computes."""
+
+    encode: Encode
+    device: str
+
+    def __call__(self, mel: FloatArray) -> FloatArray:
+        """As `Encode`."""
+        return self.encode(mel)
 
 
 @dataclass(frozen=True)
@@ -66,12 +81,13 @@ def measure(
             "max": ready(partial(max_encoder, checkpoint, tell)),
         }
         turns = compare(encoders, window(checkpoint.dims.n_mels), repeats, tell, clock)
-        yield from results(size, turns)
+        devices = {n: each.device for n, each in encoders.items() if isinstance(each, Contender)}
+        yield from results(size, turns, devices)
         if turns.interrupted:
             raise KeyboardInterrupt
 
 
-def torch_encoder(checkpoint: Checkpoint) -> Encode:
+def torch_encoder(checkpoint: Checkpoint) -> Contender:
     """Whisper's own, on CUDA where there is one, since MAX takes the accelerator too."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     encoder = checkpoint.build(Whisper).encoder.to(device)
@@ -80,14 +96,17 @@ def torch_encoder(checkpoint: Checkpoint) -> Encode:
         with torch.inference_mode():
             return encoder(torch.from_numpy(mel)[None].to(device))[0].cpu().numpy()
 
-    return encode
+    return Contender(encode, device)
 
 
-def max_encoder(checkpoint: Checkpoint, say: Say) -> Encode:
+def max_encoder(checkpoint: Checkpoint, say: Say) -> Contender:
     """Ours; raises `EngineUnavailable` without the package `max`."""
     if reason := why_no_max():
         raise EngineUnavailable(reason)
-    return load_max_encoder(checkpoint, say)[0]
+    from engines.max_graph import session
+
+    label = session.pick_device().label
+    return Contender(load_max_encoder(checkpoint, say)[0], "cpu" if label == "cpu" else "cuda")
 
 
 def compare(
@@ -106,13 +125,24 @@ def compare(
     return take_turns(runs, repeats, WARM_UPS, say)
 
 
-def results(size: str, turns: Turns[Encoded]) -> list[Result]:
-    """Seconds and the relative error ‖found − expected‖ / ‖expected‖ to PyTorch's features."""
-    expected = turns.outcomes.get(BASELINE, [])
+def results(
+    size: str, turns: Turns[Encoded], devices: Mapping[str, str] = MappingProxyType({})
+) -> list[Result]:
+    """Seconds and the relative error ‖found − expected‖ / ‖expected‖ to PyTorch's features.
+
+    An encoder whose features are not finite has failed. `devices`: by name, where each computes.
+    """
+    wrong = {
+        name: NOT_FINITE
+        for name, outcomes in turns.outcomes.items()
+        if outcomes and not np.isfinite(outcomes[-1].features).all()
+    }
+    errors = {**wrong, **turns.errors}
+    expected = [] if BASELINE in wrong else turns.outcomes.get(BASELINE, [])
     found: list[Result] = []
     for name, outcomes in turns.outcomes.items():
-        figures: dict[str, Figure] = {}
-        if outcomes and expected and name != BASELINE:
+        figures: dict[str, Figure] = {"device": devices[name]} if name in devices else {}
+        if outcomes and expected and name != BASELINE and name not in wrong:
             figures["relative_error"] = relative_error(outcomes[-1].features, expected[-1].features)
         samples = tuple(outcome.seconds for outcome in outcomes)
         found.append(
@@ -122,7 +152,7 @@ def results(size: str, turns: Turns[Encoded]) -> list[Result]:
                 name,
                 {"encode": samples} if samples else {},
                 figures,
-                turns.errors.get(name),
+                errors.get(name),
             )
         )
     return with_ratios(found, "encode", BASELINE)
@@ -142,6 +172,7 @@ def window(n_mels: int) -> FloatArray:
 COLUMNS = (
     tables.of_case("size"),
     tables.contender("encoder"),
+    tables.figure("device", "device"),
     tables.milliseconds("encode", "median ms"),
     tables.spread("encode", "ms"),
     tables.runs("encode"),

@@ -34,7 +34,13 @@ SMALLEST = ModelDimensions(80, 1500, 64, 1, 1, sizes.VOCABULARY, 448, 64, 1, 1)
 
 def settings(engines: Sequence[str], names: Sequence[str], repeats: int) -> dict[str, Any]:
     """What is equal on all sides."""
-    return {"engines": list(engines), "sizes": list(names), "repeats": repeats, "stored": "float16"}
+    return {
+        "engines": list(engines),
+        "sizes": list(names),
+        "repeats": repeats,
+        "stored": "float16",
+        "baseline": BASELINE,
+    }
 
 
 def measure(
@@ -44,13 +50,15 @@ def measure(
     with tempfile.TemporaryDirectory(prefix="max-whisper-memory-") as root:
         path = Path(root) / "checkpoint.pt"
         store(sizes.random_state(SMALLEST), SMALLEST, path)
-        fixed = held(take(engines, path, repeats, prefixed(say, "smallest")))
+        smallest = take(engines, path, repeats, prefixed(say, "smallest"))
+        if smallest.interrupted:
+            raise KeyboardInterrupt
         for size in names:
             checkpoint = sizes.checkpoint(size)
             store(checkpoint.state, checkpoint.dims, path)
             del checkpoint
             turns = take(engines, path, repeats, prefixed(say, size))
-            yield from results(size, turns, fixed)
+            yield from results(size, turns, smallest)
             if turns.interrupted:
                 raise KeyboardInterrupt
 
@@ -84,9 +92,12 @@ def held(turns: Turns[Start]) -> dict[str, float]:
     return {key: median(each) for key, each in samples.items() if each}
 
 
-def results(size: str, turns: Turns[Start], fixed: Mapping[str, float]) -> list[Result]:
-    """Seconds to get ready, bytes, and the share of the baseline's bytes for weights."""
-    bytes_held = held(turns)
+def results(size: str, turns: Turns[Start], smallest: Turns[Start]) -> list[Result]:
+    """Seconds to get ready, bytes, and the share of the baseline's bytes for weights.
+
+    `smallest`: the same with the smallest checkpoint; what failed there has failed.
+    """
+    bytes_held, fixed = held(turns), held(smallest)
     weights = {key: bytes_held[key] - fixed[key] for key in bytes_held if key in fixed}
     found = []
     for key, starts in turns.outcomes.items():
@@ -97,7 +108,7 @@ def results(size: str, turns: Turns[Start], fixed: Mapping[str, float]) -> list[
         if key in weights and weights.get(BASELINE):
             figures["of_baseline"] = weights[key] / weights[BASELINE]
         seconds = {"prepare": tuple(each.seconds["prepare"] for each in starts)} if starts else {}
-        error = turns.errors.get(key)
+        error = turns.errors.get(key) or smallest.errors.get(key)
         found.append(Result(BENCHMARK, {"size": size}, key, seconds, figures, error))
     return found
 

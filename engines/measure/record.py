@@ -28,6 +28,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from math import isfinite
 from pathlib import Path
 from statistics import median
 from typing import Any, Protocol, TextIO
@@ -88,22 +89,24 @@ class Record:
         }
 
 
+def result_from(each: Mapping[str, Any]) -> Result:
+    """The result that a documented object tells of."""
+    return Result(
+        each["benchmark"],
+        each["case"],
+        each["contender"],
+        {quantity: tuple(s["samples"]) for quantity, s in each["seconds"].items()},
+        each["figures"],
+        each["error"],
+    )
+
+
 def read(path: Path) -> Record:
     """The record in a file, as it was written; raises `EngineError` for one of another schema."""
     content = json.loads(path.read_text(encoding="utf-8"))
     if content["schema"] != SCHEMA:
         raise EngineError(f"{path} has schema {content['schema']}, not {SCHEMA}: measure anew.")
-    results = [
-        Result(
-            each["benchmark"],
-            each["case"],
-            each["contender"],
-            {quantity: tuple(s["samples"]) for quantity, s in each["seconds"].items()},
-            each["figures"],
-            each["error"],
-        )
-        for each in content["results"]
-    ]
+    results = [result_from(each) for each in content["results"]]
     return Record(
         run=content["run"],
         started=content["started"],
@@ -134,6 +137,27 @@ def with_ratios(results: Sequence[Result], quantity: str, baseline: str) -> list
         return of_baseline / own if of_baseline and own else None
 
     return [replace(r, figures={"times_faster": ratio(r), **r.figures}) for r in results]
+
+
+def only_finite(result: Result) -> Result:
+    """The result without what is infinite or not a number, for which JSON has no word.
+
+    What is left out becomes the contender's error, unless it has one.
+    """
+    wrong = [name for name, value in result.figures.items() if not _is_finite(value)]
+    wrong += [name for name, samples in result.seconds.items() if not all(map(isfinite, samples))]
+    if not wrong:
+        return result
+    return replace(
+        result,
+        seconds={name: s for name, s in result.seconds.items() if name not in wrong},
+        figures={name: value for name, value in result.figures.items() if name not in wrong},
+        error=result.error or f"Not finite: {', '.join(wrong)}.",
+    )
+
+
+def _is_finite(value: Figure) -> bool:
+    return not isinstance(value, float) or isfinite(value)
 
 
 class Sink(Protocol):

@@ -5,7 +5,7 @@ what is timed is the decoder up to its logits. A `Writer` picks its own tokens i
 of text forbidden; its selection is then part of the time. Both are given the same features, so no
 encoder is in the figures, and both write as many tokens after the same prompt.
 
-One more takes its turn where `max_full` runs on a processor: a plain read of as many bytes as a
+One more takes its turn beside `max_full`: a plain read of as many bytes as a
 step of `max_full` must read (`bytes_of_step`). No step that reads them can be quicker, so its share
 of the step's time says how near the step is to what the memory allows.
 """
@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from functools import partial
 from statistics import median
 from time import perf_counter
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import numpy as np
@@ -42,13 +43,22 @@ MULTILINGUAL = 51865
 """Smallest vocabulary of a multilingual checkpoint, with 99 languages (`whisper.tokenizer`)."""
 
 PLAIN_READ = "plain read"
+DEVICE = "cpu"
+"""Where all decoders run, MAX's too where there is an accelerator: a step on one device is not to
+be held against a step on another. Whole runs and the encoder are measured on either."""
 
 LONGEST = 440
 """Most tokens: `n_text_ctx` is 448, and the prompt needs room."""
 
 
 class Stepper(Protocol):
-    """A decoder that is given its tokens one by one; it may be started again and again."""
+    """A decoder that is given its tokens one by one; it may be started again and again.
+
+    `device` and `dtype`: where it computes, and in what.
+    """
+
+    device: str
+    dtype: str
 
     def start(self, features: FloatArray, prompt: Sequence[int]) -> None:
         """Take in a window's features `(n_audio_ctx, n_audio_state)`, and the prompt in one pass.
@@ -63,7 +73,10 @@ class Stepper(Protocol):
 
 
 class Writer(Protocol):
-    """A decoder that can only be asked for a text of so many tokens."""
+    """A decoder that can only be asked for a text of so many tokens; as a `Stepper` otherwise."""
+
+    device: str
+    dtype: str
 
     def write(self, features: FloatArray, prompt: Sequence[int], n_tokens: int) -> int:
         """Decode greedily after the prompt; returns the number of tokens written."""
@@ -77,8 +90,27 @@ after that, the mean over the run."""
 Run = Callable[[], Steps]
 
 
+@dataclass(frozen=True)
+class Contender:
+    """A run that is ready, and where and in what it computes."""
+
+    run: Run
+    device: str
+    dtype: str
+
+    def __call__(self) -> Steps:
+        """One run."""
+        return self.run()
+
+    def about(self) -> dict[str, Figure]:
+        """Its device and type, as figures."""
+        return {"device": self.device, "dtype": self.dtype}
+
+
 class TorchStepper:
     """openai-whisper's decoder with its key and value cache (`PyTorchInference`)."""
+
+    device, dtype = DEVICE, "float32"
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self._model = checkpoint.build(Whisper)
@@ -105,12 +137,17 @@ class TorchStepper:
 
 
 class MaxStepper:
-    """`max_full`'s decoder with its cache; the graph chooses a token too, which is not used."""
+    """`max_full`'s decoder with its cache; the graph chooses a token too, which is not used.
+
+    Its matrices may be kept in float16; it computes in float32, on the processor as all do here.
+    """
+
+    device, dtype = DEVICE, "float32"
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         if reason := why_no_max():
             raise EngineUnavailable(reason)
-        self._inference = MaxInference(load_max_decoder(checkpoint)[0], sot_index=0)
+        self._inference = MaxInference(load_max_decoder(checkpoint, on_cpu=True)[0], sot_index=0)
 
     def start(self, features: FloatArray, prompt: Sequence[int]) -> None:
         """As `Stepper.start`."""
@@ -136,7 +173,7 @@ def settings(names: Sequence[str], tokens: int, repeats: int) -> dict[str, Any]:
         "repeats": repeats,
         "warm_ups": WARM_UPS,
         "beams": 1,
-        "device": "cpu",
+        "device": DEVICE,
         "baseline": BASELINE,
     }
 
@@ -160,13 +197,15 @@ def measure(
         makers: dict[str, Callable[[], Run]] = {
             name: partial(stepping, make, checkpoint, task) for name, make in steppers.items()
         }
-        makers |= writers_of(peer_names, checkpoint, threads, task)
+        for name, write in peers.writers_of(peer_names, checkpoint, threads).items():
+            makers[name] = partial(writing, write, task)
         n_bytes = bytes_of_step(checkpoint, task)
-        if MaxFullEngine.key in steppers and runs_on_processor():
+        if MaxFullEngine.key in steppers and not why_no_max():
             makers[PLAIN_READ] = partial(reading, n_bytes, task)
         runs = {name: ready(make) for name, make in makers.items()}
         turns = take_turns(runs, repeats, WARM_UPS, tell)
-        yield from results(size, turns, n_bytes)
+        about = {name: run.about() for name, run in runs.items() if isinstance(run, Contender)}
+        yield from results(size, turns, n_bytes, about)
         if turns.interrupted:
             raise KeyboardInterrupt
 
@@ -203,7 +242,9 @@ def forced_tokens(n_tokens: int) -> tuple[int, ...]:
     return tuple(int(token) for token in ids)
 
 
-def stepping(make: Callable[[Checkpoint], Stepper], checkpoint: Checkpoint, task: Task) -> Run:
+def stepping(
+    make: Callable[[Checkpoint], Stepper], checkpoint: Checkpoint, task: Task
+) -> Contender:
     """A run that hands a stepper the forced tokens."""
     stepper = make(checkpoint)
 
@@ -214,10 +255,10 @@ def stepping(make: Callable[[Checkpoint], Stepper], checkpoint: Checkpoint, task
             stepper.step(token)
         return {"first": first, "step": (task.clock() - start) / len(task.forced)}
 
-    return run
+    return Contender(run, stepper.device, stepper.dtype)
 
 
-def writing(make: Callable[[], Writer], task: Task) -> Run:
+def writing(make: Callable[[], Writer], task: Task) -> Contender:
     """A run that lets a writer write one token, then one more than are counted.
 
     The difference is the time of the tokens after the first, as it is with a stepper.
@@ -236,10 +277,10 @@ def writing(make: Callable[[], Writer], task: Task) -> Run:
         first, whole = write(1), write(1 + len(task.forced))
         return {"first": first, "step": (whole - first) / len(task.forced)}
 
-    return run
+    return Contender(run, writer.device, writer.dtype)
 
 
-def reading(n_bytes: int, task: Task) -> Run:
+def reading(n_bytes: int, task: Task) -> Contender:
     """A run that reads so many bytes for each forced token, with all threads, and adds them up."""
     numbers = torch.ones(n_bytes // 4)
 
@@ -247,7 +288,7 @@ def reading(n_bytes: int, task: Task) -> Run:
         seconds, _ = timed(lambda: [numbers.sum() for _ in task.forced], task.clock)
         return {"step": seconds / len(task.forced)}
 
-    return run
+    return Contender(run, DEVICE, "float32")
 
 
 def bytes_of_step(checkpoint: Checkpoint, task: Task) -> int:
@@ -263,47 +304,38 @@ def bytes_of_step(checkpoint: Checkpoint, task: Task) -> int:
     return width * matrices + 4 * 2 * layers * state * positions
 
 
-def runs_on_processor() -> bool:
-    """Whether MAX is installed, and has no accelerator to take."""
-    if why_no_max():
-        return False
-    from engines.max_graph import session
+def results(
+    size: str,
+    turns: Turns[Steps],
+    n_bytes: int,
+    about: Mapping[str, Mapping[str, Figure]] = MappingProxyType({}),
+) -> list[Result]:
+    """One result for each decoder, compared by the time of a step; the plain read is no decoder.
 
-    return session.pick_device().label == "cpu"
-
-
-def writers_of(
-    names: Sequence[str], checkpoint: Checkpoint, threads: int, task: Task
-) -> dict[str, Callable[[], Run]]:
-    """A run for each writer of the peers that are present; the others take no part."""
-    makers: dict[str, Callable[[], Writer]] = {}
-    for peer in peers.present(names):
-        makers |= peer.writers(checkpoint, threads)
-    return {name: partial(writing, make, task) for name, make in makers.items()}
-
-
-def results(size: str, turns: Turns[Steps], n_bytes: int) -> list[Result]:
-    """One result for each decoder, compared by the time of a step.
-
-    `n_bytes`: as `bytes_of_step`, read at each step of `max_full` and by the plain read.
+    `n_bytes`: as `bytes_of_step`, read at each step of `max_full` and by the plain read. `about`:
+    by name, the device and the type.
     """
     read = [run["step"] for run in turns.outcomes.get(PLAIN_READ, [])]
     found = []
     for name, runs in turns.outcomes.items():
         seconds = {q: tuple(run[q] for run in runs) for q in runs[0]} if runs else {}
-        figures: dict[str, Figure] = {}
+        figures: dict[str, Figure] = {**about.get(name, {})}
         if read and runs and name in (PLAIN_READ, MaxFullEngine.key):
             step = median(seconds["step"])
-            figures = {"bytes_read": n_bytes, "bytes_per_second": n_bytes / step}
+            figures |= {"bytes_read": n_bytes, "bytes_per_second": n_bytes / step}
             figures["of_plain_read"] = median(read) / step
         error = turns.errors.get(name)
         found.append(Result(BENCHMARK, {"size": size}, name, seconds, figures, error))
-    return with_ratios(found, "step", BASELINE)
+    decoders = [each for each in found if each.contender != PLAIN_READ]
+    plain = [each for each in found if each.contender == PLAIN_READ]
+    return [*with_ratios(decoders, "step", BASELINE), *plain]
 
 
 COLUMNS = (
     tables.of_case("size"),
     tables.contender("decoder"),
+    tables.figure("device", "device"),
+    tables.figure("dtype", "type"),
     tables.milliseconds("first", "first token ms"),
     tables.milliseconds("step", "ms per token"),
     tables.spread("step", "ms"),

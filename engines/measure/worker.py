@@ -22,7 +22,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from engines.base import Engine, EngineError, Options, PrepareSeconds, Transcript
 
@@ -159,7 +159,8 @@ class EngineProcess:
                 raise EngineError(reply["error"])
             else:
                 return reply
-        raise EngineDied(f"The engine's process ended ({self._last_words()}).")
+        said = last_words(self._process, self._said)
+        raise EngineDied(f"The engine's process ended ({said}).")
 
     def close(self) -> None:
         """End the process, even in the middle of a run."""
@@ -174,13 +175,15 @@ class EngineProcess:
                 with suppress(BrokenPipeError):
                     stream.close()
 
-    def _last_words(self) -> str:
-        status = self._process.wait()
-        if status < 0:
-            return f"signal {-status}, {signal.Signals(-status).name}"
-        self._said.seek(0)
-        lines = self._said.read().decode("utf-8", "replace").strip().splitlines()
-        return lines[-1] if lines else f"exit status {status}"
+
+def last_words(process: subprocess.Popen[str], said: IO[bytes]) -> str:
+    """Why a process ended: a signal, or the last line of its standard error."""
+    status = process.wait()
+    if status < 0:
+        return f"signal {-status}, {signal.Signals(-status).name}"
+    said.seek(0)
+    lines = said.read().decode("utf-8", "replace").strip().splitlines()
+    return lines[-1] if lines else f"exit status {status}"
 
 
 def request_for(engine: str, model: str, clip: Path, options: Options) -> Reply:

@@ -30,6 +30,23 @@ def test_encoders_are_timed_and_compared() -> None:
     assert "relative_error" not in torch.figures
 
 
+@pytest.mark.parametrize(("torch_value", "max_value"), [(1.0, np.nan), (np.inf, 1.0)])
+def test_features_that_are_not_finite_are_a_failure_and_the_rest_goes_on(
+    torch_value: float, max_value: float
+) -> None:
+    encoders = {
+        "torch": lambda mel: mel * np.float32(torch_value),
+        "max": lambda mel: mel * np.float32(max_value),
+    }
+    mel = np.ones((2, 3), np.float32)
+    found = encoder.results("nano", encoder.compare(encoders, mel, 1, silent))
+    errors = [each.error for each in found]
+    assert errors == [
+        None if value == 1.0 else encoder.NOT_FINITE for value in (torch_value, max_value)
+    ]
+    assert all("relative_error" not in each.figures for each in found)
+
+
 @pytest.mark.max
 def test_encoder_for_real() -> None:
     torch, ours = encoder.measure(["nano"], 1, silent)

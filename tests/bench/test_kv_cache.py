@@ -19,6 +19,8 @@ from tests.bench.stand_ins import FakeClock, silent
 class FakeStepper:
     """2 s for the prompt, then 1 s a token; without a cache, one more for each token so far."""
 
+    device, dtype = "cpu", "float32"
+
     def __init__(self, clock: FakeClock, cached: bool) -> None:
         self.clock, self.cached, self.written = clock, cached, 0
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
 import pytest
 
-from engines import checkpoints
+from engines import bench, checkpoints
 from engines.base import EngineError
 from engines.measure import clips, encoder, peers, step
 from tests.bench.stand_ins import silent
@@ -42,8 +47,9 @@ def test_every_peer_writes_as_many_tokens_as_it_is_asked_for() -> None:
     features, prompt = step.encode(nano), step.prompt_of(nano)
     makers = writers(nano, 1)
     assert list(makers) == ["ctranslate2_float32", "ctranslate2_int8"]
-    for make in makers.values():
+    for name, make in makers.items():
         writer = make()
+        assert (writer.device, f"ctranslate2_{writer.dtype}") == ("cpu", name)
         assert [writer.write(features, prompt, n) for n in (1, 65)] == [1, 65]
 
 
@@ -54,6 +60,16 @@ def test_a_peer_takes_part_in_whole_runs() -> None:
     ours, theirs = clips.measure(plan, silent)
     assert ours.error is None and theirs.error is None
     assert theirs.figures["equal_tokens"] is True and theirs.figures["tokens"]
+    assert theirs.figures["dtype"] == "float32"
+
+
+@pytest.mark.parametrize("peer", ["ctranslate2", "faster_whisper"])
+def test_the_type_in_the_record_is_the_one_computed_in(peer: str) -> None:
+    pytest.importorskip(peer)
+    plan = clips.Plan([f"{peer}_int8"], ["short"], repeats=1, warm_ups=0)
+    (result,) = clips.measure(plan, silent)
+    assert result.error is None and result.figures["dtype"] == "int8"
+    assert "dtype" not in plan.settings(), "it is not equal on all sides"
 
 
 def test_faster_whisper_s_own_tokenizer_is_whisper_s() -> None:
@@ -83,7 +99,72 @@ def test_faster_whisper_itself_takes_part_in_whole_runs() -> None:
 
 def test_a_key_that_no_peer_has_is_the_registry_s() -> None:
     assert peers.get("cpu", "nano").key == "cpu"
-    assert peers.present(["no.such.peer"]) == []
-    assert peers.keys(["no.such.peer"]) == peers.writer_keys(["no.such.peer"]) == ()
+    assert peers.keys([]) == peers.writer_keys([]) == ()
     with pytest.raises(EngineError, match="no engine 'no_such'"):
         peers.get("no_such", "nano")
+
+
+# Peers that are not there, and peers that fail.
+
+
+@pytest.fixture
+def write_peer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], str]]:
+    """Writes a module for this test; gives its name."""
+    name = "a_peer_of_this_test"
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def write(text: str) -> str:
+        (tmp_path / f"{name}.py").write_text(text)
+        importlib.invalidate_caches()
+        return name
+
+    yield write
+    sys.modules.pop(name, None)
+
+
+def test_a_mistyped_module_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("no.such.peer", "tests.peers.ctranslate_whisper", ".."):
+        with pytest.raises(EngineError, match=r"There is no module .*--peers takes"):
+            peers.present([name])
+    assert bench.main(["step", "--peers", "no_such_peer"]) == 1
+    assert "There is no module 'no_such_peer'" in capsys.readouterr().err
+
+
+def test_a_peer_whose_package_is_not_installed_takes_no_part(
+    write_peer: Callable[[str], str],
+) -> None:
+    assert peers.present([write_peer("import no_such_package.part")]) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("import engines.no_such_part", "No module named 'engines.no_such_part'"),
+        ("from engines.base import NoSuchName", "cannot import name 'NoSuchName'"),
+        ("raise OSError('libgone.so: cannot open')", "OSError: libgone.so: cannot open"),
+        ("KEYS = WRITERS = ()", "it has no engine and no writers"),
+    ],
+)
+def test_a_peer_that_fails_is_a_record_with_its_error(
+    text: str, why: str, write_peer: Callable[[str], str]
+) -> None:
+    name = write_peer(text)
+    assert peers.keys([name]) == peers.writer_keys([name]) == (name,)
+    with pytest.raises(EngineError, match=f"The peer {name} can't be used: .*{why}"):
+        peers.get(name, "nano", [name])
+    assert peers.get("cpu", "nano", [name]).key == "cpu"
+    torch_only = {step.BASELINE: step.TorchStepper}
+    ours, theirs = step.measure(["nano"], 2, 1, 1, silent, torch_only, [name])
+    assert ours.error is None and theirs.contender == name
+    assert theirs.error and why in theirs.error
+
+
+def test_writers_that_can_t_be_made_are_records(write_peer: Callable[[str], str]) -> None:
+    body = (
+        "def engine(key, model): pass\ndef writers(checkpoint, threads): raise MemoryError('all')"
+    )
+    name = write_peer(f"KEYS = ()\nWRITERS = ('a', 'b')\n{body}")
+    makers = peers.writers_of([name], checkpoints.load("nano"), 1)
+    assert list(makers) == ["a", "b"]
+    with pytest.raises(MemoryError):
+        makers["b"]()

@@ -128,6 +128,21 @@ def test_a_question_that_breaks_is_a_record_and_the_next_one_is_asked() -> None:
     assert broken.error == "OSError: no space left" and fine.error is None
 
 
+def test_what_is_not_finite_is_an_error_and_the_rest_goes_on() -> None:
+    def measure() -> Iterator[Result]:
+        nan = float("nan")
+        yield Result("encoder", {}, "max", {"encode": (1.0,)}, {"relative_error": nan, "tokens": 3})
+        yield Result("encoder", {}, "late", {"encode": (1.0, float("inf"))})
+        yield Result("encoder", {}, "torch", {"encode": (1.0,)}, {"times_faster": None})
+
+    stream = io.StringIO()
+    bench.run([fake_benchmark(measure)], [], silent, [record.Lines(stream)])
+    _, ours, late, torch, end = (json.loads(line) for line in stream.getvalue().splitlines())
+    assert ours["error"] == "Not finite: relative_error." and ours["figures"] == {"tokens": 3}
+    assert late["error"] == "Not finite: encode." and late["seconds"] == {}
+    assert torch["error"] is None and end["results"] == 3
+
+
 @pytest.mark.parametrize(
     ("wrong", "where"),
     [

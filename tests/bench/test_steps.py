@@ -9,12 +9,14 @@ import pytest
 
 from engines import checkpoints
 from engines.base import EngineError, FloatArray
-from engines.measure import step, turns
+from engines.measure import cache, step, tables, turns
 from tests.bench.stand_ins import FakeClock, silent
 
 
 class FakeStepper:
     """5 s to the first token, then 2 s a token."""
+
+    device, dtype = "cpu", "float32"
 
     def __init__(self, clock: FakeClock) -> None:
         self.clock = clock
@@ -63,9 +65,21 @@ def test_a_writer_that_stops_early_is_refused() -> None:
 def test_steps_for_real() -> None:
     """openai-whisper only, so that neither MAX nor a peer need be installed."""
     torch_only = {step.BASELINE: step.TorchStepper}
-    (result,) = step.measure(["nano"], 3, 1, 1, silent, torch_only, ["no.such.peer"])
+    (result,) = step.measure(["nano"], 3, 1, 1, silent, torch_only, [])
     assert result.contender == "openai-whisper" and result.error is None
     assert set(result.seconds) == {"first", "step"}
+    assert (result.figures["device"], result.figures["dtype"]) == ("cpu", "float32")
+
+
+def test_a_plain_read_is_no_decoder_and_never_the_fastest() -> None:
+    outcomes = {
+        step.BASELINE: [{"first": 1.0, "step": 8.0}],
+        "max_full": [{"first": 1.0, "step": 2.0}],
+        step.PLAIN_READ: [{"step": 1.0}],
+    }
+    found = step.results("nano", turns.Turns(outcomes), 6000)
+    assert [each.figures.get("times_faster") for each in found] == [1.0, 4.0, None]
+    assert [each.contender for each in tables._fastest(found)] == ["max_full"]
 
 
 def test_the_share_of_a_plain_read_is_by_medians() -> None:
@@ -105,4 +119,21 @@ def test_max_full_takes_steps() -> None:
     ours = {"max_full": step.STEPPERS["max_full"]}
     result, *read = step.measure(["nano"], 3, 1, 1, silent, ours, [])
     assert result.error is None and set(result.seconds) == {"first", "step"}
-    assert [each.contender for each in read] == [step.PLAIN_READ] * step.runs_on_processor()
+    assert [each.contender for each in read] == [step.PLAIN_READ]
+    assert result.figures["device"] == "cpu" and "times_faster" not in read[0].figures
+
+
+@pytest.mark.max
+def test_max_full_decodes_on_the_processor_where_there_is_an_accelerator(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """All decoders of `step` and `kv-cache` run there, so none is held against another device."""
+    pytest.importorskip("max")
+    from engines.max_graph import session
+
+    def accelerator() -> None:
+        raise AssertionError("the accelerator was asked for")
+
+    monkeypatch.setattr(session, "pick_device", accelerator)
+    nano = checkpoints.load("nano")
+    assert step.MaxStepper(nano).device == cache.MaxWithout(nano).device == "cpu"

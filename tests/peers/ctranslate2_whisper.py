@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,15 @@ from torch import Tensor, nn
 from whisper.decoding import DecodingOptions, DecodingTask, GreedyDecoder
 from whisper.tokenizer import get_tokenizer
 
-from engines.base import EngineError, FloatArray, PrepareProgress
+from engines.base import (
+    Clip,
+    EngineError,
+    FloatArray,
+    Listener,
+    Options,
+    PrepareProgress,
+    Transcript,
+)
 from engines.checkpoints import Checkpoint
 from engines.decoding import ClockedWhisper
 from engines.whisper_engine import WhisperEngine
@@ -46,7 +55,10 @@ def writers(checkpoint: Checkpoint, threads: int) -> dict[str, Callable[[], CTra
 class CTranslate2Writer:
     """Greedy decoding by CTranslate2 on a CPU, with so many threads."""
 
+    device = "cpu"
+
     def __init__(self, checkpoint: Checkpoint, threads: int, compute_type: str) -> None:
+        self.dtype = compute_type
         self._model = load(checkpoint, threads, compute_type)
         self._end = tokenizer_of(checkpoint).eot
 
@@ -80,6 +92,12 @@ class CTranslate2Engine(WhisperEngine):
         super().__init__(model, "cpu", "float32")
         self.key = f"{PREFIX}{compute_type}"
         self.compute_type = compute_type
+
+    def transcribe(
+        self, clip: Clip, options: Options | None = None, listener: Listener | None = None
+    ) -> Transcript:
+        """As every engine does; the transcript's type is the one that CTranslate2 computes in."""
+        return replace(super().transcribe(clip, options, listener), dtype=self.compute_type)
 
     def build(
         self, checkpoint: Checkpoint, progress: PrepareProgress

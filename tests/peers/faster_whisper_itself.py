@@ -115,7 +115,7 @@ class FasterWhisperEngine:
             engine=self.key,
             model=self.model,
             device=self.device,
-            dtype=self.dtype,
+            dtype=self._compute_type,
             language=about.language,
             text="".join(segment.text for segment in segments),
             segments=segments,
