@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from engines import registry
 from engines.base import EngineError
 from engines.measure import cache, charts, clips, encoder, memory, record, start, step, tables
 from engines.measure.record import Record, Result
@@ -24,6 +25,14 @@ RECORD = Path("docs") / "benchmark.json"
 BEGIN, END = "<!-- figures -->", "<!-- /figures -->"
 OURS = "max_full"
 TALK = "talk"
+BASELINES = {
+    clips.BENCHMARK: registry.BASELINE,
+    step.BENCHMARK: step.BASELINE,
+    encoder.BENCHMARK: encoder.BASELINE,
+    cache.BENCHMARK: step.BASELINE,
+    memory.BENCHMARK: memory.BASELINE,
+}
+"""By benchmark: whom the texts here compare with."""
 WIDTH = 100
 """Characters a line of text, as everywhere in this repository."""
 
@@ -57,6 +66,8 @@ def make_all(root: Path) -> dict[Path, str]:
     done = record.read(root / RECORD)
     if done.interrupted:
         raise EngineError(f"{RECORD} was interrupted: run `make benchmark-save` again.")
+    check_errors(done)
+    check_baselines(done)
     readme, details = root / "README.md", root / "docs" / "benchmarks.md"
     images = root / "docs" / "images"
     return {
@@ -65,6 +76,31 @@ def make_all(root: Path) -> dict[Path, str]:
         images / "talk.svg": draw_talk(done),
         images / "kv-cache.svg": cache.draw(done.results),
     }
+
+
+def check_errors(done: Record) -> None:
+    """Raise `EngineError` for a record in which a contender failed: its tables would have gaps."""
+    failures = [
+        f"{each.contender} in {each.benchmark} ({each.error})"
+        for each in done.results
+        if each.error
+    ]
+    if failures:
+        raise EngineError(
+            f"{RECORD} has failures: {'; '.join(dict.fromkeys(failures))}. Measure again, without "
+            "what can't run here."
+        )
+
+
+def check_baselines(done: Record) -> None:
+    """Raise `EngineError` where the ratios are to another baseline than the texts here name."""
+    for name, expected in BASELINES.items():
+        found = done.settings.get(name, {}).get("baseline", expected)
+        if found != expected:
+            raise EngineError(
+                f"{RECORD} compares {name} with {found}, not with {expected}: measure again with "
+                f"{expected} among the engines."
+            )
 
 
 def put_between(text: str, figures: str) -> str:
@@ -88,15 +124,20 @@ def render_short(done: Record) -> str:
 
 
 def summarise(done: Record) -> str:
-    """The ratios of `max_full` to openai-whisper in a sentence; nothing without any."""
-    whole = find(talk(done), OURS)
+    """The ratios of `max_full` to openai-whisper in a sentence; nothing without any.
+
+    Whole runs count only where both were on the same device, as decoders always are.
+    """
+    whole, baseline = (find(talk(done), key) for key in (OURS, registry.BASELINE))
+    if figure(whole, "device") != figure(baseline, "device"):
+        whole = None
     steps = [each for each in of(done, step.BENCHMARK) if each.contender == OURS]
     weights = [each for each in of(done, memory.BENCHMARK) if each.contender == OURS]
     said = []
     if figure(whole, "times_faster"):
         said.append(f"writes the talk {faster(whole)}")
     if ratios := known(steps, "times_faster"):
-        said.append(f"takes a decode step {between(ratios, '.1f')} times faster")
+        said.append(f"takes a decode step {pace(ratios)}")
     if shares := known(steps, "of_plain_read"):
         said.append(f"reads memory in it at {between(shares, '.0%')} of the speed of a plain read")
     if held := known(weights, "of_baseline"):
@@ -393,7 +434,26 @@ def faster(result: Result | None, nothing: str = tables.NOTHING) -> str:
     ratio = figure(result, "times_faster")
     if ratio is None or ratio == 1:
         return nothing
+    if f"{max(ratio, 1 / ratio):.2f}" == "1.00":
+        return "as fast"
     return f"{ratio:.2f} times faster" if ratio > 1 else f"{1 / ratio:.2f} times slower"
+
+
+def pace(ratios: Sequence[float]) -> str:
+    """Several ratios to a baseline in words: faster, slower, or from the one to the other."""
+    least, most = min(ratios), max(ratios)
+    slowest, fastest = f"{1 / least:.1f}", f"{most:.1f}"
+    if fastest == slowest == "1.0":
+        return "as fast"
+    if fastest == "1.0" and least < 1:
+        return f"up to {slowest} times slower"
+    if slowest == "1.0" and most > 1:
+        return f"up to {fastest} times faster"
+    if least > 1:
+        return f"{between(ratios, '.1f')} times faster"
+    if most < 1:
+        return f"{between([1 / each for each in ratios], '.1f')} times slower"
+    return f"from {slowest} times slower to {fastest} times faster"
 
 
 def known(results: Sequence[Result], key: str) -> list[float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from dataclasses import replace
@@ -14,7 +15,8 @@ from engines import figures
 from engines.base import EngineError
 from engines.measure import record
 from engines.measure.machine import Machine
-from engines.measure.record import Case, Record, Result
+from engines.measure.record import Case, Figure, Record, Result
+from tests.bench.stand_ins import assert_documented
 
 ROOT = Path(__file__).parents[1]
 MACHINE = Machine(
@@ -27,8 +29,9 @@ MACHINE = Machine(
 def clip(contender: str, total: float, ratio: float, name: str = "talk", beam: int = 1) -> Result:
     """A whole run."""
     case: Case = {"model": "nano", "clip": name, "beam": beam}
-    derived = {"times_faster": ratio, "equal_tokens": True, "real_time_factor": total / 161.5}
-    derived |= {"audio_seconds": 161.5}
+    derived: dict[str, Figure] = {"times_faster": ratio, "equal_tokens": True}
+    derived["real_time_factor"] = total / 161.5
+    derived |= {"audio_seconds": 161.5, "device": "cpu"}
     return Result("clips", case, contender, {"total": (total,)}, derived)
 
 
@@ -39,13 +42,19 @@ def written(tokens: int, cache: str, seconds: float, speed: float | None) -> Res
     return Result("kv-cache", case, "max_full", {"total": (seconds,)}, derived)
 
 
+def weights(contender: str, weights_bytes: float, of_baseline: float) -> Result:
+    """What an engine holds for a checkpoint's weights."""
+    held = {"held_bytes": weights_bytes + 2e7, "weights_bytes": weights_bytes}
+    derived: dict[str, Figure] = {**held, "of_baseline": of_baseline}
+    return Result("memory", {"size": "tiny"}, contender, {"prepare": (0.5,)}, derived)
+
+
 RESULTS = (
     clip("cpu", 3.0, 1.0),
     clip("max_full", 1.5, 2.0),
     clip("faster_whisper_int8", 1.0, 3.0),
     clip("max_full", 9.0, 1.0, beam=5),
     clip("max_full", 0.5, 1.0, name="short"),
-    Result("clips", {"model": "nano", "clip": "talk", "beam": 1}, "gpu", error="no CUDA device"),
     Result("step", {"size": "nano"}, "openai-whisper", {"step": (0.008, 0.004, 0.006)}),
     Result(
         *("step", {"size": "nano"}, "max_full", {"step": (0.001,)}),
@@ -74,12 +83,18 @@ RESULTS = (
     written(16, "with", 0.1, 2.0),
     written(32, "with", 0.2, 4.0),
     written(32, "without", 0.8, None),
+    weights("cpu", 152e6, 1.0),
+    weights("max_full", 76e6, 0.5),
 )
 SETTINGS: dict[str, dict[str, Any]] = {
     "clips": {"baseline": "cpu", "repeats": 3, "beams": [1, 5]},
     **{name: {"repeats": 5, "tokens": 64} for name in ("step", "encoder", "kv-cache")},
     "start": {"cold": 1},
+    "memory": {"baseline": "cpu", "repeats": 3},
 }
+FAILED = Result(
+    "clips", {"model": "nano", "clip": "talk", "beam": 1}, "gpu", error="no CUDA device"
+)
 DONE = Record("0" * 12, "2026-01-02T03:04:05+00:00", ("all",), MACHINE, SETTINGS, RESULTS)
 
 
@@ -104,7 +119,7 @@ def test_ratios_come_first_and_medians_are_the_record_s() -> None:
     assert "| nano | 1.25 times faster | 100 | 80.0 | 9.9e-07 |" in short
     assert "| `cpu` | – | 3.00 |" in short
     assert "| `max_full` | 2.00 times faster | 1.50 | 0.009 | – | yes |" in short
-    assert "| `gpu` | – | – | – | – | – |" in short
+    assert "| tiny | 152 | 76 | 0.50 |" in short
     assert "`faster_whisper_…` is the package itself" in " ".join(short.split())
     assert "| `cpu` | 1.30 | 1.20 | 0.10 | 0.10 |" in short
     assert "| `max_full` | 4.0 | 0.20 | 0.80 | 20.0 | 20.0 | 3.0 |" in short
@@ -116,15 +131,41 @@ def test_a_sentence_has_the_ratios_before_anything_else() -> None:
     first = " ".join(figures.render_short(DONE).split("\n\n")[0].split())
     assert first == (
         "**Against openai-whisper on the same processor, `max_full` writes the talk 2.00 times "
-        "faster, takes a decode step 4.0 to 6.0 times faster and reads memory in it at 75% to 80% "
-        "of the speed of a plain read.**"
+        "faster, takes a decode step 4.0 to 6.0 times faster, reads memory in it at 75% to 80% "
+        "of the speed of a plain read and keeps weights in 0.50 of the memory.**"
     )
     assert figures.summarise(replace(DONE, results=RESULTS[:1])) == ""
 
 
+def test_a_run_on_an_accelerator_is_not_called_one_on_the_same_processor() -> None:
+    ours = replace(RESULTS[1], figures={**RESULTS[1].figures, "device": "gpu"})
+    text = figures.summarise(replace(DONE, results=(RESULTS[0], ours, *RESULTS[2:])))
+    assert "the talk" not in text and "takes a decode step" in text
+
+
+@pytest.mark.parametrize(
+    ("ratios", "words"),
+    [
+        ([4.0, 6.0], "4.0 to 6.0 times faster"),
+        ([4.0, 4.01], "4.0 times faster"),
+        ([0.5, 0.25], "2.0 to 4.0 times slower"),
+        ([0.8, 1.2], "from 1.2 times slower to 1.2 times faster"),
+        ([0.5, 3.0], "from 2.0 times slower to 3.0 times faster"),
+        ([1.0, 0.99], "as fast"),
+        ([1.0, 2.0], "up to 2.0 times faster"),
+        ([1.0, 0.5], "up to 2.0 times slower"),
+    ],
+)
+def test_ratios_on_both_sides_of_one_are_not_called_faster(ratios: list[float], words: str) -> None:
+    assert figures.pace(ratios) == words
+
+
 @pytest.mark.parametrize(
     ("ratio", "words"),
-    [(None, "–"), (1.0, "–"), (1.5, "1.50 times faster"), (0.5, "2.00 times slower")],
+    [
+        *((None, "–"), (1.0, "–"), (1.004, "as fast"), (0.997, "as fast")),
+        *((1.5, "1.50 times faster"), (0.5, "2.00 times slower")),
+    ],
 )
 def test_a_ratio_is_never_less_than_one(ratio: float | None, words: str) -> None:
     assert figures.faster(Result("clips", {}, "x", {}, {"times_faster": ratio})) == words
@@ -138,14 +179,16 @@ def test_the_drawing_s_length_is_the_clip_s() -> None:
 def test_the_long_form_has_every_result_and_setting() -> None:
     text = figures.render_long(DONE)
     assert "Settings: baseline cpu, repeats 3, beams 1 5." in text
-    assert "gpu failed: no CUDA device" in text
-    assert [text.count(f"### {name}\n") for name in SETTINGS] == [1] * 5
+    assert [text.count(f"### {name}\n") for name in SETTINGS] == [1] * 6
+    broken = replace(DONE, results=(*RESULTS, FAILED))
+    assert "gpu failed: no CUDA device" in figures.render_long(broken)
 
 
 def test_a_record_read_again_is_the_same(tmp_path: Path) -> None:
     record.write(DONE, tmp_path / "record.json")
     again = record.read(tmp_path / "record.json")
     assert again.as_json() == DONE.as_json()
+    assert_documented(json.loads((tmp_path / "record.json").read_text()))
 
 
 def test_one_command_writes_all_and_a_second_run_changes_nothing(
@@ -173,6 +216,14 @@ def test_what_can_t_be_a_record_is_refused(
     record.write(replace(DONE, interrupted=True), checkout / figures.RECORD)
     assert figures.main([]) == 1
     assert "was interrupted" in capsys.readouterr().err
+    record.write(replace(DONE, results=(*RESULTS, FAILED)), checkout / figures.RECORD)
+    assert figures.main([]) == 1
+    assert "has failures: gpu in clips (no CUDA device)" in capsys.readouterr().err
+    for name in ("clips", "memory"):
+        other = {**SETTINGS, name: {**SETTINGS[name], "baseline": "max_full"}}
+        record.write(replace(DONE, settings=other), checkout / figures.RECORD)
+        assert figures.main([]) == 1
+        assert f"compares {name} with max_full, not with cpu" in capsys.readouterr().err
     (checkout / figures.RECORD).unlink()
     assert figures.main([]) == 1
     assert "run `make benchmark-save` first" in capsys.readouterr().err
@@ -197,4 +248,8 @@ def test_the_committed_figures_are_those_of_the_committed_record(
 ) -> None:
     if not (ROOT / figures.RECORD).exists():
         pytest.skip(f"no {figures.RECORD} is committed yet: `make benchmark-save` measures one")
+    written = json.loads((ROOT / figures.RECORD).read_text())
+    assert_documented(written)
+    assert [each["error"] for each in written["results"] if each["error"]] == []
+    assert written["interrupted"] is False
     assert figures.main(["--check"]) == 0, capsys.readouterr().out

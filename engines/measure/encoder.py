@@ -105,8 +105,7 @@ def max_encoder(checkpoint: Checkpoint, say: Say) -> Contender:
         raise EngineUnavailable(reason)
     from engines.max_graph import session
 
-    label = session.pick_device().label
-    return Contender(load_max_encoder(checkpoint, say)[0], "cpu" if label == "cpu" else "cuda")
+    return Contender(load_max_encoder(checkpoint, say)[0], session.pick_device().label)
 
 
 def compare(

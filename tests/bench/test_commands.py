@@ -272,11 +272,13 @@ def test_all_of_it_goes_through_and_makes_the_figures(
     assert written["interrupted"] is False
     assert {result["benchmark"] for result in written["results"]} == set(written["settings"])
     errors = {result["error"] for result in written["results"]} - {None}
-    assert errors <= {why_no_max()}
+    assert errors == {why_no_max()} - {None}, "max_full is one of the decoders"
     for name in ("README.md", "docs/benchmarks.md"):
         shutil.copy(ROOT / name, tmp_path / name)
     monkeypatch.setattr(figures, "ROOT", tmp_path)
-    assert figures.main([]) == 0
+    assert figures.main([]) == int(bool(errors))
+    if errors:
+        pytest.skip(f"{errors}: a record with failures makes no figures")
     for name in ("README.md", "docs/benchmarks.md"):
         text = (tmp_path / name).read_text()
         made = " ".join(text.split(figures.BEGIN)[1].split(figures.END)[0].split())
