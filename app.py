@@ -1,7 +1,7 @@
 """Build the page and serve it: `python app.py`, then open the address that it prints."""
 
 from demo import lab, page, serve, session, space
-from engines import audio, checkpoints, isolation, laboratory, logs, registry
+from engines import checkpoints, isolation, laboratory, logs, reading, registry
 
 space.settle()
 visitors = serve.expect_visitors()
@@ -11,7 +11,7 @@ app = page.build(
         get=isolation.borrow,
         give_back=isolation.give_back,
         models=checkpoints.names,
-        load_clip=audio.load_clip,
+        load_clip=reading.load_clip,
         samples=serve.SAMPLES,
         own_checkpoints=serve.serves_only_this_machine(),
         laboratory=lab.Laboratory(
@@ -29,6 +29,7 @@ app = page.build(
 def main() -> None:
     """Start getting the engines ready, and serve."""
     logs.set_up("info")
+    reading.start()
     ready = [status.key for status in registry.statuses() if status.available]
     registry.warm(ready, "nano", isolation.get)
     serve.serve_until_told(app, registry.statuses, *visitors, isolation.end_for_good)

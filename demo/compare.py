@@ -80,13 +80,13 @@ class Run:
         settings: Settings,
         statuses: Sequence[Status],
         get_engine: Callable[[str, str, Dtype], Engine],
-        open_clip: Callable[[], Clip],
+        open_clip: Callable[[Callable[[], bool]], Clip],
         clip_name: str = "clip",
         reference: str | None = None,
         clip_id: str = "",
         give_back: Callable[[Engine], None] = lambda engine: None,
     ) -> None:
-        """`get_engine(key, model, dtype)` and `open_clip()` may raise any `EngineError`.
+        """`get_engine(key, model, dtype)` and `open_clip(stopped)` may raise any `EngineError`.
 
         Each engine that was got is given back at the end of its last lap.
         """
@@ -153,7 +153,9 @@ class Run:
     def _conduct(self) -> None:
         """Open the clip, then run the lanes by the chosen schedule."""
         try:
-            clip = self._open_clip()
+            clip = self._open_clip(self._stop.is_set)
+        except Stopped:
+            return
         except EngineError as error:
             logger.warning("refused", error=str(error))
             self._events.put(Refused(str(error)))

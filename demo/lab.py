@@ -246,7 +246,7 @@ def connect_lab(
     panels: LabPanels,
     runs: Runs,
     keepsakes: Keepsakes,
-    load_clip: Callable[[str], Clip],
+    load_clip: Callable[[str, Callable[[], bool]], Clip],
     by_key: Mapping[str, Sample],
     controls: ClipControls,
 ) -> None:
@@ -263,11 +263,20 @@ def connect_lab(
             raise EngineError("Choose at least one encoder.")
         chosen = [laboratory.candidates()[0].name, *names]
         at = float(start or 0)
-        return Errand(lambda seen: laboratory.look(chosen, model, load_clip(path), seen, at))
+
+        def work(seen: Observer) -> Examination:
+            return laboratory.look(chosen, model, load_clip(path, seen.stopped), seen, at)
+
+        return Errand(work)
 
     def run_fault(told: Sequence[Any], path: str, model: str, language: str) -> Errand[Finding]:
         (key,), spoken = told, language or None
-        return Errand(lambda seen: laboratory.run_fault(key, model, load_clip(path), spoken, seen))
+
+        def work(seen: Observer) -> Finding:
+            clip = load_clip(path, seen.stopped)
+            return laboratory.run_fault(key, model, clip, spoken, seen)
+
+        return Errand(work)
 
     kept = keepsakes
     microscope = Desk("microscope", runs, kept, by_key, look, layers.render_layers, summarise_look)

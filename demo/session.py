@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ CLIP_GONE = "This clip is no longer here, an hour after its last use: upload it 
 class Backend:
     """What the page asks of the engine side; tests put fakes here.
 
-    `get(key, model, dtype)` gives a shared engine, `load_clip(path)` a clip; both raise
+    `get(key, model, dtype)` gives a shared engine, `load_clip(path, stopped)` a clip; both raise
     `EngineError` with a sentence for the visitor. `give_back(engine)` hears that a run is done with
     an engine. `own_checkpoints`: whether a visitor may name a
     checkpoint file on this machine; only where the visitor is the machine's own user.
@@ -42,7 +43,7 @@ class Backend:
     statuses: Callable[[], Sequence[Status]]
     get: Callable[[str, str, Dtype], Engine]
     models: Callable[[], Sequence[str]]
-    load_clip: Callable[[str], Clip]
+    load_clip: Callable[[str, Callable[[], bool]], Clip]
     samples: Path
     own_checkpoints: bool = False
     laboratory: Laboratory | None = None
@@ -87,7 +88,7 @@ class Wish:
             self.settings,
             backend.statuses(),
             backend.get,
-            lambda: backend.load_clip(path),
+            partial(backend.load_clip, path),
             clip_name=self.sample.title if self.sample else Path(path).name,
             reference=self.sample.reference if self.sample else None,
             clip_id=self.clip_id,

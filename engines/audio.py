@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from time import perf_counter
 from typing import BinaryIO, NoReturn
@@ -22,7 +22,7 @@ from av.audio.resampler import AudioResampler
 from av.audio.stream import AudioStream
 from av.container import InputContainer
 
-from engines.base import SAMPLE_RATE, AudioError, Clip, FloatArray
+from engines.base import SAMPLE_RATE, AudioError, Clip, FloatArray, Stopped
 
 MAX_SECONDS = 1800.0
 """Longest clip taken, in seconds of decoded audio."""
@@ -45,6 +45,7 @@ SUGGESTION = "save it as WAV, FLAC, MP3, M4A or Ogg and try again"
 
 def load_clip(
     path: str | os.PathLike[str],
+    stopped: Callable[[], bool] = lambda: False,
     *,
     max_seconds: float = MAX_SECONDS,
     max_bytes: int = MAX_BYTES,
@@ -55,18 +56,18 @@ def load_clip(
     The container is recognised by its content, not its extension, and its header's duration is
     not believed: decoding stops as soon as `max_seconds` of sound have come out, so memory stays
     bounded. A file that breaks off in the middle gives what comes before the break. `name` is
-    what people are shown, else the file's own name. `Clip.decode_seconds` is the wall time of all
-    this.
+    what people are shown, else the file's own name. `stopped` is asked before each
+    packet. `Clip.decode_seconds` is the wall time of all this.
 
-    Raises `AudioError`, one sentence with its remedy, for anything that is not a clip within the
+    Raises `Stopped` once `stopped` says so, and `AudioError`, one sentence with its remedy, for anything that is not a clip within the
     limits: no such file, a folder, a link, not audio, no samples, NaN or infinite samples.
     """
     started = perf_counter()
-    shown = _printable(name or Path(path).name or os.fspath(path))
+    shown = printable(name or Path(path).name or os.fspath(path))
     _check_file(path, shown, max_bytes)
     try:
         with open(path, "rb") as file:
-            samples = _decode(file, shown, max_seconds)
+            samples = _decode(file, shown, max_seconds, stopped)
     except (av.FFmpegError, ValueError) as error:
         _refuse(shown, error)
     except OSError as error:
@@ -85,7 +86,7 @@ def _check_file(path: str | os.PathLike[str], name: str, max_bytes: int) -> None
     except PermissionError as error:
         raise AudioError(f"{name} can't be opened: check that you may read it.") from error
     except (OSError, ValueError) as error:  # ValueError: a NUL byte in the path
-        where = _printable(os.fspath(path), longest=300)
+        where = printable(os.fspath(path), longest=300)
         raise AudioError(f"There is no file at {where}: check the path and try again.") from error
     if stat.S_ISDIR(status.st_mode):
         raise AudioError(f"{name} is a folder: choose one audio file inside it.")
@@ -100,8 +101,13 @@ def _check_file(path: str | os.PathLike[str], name: str, max_bytes: int) -> None
         )
 
 
-def _decode(file: BinaryIO, name: str, max_seconds: float) -> FloatArray:
-    """The whole first audio track, mono at 16 kHz, float32 `(n,)` within [-1, 1]."""
+def _decode(
+    file: BinaryIO, name: str, max_seconds: float, stopped: Callable[[], bool]
+) -> FloatArray:
+    """The whole first audio track, mono at 16 kHz, float32 `(n,)` within [-1, 1].
+
+    The chunks go into one buffer: a file of small packets has millions of them.
+    """
     with av.open(
         file,
         mode="r",
@@ -113,22 +119,22 @@ def _decode(file: BinaryIO, name: str, max_seconds: float) -> FloatArray:
             raise AudioError(f"{name} holds no audio track: choose a file with sound in it.")
         if not _has_decoder(container.streams.audio[0]):
             raise AudioError(f"{name} has its sound in a coding unknown here: {SUGGESTION}.")
-        chunks: list[np.ndarray] = []
-        total = 0
-        for chunk in _mono_16k(_frames(container, name), name):
-            chunks.append(chunk)
-            total += len(chunk)
-            if total > max_seconds * SAMPLE_RATE:
+        sound = bytearray()
+        for chunk in _mono_16k(_frames(container, name, stopped), name):
+            sound += chunk.tobytes()
+            if len(sound) > max_seconds * SAMPLE_RATE * np.dtype(np.int16).itemsize:
                 raise AudioError(
                     f"{name} is longer than {_length(max_seconds)}, the limit: cut it into "
                     "shorter parts."
                 )
-    if not total:
+    if not sound:
         raise AudioError(f"{name} holds no sound (zero samples): record or export it again.")
-    return np.concatenate(chunks).astype(np.float32) / 32768.0
+    return np.frombuffer(sound, np.int16).astype(np.float32) / 32768.0
 
 
-def _frames(container: InputContainer, name: str) -> Iterator[AudioFrame]:
+def _frames(
+    container: InputContainer, name: str, stopped: Callable[[], bool]
+) -> Iterator[AudioFrame]:
     """Decoded frames of the first audio track, past damaged packets as any player would go.
 
     A file of which more packets fail than decode is refused rather than half heard.
@@ -136,6 +142,8 @@ def _frames(container: InputContainer, name: str) -> Iterator[AudioFrame]:
     decoded = damaged = 0
     packets = container.demux(container.streams.audio[0])
     while True:
+        if stopped():
+            raise Stopped("stopped")
         try:
             packet = next(packets, None)
         except av.FFmpegError:  # the file breaks off: keep what came before
@@ -220,7 +228,7 @@ def _refuse(name: str, error: Exception) -> NoReturn:
     ) from error
 
 
-def _printable(text: str, longest: int = 80) -> str:
+def printable(text: str, longest: int = 80) -> str:
     """The text on one line and not too long, for a sentence."""
     line = "".join(
         letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text

@@ -160,17 +160,23 @@ class IsolatedEngine:
         with self._waits(stopped), self._one_at_a_time:
             if stopped is not None and stopped():
                 raise Stopped("stopped")
-            if self._worker is not None and not self._worker.is_alive():
-                self._worker.end()
-                self._worker = None
-            if self._worker is None:
-                self._worker = self._start_worker()
+            self.start()
+            assert self._worker is not None
             try:
                 return self._wait(self._worker, request, hear, stopped)
             except WorkerLost as error:
                 self._worker.end()
                 self._worker = None
                 raise error.cause from None
+
+    def start(self) -> None:
+        """Start the worker unless one is there; it gets ready for requests by itself."""
+        with self._one_at_a_time:
+            if self._worker is not None and not self._worker.is_alive():
+                self._worker.end()
+                self._worker = None
+            if self._worker is None:
+                self._worker = self._start_worker()
 
     def _start_worker(self) -> Any:
         """A `Worker`, or what has its face."""

@@ -5,8 +5,6 @@ from __future__ import annotations
 import errno
 import re
 
-import torch
-
 LONGEST = 240
 """Characters of a foreign error that a sentence repeats; a compiler's can be pages."""
 
@@ -21,8 +19,8 @@ OUT_OF_MEMORY = re.compile(
 
 def ran_out_of_memory(error: BaseException) -> bool:
     """Whether it is one of the many ways to say that memory, the GPU's or ours, ran out."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True  # the latter is PyTorch's, which not every process has imported
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
     return isinstance(error, RuntimeError | ValueError) and bool(OUT_OF_MEMORY.search(str(error)))

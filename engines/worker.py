@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 
 import structlog
 
-from engines import logs, mishaps, registry
+from engines import logs, mishaps
 from engines.base import Engine, EngineError, Listener, Segment, Stopped
 
 BEAT_SECONDS = 1.0
@@ -142,6 +142,8 @@ def end_all() -> NoReturn:
 
 def main() -> None:
     """Serve the engine that the command line names, over the pipe that it names."""
+    from engines import registry  # and PyTorch with it, which `engines.reader` does without
+
     descriptor, key, model, dtype, level = sys.argv[1:6]
     logs.set_up(level)
     line = Line(Connection(int(descriptor)))

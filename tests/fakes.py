@@ -210,7 +210,12 @@ def make_clip(seconds: float = 6.0) -> Clip:
     return Clip(np.zeros(int(seconds * SAMPLE_RATE), np.float32), "fake", 0.003)
 
 
-def read_fake_clip(path: str | Path) -> Clip:
+def open_fake_clip(stopped: Callable[[], bool]) -> Clip:
+    """Six seconds of silence, for a run."""
+    return make_clip()
+
+
+def read_fake_clip(path: str | Path, stopped: Callable[[], bool] = lambda: False) -> Clip:
     """Any FLAC or WAV is six seconds of silence; anything else is refused."""
     if Path(path).read_bytes()[:4] not in (b"fLaC", b"RIFF"):
         raise AudioError(f"{Path(path).name} holds no audio that can be read.")

@@ -52,7 +52,7 @@ def sound() -> Iterator[IsolatedEngine]:
 
 
 def compare(
-    engines: dict[str, IsolatedEngine], open_clip: Callable[[], Clip] = fakes.make_clip
+    engines: dict[str, IsolatedEngine], open_clip: Callable[..., Clip] = fakes.open_fake_clip
 ) -> Comparison:
     """The last snapshot of a comparison of two engines."""
     settings = Settings(engines=tuple(engines), model="nano", schedule="parallel")
@@ -99,7 +99,7 @@ def test_a_model_s_file_that_is_lost_half_way(
     engines = {"cpu": sound, "max_hybrid": make("cpu", str(file))}
     mine = engines["max_hybrid"]
 
-    def lose_file_and_open_clip() -> Clip:
+    def lose_file_and_open_clip(stopped: object) -> Clip:
         mine.prepare()
         file.unlink()
         return load_clip("audio_samples/short.flac")

@@ -395,7 +395,7 @@ def test_a_comparison_gives_back_what_it_borrowed(borrow: Borrow) -> None:
             Settings(("cpu",), model),
             fakes.STATUSES,
             isolation.borrow,
-            fakes.make_clip,
+            fakes.open_fake_clip,
             give_back=isolation.give_back,
         )
         list(run.snapshots())
@@ -454,7 +454,7 @@ def test_a_process_that_cannot_be_started_is_told(monkeypatch: pytest.MonkeyPatc
         raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
 
     monkeypatch.setattr(isolation, "start", start)
-    with pytest.raises(EngineError, match="could not be started: .*temporarily unavailable"):
+    with pytest.raises(EngineError, match=r"could not be started: .*temporarily unavailable"):
         IsolatedEngine("cpu", "nano", "float32", registry.row("cpu"), SILENT).prepare()
 
 

@@ -75,7 +75,7 @@ def test_what_was_said_is_logged_only_for_who_asks(
 def compare(get: Callable[..., Engine], **settings: Any) -> Comparison:
     """The last snapshot of a run over fakes."""
     chosen = Settings(engines=("cpu", "max_hybrid"), model="nano", **settings)
-    run = Run(chosen, fakes.STATUSES, get, fakes.make_clip, clip_name="a clip")
+    run = Run(chosen, fakes.STATUSES, get, fakes.open_fake_clip, clip_name="a clip")
     *_, last = run.snapshots()
     return last
 

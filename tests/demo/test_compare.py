@@ -29,7 +29,7 @@ def make_run(
     *engines: fakes.FakeEngine,
     schedule: Schedule = "parallel",
     chosen: tuple[str, ...] = (),
-    open_clip: Callable[[], Clip] = fakes.make_clip,
+    open_clip: Callable[..., Clip] = fakes.open_fake_clip,
     reference: str | None = None,
     repeats: int = 1,
 ) -> Run:
@@ -160,7 +160,7 @@ def test_leaving_the_snapshots_stops_the_engines() -> None:
 
 
 def test_a_refused_clip_runs_no_lane() -> None:
-    def refuse() -> Clip:
+    def refuse(stopped: object) -> Clip:
         raise AudioError("notes.txt holds no audio that can be read.")
 
     end = last(make_run(fakes.FakeEngine(), open_clip=refuse))
@@ -169,7 +169,7 @@ def test_a_refused_clip_runs_no_lane() -> None:
 
 
 def test_a_clip_that_breaks_the_reader_is_refused_in_a_sentence() -> None:
-    def burst() -> Clip:
+    def burst(stopped: object) -> Clip:
         raise RuntimeError("unforeseen")
 
     assert last(make_run(fakes.FakeEngine(), open_clip=burst)).refusal == (
