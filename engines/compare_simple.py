@@ -3,7 +3,8 @@
 Engines run one after another. Words that the baseline has and an engine has not are `[-marked-]`,
 words that only the engine has `{+marked+}`, in colour on a terminal. Where the words really spoken
 are known (`CLIP.txt` beside the clip, or `--reference`), they come first and the baseline is
-compared with them. Exit status 1 when an engine failed, 2 with `--strict` when words differ.
+compared with them. Exit status 1 when an engine failed, 2 with `--strict` when words differ. With
+`--json` each engine is a line; docs/compare-simple-line.schema.json is its schema.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
@@ -24,6 +26,7 @@ from engines import logs, registry, words
 from engines.audio import load_clip
 from engines.base import Clip, EngineError, Options, Transcript
 from engines.checkpoints import NANO
+from engines.evaluation.clips import read_text
 from engines.measure.clips import clip_path
 from engines.measure.turns import in_words
 from engines.words import Alignment
@@ -63,15 +66,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if reference is not None:
             console.print(*lay_out("the words spoken", Text(reference)), sep="\n")
     shown: list[Version] = []
-    with logs.in_run(logs.new_run_id()):
+    run = logs.new_run_id()
+    with logs.in_run(run):
         for version in transcribe(asked.engines or registry.available(), asked, clip, options):
             expected = expectation(shown, reference)
             shown.append(version)
             if asked.json:
-                print(json.dumps(as_json(version, expected, reference), ensure_ascii=False))
+                line = {**describe(run, clip, asked), **as_json(version, expected, reference)}
+                print(json.dumps(line, ensure_ascii=False), flush=True)
             else:
                 console.print(*draw(version, expected, reference), sep="\n")
     return exit_status(shown, asked.strict)
+
+
+def describe(run: str, clip: Clip, asked: argparse.Namespace) -> dict[str, Any]:
+    """What the lines of a run share: its id, what was run and how."""
+    return {
+        "run": run,
+        "clip": clip.name,
+        "model": asked.model,
+        "beam": asked.beam_size or 1,
+        "language": asked.language,
+        "threads": torch.get_num_threads(),
+    }
 
 
 def transcribe(
@@ -88,19 +105,16 @@ def transcribe_with(key: str, model: str, clip: Clip, options: Options) -> Versi
         return Version(key, registry.get(key, model).transcribe(clip, options))
     except Exception as error:
         about = {"engine": key, "model": model, "clip": clip.name}
-        logs.logger().info("failed", **about, error=in_words(error))
+        logs.logger().error("failed", **about, error=in_words(error))
         return Version(key, error=in_words(error))
 
 
 def find_reference(asked: argparse.Namespace) -> str | None:
     """The words really spoken, where they are known; raises `EngineError` for an absent file."""
     path = asked.reference or clip_path(asked.clip).with_suffix(".txt")
-    try:
-        return " ".join(Path(path).read_text(encoding="utf-8").split())
-    except OSError as error:
-        if asked.reference:
-            raise EngineError(f"{path} can't be read: {error.strerror}.") from error
+    if not asked.reference and not path.is_file():
         return None
+    return " ".join(read_text(path).split())
 
 
 def expectation(shown: Sequence[Version], reference: str | None) -> tuple[str, str] | None:
@@ -120,7 +134,7 @@ def draw(
     seconds = version.transcript.seconds.total
     title = f"{version.engine}, {seconds:.2f} s"
     if reference:
-        rate = words.score(reference, version.text).normalised.word_error_rate
+        rate = score_of(version.transcript, reference).word_error_rate
         title += "" if rate is None else f", word error rate {rate:.1%}"
     if expected is None:
         return lay_out(title, Text(version.text))
@@ -128,6 +142,11 @@ def draw(
     count = words.name_count(alignment.errors)
     verdict = f"{count} unlike" if alignment.errors else "the same words as"
     return lay_out(f"{title}; {verdict} {expected[0]}", mark(alignment))
+
+
+def score_of(transcript: Transcript, reference: str) -> Alignment:
+    """Its words against those spoken, after the normalizer for its language."""
+    return words.score(reference, transcript.text.strip(), transcript.language).normalised
 
 
 def lay_out(title: str, text: Text) -> tuple[Any, ...]:
@@ -152,18 +171,18 @@ def mark(alignment: Alignment) -> Text:
 def as_json(
     version: Version, expected: tuple[str, str] | None, reference: str | None
 ) -> dict[str, Any]:
-    """A version for programs; `changes` are those to the text of `compared_with`."""
+    """A version for programs, beside what `describe` gives; `changes` are those to the text of
+    `compared_with`."""
     if version.transcript is None:
         return {"engine": version.engine, "error": version.error}
     alignment = words.compare(expected[1], version.text) if expected else None
-    score = words.score(reference, version.text) if reference else None
+    score = score_of(version.transcript, reference) if reference else None
     return {
         "engine": version.engine,
-        "model": version.transcript.model,
         "text": version.text,
         "seconds": version.transcript.seconds.as_dict(),
         "audio_seconds": version.transcript.audio_seconds,
-        "word_error_rate": score.normalised.word_error_rate if score else None,
+        "word_error_rate": score.word_error_rate if score else None,
         "compared_with": expected[0] if expected else None,
         "changes": [
             {"expected": " ".join(edit.expected), "found": " ".join(edit.found)}

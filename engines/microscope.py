@@ -33,7 +33,7 @@ from whisper.audio import (
 )
 from whisper.model import AudioEncoder, Whisper
 
-from engines import checkpoints, registry
+from engines import checkpoints, logs, registry
 from engines.audio import load_clip
 from engines.base import Clip, EngineError, EngineUnavailable, FloatArray, PrepareProgress
 from engines.checkpoints import NANO, Checkpoint
@@ -272,15 +272,24 @@ CLIP = Path(__file__).parent.parent / "audio_samples" / "short.flac"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the figures; exit status 0 within the tolerance, 1 past it or after an error."""
     asked = _parse(arguments)
+    logs.set_up()
+    run = logs.new_run_id()
+    with logs.in_run(run):
+        return _examine(asked, run)
+
+
+def _examine(asked: argparse.Namespace, run: str) -> int:
+    names = (asked.baseline, *asked.engines)
     try:
-        names = (asked.baseline, *asked.engines)
         seen = look(names, asked.model, load_clip(asked.clip), start=asked.start)
     except EngineError as error:
+        about = {"engines": names, "model": asked.model, "clip": asked.clip}
+        logs.logger().error("failed", **about, error=str(error))
         print(f"error: {error}", file=sys.stderr)
         return 1
     examination = replace(seen, tolerance=asked.tolerance)
     if asked.json:
-        print(json.dumps(as_json(examination), ensure_ascii=False))
+        print(json.dumps({"run": run, **as_json(examination)}, ensure_ascii=False))
     else:
         print(render_text(examination))
     return int(any(examination.first_past(specimen.name) for specimen in examination.others))

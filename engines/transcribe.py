@@ -36,7 +36,7 @@ def transcribe(asked: argparse.Namespace) -> int:
         transcript = engine.transcribe(clip, options, Listener() if asked.json else PrintSegments())
     except EngineError as error:
         about = {"engine": asked.engine, "model": asked.model, "clip": asked.clip}
-        logs.logger().info("failed", **about, error=str(error))
+        logs.logger().error("failed", **about, error=str(error))
         print(f"error: {error}", file=sys.stderr)
         return 1
     if asked.json:

@@ -12,7 +12,7 @@ import pytest
 
 from demo.compare import Run
 from demo.snapshot import Comparison, Settings
-from engines import logs, registry, transcribe
+from engines import isolation, logs, microscope, registry, transcribe
 from engines.audio import load_clip
 from engines.base import Engine, EngineError
 from engines.measure.clips import clip_path
@@ -158,3 +158,32 @@ def test_a_command_that_fails_logs_engine_model_and_clip(
     expected = {"event": "failed", "engine": "cpu", "model": "nano", "clip": "/no/such.wav"}
     assert about == expected
     assert said == f"error: {line['error']}"
+    assert line["level"] == "error", "so it is heard without LOG_FORMAT as well"
+
+
+def test_the_microscope_s_run_has_an_id(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(logs.FORMAT, "json")
+    assert microscope.main(["cpu", "no_such", "--model", "nano"]) == 1
+    line = json.loads(capsys.readouterr().err.splitlines()[0])
+    assert (line["event"], line["level"], line["model"]) == ("failed", "error", "nano")
+    assert line["engines"] == ["cpu", "no_such"] and len(line["run"]) == 12
+
+
+def test_a_run_s_id_reaches_the_process_of_its_engine(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """What the engine logs there has the run's id, and not that of the run before."""
+    monkeypatch.setenv(logs.FORMAT, "json")
+    engine = isolation.IsolatedEngine("cpu", "nano", "float32", registry.row("cpu"))
+    runs = [logs.new_run_id(), logs.new_run_id()]
+    try:
+        for run in runs:
+            with logs.in_run(run):
+                engine.transcribe(load_clip(clip_path("short")))
+    finally:
+        engine.close()
+    said = [json.loads(line) for line in capfd.readouterr().err.splitlines() if line[:1] == "{"]
+    heard = [(line["event"], line["run"]) for line in said]
+    assert heard == [("prepared", runs[0]), *(("transcribed", run) for run in runs)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,13 @@ import numpy as np
 import pytest
 
 from engines import compare_simple, gpu_check, registry
-from engines.base import EngineError, FloatArray
+from engines.audio import load_clip
+from engines.base import EngineError, FloatArray, Options
 from tests import fakes
 
+SCHEMA = json.loads(
+    (Path(__file__).parents[2] / "docs" / "compare-simple-line.schema.json").read_text()
+)
 SPOKEN = "The compiler turns a graph into fast code for every chip"
 ENGINES = {
     "max_full": fakes.FakeEngine("max_full", words=f"{fakes.WORDS} twice"),
@@ -64,11 +69,45 @@ def test_differences_are_an_exit_status_for_who_asks(
 def test_lines_of_json_for_programs(clip: str, capsys: pytest.CaptureFixture[str]) -> None:
     compare_simple.main([clip, "--engines", "cpu,max_full,broken", "--json"])
     cpu, ours, broken = (json.loads(line) for line in capsys.readouterr().out.splitlines())
+    jsonschema = pytest.importorskip("jsonschema")
+    for line in (cpu, ours, broken):
+        jsonschema.validate(line, SCHEMA, cls=jsonschema.Draft202012Validator)
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate({**line, "more": 1}, SCHEMA)
+    assert len({line["run"] for line in (cpu, ours, broken)}) == 1
     assert cpu["engine"] == "cpu" and cpu["compared_with"] == "the words spoken"
     assert cpu["changes"] == [{"expected": "a", "found": "the"}]
     assert ours["changes"] == [{"expected": "", "found": "twice"}]
     assert ours["compared_with"] == "cpu" and ours["seconds"]["total"] > 0
-    assert broken == {"engine": "broken", "error": "It broke."}
+    assert (broken["engine"], broken["error"]) == ("broken", "It broke.")
+    assert broken["clip"] == "short.flac" and broken["model"] == "nano" and "text" not in broken
+
+
+def test_words_are_scored_by_the_normalizer_of_their_language(clip: str) -> None:
+    """The English one takes `colour` and `color` for the same word; the basic one does not."""
+    engine = fakes.FakeEngine("cpu")
+    transcript = replace(engine.transcribe(load_clip(clip), Options()), text="color")
+    for language, errors in (("en", 0), ("de", 1)):
+        found = compare_simple.score_of(replace(transcript, language=language), "colour")
+        assert found.errors == errors
+
+
+def test_a_failure_is_logged_at_the_default_level(
+    clip: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("LOG_LEVEL", raising=False)
+    monkeypatch.delenv("LOG_FORMAT", raising=False)
+    assert compare_simple.main([clip, "--engines", "broken"]) == 1
+    said = capsys.readouterr().err
+    assert "failed" in said and "engine=broken" in said and "clip=short.flac" in said
+
+
+def test_a_reference_that_is_no_text_is_refused(
+    clip: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "words.txt").write_bytes("schön".encode("latin-1"))
+    assert compare_simple.main([clip, "--reference", str(tmp_path / "words.txt")]) == 1
+    assert "words.txt is not text in UTF-8" in capsys.readouterr().err
 
 
 def test_a_reference_that_is_not_there_is_refused(
