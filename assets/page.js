@@ -54,11 +54,14 @@
 
   /* Words play only while the clip that they are of is in the player. The lanes name theirs as
      `Wish.clip_id` does: a sample by its key, a clip of one's own by its folder and file. */
-  let ownClip = null;
-  window.noteClip = (file) => { ownClip = file?.path?.split("/").slice(-2).join("/") ?? null; };
-  const nameClip = () => {
-    const sample = document.querySelector("#sample input:checked")?.value;
-    return sample === "own" ? ownClip : sample;
+  let inPlayer;
+  window.noteClip = (file) => { inPlayer = file?.path ?? null; };
+  window.nameClip = () => {
+    const chosen = document.querySelector("#sample input:checked")?.value;
+    if (inPlayer === undefined) return chosen;
+    const [folder, file] = (inPlayer ?? "").split("/").slice(-2);
+    if (chosen === "own") return `${folder}/${file}`;
+    return file === `${chosen}.flac` ? chosen : null;
   };
   const hasTheirClip = () => {
     const lanes = document.querySelector("#lanes .lanes");

@@ -33,7 +33,8 @@ INTRODUCTION = (
 )
 LAB_INTRODUCTION = (
     "<h2>The fault lab</h2><p class='intro'>Put a mistake into MAX’s encoder and watch what it "
-    "does. The first five really happened.</p>"
+    "does. The first five really happened in 2025, in an earlier attempt of this project to write "
+    "Whisper in MAX.</p>"
 )
 
 

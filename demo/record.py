@@ -56,7 +56,7 @@ class SecondsRecord:
 class ErrorsRecord:
     """A lane's words held against others, as written; rates are None where nothing was expected.
 
-    `normalised_word_error_rate`: after the normaliser of the Whisper paper.
+    The two `normalised_` rates: after the normaliser of the Whisper paper.
     """
 
     words: int
@@ -66,6 +66,7 @@ class ErrorsRecord:
     word_error_rate: float | None
     character_error_rate: float | None
     normalised_word_error_rate: float | None
+    normalised_character_error_rate: float | None
 
 
 @dataclass(frozen=True)
@@ -256,6 +257,7 @@ def count_errors(expected: str | None, lane: Lane) -> ErrorsRecord | None:
         word_error_rate=score.raw.word_error_rate,
         character_error_rate=score.raw_characters,
         normalised_word_error_rate=score.normalised.word_error_rate,
+        normalised_character_error_rate=score.normalised_characters,
     )
 
 

@@ -62,13 +62,14 @@ class File:
 
 @dataclass(frozen=True)
 class TakeAway:
-    """The panel's components; `subtitles` by engine, SRT then VTT."""
+    """The panel's components; `subtitles` by engine, SRT then VTT, and the engines' `labels`."""
 
     report: gr.Button
     record: gr.Button
     link: gr.Button
     subtitles: dict[str, tuple[gr.Button, gr.Button]]
     note: gr.HTML
+    labels: dict[str, str]
 
 
 def lay_out_take_away(statuses: Sequence[Status]) -> TakeAway:
@@ -85,7 +86,8 @@ def lay_out_take_away(statuses: Sequence[Status]) -> TakeAway:
                 if status.available:
                     pairs[status.key] = lay_out_pair(status)
         note = gr.HTML(render_note(""), elem_id="take-away-note", apply_default_css=False)
-    return TakeAway(whole, data, address, pairs, note)
+    labels = {status.key: status.label for status in statuses}
+    return TakeAway(whole, data, address, pairs, note, labels)
 
 
 def lay_out_pair(status: Status) -> tuple[gr.Button, gr.Button]:
@@ -122,14 +124,14 @@ def connect_take_away(
         "show_progress": "hidden",
         "api_visibility": "private",
     }
-    files: list[tuple[gr.Button, Callable[[Kept], File | None]]] = [
+    files: list[tuple[gr.Button, Callable[[Kept], File | str]]] = [
         (panel.report, make_report),
         (panel.record, make_record),
     ]
     for key, (srt, vtt) in panel.subtitles.items():
         files += [
-            (srt, partial(make_subtitles, key, "srt")),
-            (vtt, partial(make_subtitles, key, "vtt")),
+            (srt, partial(make_subtitles, key, panel.labels[key], "srt")),
+            (vtt, partial(make_subtitles, key, panel.labels[key], "vtt")),
         ]
     for button, make in files:
         pressed = button.click(
@@ -162,13 +164,18 @@ def connect_take_away(
 
 
 def hand_over(
-    keepsakes: Keepsakes, make: Callable[[Kept], File | None], visit: str
+    keepsakes: Keepsakes, make: Callable[[Kept], File | str], visit: str
 ) -> tuple[str, str]:
-    """A file of the visit's last comparison as a parcel, and what to say of it."""
+    """A file of the visit's last comparison as a parcel, and what to say of it.
+
+    `make` gives the file, or a sentence on why there is none.
+    """
     kept = keepsakes.find(visit)
-    file = make(kept) if kept and kept.result and kept.result.done else None
-    if file is None:
+    if kept is None or kept.result is None or not kept.result.done:
         return "", render_note(NOTHING)
+    file = make(kept)
+    if isinstance(file, str):
+        return "", render_note(file)
     return file.as_parcel(), render_note(f"Saved as {file.name}.")
 
 
@@ -177,14 +184,14 @@ def render_note(sentence: str) -> str:
     return f'<p class="note" role="status" style="min-height:1.5em">{escape(sentence)}</p>'
 
 
-def make_record(kept: Kept) -> File | None:
+def make_record(kept: Kept) -> File:
     """The result as JSON."""
     assert kept.result is not None
     described = record.describe(kept.result)
     return File(name_file(kept, "json"), "application/json", record.as_json(described))
 
 
-def make_report(kept: Kept) -> File | None:
+def make_report(kept: Kept) -> File:
     """The report as HTML."""
     assert kept.result is not None
     text = report.write_report(kept.result, record.describe(kept.result), kept.features)
@@ -198,12 +205,12 @@ SUBTITLES = {
 """By a file's ending: its media type, and what writes it."""
 
 
-def make_subtitles(key: str, ending: str, kept: Kept) -> File | None:
-    """One engine's subtitles, if it has a transcript."""
+def make_subtitles(key: str, label: str, ending: str, kept: Kept) -> File | str:
+    """One engine's subtitles, or in a sentence why there are none."""
     assert kept.result is not None
     lane = next((lane for lane in kept.result.done if lane.key == key), None)
     if lane is None:
-        return None
+        return f"{label} wrote nothing in this comparison."
     media_type, write = SUBTITLES[ending]
     return File(name_file(kept, f"{key}.{ending}"), media_type, write(lane.segments))
 

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gradio_client import Client, handle_file
+from gradio_client.client import Job
 from starlette.routing import Route
 
 from demo.api import EngineRecord
@@ -31,8 +32,11 @@ PATHS = ("/gradio_api/mcp", "/gradio_api/mcp/")
 MOST_CLIP_BYTES = 32 * 2**20
 
 CALLS = ThreadPoolExecutor(64, "tool")
-"""Threads for calls that wait in the page's queue; a pool of their own, so that what they wait for
+"""Threads that open and close clients of the page; a pool of their own, so that what they wait for
 never waits for them."""
+
+LOOK_SECONDS = 0.1
+"""Between two looks whether the result is there, or the caller gone."""
 
 logger = logging.getLogger(__name__)
 
@@ -160,18 +164,36 @@ def mount(server: Any) -> Tools:
 async def ask(context: Any, credentials: str, name: str, arguments: dict[str, Any]) -> Any:
     """Call an endpoint of this very page, at the port that the request came in by.
 
-    The address comes from the socket, never from what the request says of itself.
+    The address comes from the socket, never from what the request says of itself. A caller who
+    leaves, or whose call is cancelled, has the run stopped. An error has the endpoint's sentence.
     """
     request = context.request_context.request
     host, port = request.scope["server"]
     address = f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else host}:{port}"
     caller = request.client.host if request.client else ""
-    work = partial(call, address, credentials, caller, name, arguments)
-    return await asyncio.get_running_loop().run_in_executor(CALLS, work)
+    run = asyncio.get_running_loop().run_in_executor
+    client = await run(CALLS, connect, address, credentials, caller)
+    job = None
+    try:
+        job = await run(CALLS, partial(client.submit, api_name=name, **arguments))
+        while not job.done():
+            if await request.is_disconnected():
+                raise ConnectionError("The caller has left.")
+            await asyncio.sleep(LOOK_SECONDS)
+        return job.result()
+    finally:
+        CALLS.submit(leave, client, job)
 
 
-def call(address: str, credentials: str, caller: str, name: str, arguments: dict[str, Any]) -> Any:
-    """One call, by a client that is closed again; an error is the endpoint's own sentence.
+def leave(client: Client, job: Job | None) -> None:
+    """Close a client; what it still waits for is stopped."""
+    if job is not None and not job.done():
+        job.cancel()
+    client.close()
+
+
+def connect(address: str, credentials: str, caller: str) -> Client:
+    """A client of the page at that address.
 
     `caller`: who called the tool, whose limits hold; the server believes this machine's word.
     """
@@ -179,11 +201,7 @@ def call(address: str, credentials: str, caller: str, name: str, arguments: dict
     if credentials:
         code = base64.b64encode(credentials.encode()).decode()
         headers["Authorization"] = f"Basic {code}"
-    client = Client(address, verbose=False, analytics_enabled=False, headers=headers)
-    try:
-        return client.predict(api_name=name, **arguments)
-    finally:
-        client.close()
+    return Client(address, verbose=False, analytics_enabled=False, headers=headers)
 
 
 def summarise(found: dict[str, Any]) -> ComparisonSummary:

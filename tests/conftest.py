@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from demo.limits import Limits
     from engines.base import Clip
+    from tests.fake_lab import FakeLab
 
 BROWSER_ARGUMENTS = [
     "--headless",
@@ -113,8 +114,18 @@ def uploads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
+def lab() -> FakeLab:
+    """A laboratory whose gate is open."""
+    from tests.fake_lab import FakeLab
+
+    made = FakeLab()
+    made.gate.set()
+    return made
+
+
+@pytest.fixture
 def serve_fakes(sample_folder: Path, uploads: Path) -> Iterator[Callable[..., str]]:
-    """Serves the page over the given fake engines and gives its address."""
+    """Serves the page over the given fake engines, and the given laboratory, at an address."""
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     from demo import page, serve, session
     from demo.keepsakes import Keepsakes
@@ -126,7 +137,8 @@ def serve_fakes(sample_folder: Path, uploads: Path) -> Iterator[Callable[..., st
 
     def serve_page(
         limits: Limits | None = None,
-        load_clip: Callable[[str], Clip] = fakes.read_fake_clip,
+        load_clip: Callable[..., Clip] = fakes.read_fake_clip,
+        lab: FakeLab | None = None,
         **engines: Any,
     ) -> str:
         backend = session.Backend(
@@ -135,6 +147,7 @@ def serve_fakes(sample_folder: Path, uploads: Path) -> Iterator[Callable[..., st
             models=lambda: ("nano", "tiny.en"),
             load_clip=load_clip,
             samples=sample_folder,
+            laboratory=lab.laboratory() if lab else None,
         )
         runs = Runs(limits or Limits())
         keepsakes = Keepsakes()

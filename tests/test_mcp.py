@@ -8,6 +8,7 @@ import builtins
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import httpx
@@ -88,6 +89,24 @@ def test_a_clip_in_base64_is_compared(head: str, serve_fakes: Serve, sample_fold
 def test_engines_are_listed(serve_fakes: Serve) -> None:
     found = call(serve_fakes(**engines()), "list_engines", {}).structuredContent["result"]
     assert [record["engine"] for record in found] == ["cpu", "gpu", "max_hybrid"]
+
+
+def test_a_caller_who_leaves_frees_the_processor(serve_fakes: Serve) -> None:
+    never = Event()
+    held = fakes.FakeEngine(last_word=never)
+    url = serve_fakes(cpu=held, max_hybrid=engines()["max_hybrid"])
+
+    async def start_and_leave(session: Session) -> None:
+        arguments = {"sample": "short", "engines": ["cpu"]}
+        asking = asyncio.create_task(session.call_tool("compare_clip", arguments))
+        while not held.prepared.is_set():
+            await asyncio.sleep(0.01)
+        asking.cancel()
+
+    talk(url, start_and_leave)
+    result = call(url, "compare_clip", {"sample": "short", "engines": ["max_hybrid"]})
+    assert result.structuredContent["lanes"][0]["text"] == "The compiler turned"
+    assert not never.is_set()
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests import fakes
-from tests.browser.test_page import Open, Serve, fake_max, wait_for_states
+from tests.browser.test_page import Open, Serve, fake_max, finish_lab, wait_for_states
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
+
+    from tests.fake_lab import FakeLab
 
 pytestmark = pytest.mark.browser
 
@@ -30,11 +32,12 @@ AXE = Path(__file__).parent / "vendor" / "axe.min.js"
     ],
 )
 def test_axe_finds_no_serious_fault(
-    serve_fakes: Serve, open_page: Open, theme: str, width: int, query: str
+    serve_fakes: Serve, open_page: Open, lab: FakeLab, theme: str, width: int, query: str
 ) -> None:
     other = fake_max()
     other.words = fakes.WORDS.replace("turns", "turned")
-    page = open_page(serve_fakes(cpu=fakes.FakeEngine(), max_hybrid=other), theme, width, query)
+    url = serve_fakes(lab=lab, cpu=fakes.FakeEngine(), max_hybrid=other)
+    page = open_page(url, theme, width, query)
     page.locator("#audio .play-pause-button").wait_for(state="attached")
     assert list_faults(page) == []
     page.evaluate("document.querySelector('#compare').click()")
@@ -42,6 +45,9 @@ def test_axe_finds_no_serious_fault(
     page.locator("#features img").nth(2).wait_for()
     page.locator("#compare:enabled").wait_for()
     page.evaluate("document.querySelector('.windows').open = true")
+    for name in ("look", "fault"):
+        finish_lab(page, name)
+    page.evaluate("document.querySelectorAll('.every').forEach(each => each.open = true)")
     assert list_faults(page) == []
 
 

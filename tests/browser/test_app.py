@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -88,3 +89,31 @@ def test_one_click_gives_the_same_words_in_every_lane(
         words[key] = " ".join(lane.locator(".segment > span").all_inner_texts())
     assert words["cpu"], "the CPU lane wrote nothing"
     assert len(set(words.values())) == 1, words
+
+
+@pytest.mark.max
+def test_the_laboratory_finds_what_a_missing_norm_does(
+    address: str, open_page: Callable[..., Page]
+) -> None:
+    pytest.importorskip("max.engine")
+    page = open_page(address)
+    page.set_default_timeout(FINISH_SECONDS * 1000)
+    page.locator("#audio .play-pause-button").wait_for()
+    page.click("#look")
+    page.locator("#layers .slide").first.wait_for(state="attached")
+    verdicts = page.locator("#layers .verdicts li").all_inner_texts()
+    assert verdicts
+    assert all("as PyTorch CPU, float32 at every stage" in verdict for verdict in verdicts)
+    page.locator("#faults").get_by_label("ln_post left out", exact=True).check()
+    page.get_by_text("The 2025 attempt left out the last layer norm").wait_for()
+    page.click("#fault")
+    page.locator("#finding .slide").first.wait_for(state="attached")
+    assert page.inner_text("#finding .first strong") == "ln_post"
+    right, faulty = page.locator("#finding .texts section").all()[:2]
+    said = right.locator(".said").inner_text()
+    assert right.inner_text().startswith("Without the fault")
+    assert len(said.split()) > 5
+    assert faulty.inner_text().startswith("With it")
+    assert said not in faulty.inner_text()
+    status = page.inner_text("#fault-status")
+    assert re.search(r"first shows at ln_post, \d+ words? changed", status), status

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from threading import Event
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +11,7 @@ import pytest
 
 from tests import fakes
 from tests.browser.test_accessibility import list_faults
-from tests.browser.test_page import count_received, tab_to, wait_until_still
+from tests.browser.test_page import count_received, fake_max, finish_lab, tab_to, wait_until_still
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -27,30 +25,14 @@ ServeLab = Callable[..., str]
 
 
 @pytest.fixture
-def serve_lab(sample_folder: Path) -> Iterator[ServeLab]:
+def serve_lab(serve_fakes: ServeLab) -> ServeLab:
     """Serves the page with a laboratory, over fake engines, and gives its address."""
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    from demo import page, serve, session
-
-    served = []
 
     def serve_page(lab: FakeLab, **engines: fakes.FakeEngine) -> str:
-        backend = session.Backend(
-            statuses=lambda: fakes.STATUSES,
-            get=lambda key, model, dtype: engines.get(key, fakes.FakeEngine(key)),
-            models=lambda: ("nano", "tiny.en"),
-            load_clip=fakes.read_fake_clip,
-            samples=sample_folder,
-            laboratory=lab.laboratory(),
-        )
-        blocks = page.build(backend)
-        served.append(blocks)
-        _, url, _ = serve.serve(blocks, prevent_thread_lock=True, quiet=True)
-        return str(url)
+        usual = {"cpu": fakes.FakeEngine(), "max_hybrid": fake_max()}
+        return serve_fakes(lab=lab, **(usual | engines))
 
-    yield serve_page
-    for blocks in served:
-        blocks.close()
+    return serve_page
 
 
 PATIENCE = 90_000
@@ -69,25 +51,6 @@ def open_lab(open_page: Open) -> Open:
     return open_at
 
 
-@pytest.fixture
-def lab() -> FakeLab:
-    """A laboratory whose gate is open."""
-    from tests.fake_lab import FakeLab
-
-    made = FakeLab()
-    made.gate.set()
-    return made
-
-
-def finish(page: Page, name: str) -> None:
-    """Press a panel's button and wait for its result."""
-    page.click(f"#{name}")
-    page.locator(f"#{'layers' if name == 'look' else 'finding'} .slide").first.wait_for(
-        state="attached"
-    )
-    page.locator(f"#{name}:enabled").wait_for()
-
-
 def shown_slide(page: Page, panel: str) -> str:
     """The stage whose histograms can be seen; exactly one can."""
     names = page.locator(f"#{panel} .slide").evaluate_all(
@@ -102,7 +65,7 @@ def test_a_stage_clicked_shows_its_histograms(
     serve_lab: ServeLab, open_lab: Open, lab: FakeLab
 ) -> None:
     page = open_lab(serve_lab(lab))
-    finish(page, "look")
+    finish_lab(page, "look")
     assert "7 stages looked at: all are as they should be." in page.inner_text("#look-status")
     assert shown_slide(page, "layers") == "ln_post"
     height = page.locator("#layers .scope").evaluate("scope => scope.offsetHeight")
@@ -117,7 +80,7 @@ def test_the_rows_show_the_error_or_the_cosine(
     serve_lab: ServeLab, open_lab: Open, lab: FakeLab
 ) -> None:
     page = open_lab(serve_lab(lab))
-    finish(page, "look")
+    finish_lab(page, "look")
     largest = page.locator("#layers .stage").nth(1).locator(".largest")
     assert (largest.nth(0).is_visible(), largest.nth(1).is_visible()) == (True, False)
     error = float(largest.nth(0).inner_text().split(":")[-1])
@@ -129,7 +92,7 @@ def test_the_rows_show_the_error_or_the_cosine(
 def test_the_marks_stand_on_their_curve(serve_lab: ServeLab, open_lab: Open, lab: FakeLab) -> None:
     page = open_lab(serve_lab(lab))
     page.get_by_label("Early fault").check()
-    finish(page, "fault")
+    finish_lab(page, "fault")
     gaps = page.evaluate(
         """() => {
           const svg = document.querySelector('#finding svg.curves.by-error');
@@ -155,7 +118,7 @@ def test_a_fault_shows_its_text_beside_the_right_one(
     page = open_lab(serve_lab(lab))
     page.get_by_label("Early fault").check()
     page.get_by_text("This fault sits in the first convolution.").wait_for()
-    finish(page, "fault")
+    finish_lab(page, "fault")
     assert "Early fault: first shows at conv1, 2 words changed." in page.inner_text("#fault-status")
     texts = page.locator("#finding .said").all_inner_texts()
     assert texts == [fakes.WORDS, "The compiler turns a graph into slow code for every chip"]
@@ -168,7 +131,7 @@ def test_a_fault_that_breaks_the_run_is_told_in_words(
 ) -> None:
     page = open_lab(serve_lab(lab))
     page.get_by_label("Breaking fault").check()
-    finish(page, "fault")
+    finish_lab(page, "fault")
     assert "The run broke: ValueError: the shapes don't fit" in page.inner_text("#finding")
 
 
@@ -197,7 +160,7 @@ def test_stop_ends_a_look_at_once(serve_lab: ServeLab, open_lab: Open, lab: Fake
     page.locator("#look:enabled").wait_for()
     assert page.locator("#look-stop").is_disabled()
     lab.gate.set()
-    finish(page, "look")
+    finish_lab(page, "look")
 
 
 def test_the_lab_waits_for_a_comparison_and_the_comparison_for_the_lab(
@@ -223,7 +186,7 @@ def test_a_panel_travels_once(serve_lab: ServeLab, open_lab: Open, lab: FakeLab)
     page = open_lab(serve_lab(lab))
     page.locator("#audio .play-pause-button").wait_for()
     received = count_received(page)
-    finish(page, "look")
+    finish_lab(page, "look")
     page.wait_for_timeout(500)
     weight = len(page.inner_html("#layers").encode())
     assert weight < sum(received.values()) < 1.5 * weight, received
@@ -238,7 +201,7 @@ def test_a_machine_without_max_says_why(serve_lab: ServeLab, open_lab: Open, lab
 
 def test_both_types_stand_on_one_chart(serve_lab: ServeLab, open_lab: Open, lab: FakeLab) -> None:
     page = open_lab(serve_lab(lab))
-    finish(page, "look")
+    finish_lab(page, "look")
     assert page.locator("#layers svg.curves.by-error polyline").count() == 2
     verdicts = page.locator("#layers .verdicts li").all_inner_texts()
     assert ["float16" in verdicts[0], "float32" in verdicts[1]] == [True, True]
@@ -250,7 +213,7 @@ def test_the_microscope_looks_where_it_is_told(
 ) -> None:
     page = open_lab(serve_lab(lab))
     page.locator("#window-start input").fill("3")
-    finish(page, "look")
+    finish_lab(page, "look")
     assert "one window of 30 s at 3 s" in page.inner_text("#layers .scope-around > .caption")
     page.locator("#window-start input").fill("90")
     page.click("#look")
@@ -264,10 +227,10 @@ def test_a_reload_loses_nothing_that_was_found(
     url = serve_lab(lab)
     page = open_lab(url)
     page.get_by_label("MAX, float32 weights").uncheck()
-    finish(page, "look")
+    finish_lab(page, "look")
     page.get_by_label("Early fault").check()
     page.get_by_text("This fault sits in the first convolution.").wait_for()
-    finish(page, "fault")
+    finish_lab(page, "fault")
     said = page.inner_text("#look-status .errand p"), page.inner_text("#fault-status .errand p")
     page.reload()
     page.locator("#layers .slide").first.wait_for(state="attached")
@@ -286,7 +249,7 @@ def test_every_control_and_chart_has_a_name(
     serve_lab: ServeLab, open_lab: Open, lab: FakeLab
 ) -> None:
     page = open_lab(serve_lab(lab))
-    finish(page, "look")
+    finish_lab(page, "look")
     labels = page.locator("#layers input").evaluate_all("all => all.map(i => i.labels.length)")
     assert labels
     assert set(labels) == {1}
@@ -334,9 +297,9 @@ def test_axe_finds_no_serious_fault(
 ) -> None:
     page = open_lab(serve_lab(lab), theme=theme, width=width)
     page.locator("#audio .play-pause-button").wait_for(state="attached")
-    finish(page, "look")
+    finish_lab(page, "look")
     page.get_by_label("Early fault").check()
-    finish(page, "fault")
+    finish_lab(page, "fault")
     page.evaluate("document.querySelectorAll('.every').forEach(e => e.open = true)")
     assert list_faults(page) == []
 
@@ -347,8 +310,8 @@ def test_it_fits_the_screen(
     serve_lab: ServeLab, open_lab: Open, lab: FakeLab, theme: str, width: int
 ) -> None:
     page = open_lab(serve_lab(lab), theme=theme, width=width)
-    finish(page, "look")
-    finish(page, "fault")
+    finish_lab(page, "look")
+    finish_lab(page, "fault")
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     wide = page.locator(".scope, .texts, .pairs").evaluate_all(
         "all => all.filter(e => e.scrollWidth > e.clientWidth + 1).map(e => e.className)"

@@ -37,6 +37,15 @@ def wait_for_states(page: Page, *states: str) -> None:
     )
 
 
+def finish_lab(page: Page, name: str) -> None:
+    """Press a button of the laboratory, `look` or `fault`, and wait for its result."""
+    page.click(f"#{name}")
+    page.locator(f"#{'layers' if name == 'look' else 'finding'} .slide").first.wait_for(
+        state="attached"
+    )
+    page.locator(f"#{name}:enabled").wait_for()
+
+
 def test_one_click_gives_both_transcripts(serve_fakes: Serve, open_page: Open) -> None:
     page = open_page(serve_fakes(cpu=fakes.FakeEngine(), max_hybrid=fake_max()))
     page.click("#compare")
@@ -133,20 +142,20 @@ def test_a_shift_would_be_seen(serve_fakes: Serve, open_page: Open) -> None:
     assert list_shifts(page)
 
 
-def test_stop_leaves_every_lane_clean_within_a_second(serve_fakes: Serve, open_page: Open) -> None:
+def test_stop_leaves_every_lane_clean_and_waits_for_no_engine(
+    serve_fakes: Serve, open_page: Open
+) -> None:
+    """`tests/test_stop.py` holds what the real engines' processes spend after it."""
     gate = Event()
     page = open_page(serve_fakes(cpu=fakes.FakeEngine(last_word=gate), max_hybrid=fake_max(gate)))
     page.click("#compare")
     page.locator(".lane--compiling").wait_for()
-    start = time.perf_counter()
     page.click("#stop")
     wait_for_states(page, "stopped", "stopped")
-    # One second of the page's own; a busy test machine and the browser's driver take the rest.
-    # The compile would have gone on for a minute.
-    assert time.perf_counter() - start < 5
     page.locator("#compare:enabled").wait_for()
     assert page.locator("#stop").is_disabled()
     assert "Stopped." in page.inner_text("#summary")
+    assert not gate.is_set(), "what the lanes were at goes on"
     gate.set()
 
 
@@ -309,8 +318,26 @@ def test_a_word_plays_the_clip_and_is_marked_in_every_lane(
     assert page.locator("#audio .play-pause-button").get_attribute("aria-label") == "Play"
 
 
+def play_word(page: Page, clip: str) -> None:
+    """Click a word until it plays, as it does once the clip is in the player, and to its end."""
+    from playwright.sync_api import TimeoutError
+
+    page.wait_for_function("clip => nameClip()?.endsWith(clip)", arg=clip)
+    page.locator("#audio .play-pause-button").wait_for()
+    marked = "count => document.querySelectorAll('.lane .now').length === count"
+    for _ in range(20):
+        page.locator(".lane").first.get_by_text("compiler", exact=True).click()
+        try:
+            page.wait_for_function(marked, arg=2, timeout=3000)
+        except TimeoutError:
+            continue
+        page.wait_for_function(marked, arg=0)
+        return
+    pytest.fail("the word never played")
+
+
 def is_played(page: Page) -> bool:
-    """Whether a click on a word plays the clip; the player then rests again."""
+    """Whether a click on a word plays the clip."""
     page.evaluate(
         """() => {
           window.plays = 0;
@@ -323,11 +350,7 @@ def is_played(page: Page) -> bool:
     )
     page.locator(".lane").first.get_by_text("compiler", exact=True).click()
     page.wait_for_timeout(300)
-    played = bool(page.evaluate("plays"))
-    if played:
-        page.wait_for_function("document.querySelectorAll('.lane .now').length === 2")
-        page.wait_for_function("document.querySelectorAll('.lane .now').length === 0")
-    return played
+    return bool(page.evaluate("plays"))
 
 
 def test_a_word_plays_its_own_clip_and_no_other(serve_fakes: Serve, open_page: Open) -> None:
@@ -346,8 +369,7 @@ def test_a_word_plays_its_own_clip_and_no_other(serve_fakes: Serve, open_page: O
     page.get_by_text("Choose at least one engine.").wait_for()
     assert not is_played(page)
     page.get_by_label("Short sentence").check()
-    page.locator("#audio .play-pause-button").wait_for()
-    assert is_played(page)
+    play_word(page, "short")
 
 
 def test_a_word_plays_one_s_own_clip_after_a_reload(
@@ -359,11 +381,12 @@ def test_a_word_plays_one_s_own_clip_after_a_reload(
     page.locator("#audio .play-pause-button").wait_for()
     page.click("#compare")
     wait_for_states(page, "done", "done")
-    assert is_played(page)
+    play_word(page, "/talk.flac")
     page.reload()
     wait_for_states(page, "done", "done")
-    page.locator("#audio .play-pause-button").wait_for()
+    play_word(page, "/talk.flac")
     assert is_played(page)
+    page.wait_for_function("document.querySelectorAll('.lane .now').length === 0")
     page.get_by_label("Short sentence").check()
     assert not is_played(page)
 

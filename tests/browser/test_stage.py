@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 from threading import Event
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests import fakes
-from tests.browser.test_page import Open, Serve, fake_max, tab_to, wait_for_states
+from tests.browser.test_page import Open, Serve, fake_max, finish_lab, tab_to, wait_for_states
+
+if TYPE_CHECKING:
+    from tests.fake_lab import FakeLab
 
 pytestmark = pytest.mark.browser
 
@@ -34,6 +38,21 @@ def test_space_runs_and_escape_stops(serve_fakes: Serve, open_page: Open) -> Non
     wait_for_states(page, "done", "done")
 
 
+@pytest.mark.parametrize("name", ["look", "fault"])
+def test_escape_stops_the_laboratory(
+    serve_fakes: Serve, open_page: Open, lab: FakeLab, name: str
+) -> None:
+    lab.gate.clear()
+    url = serve_fakes(lab=lab, cpu=fakes.FakeEngine(), max_hybrid=fake_max())
+    page = open_page(url, query=STAGE)
+    page.click(f"#{name}")
+    page.locator(f"#{name}-stop:enabled").wait_for()
+    page.locator(f"#{name}-status .bar span").wait_for(state="attached")
+    page.keyboard.press("Escape")
+    page.locator(f"#{name}-status").get_by_text("Stopped.").wait_for()
+    page.locator(f"#{name}:enabled").wait_for()
+
+
 def test_keys_mean_nothing_off_stage(serve_fakes: Serve, open_page: Open) -> None:
     page = open_page(serve_fakes(cpu=fakes.FakeEngine(), max_hybrid=fake_max()))
     page.locator("body").press("Space")
@@ -43,9 +62,9 @@ def test_keys_mean_nothing_off_stage(serve_fakes: Serve, open_page: Open) -> Non
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_it_is_large_plain_and_of_high_contrast(
-    serve_fakes: Serve, open_page: Open, tmp_path: Path, theme: str
+    serve_fakes: Serve, open_page: Open, lab: FakeLab, tmp_path: Path, theme: str
 ) -> None:
-    url = serve_fakes(cpu=fakes.FakeEngine(), max_hybrid=fake_max())
+    url = serve_fakes(lab=lab, cpu=fakes.FakeEngine(), max_hybrid=fake_max())
     plain, page = open_page(url, theme=theme), open_page(url, theme=theme, query=STAGE)
     page.locator("body").press("Space")
     wait_for_states(page, "done", "done")
@@ -60,6 +79,8 @@ def test_it_is_large_plain_and_of_high_contrast(
     ink, paper = page.evaluate(colours)
     assert measure_contrast(ink, paper) > 15
     page.locator(".keys").wait_for()
+    for name in ("look", "fault"):
+        finish_lab(page, name)
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     page.screenshot(path=tmp_path / f"stage-{theme}.png", full_page=True)
 

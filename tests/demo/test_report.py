@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
+from functools import partial
 from html.parser import HTMLParser
 
 import pytest
@@ -15,7 +16,7 @@ from demo import link, take_away
 from demo.compare import Run
 from demo.histograms import list_features
 from demo.keepsakes import Keepsakes, Kept
-from demo.record import as_json, describe
+from demo.record import as_json, count_errors, describe
 from demo.report import write_report
 from demo.snapshot import Comparison, Schedule, Settings
 from engines.base import Clip, Engine, Options
@@ -58,7 +59,7 @@ def compare(
         settings,
         fakes.STATUSES,
         lambda key, model, dtype: by_key[key],
-        lambda: Clip(fakes.make_clip().samples, name, 0.003),
+        lambda stopped: Clip(fakes.make_clip().samples, name, 0.003),
         clip_name=name,
         reference=reference,
     )
@@ -117,6 +118,10 @@ def test_the_record_says_what_ran_where_and_what_came_of_it() -> None:
     errors = hybrid["against_baseline"]
     assert (errors["substituted"], errors["inserted"], errors["deleted"]) == (1, 0, 6)
     assert errors["word_error_rate"] == pytest.approx(7 / 11)
+    assert errors["normalised_character_error_rate"] == errors["character_error_rate"] > 0
+    loud = count_errors(fakes.WORDS.upper(), end.lanes[0])
+    assert loud is not None and loud.character_error_rate
+    assert loud.normalised_character_error_rate == 0
 
 
 def test_a_failed_lane_keeps_its_reason_in_the_record() -> None:
@@ -240,9 +245,14 @@ def test_a_lane_that_failed_has_no_subtitles() -> None:
     end = compare(fakes.FakeEngine(), fake_max(error=ValueError("broken")))
     kept = keep(end).find("me")
     assert kept is not None
-    assert take_away.make_subtitles("max_hybrid", "srt", kept) is None
-    file = take_away.make_subtitles("cpu", "vtt", kept)
-    assert file is not None and file.text.startswith("WEBVTT\n\n00:00:00.000 --> ")
+    for key, label in (("max_hybrid", "MAX hybrid"), ("gpu", "GPU")):
+        sentence = take_away.make_subtitles(key, label, "srt", kept)
+        assert sentence == f"{label} wrote nothing in this comparison."
+        make = partial(take_away.make_subtitles, key, label, "srt")
+        parcel, note = take_away.hand_over(keep(end), make, "me")
+        assert parcel == "" and f"{label} wrote nothing" in note
+    file = take_away.make_subtitles("cpu", "CPU", "vtt", kept)
+    assert isinstance(file, take_away.File) and file.text.startswith("WEBVTT\n\n00:00:00.000 --> ")
 
 
 def test_what_is_kept_for_the_report_is_light_and_has_its_charts() -> None:
