@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import urllib.error
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +18,7 @@ from torch import Tensor
 from whisper.model import ModelDimensions, Whisper
 
 from engines.base import CheckpointError, PrepareProgress
+from engines.locks import file_lock
 from engines.mishaps import ran_out_of_memory, tell
 from engines.tensors import all_shapes, difference
 
@@ -33,6 +35,9 @@ AnyWhisper = TypeVar("AnyWhisper", bound=Whisper)
 
 _loaded: WeakValueDictionary[str, Checkpoint] = WeakValueDictionary()
 _lock = threading.Lock()
+_listener: ContextVar[tuple[str, PrepareProgress]] = ContextVar(
+    "listener", default=("", lambda stage: None)
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,7 +113,7 @@ def read(path: Path, name: str, alignment_heads: bytes | None = None) -> Checkpo
     """Read and check a checkpoint file without executing anything in it.
 
     Raises `CheckpointError` when it is no Whisper checkpoint, or one with missing, unknown or
-    wrongly shaped tensors.
+    wrongly shaped tensors, or with values that are not numbers.
     """
     content = _read_content(path)
     dims = _check_dims(path, content)
@@ -180,6 +185,12 @@ def _check_tensors(path: Path, state: dict[str, Tensor], dims: ModelDimensions) 
     problems = difference(expected, found)
     if problems:
         raise CheckpointError(f"{path.name} doesn't fit its dimensions: {problems}.")
+    for key, tensor in state.items():
+        if not torch.isfinite(tensor).all():
+            raise CheckpointError(
+                f"{path.name} has values in {key} that are not numbers (NaN or infinite): use "
+                "another copy of the file, or pick nano."
+            )
 
 
 def download_folder() -> Path:
@@ -189,12 +200,15 @@ def download_folder() -> Path:
 
 
 def _download(name: str, progress: PrepareProgress) -> Path:
-    url = whisper._MODELS[name]
+    """The file of an official checkpoint, which one engine brings and the others wait for."""
+    url, folder = whisper._MODELS[name], download_folder()
     progress(f"downloading {name}")
-    before = whisper.tqdm
-    whisper.tqdm = _reporting_bar(name, progress, before)
+    whisper.tqdm = _ReportingBar
+    listener = _listener.set((name, progress))
     try:
-        return Path(whisper._download(url, str(download_folder()), in_memory=False))
+        folder.mkdir(parents=True, exist_ok=True)
+        with file_lock(folder / f"{name}.lock", lambda: progress(f"waiting for {name}")):
+            return Path(whisper._download(url, str(folder), in_memory=False))
     except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
         reason = getattr(error, "reason", error)
         raise CheckpointError(
@@ -204,18 +218,15 @@ def _download(name: str, progress: PrepareProgress) -> Path:
     except (OSError, RuntimeError) as error:
         raise CheckpointError(f"{name} could not be downloaded: {tell(error)}.") from error
     finally:
-        whisper.tqdm = before
+        _listener.reset(listener)
 
 
-def _reporting_bar(name: str, progress: PrepareProgress, bar: Any) -> Any:
-    """A subclass of tqdm's bar that also tells `progress` the megabytes, once a megabyte."""
+class _ReportingBar(whisper.tqdm):
+    """A bar that also tells whoever downloads in this thread the megabytes, once a megabyte."""
 
-    class ReportingBar(bar):
-        def update(self, n: float = 1) -> bool | None:
-            shown = super().update(n)
-            if int(self.n) // 2**20 != int(self.n - n) // 2**20:
-                size = f"{self.n / 1e6:.0f} of {self.total / 1e6:.0f} MB"
-                progress(f"downloading {name}, {size}")
-            return shown
-
-    return ReportingBar
+    def update(self, n: float | None = 1) -> bool | None:
+        shown = super().update(n)
+        name, progress = _listener.get()
+        if int(self.n) // 2**20 != int(self.n - (n or 0)) // 2**20:
+            progress(f"downloading {name}, {self.n / 1e6:.0f} of {(self.total or 0) / 1e6:.0f} MB")
+        return shown

@@ -8,21 +8,21 @@ content, so that a damaged one is seen and compiled again rather than handed to 
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import io
 import os
 import platform
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
 from engines.base import Dtype, PrepareProgress
 from engines.checkpoints import Checkpoint
+from engines.locks import file_lock
 
 CACHE_VARIABLE = "MAX_WHISPER_CACHE"
 DIGEST_BYTES = 32
@@ -143,7 +143,7 @@ def load_compiled(
     if compiled is not None:
         return compiled
     progress("compiling")
-    with _compile_lock, _file_lock(path.with_suffix(".lock")):
+    with _compile_lock, file_lock(path.with_suffix(".lock")):
         compiled = read_entry(path)
         if compiled is None:
             compiled = compile_module()
@@ -207,13 +207,3 @@ def sources_digest() -> str:
     for path in sorted([*folder.glob("*.py"), *folder.glob("kernels/*.mojo")]):
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()
-
-
-@contextmanager
-def _file_lock(path: Path) -> Iterator[None]:
-    """Wait for the other process that compiles the same entry; no lock where none can be had."""
-    with ExitStack() as held:
-        with suppress(OSError):  # no room, or a network disk that knows no locks
-            file = held.enter_context(path.open("w"))
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield

@@ -3,6 +3,8 @@
 import hashlib
 import os
 import pickle
+import subprocess
+import sys
 import urllib.error
 import zipfile
 from pathlib import Path
@@ -13,7 +15,8 @@ import whisper
 from whisper.model import Whisper
 
 from engines import checkpoints, registry
-from engines.base import CheckpointError
+from engines.base import CheckpointError, Stopped
+from engines.locks import file_lock
 from tests.engines.checkpoint_files import DIMENSIONS, random_state, write_checkpoint
 
 MINI = DIMENSIONS["mini"]
@@ -139,6 +142,18 @@ def test_nothing_in_a_file_is_executed(save, tmp_path: Path) -> None:  # type: i
     assert not trap.exists()
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_values_that_are_no_numbers_are_refused_by_name(tmp_path: Path, value: float) -> None:
+    state = random_state(MINI)
+    state["decoder.ln.weight"][3] = value
+    path = tmp_path / "broken.pt"
+    torch.save({"dims": vars(MINI), "model_state_dict": state}, path)
+    with pytest.raises(
+        CheckpointError, match=r"values in decoder\.ln\.weight that are not"
+    ):
+        checkpoints.load(str(path))
+
+
 def test_an_unknown_name_lists_the_known_ones() -> None:
     with pytest.raises(CheckpointError, match=r"no model called 'tinny': pick nano, tiny\.en"):
         registry.get("cpu", "tinny").prepare()
@@ -168,6 +183,62 @@ def test_an_official_name_is_downloaded_with_progress(
     assert stages[0] == "downloading tiny.en"
     assert any(" of 14 MB" in stage for stage in stages), stages
     assert stages[-1] == "loading"
+
+
+DOWNLOAD = """
+import os, sys, time
+from pathlib import Path
+import whisper
+from engines import checkpoints
+url, mine, other = sys.argv[1:]
+whisper._MODELS["tiny.en"], whisper._ALIGNMENT_HEADS["tiny.en"] = url, None
+open_url = whisper.urllib.request.urlopen
+
+def open_late(url):
+    Path(mine).touch()  # this one downloads; the other has a while to do so too
+    until = time.monotonic() + 3
+    while not Path(other).exists() and time.monotonic() < until:
+        time.sleep(0.02)
+    return open_url(url)
+
+whisper.urllib.request.urlopen = open_late
+print(checkpoints.load("tiny.en").dims.n_audio_state)
+"""
+
+
+def test_two_processes_download_a_checkpoint_once(empty_cache: Path, tmp_path: Path) -> None:
+    source = write_checkpoint(tmp_path / "source.pt", MINI)
+    folder = tmp_path / hashlib.sha256(source.read_bytes()).hexdigest()
+    folder.mkdir()
+    url = source.rename(folder / "tiny.en.pt").as_uri()
+    marks = [str(tmp_path / name) for name in ("one", "other")]
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", DOWNLOAD, url, mine, other],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for mine, other in (marks, marks[::-1])
+    ]
+    answers = [process.communicate(timeout=300) for process in processes]
+    assert [out.strip() for out, _ in answers] == [str(MINI.n_audio_state)] * 2, answers
+    assert sum(Path(mark).exists() for mark in marks) == 1
+
+
+def test_whoever_waits_for_a_download_may_stop(
+    empty_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`progress` raises, as it does where somebody stopped; nothing is fetched."""
+    monkeypatch.setattr("urllib.request.urlopen", lambda *_: pytest.fail("fetched"))
+    empty_cache.mkdir(parents=True)
+
+    def progress(stage: str) -> None:
+        if stage == "waiting for tiny.en":
+            raise Stopped("stopped")
+
+    with file_lock(empty_cache / "tiny.en.lock"), pytest.raises(Stopped):
+        checkpoints.fetch("tiny.en", progress)
 
 
 def test_offline_an_official_name_says_what_to_do(
