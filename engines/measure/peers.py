@@ -50,16 +50,16 @@ class Broken:
         self.WRITERS: Sequence[str] = self.KEYS
         self._sentence = f"The peer {name} can't be used: {in_words(error)}"
 
-    def engine(self, key: str, model: str) -> None:
-        """Nobody's, if it is asked for another key."""
-        if key in self.KEYS:
-            self._say_why()
+    def engine(self, key: str, model: str) -> NoReturn:
+        """None can be made."""
+        self.say_why()
 
     def writers(self, checkpoint: Checkpoint, threads: int) -> Mapping[str, Callable[[], Any]]:
         """None can be made."""
-        return dict.fromkeys(self.WRITERS, self._say_why)
+        return dict.fromkeys(self.WRITERS, self.say_why)
 
-    def _say_why(self) -> NoReturn:
+    def say_why(self) -> NoReturn:
+        """Raise `EngineError`."""
         raise EngineError(self._sentence)
 
 
@@ -137,12 +137,19 @@ def writer_keys(names: Sequence[str] = NAMES) -> tuple[str, ...]:
 
 
 def get(key: str, model: str, names: Sequence[str] = NAMES) -> Engine:
-    """A peer's engine, else one of ours; raises as `registry.get` does.
+    """A peer's engine, else one of ours; raises as `registry.get` does, or a broken peer's error.
 
     No more peers are brought into memory than it takes to find the engine, since that is measured.
     """
-    for name in names if key not in registry.all_keys() else ():
+    if key in registry.all_keys():
+        return registry.get(key, model)
+    broken = None
+    for name in names:
         for peer in present([name]):
-            if (engine := peer.engine(key, model)) is not None:
+            if isinstance(peer, Broken):
+                broken = broken or peer
+            elif (engine := peer.engine(key, model)) is not None:
                 return engine
+    if broken is not None:
+        broken.say_why()
     return registry.get(key, model)

@@ -9,13 +9,21 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from engines.base import Clip, Listener, Options
+from engines.checkpoints import Checkpoint
 from tests.fakes import FakeEngine, Transcript
 
 KEYS = ("steady", "doomed", "slow")
 WRITERS = ()
+
+
+def writers(checkpoint: Checkpoint, threads: int) -> dict[str, Callable[[], Any]]:
+    """None."""
+    return {}
 
 
 class Peer(FakeEngine):

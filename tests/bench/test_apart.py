@@ -93,7 +93,8 @@ def test_ctrl_c_is_handed_on_and_leaves_what_was_finished(tmp_path: Path) -> Non
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     assert process.stdout is not None
-    assert process.stdout.readline() and process.stdout.readline()
+    assert process.stdout.readline()
+    assert json.loads(process.stdout.readline())["error"] is None
     process.send_signal(signal.SIGINT)
     out, said = process.communicate(timeout=120)
     assert process.returncode == bench.INTERRUPTED and "Traceback" not in said

@@ -152,6 +152,8 @@ def test_a_peer_that_fails_is_a_record_with_its_error(
     assert peers.keys([name]) == peers.writer_keys([name]) == (name,)
     with pytest.raises(EngineError, match=f"The peer {name} can't be used: .*{why}"):
         peers.get(name, "nano", [name])
+    with pytest.raises(EngineError, match=f"The peer {name} can't be used"):
+        peers.get("one_of_its_keys", "nano", [name])
     assert peers.get("cpu", "nano", [name]).key == "cpu"
     torch_only = {step.BASELINE: step.TorchStepper}
     ours, theirs = step.measure(["nano"], 2, 1, 1, silent, torch_only, [name])
