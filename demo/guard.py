@@ -35,11 +35,13 @@ CLOSED = (
     f"{PREFIX}/file=http",
     f"{PREFIX}/file/http",
     f"{PREFIX}/proxy=",
+    f"{PREFIX}/component_server",
     f"{PREFIX}/process_recording",
     f"{PREFIX}/deep_link",
     f"{PREFIX}/vibe",
 )
-"""Roads of Gradio's that fetch, convert or store what a visitor sends, and that nobody needs."""
+"""Roads of Gradio's that fetch, convert or store what a visitor sends, or call a component's own
+functions, and that nobody needs."""
 
 MOST_JSON_BYTES = 2**20
 MOST_UPLOAD_BYTES = MAX_BYTES + 2**20
@@ -78,7 +80,7 @@ class Guard:
         if not self._knows(path, headers):
             await answer(send, 401, "This page asks for a name and a password.", CHALLENGE)
         elif path.lower().startswith(CLOSED):
-            await answer(send, 403, "This page neither fetches addresses nor keeps recordings.")
+            await answer(send, 403, "Nothing on this page needs that address, so it is closed.")
         elif path.startswith(UPLOAD) and (refusal := self._refuse_upload(scope, headers)):
             await answer(send, *refusal, plain=True)
         else:

@@ -238,10 +238,13 @@ class Runs:
         return 5.0 * max(round(total / 5), 1) if total < 57.5 else 60.0 * max(round(total / 60), 1)
 
     def enter(self, place: Place, run: Stoppable) -> None:
-        """Note what runs at a place whose turn has come, so that Stop finds it."""
+        """Note what runs at a place whose turn has come, so that Stop finds it.
+
+        Whoever left meanwhile, as a cancelled call does, has it stopped at once.
+        """
         with self._lock:
             place.run = run
-            if place.refusal is not None:
+            if place.refusal is not None or place not in self._places:
                 run.stop()
 
     def learn(self, place: Place) -> None:

@@ -54,10 +54,11 @@ def serves_only_this_machine() -> bool:
 def expect_visitors() -> tuple[Runs, Keepsakes]:
     """The queue with its limits, and what results are kept in; makes the folder for uploads.
 
-    Called before the page is built, which wants both. A variable that is no number ends the
-    program with a sentence.
+    Called before the page is built, which wants both. A variable that says nothing sensible ends
+    the program with a sentence.
     """
     try:
+        read_credentials()
         limits = read_limits(serves_only_this_machine())
     except ValueError as error:
         raise SystemExit(str(error)) from None

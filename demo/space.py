@@ -28,9 +28,14 @@ def is_here() -> bool:
 def settle(storage: Path = STORAGE) -> None:
     """Set the variables that the server and the engines go by, where nobody has set them.
 
-    Call it before the page is built and an engine made: the engines' processes inherit them.
+    Call it before the page is built and an engine made: the engines' processes inherit them. A
+    variable that is no number ends the program with a sentence.
     """
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+    try:
+        zero_gpu.read_seconds()
+    except ValueError as error:
+        raise SystemExit(str(error)) from None
     if not is_here():
         return
     if can_keep(storage):

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from engines.mishaps import tell
 
-CALL_SECONDS = 120
+SECONDS, CALL_SECONDS = "DEMO_GPU_SECONDS", 120
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -53,7 +53,15 @@ def load_spaces() -> Any:
 
 def wrap(function: Function) -> Function:
     """The function with the GPU around each call."""
-    seconds = os.environ.get("DEMO_GPU_SECONDS", "")
-    duration = int(seconds) if seconds.isdecimal() else CALL_SECONDS
-    wrapped: Function = load_spaces().GPU(duration=duration)(function)
+    wrapped: Function = load_spaces().GPU(duration=read_seconds())(function)
     return wrapped
+
+
+def read_seconds() -> int:
+    """How long a call may keep the GPU; raises `ValueError` with a sentence for no number."""
+    text = os.environ.get(SECONDS, "").strip()
+    if not text:
+        return CALL_SECONDS
+    if not text.isdecimal() or int(text[:9]) < 1:
+        raise ValueError(f"{SECONDS} must be a whole number from 1 up, and {text!r} isn't.")
+    return int(text[:9])

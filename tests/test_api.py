@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import Event
@@ -18,6 +17,7 @@ from hypothesis import strategies as st
 from demo.api import Request, RequestError
 from demo.session import Backend, Wish
 from tests import fakes
+from tests.processes import PATIENCE
 
 Serve = Callable[..., str]
 
@@ -170,8 +170,7 @@ def test_a_caller_who_leaves_frees_the_processor(connect: Callable[..., Client])
     engine = fakes.FakeEngine(last_word=never)
     client = connect(cpu=engine, max_hybrid=fake_max())
     waiting = client.submit(sample="short", engine="cpu", api_name="/transcribe")
-    while not engine.prepared.is_set():
-        time.sleep(0.01)
+    assert engine.prepared.wait(PATIENCE)
     client.close()
     other = Client(client.src, verbose=False)
     lane = other.predict(sample="short", engine="max_hybrid", api_name="/transcribe")

@@ -123,13 +123,21 @@ def test_ctrl_c_ends_a_page_that_compiles(tmp_path: Path) -> None:
         app.end()
 
 
-def test_a_wrong_variable_ends_the_start_with_a_sentence(tmp_path: Path) -> None:
-    environment = {**os.environ, "DEMO_QUEUE": "many"}
+@pytest.mark.parametrize(
+    ("name", "value", "sentence"),
+    [
+        ("DEMO_QUEUE", "many", "DEMO_QUEUE must be a whole number from 1 up, and 'many' isn't."),
+        ("DEMO_GPU_SECONDS", "2m", "DEMO_GPU_SECONDS must be a whole number from 1 up, and '2m'"),
+        ("DEMO_AUTH", "me", "DEMO_AUTH must be name:password, with something on both sides."),
+    ],
+)
+def test_a_wrong_variable_ends_the_start_with_a_sentence(
+    name: str, value: str, sentence: str
+) -> None:
+    environment = {**os.environ, name: value}
     done = subprocess.run(
         [sys.executable, "app.py"], cwd=ROOT, env=environment, capture_output=True, text=True
     )
     assert done.returncode == 1
-    assert done.stderr.strip().splitlines()[-1] == (
-        "DEMO_QUEUE must be a whole number from 1 up, and 'many' isn't."
-    )
-    assert "Traceback" not in done.stderr
+    assert done.stderr.strip().splitlines()[-1].startswith(sentence)
+    assert "Traceback" not in done.stderr and "engine" not in done.stdout

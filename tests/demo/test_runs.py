@@ -132,6 +132,16 @@ async def test_a_stop_reaches_only_its_own_visitor_s_run() -> None:
 
 
 @in_loop
+async def test_a_run_whose_caller_left_before_it_entered_is_stopped() -> None:
+    """A call is cancelled while its thread starts: the place is gone when the run comes."""
+    runs, run = Runs(), FakeRun()
+    with runs.join(ME, SORT) as place:
+        assert runs.look(place) is None
+    runs.enter(place, run)
+    assert run.stops == 1
+
+
+@in_loop
 async def test_a_run_stopped_between_the_click_and_the_queue_never_starts() -> None:
     runs = Runs()
     first = runs.draw_ticket("me")
