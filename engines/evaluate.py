@@ -84,6 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def plan(asked: argparse.Namespace) -> list[Task]:
     """Every clip for every engine and model, engine by engine."""
     options = Options(language=asked.language, beam_size=asked.beam_size)
+    peers.check(asked.peers)
     clips = find_clips(asked.source)
     engines = asked.engines or registry.available()
     return [

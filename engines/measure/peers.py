@@ -65,20 +65,26 @@ class Broken:
 
 def present(names: Sequence[str] = NAMES) -> list[Peer]:
     """The peers whose packages are installed here; raises `EngineError` for no module's name."""
+    check(names)
     found: list[Peer] = []
+    for name in names:
+        try:
+            found.append(bring(name))
+        except ModuleNotFoundError as error:  # noqa: PERF203 (one peer must not hide the others)
+            if is_ours(error.name or "", name):
+                found.append(Broken(name, error))
+        except Exception as error:  # whatever it raises
+            found.append(Broken(name, error))
+    return found
+
+
+def check(names: Sequence[str]) -> None:
+    """Raise `EngineError` where a name is no module's; the default peers may be absent."""
     for name in names:
         if name not in NAMES and not exists(name):
             raise EngineError(
                 f"There is no module {name!r}: --peers takes names of Python modules, or none."
             )
-        try:
-            found.append(bring(name))
-        except ModuleNotFoundError as error:
-            if is_ours(error.name or "", name):
-                found.append(Broken(name, error))
-        except Exception as error:  # whatever a peer raises must not hide the others
-            found.append(Broken(name, error))
-    return found
 
 
 def bring(name: str) -> Peer:

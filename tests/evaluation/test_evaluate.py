@@ -366,6 +366,8 @@ def test_a_source_that_is_not_there_is_refused(
     out = str(tmp_path / "out.jsonl")
     assert evaluate.main([str(tmp_path / "absent"), "--out", out]) == 1
     assert "no folder or manifest" in capsys.readouterr().err
+    assert evaluate.main([str(tmp_path), "--out", out, "--peers", "no_such_peer"]) == 1
+    assert "There is no module 'no_such_peer'" in capsys.readouterr().err
 
 
 # Ray.
