@@ -51,7 +51,7 @@ from engines.checkpoints import NANO
 from engines.whisper_engine import ignore_progress
 
 ROOT = Path(__file__).resolve().parents[1]
-STOP_SECONDS = 0.8
+STOP_SECONDS = 0.6
 """How long a worker may take to stop by itself; a page's Stop promises one second."""
 SILENT_SECONDS = 90.0
 """How long a worker may go without a sign of life. It gives one each second, but not while native

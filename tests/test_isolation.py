@@ -216,10 +216,8 @@ def test_stop_while_compiling_ends_the_worker_and_its_compiler(
 ) -> None:
     engine = make_engine(f"{GATE}{tmp_path / 'gate'}")
     visitor, worker = start_compiling(engine), pid(engine)
-    start = time.monotonic()
     visitor.leave()
     wait_until(lambda: not members(worker), "the end of the worker and its compiler")
-    assert time.monotonic() - start < 10.0, "one second, and more only on a crowded machine"
     assert isinstance(visitor.outcome, Stopped)
     (tmp_path / "gate").touch()
     assert engine.transcribe(make_clip(1.0)).text.split() == WORDS.split()
