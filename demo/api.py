@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, Literal, TypedDict, get_args
 
 import gradio as gr
-from gradio.utils import get_upload_folder
 from starlette.concurrency import run_in_threadpool
 
 from demo import tidy
@@ -254,7 +253,7 @@ def find_upload(clip: Any) -> str:
         raise RequestError("clip must be an uploaded file: send it with gradio_client.handle_file.")
     try:
         real = Path(path).resolve(strict=True)
-        known = real.is_file() and real.is_relative_to(Path(get_upload_folder()).resolve())
+        known = real.is_file() and tidy.is_upload(path)
     except (OSError, ValueError, RuntimeError):  # a NUL byte, a loop of links, no such file
         known = False
     if not known:

@@ -39,6 +39,9 @@ MOST_SESSIONS = 64
 
 VARIABLE = "GRADIO_TEMP_DIR"
 
+_copies: set[str] = set()
+"""The folders, inside that for uploads, of Gradio's copies of our samples."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -89,12 +92,15 @@ def discard(path: str | None) -> None:
 
 
 def is_upload(path: str) -> bool:
-    """Whether a path leads into the folder for uploads, links followed."""
+    """Whether a path leads to what a visitor brought into the folder for uploads, links followed;
+    the copies of our samples there are everybody's."""
     try:
         folder, real = Path(get_upload_folder()).resolve(), Path(path).resolve()
     except (OSError, ValueError, RuntimeError):
         return False
-    return real != folder and real.is_relative_to(folder)
+    if real == folder or not real.is_relative_to(folder):
+        return False
+    return _copies.isdisjoint(real.relative_to(folder).parts)
 
 
 def is_gone(value: Any) -> bool:
@@ -173,6 +179,7 @@ async def tidying(
 ) -> AsyncIterator[None]:
     """Tidy up every minute for as long as the server runs."""
     keep = name_copies(samples)
+    _copies.update(keep)
 
     async def go_on() -> None:
         while True:

@@ -20,7 +20,7 @@ import pytest
 import torch
 from gradio import processing_utils
 
-from demo import guard, health
+from demo import guard, health, serve, tidy
 from engines import checkpoints
 from engines.base import CheckpointError
 from tests import fakes
@@ -139,6 +139,21 @@ def test_no_address_is_fetched(address: str, url: str, monkeypatch: pytest.Monke
     for arguments in ([clip, "", "cpu", *rest], [None, clip, "cpu", *rest]):
         assert "event: error" in predict(url, "transcribe", *arguments)
     assert not asked
+
+
+def test_the_page_s_copy_of_its_sample_is_nobody_s_clip(
+    serve_fakes: Serve, uploads: Path, sample_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Gradio tells every visitor where it lies; a clip is deleted at the end of its call."""
+    monkeypatch.setattr(serve, "SAMPLES", sample_folder)
+    url = serve_fakes(cpu=fakes.FakeEngine())
+    names = tidy.name_copies(sample_folder.glob("*.flac"))
+    (held,) = {path for path in uploads.rglob("*.flac") if path.parent.name in names}
+    rest = ["", "cpu", "nano", "en", 1, False, "float32"]
+    answer = predict(url, "transcribe", {"path": str(held), "meta": META}, *rest)
+    assert "not a file that was uploaded here" in answer
+    tidy.discard(str(held))
+    assert held.exists()
 
 
 def test_roads_nobody_needs_are_closed(url: str) -> None:
