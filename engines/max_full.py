@@ -1,39 +1,30 @@
-"""`max_full`: encoder and decoder in MAX, with a token loop that costs little beside them.
+"""`max_full`: encoder and decoder in MAX; what computes the logits chooses the tokens as well.
 
-Everything around the loop is whisper's own: windows, prompts, fallback, language detection, word
-timestamps. The loop itself takes whisper's filters apart into a mask and four numbers a row, so
-that the graph that computes the logits can choose the tokens as well (`kernels/select.mojo`). Above
-temperature 0, where a random generator decides, whisper's own loop runs over the same graphs.
+Everything around them is whisper's own (windows, prompts, fallback, language detection, word
+timestamps), but for the loop over tokens at temperature 0, which is `engines.token_loop`.
 """
 
 from __future__ import annotations
 
-from functools import cached_property
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from whisper.decoding import (
-    ApplyTimestampRules,
-    BeamSearchDecoder,
-    DecodingOptions,
-    DecodingTask,
-    Inference,
-    SuppressBlank,
-    SuppressTokens,
-)
+from whisper.decoding import DecodingOptions, DecodingTask, Inference
 
 from engines import decoding
 from engines.base import Dtype, EngineUnavailable, PrepareProgress
 from engines.checkpoints import Checkpoint
 from engines.decoding import ClockedWhisper
 from engines.max_hybrid import EncoderModule, load_max_encoder, why_no_max, why_not_in
+from engines.token_loop import LeanDecodingTask, Step
 from engines.whisper_engine import WhisperEngine
 
 if TYPE_CHECKING:
-    from engines.max_graph.decoder import Decoder, IntArray, Rules
+    from engines.choice import IntArray
+    from engines.max_graph.decoder import Decoder
 
 
 class MaxFullEngine(WhisperEngine):
@@ -159,8 +150,8 @@ class MaxInference(Inference):
         self.audio: Any = None
         self.cache: Any = None
 
-    def start(self, prompt: IntArray, features: Tensor, beams: int, **select: Any) -> Any:
-        """Run the prompt `(tokens,)` once for all beams; results of its `sot` and last rows."""
+    def start(self, prompt: IntArray, features: Tensor, beams: int, **select: Any) -> Step:
+        """As `LeanInference.start`; the prompt runs once, whatever the number of beams."""
         self.audio = self.decoder.listen(features[0].numpy())
         first = self.decoder.new_cache(1)
         picked = np.array([self.sot_index, len(prompt) - 1], np.int64)
@@ -171,8 +162,8 @@ class MaxInference(Inference):
             self.cache.take(first, [0] * beams)
         return results
 
-    def advance(self, tokens: IntArray, **select: Any) -> Any:
-        """Append one token to each beam; results of all of them."""
+    def advance(self, tokens: IntArray, **select: Any) -> Step:
+        """As `LeanInference.advance`."""
         assert self.audio is not None and self.cache is not None
         decoding.check_stop()
         rows = np.arange(len(tokens), dtype=np.int64)
@@ -181,8 +172,8 @@ class MaxInference(Inference):
     def logits(self, tokens: Tensor, audio_features: Tensor) -> Tensor:
         """`(beams, tokens, n_vocab)`; of a prompt only the `sot` and last rows are filled."""
         if self.cache is not None:
-            logits, _, _ = self.advance(tokens[:, -1].numpy())
-            return torch.from_numpy(logits)[:, None]
+            last, _, _ = self.advance(tokens[:, -1].numpy())
+            return torch.from_numpy(last)[:, None]
         beams, length = tokens.shape
         rows, _, _ = self.start(tokens[0].numpy(), audio_features, beams)
         logits = torch.zeros(beams, length, rows.shape[1])
@@ -201,144 +192,9 @@ class MaxInference(Inference):
         self.audio = self.cache = None
 
 
-class MaxDecodingTask(DecodingTask):
-    """Whisper's decoding of one window; at temperature 0 the graph chooses the tokens."""
+class MaxDecodingTask(LeanDecodingTask):
+    """The loop over one window, with MAX's decoder."""
 
-    def __init__(self, model: MaxWhisper, options: DecodingOptions) -> None:
-        super().__init__(model, options)
-        decoder: Decoder = model.decoder.max_decoder
-        self.inference: MaxInference = MaxInference(decoder, self.sot_index)
-        if isinstance(self.decoder, BeamSearchDecoder):
-            self.decoder.inference = self.inference
-
-    def _main_loop(
-        self, audio_features: Tensor, tokens: Tensor
-    ) -> tuple[Tensor, Tensor, list[float]]:
-        if self.options.temperature > 0:
-            result: tuple[Tensor, Tensor, list[float]] = super()._main_loop(audio_features, tokens)
-            return result
-        try:
-            return self._choose(audio_features, tokens[0].numpy())
-        finally:
-            self.inference.cleanup_caching()
-
-    def _choose(self, features: Tensor, prompt: IntArray) -> tuple[Tensor, Tensor, list[float]]:
-        """The loop at temperature 0; beams are tuples of tokens, the prompt included."""
-        beams = [tuple(prompt.tolist())] * self.n_group
-        sums = np.zeros(self.n_group, np.float32)
-        no_speech = float("nan")
-        for i in range(self.sample_len):
-            select = self._select(beams, best=1 if self.n_group == 1 else self.n_group + 1)
-            if i == 0:
-                logits, chosen, logprobs = self._start(prompt, features, select)
-                no_speech = _probability(logits[0], self.tokenizer.no_speech)
-                chosen, logprobs = (np.repeat(a[1:], self.n_group, 0) for a in (chosen, logprobs))
-            else:
-                last = np.array([beam[-1] for beam in beams], np.int64)
-                _, chosen, logprobs = self.inference.advance(last, **select)
-            if self.n_group == 1:
-                beams = [(*beams[0], int(chosen[0, 0]))]
-                sums += logprobs[0, 0]
-                completed = beams[0][-1] == self.tokenizer.eot
-            else:
-                beams, sums, completed = self._search(beams, sums, chosen, logprobs)
-            if completed or len(beams[0]) > self.n_ctx:
-                break
-        return torch.tensor(beams), torch.from_numpy(sums), [no_speech] * self.n_group
-
-    def _start(self, prompt: IntArray, features: Tensor, select: dict[str, Any]) -> Any:
-        ranges = np.repeat(select["ranges"][:1], 2, 0)
-        return self.inference.start(prompt, features, self.n_group, **{**select, "ranges": ranges})
-
-    def _search(
-        self,
-        beams: list[tuple[int, ...]],
-        sums: np.ndarray,
-        chosen: IntArray,
-        logprobs: np.ndarray,
-    ) -> tuple[list[tuple[int, ...]], np.ndarray, bool]:
-        """`BeamSearchDecoder.update` of one audio, given each beam's best tokens."""
-        scores, sources = {}, {}
-        for beam, (prefix, before) in enumerate(zip(beams, sums, strict=True)):
-            for token, logprob in zip(chosen[beam].tolist(), logprobs[beam], strict=True):
-                if token >= 0:
-                    scores[(*prefix, token)] = float(before + logprob)
-                    sources[(*prefix, token)] = beam
-        ranked = sorted(scores, key=scores.__getitem__, reverse=True)
-        going: list[tuple[int, ...]] = []
-        ended: list[tuple[int, ...]] = []
-        for sequence in ranked:
-            (ended if sequence[-1] == self.tokenizer.eot else going).append(sequence)
-            if len(going) == self.n_group:
-                break
-        self.inference.rearrange_kv_cache([sources[sequence] for sequence in going])
-        if self.decoder.finished_sequences is None:
-            self.decoder.finished_sequences = [{}]
-        finished = self.decoder.finished_sequences[0]
-        room = max(self.decoder.max_candidates - len(finished), 0)
-        finished |= {sequence: scores[sequence] for sequence in ended[:room]}
-        kept = np.array([scores[sequence] for sequence in going], np.float32)
-        return going, kept, len(finished) >= self.decoder.max_candidates
-
-    def _select(self, beams: list[tuple[int, ...]], best: int) -> dict[str, Any]:
-        at_start = len(beams[0]) == self.sample_begin
-        ranges = [self._ranges(beam[self.sample_begin :]) for beam in beams]
-        return {
-            "rules": self._first_rules if at_start else self._rules,
-            "ranges": np.array(ranges, np.int64),
-            "best": best,
-        }
-
-    @cached_property
-    def _timestamp_rules(self) -> ApplyTimestampRules | None:
-        rules = [f for f in self.logit_filters if isinstance(f, ApplyTimestampRules)]
-        return rules[0] if rules else None
-
-    @cached_property
-    def _rules(self) -> Rules:
-        """What is suppressed at every position."""
-        return self._make_rules(at_start=False)
-
-    @cached_property
-    def _first_rules(self) -> Rules:
-        """The same, and no blank, for the first position."""
-        return self._make_rules(at_start=True)
-
-    def _make_rules(self, at_start: bool) -> Rules:
-        from engines.max_graph.decoder import MASKED, Rules
-
-        mask = np.zeros(self.model.dims.n_vocab, np.float32)
-        for each in self.logit_filters:
-            if isinstance(each, SuppressTokens):
-                mask[each.suppress_tokens] = MASKED
-            elif isinstance(each, SuppressBlank) and at_start:
-                mask[[*self.tokenizer.encode(" "), self.tokenizer.eot]] = MASKED
-        if self._timestamp_rules is not None:
-            mask[self.tokenizer.no_timestamps] = MASKED
-        return Rules(mask, self._timestamp_rules is not None)
-
-    def _ranges(self, sampled: tuple[int, ...]) -> tuple[int, int, int, int]:
-        """`ApplyTimestampRules` as numbers: where timestamps begin, the first text token allowed,
-        the first timestamp allowed and one past the last."""
-        begin, end = self.tokenizer.timestamp_begin, self.model.dims.n_vocab
-        if self._timestamp_rules is None:
-            return begin, 0, begin, end
-        if not sampled:
-            latest = self._timestamp_rules.max_initial_timestamp_index
-            return begin, begin, begin, end if latest is None else min(end, begin + latest + 1)
-        last_is_time = sampled[-1] >= begin
-        closed = len(sampled) < 2 or sampled[-2] >= begin
-        newest = next((token for token in reversed(sampled) if token >= begin), None)
-        first = begin
-        if newest is not None:
-            first = newest if last_is_time and not closed else newest + 1
-        if last_is_time and closed:
-            return begin, 0, end, end
-        return begin, self.tokenizer.eot if last_is_time else 0, first, end
-
-
-def _probability(logits: np.ndarray, token: int | None) -> float:
-    """Softmax of `logits` at `token`; nan where the vocabulary has no such token."""
-    if token is None:
-        return float("nan")
-    return float(torch.from_numpy(logits).softmax(dim=-1)[token])
+    def make_inference(self) -> MaxInference:
+        """MAX's decoder."""
+        return MaxInference(self.model.decoder.max_decoder, self.sot_index)

@@ -1,4 +1,4 @@
-"""`max_hybrid`: the encoder as MAX graphs, the decoder in PyTorch."""
+"""`max_hybrid`: the encoder as MAX graphs, the decoder in PyTorch under a leaner token loop."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
+from whisper.decoding import DecodingOptions, DecodingTask
 
 from engines.base import Dtype, EngineUnavailable, PrepareProgress
 from engines.checkpoints import Checkpoint
 from engines.decoding import ClockedWhisper
+from engines.token_loop import LeanDecodingTask, TorchInference
 from engines.whisper_engine import WhisperEngine
 
 if TYPE_CHECKING:
@@ -39,6 +41,22 @@ class EncoderModule(nn.Module):
         return torch.stack(features).to(mel.device, mel.dtype)
 
 
+class HybridWhisper(ClockedWhisper):
+    """A whisper model whose decoder is PyTorch's."""
+
+    def task(self, options: DecodingOptions) -> DecodingTask:
+        """The loop over one window."""
+        return HybridDecodingTask(self, options)
+
+
+class HybridDecodingTask(LeanDecodingTask):
+    """The loop over one window, with PyTorch's decoder."""
+
+    def make_inference(self) -> TorchInference:
+        """PyTorch's decoder."""
+        return TorchInference(self.model, len(self.initial_tokens), self.sot_index)
+
+
 class MaxHybridEngine(WhisperEngine):
     """Encoder in MAX on the accelerator where there is one, decoder in PyTorch."""
 
@@ -51,7 +69,7 @@ class MaxHybridEngine(WhisperEngine):
         self, checkpoint: Checkpoint, progress: PrepareProgress
     ) -> tuple[ClockedWhisper, float]:
         """The checkpoint's model with the MAX encoder in place of PyTorch's."""
-        model = checkpoint.build(ClockedWhisper)
+        model = checkpoint.build(HybridWhisper)
         encoder, compiling = load_max_encoder(checkpoint, progress, self.dtype)
         model.encoder = EncoderModule(encoder)
         return model.to(self.device), compiling

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 import numpy as np
 import torch
+from whisper.tokenizer import LANGUAGES, TO_LANGUAGE_CODE
 
 from engines import checkpoints, decoding, logs
 from engines.base import (
@@ -31,6 +32,9 @@ from engines.mishaps import ran_out_of_memory, tell
 logger = logs.logger(__name__)
 
 Result = TypeVar("Result")
+
+WIDEST_BEAM = 50
+"""Whisper allows 51 tokens at a window's first position: a wider beam has nothing to hold."""
 
 
 def ignore_progress(stage: str) -> None:
@@ -108,7 +112,7 @@ class WhisperEngine:
             self.prepare()
             assert self._whisper is not None
             model = self._whisper
-            self._check_language(model, options)
+            self._check_options(model, options)
             result, run, stages = self._or_out_of_memory(
                 lambda: decoding.transcribe(model, clip, options, listener, self.dtype)
             )
@@ -158,8 +162,22 @@ class WhisperEngine:
         give_back()  # out here, where the error no longer holds on to the run's tensors
         raise EngineError(sentence)
 
+    def _check_options(self, model: ClockedWhisper, options: Options) -> None:
+        beams = options.beam_size
+        if beams is not None and not 1 <= beams <= WIDEST_BEAM:
+            raise EngineError(f"The beam size may be 1 to {WIDEST_BEAM}, not {beams}.")
+        self._check_language(model, options)
+
     def _check_language(self, model: ClockedWhisper, options: Options) -> None:
-        if options.language not in (None, "en") and not model.is_multilingual:
+        if options.language is None:
+            return
+        code = TO_LANGUAGE_CODE.get(options.language.lower(), options.language.lower())
+        if code not in list(LANGUAGES)[: model.num_languages]:
+            raise EngineError(
+                f"{self.model} knows no language {options.language!r}: give a code such as en or "
+                "de, or leave the language on automatic."
+            )
+        if code != "en" and not model.is_multilingual:
             raise EngineError(
                 f"{self.model} knows English only: leave the language on automatic, "
                 "or pick a multilingual model."

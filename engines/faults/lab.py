@@ -25,7 +25,7 @@ from engines.checkpoints import Checkpoint
 from engines.decoding import ClockedWhisper
 from engines.examination import Examination, Observer, Part, Specimen, examine
 from engines.faults.catalogue import Fault
-from engines.max_hybrid import EncoderModule, MaxHybridEngine, why_no_max
+from engines.max_hybrid import EncoderModule, HybridWhisper, MaxHybridEngine, why_no_max
 
 if TYPE_CHECKING:
     from engines.max_graph.encoder import MaxEncoder
@@ -57,7 +57,7 @@ class FaultyModule(EncoderModule):
         return torch.stack(features).to(mel.device, mel.dtype)
 
 
-class FirstWindowWhisper(ClockedWhisper):
+class FirstWindowWhisper(HybridWhisper):
     """Decodes the first window and calls every later one silence."""
 
     def __init__(self, dims: Any) -> None:
@@ -87,7 +87,7 @@ class FaultyEngine(MaxHybridEngine):
         self, checkpoint: Checkpoint, progress: PrepareProgress
     ) -> tuple[ClockedWhisper, float]:
         """The checkpoint's model with the faulty encoder."""
-        kind = FirstWindowWhisper if self.fault.first_window_only else ClockedWhisper
+        kind = FirstWindowWhisper if self.fault.first_window_only else HybridWhisper
         model = checkpoint.build(kind)
         encoder, seconds = load_faulty_encoder(checkpoint, self.fault, progress)
         model.encoder = FaultyModule(encoder, self.fault)

@@ -16,7 +16,8 @@ from max.graph import BufferType, DeviceRef, Graph, Module, TensorType, TensorVa
 from whisper.model import ModelDimensions
 
 from engines.base import FloatArray
-from engines.max_graph.decoder import MASKED, IntArray, Rules
+from engines.choice import MASKED, IntArray, Rules, select_best
+from engines.max_graph.decoder import check_tokens
 from engines.max_graph.operations import HEAD, AcceleratorOperations, cast, place, put
 from engines.max_graph.weights import PlainDecoderWeights
 
@@ -257,7 +258,7 @@ class AcceleratorDecoder:
         picked: IntArray,
     ) -> list[Buffer]:
         new = tokens.shape[1]
-        assert cache.length + new <= self.dims.n_text_ctx
+        check_tokens(tokens, cache.length, self.dims)
         at = np.arange(cache.length, cache.length + new, dtype=np.int64)
         later = np.arange(self.dims.n_text_ctx)[None] > at[:, None]
         return [
@@ -275,39 +276,3 @@ class AcceleratorDecoder:
 
     def _put(self, array: np.ndarray) -> Buffer:
         return put(array, self._device)
-
-
-def select_best(
-    logits: FloatArray, rules: Rules, ranges: IntArray, best: int
-) -> tuple[IntArray, FloatArray]:
-    """What `kernels/select.mojo` computes, on the host: tokens and logprobs, `(m, best)`."""
-    chosen = np.full((len(logits), best), -1, np.int64)
-    logprobs = np.full((len(logits), best), MASKED, np.float32)
-    for row, (begin, text, first, last) in enumerate(ranges):
-        allowed = np.full(logits.shape[1], -np.inf, np.float32)
-        masked = logits[row] + rules.mask
-        allowed[text:begin] = masked[text:begin]
-        times = masked[first:last]
-        if rules.weigh and times.size and _log_sum_exp(times) > allowed.max():
-            allowed[:] = -np.inf
-        allowed[first:last] = times
-        order = _largest(allowed, best)
-        chosen[row, : len(order)] = order
-        logprobs[row, : len(order)] = allowed[order] - _log_sum_exp(allowed)
-    return chosen, logprobs
-
-
-def _largest(values: FloatArray, count: int) -> IntArray:
-    """Indices of the `count` largest finite values, largest first, of equals the first."""
-    if count == 1:
-        order = np.array([values.argmax()])
-    else:
-        least = np.partition(values, -count)[-count]
-        candidates = np.flatnonzero(values >= least)
-        order = candidates[np.argsort(-values[candidates], kind="stable")][:count]
-    return order[np.isfinite(values[order])]
-
-
-def _log_sum_exp(values: FloatArray) -> np.float32:
-    top = values.max()
-    return np.float32(top + np.log(np.exp(values - top).sum()))

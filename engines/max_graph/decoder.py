@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
 from max.driver import Buffer
 from max.dtype import DType
 from max.engine import Model
@@ -20,13 +19,9 @@ from max.graph import BufferType, Graph, Module, TensorType, TensorValue, ops
 from whisper.model import ModelDimensions
 
 from engines.base import FloatArray
+from engines.choice import IntArray, Rules
 from engines.max_graph.operations import HEAD, CpuOperations
 from engines.max_graph.weights import PANEL, DecoderWeights
-
-IntArray = npt.NDArray[np.int64]
-
-MASKED = np.float32(-1e30)
-"""Added to the logits of suppressed tokens; the kernels' stand-in for minus infinity."""
 
 
 def build(op: CpuOperations) -> Graph:
@@ -179,15 +174,15 @@ class Audio:
     length: Buffer
 
 
-@dataclass(frozen=True)
-class Rules:
-    """Which tokens a step may choose; see `kernels/select.mojo`.
+def check_tokens(tokens: IntArray, length: int, dims: ModelDimensions) -> None:
+    """Raise `ValueError` for tokens that don't exist or that `length` positions leave no room for.
 
-    `mask`: float32 `(n_vocab,)`. `weigh`: whether timestamps compete with text as a whole.
+    Kernels read embeddings and write caches unchecked.
     """
-
-    mask: FloatArray
-    weigh: bool
+    if length + tokens.shape[1] > dims.n_text_ctx:
+        raise ValueError(f"no position is left of {dims.n_text_ctx} for {tokens.shape[1]} tokens")
+    if tokens.min() < 0 or tokens.max() >= dims.n_vocab:
+        raise ValueError(f"tokens are 0 to {dims.n_vocab - 1}")
 
 
 class Decoder(Protocol):
@@ -294,7 +289,7 @@ class MaxDecoder:
         return logits.to_numpy(), qk.to_numpy()
 
     def _inputs(self, tokens: IntArray, audio: Audio, cache: Cache) -> list[Buffer]:
-        assert cache.length + tokens.shape[1] <= self.dims.n_text_ctx
+        check_tokens(tokens, cache.length, self.dims)
         return [
             Buffer.from_numpy(cache.keys),
             Buffer.from_numpy(cache.values),

@@ -21,7 +21,7 @@ from whisper.model import ModelDimensions
 
 from engines.base import FloatArray
 from engines.max_graph.operations import Operations, Size, place, put
-from engines.max_graph.weights import EncoderWeights
+from engines.max_graph.weights import TAPS, EncoderWeights, Matrix
 
 
 @dataclass(frozen=True)
@@ -123,6 +123,9 @@ class MaxEncoder:
         self._stem = place(weights.stem, op, device)
         self._blocks = [place(block, op, device) for block in weights.blocks]
         self._post = place(weights.post, op, device)
+        (first, *_), positions = weights.stem, weights.stem[4]
+        assert isinstance(first, Matrix) and not isinstance(positions, Matrix)
+        self._shape = (first.values.shape[1] // TAPS, 2 * len(positions))
 
     def __call__(self, mel: FloatArray) -> FloatArray:
         """Encode one window, `(n_mels, 3000)` to `(n_audio_ctx, n_audio_state)`, both float32."""
@@ -146,6 +149,9 @@ class MaxEncoder:
         yield "ln_post", _on_host(self._execute("post", x, self._post)[0])
 
     def _input(self, mel: FloatArray) -> Buffer:
+        """The window on the device; kernels read it unchecked."""
+        if mel.shape != self._shape:
+            raise ValueError(f"a window of log-mel is {self._shape}, not {mel.shape}")
         return put(mel.astype(np.float32, copy=False), self._device)
 
     def _execute(self, graph: str, x: Buffer, weights: list[Buffer]) -> list[Buffer]:

@@ -22,6 +22,9 @@ from engines.tensors import decoder_shapes, difference, encoder_shapes
 PANEL = 32
 """Columns of one packed panel; `kernels/tile.mojo` computes by the same number."""
 
+TAPS = 3
+"""Width of both convolutions."""
+
 
 @dataclass(frozen=True)
 class Matrix:

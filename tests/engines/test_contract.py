@@ -176,6 +176,20 @@ def test_any_length(engine: Engine, n_samples: int) -> None:
 def test_a_language_it_does_not_know(engine: Engine, short: Clip) -> None:
     with pytest.raises(EngineError, match="knows English only"):
         engine.transcribe(short, Options(language="de"))
+    with pytest.raises(EngineError, match="knows no language 'xx': give a code"):
+        engine.transcribe(short, Options(language="xx"))
+
+
+def test_a_beam_of_a_width_that_no_window_fills(engine: Engine, short: Clip) -> None:
+    for width in (0, 51):
+        with pytest.raises(EngineError, match=f"may be 1 to 50, not {width}"):
+            engine.transcribe(short, Options(beam_size=width))
+
+
+@pytest.mark.parametrize("shape", [(1, 80, 100), (1, 40, N_FRAMES), (1, 128, N_FRAMES)])
+def test_a_mel_of_another_shape_is_refused(engine: Engine, shape: tuple[int, ...]) -> None:
+    with pytest.raises((EngineError, RuntimeError, ValueError, AssertionError)):
+        engine.encode(np.zeros(shape, np.float32))
 
 
 def test_it_can_be_closed_and_used_again(engine: Engine, short: Clip) -> None:

@@ -6,11 +6,12 @@ Minutes each, so these run only in `make test-cross`. What they do on the GPU it
 
 import subprocess
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from whisper.model import ModelDimensions, Whisper
+from whisper.model import ModelDimensions, Whisper, disable_sdpa
 
 pytest.importorskip("max.engine")
 
@@ -131,4 +132,22 @@ def test_the_decoder_graphs_compute_what_pytorch_computes(
     assert np.abs(logits - expected[[2, 2, 0], -1]).max() < BOUND
     logits, scores = decoder.align(tokens[:1], audio)
     assert np.abs(logits - expected[0]).max() < BOUND
-    assert scores.shape == (2, 2, SMALL.n_text_ctx, SMALL.n_audio_ctx)
+    np.testing.assert_allclose(scores, read_scores(small_whisper, tokens[:1], features), atol=BOUND)
+
+
+def read_scores(model: Whisper, tokens: np.ndarray, features: np.ndarray) -> np.ndarray:
+    """Cross-attention scores `(layers, heads, tokens, n_audio_ctx)`, as word times are made of."""
+    found: list[np.ndarray] = []
+
+    def keep(_: object, inputs: object, outputs: Any) -> None:
+        found.append(outputs[-1][0].numpy())
+
+    hooks = [
+        block.get_submodule("cross_attn").register_forward_hook(keep)
+        for block in model.decoder.blocks
+    ]
+    with torch.inference_mode(), disable_sdpa():
+        model.decoder(torch.from_numpy(tokens), torch.from_numpy(features)[None])
+    for hook in hooks:
+        hook.remove()
+    return np.stack(found)

@@ -8,7 +8,7 @@ import whisper
 
 from engines import checkpoints, registry
 from engines.audio import load_clip
-from engines.base import EngineUnavailable, Options, Transcript
+from engines.base import EngineUnavailable, Options, Transcript, Word
 from engines.checkpoints import NANO_PATH
 from tests.engines.test_contract import MARKS
 
@@ -44,9 +44,14 @@ def test_tokens_equal_the_baseline(key: str, sample: Path, options: str) -> None
     expected = baseline(sample, options)
     assert found.tokens == expected.tokens
     assert found.text == expected.text
-    assert [s.words and [w.text for w in s.words] for s in found.segments] == [
-        s.words and [w.text for w in s.words] for s in expected.segments
-    ]
+    times = [(word.text, word.start, word.end) for word in words(found)]
+    assert times == [(word.text, word.start, word.end) for word in words(expected)]
+    likely = [word.probability for word in words(found)]
+    assert likely == pytest.approx([word.probability for word in words(expected)], abs=1e-4)
+
+
+def words(transcript: Transcript) -> list[Word]:
+    return [word for segment in transcript.segments for word in segment.words or ()]
 
 
 @pytest.mark.parametrize("sample", SAMPLES, ids=lambda path: path.stem)
@@ -66,7 +71,8 @@ def test_sampling_draws_the_same_numbers_in_every_engine() -> None:
     """Above temperature 0 the run's own generator decides, whoever else is sampling."""
     clip = load_clip("audio_samples/short.flac")
     options = Options(temperatures=(0.6,))
-    texts = {registry.get(key).transcribe(clip, options).text for key in ("cpu", "max_hybrid")}
+    keys = ("cpu", "max_hybrid", "max_full")
+    texts = {registry.get(key).transcribe(clip, options).text for key in keys}
     texts.add(registry.get("cpu").transcribe(clip, options).text)
     assert len(texts) == 1
 

@@ -1,4 +1,7 @@
-"""Each Mojo kernel against float64, at sizes that are no multiple of a vector or a tile."""
+"""Mojo kernels against float64, at sizes that are no multiple of a vector or a tile.
+
+`whisper_decoder` and `whisper_logits` are compared with PyTorch in `test_decoder.py`.
+"""
 
 import math
 from collections.abc import Callable
@@ -14,6 +17,7 @@ from max.dtype import DType
 from max.engine import Model
 from max.graph import Graph, Module, TensorType, ops
 
+from engines.choice import Rules, select_best
 from engines.max_graph.operations import AcceleratorOperations, CpuOperations
 from engines.max_graph.session import session
 from engines.max_graph.weights import pack
@@ -35,7 +39,8 @@ def run() -> Callable[..., Array]:
         with Graph(
             name, input_types=inputs, custom_extensions=op.extensions, module=module
         ) as built:
-            built.output(body(*(value.tensor for value in built.inputs)))
+            results = body(*(value.tensor for value in built.inputs))
+            built.output(*(results if isinstance(results, list) else [results]))
         return built
 
     x, w, b = op.tensor("rows", "depth"), op.matrix("w", "n", "depth"), op.tensor("n")
@@ -62,16 +67,14 @@ def run() -> Callable[..., Array]:
     graph(
         "select",
         [op.tensor("m", "v"), op.tensor("v"), *integers, op.tensor("k")],
-        lambda x, mask, ranges, weigh, k: (
-            ops.custom(
-                "whisper_select",
-                device=op.device,
-                values=[x, mask, ranges, weigh],
-                out_types=[
-                    TensorType(DType.int64, [x.shape[0], k.shape[0]], op.device),
-                    op.tensor(x.shape[0], k.shape[0]),
-                ],
-            )[0].tensor
+        lambda x, mask, ranges, weigh, k: ops.custom(
+            "whisper_select",
+            device=op.device,
+            values=[x, mask, ranges, weigh],
+            out_types=[
+                TensorType(DType.int64, [x.shape[0], k.shape[0]], op.device),
+                op.tensor(x.shape[0], k.shape[0]),
+            ],
         ),
     )
     accelerator = AcceleratorOperations(device=op.device)
@@ -87,10 +90,10 @@ def run() -> Callable[..., Array]:
     running = session("cpu")
     models: dict[str, Model] = running.init_all(running.compile(last))
 
-    def execute(name: str, *arrays: Array) -> Array:
+    def execute(name: str, *arrays: Array, output: int = 0) -> Array:
         kept = (a if a.dtype in (np.float16, np.int64) else a.astype(np.float32) for a in arrays)
         buffers = [Buffer.from_numpy(np.ascontiguousarray(a)) for a in kept]
-        return models[name].execute(*buffers)[0].to_numpy()
+        return models[name].execute(*buffers)[output].to_numpy()
 
     return execute
 
@@ -187,16 +190,39 @@ def test_pad_frames(run: Callable[..., Array]) -> None:
     np.testing.assert_array_equal(run("pad", mel), np.pad(mel.T, ((1, 1), (0, 0))))
 
 
+Select = Callable[..., tuple[Array, Array]]
+
+
+@pytest.fixture(params=["kernel", "host"])
+def select(request: pytest.FixtureRequest, run: Callable[..., Array]) -> Select:
+    """Tokens and log-probabilities, by the kernel and by what stands for it elsewhere."""
+
+    def on_host(
+        logits: Array, mask: Array, ranges: Array, weigh: bool, k: int
+    ) -> tuple[Array, Array]:
+        rules = Rules(mask.astype(np.float32), weigh)
+        return select_best(logits.astype(np.float32), rules, ranges, k)
+
+    def by_kernel(
+        logits: Array, mask: Array, ranges: Array, weigh: bool, k: int
+    ) -> tuple[Array, Array]:
+        weighed = np.array([weigh]).astype(np.int64)
+        arguments = (logits, mask, ranges, weighed, np.zeros(k))
+        return run("select", *arguments), run("select", *arguments, output=1)
+
+    return by_kernel if request.param == "kernel" else on_host
+
+
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("weigh", [True, False])
-def test_select(run: Callable[..., Array], seed: int, weigh: bool) -> None:
+def test_select(select: Select, seed: int, weigh: bool) -> None:
     """The best tokens under a mask and ranges, with the log-softmax over what is left."""
     rng = np.random.default_rng(seed)
     m, n, k, begin = 3, 1000, 6, 901
     logits = 3 * normal(m, n)
     mask = np.where(rng.random(n) < 0.1, -1e30, 0)
     ranges = np.array([[begin, 0, 950, n], [begin, 890, begin, n], [begin, begin, begin, 930]])
-    tokens = run("select", logits, mask, ranges, np.array([weigh]).astype(np.int64), np.zeros(k))
+    tokens, logprobs = select(logits, mask, ranges, weigh, k)
     for row in range(m):
         _, text, first, last = ranges[row]
         allowed = np.full(n, -np.inf)
@@ -206,4 +232,23 @@ def test_select(run: Callable[..., Array], seed: int, weigh: bool) -> None:
         if weigh and sure:
             allowed[:begin] = -np.inf
         allowed[first:last] = times
-        assert tokens[row].tolist() == np.argsort(-allowed)[:k].tolist()
+        expected = np.argsort(-allowed)[:k]
+        assert tokens[row].tolist() == expected.tolist()
+        log_softmax = allowed - np.log(np.exp(allowed).sum())
+        np.testing.assert_allclose(logprobs[row], log_softmax[expected], rtol=1e-5)
+
+
+def test_of_equals_the_lower_token_is_chosen(select: Select) -> None:
+    logits = np.zeros((1, 100))
+    logits[0, [90, 41, 7]] = 1.0
+    ranges = np.array([[80, 0, 80, 100]])
+    tokens, _ = select(logits, np.zeros(100), ranges, False, 4)
+    assert tokens[0].tolist() == [7, 41, 90, 0]
+
+
+def test_where_fewer_are_allowed_than_asked_for_the_rest_is_no_token(select: Select) -> None:
+    ranges = np.array([[80, 80, 98, 100]])
+    tokens, logprobs = select(np.zeros((1, 100)), np.zeros(100), ranges, True, 4)
+    assert tokens[0].tolist() == [98, 99, -1, -1]
+    np.testing.assert_allclose(logprobs[0, :2], math.log(0.5), rtol=1e-6)
+    assert (logprobs[0, 2:] < -1e29).all()

@@ -59,6 +59,14 @@ def test_graphs_are_built_on_any_thread() -> None:
         assert pool.submit(session.build_anywhere, build).result().name == "same"
 
 
+def test_two_threads_compile_once(tmp_path: Path) -> None:
+    compiler = Compiler()
+    with ThreadPoolExecutor(4) as pool:
+        loads = [pool.submit(load, tmp_path / "entry.mef", compiler) for _ in range(4)]
+    assert [load.result() for load in loads].count(["compiling"]) >= 1
+    assert compiler.calls == 1
+
+
 def test_a_second_load_compiles_nothing(tmp_path: Path) -> None:
     compiler, path = Compiler(), tmp_path / "entry.mef"
     assert load(path, compiler) == ["compiling"]
@@ -132,23 +140,31 @@ def test_the_key_depends_on_all_that_the_code_depends_on(monkeypatch: pytest.Mon
 
 LOAD_ENCODER = """
 from engines import checkpoints
+from engines.max_graph import session
 from engines.max_hybrid import load_max_encoder
+
+write = session.write_entry
+def write_and_tell(*entry):
+    print("compiled", flush=True)
+    write(*entry)
+session.write_entry = write_and_tell
 load_max_encoder(checkpoints.load("nano"), lambda stage: print(stage, flush=True))
 """
 
 
 def test_two_processes_share_one_cache_that_a_variable_moves(tmp_path: Path) -> None:
-    """Both start with an empty cache at the same time; both get the encoder, one file is left."""
+    """Both start with an empty cache at the same time; both get the encoder, one compiles it."""
     environment = {**os.environ, session.CACHE_VARIABLE: str(tmp_path)}
     command = [sys.executable, "-c", LOAD_ENCODER]
     processes = [
         subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
         for _ in range(2)
     ]
+    outputs = []
     for process in processes:
-        output, _ = process.communicate(timeout=900)
+        outputs.append(process.communicate(timeout=900)[0])
         assert process.returncode == 0
-        assert output == "compiling\n"
+    assert sorted(outputs) == ["compiling\n", "compiling\ncompiled\n"]
     assert len(list(tmp_path.glob("*.mef"))) == 1
     third = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     assert third.stdout == ""
