@@ -16,6 +16,15 @@
     }
     return name;
   };
+  /* Whether a panel of the laboratory shows a result; what replaces it leaves no less room. */
+  const panels = () => document.querySelectorAll("#layers, #finding");
+  window.isFilled = (name) => {
+    const panel = document.querySelector(name);
+    const filled = Boolean(panel.querySelector(".chooser"));
+    if (filled) panel.style.minHeight = `${panel.offsetHeight}px`;
+    return filled;
+  };
+  addEventListener("resize", () => { for (const panel of panels()) panel.style.minHeight = ""; });
   window.wasReloaded = () => performance.getEntriesByType("navigation")[0]?.type !== "navigate";
 
   /* Stage mode: space runs, escape stops whatever runs. A control that uses the key keeps it. */

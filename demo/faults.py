@@ -7,6 +7,7 @@ from html import escape
 from typing import TYPE_CHECKING, Protocol
 
 from demo.diffs import compare, describe, mark_changes
+from demo.layers import render_blank as blank_layers
 from demo.layers import render_layers, say
 
 if TYPE_CHECKING:
@@ -48,6 +49,19 @@ def render_finding(finding: Finding) -> str:
     return (
         f'<div class="finding">{render_first(finding)}{render_texts(finding)}'
         f"{render_layers(finding.examination, 'fault', chosen)}</div>"
+    )
+
+
+LABELS = ("PyTorch CPU, float32", "MAX", "MAX with the fault")
+"""The specimens of a finding."""
+
+
+def render_blank(stages: int, model: str, clip: str) -> str:
+    """Room for a finding, as tall and with nothing to be seen in it."""
+    sections = "<section></section><section></section><section class='wide'></section>"
+    return (
+        '<div class="finding finding--blank"><p class="first"></p>'
+        f'<div class="texts">{sections}</div>{blank_layers(LABELS, stages, model, clip)}</div>'
     )
 
 

@@ -6,17 +6,18 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, 
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from html import escape
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import gradio as gr
 
 from demo import faults, layers, tidy
 from demo.errand import Errand, View
-from demo.keepsakes import NAME_VISIT, READ_VISIT, Keepsakes
+from demo.keepsakes import READ_VISIT, Keepsakes
 from demo.runs import STOPPED_WAITING, Caller, Place, Refused, Runs, Standing, in_turn, name_caller
 from demo.samples import Sample
 from engines.base import Clip, EngineError
-from engines.examination import Candidate, Examination, Observer
+from engines.examination import Candidate, Examination, Observer, count_stages
 
 if TYPE_CHECKING:
     from engines.faults.lab import Finding
@@ -45,6 +46,7 @@ class Laboratory:
     `look(names, model, clip, observer, start)`, of the window at `start` seconds, and
     `run_fault(key, model, clip, language, observer)` raise `EngineError` with a
     sentence for the visitor. `why_no_faults`: why this machine can't run the fault lab, or None.
+    `count_stages(model)`: how many an examination will have, as far as that is known.
     """
 
     candidates: Callable[[], Sequence[Candidate]]
@@ -52,6 +54,7 @@ class Laboratory:
     faults: Sequence[faults.Story]
     run_fault: Callable[[str, str, Clip, str | None, Observer], Finding]
     why_no_faults: Callable[[], str | None]
+    count_stages: Callable[[str], int] = count_stages
 
 
 class ClipControls(Protocol):
@@ -279,9 +282,22 @@ def connect_lab(
 
         return Errand(work)
 
+    def blank_look(told: Sequence[Any], model: str, clip: str) -> str:
+        names, _ = told
+        first, *others = laboratory.candidates()
+        labels = [first.label, *(each.label for each in others if each.name in names)]
+        stages = laboratory.count_stages(model)
+        return layers.render_blank(labels, stages, model, clip) if names else layers.PLACEHOLDER
+
+    def blank_fault(told: Sequence[Any], model: str, clip: str) -> str:
+        return faults.render_blank(laboratory.count_stages(model), model, clip)
+
+    show_look, show_fault = layers.render_layers, faults.render_finding
     kept = keepsakes
-    microscope = Desk("microscope", runs, kept, by_key, look, layers.render_layers, summarise_look)
-    lab = Desk("fault lab", runs, kept, by_key, run_fault, faults.render_finding, faults.summarise)
+    microscope = Desk("microscope", runs, kept, by_key, look, show_look, summarise_look, blank_look)
+    lab = Desk(
+        "fault lab", runs, kept, by_key, run_fault, show_fault, faults.summarise, blank_fault
+    )
     connect_bench(page, panels.microscope, microscope, clip)
     connect_bench(page, panels.lab, lab, clip)
     panels.fault.change(
@@ -296,7 +312,10 @@ def connect_lab(
 
 @dataclass(frozen=True)
 class Desk:
-    """What stands behind a panel: how to make its errand, and how to show what it brings."""
+    """What stands behind a panel: how to make its errand, and how to show what it brings.
+
+    `blank(choices, model, clip)`: as much room as that will take.
+    """
 
     name: str
     runs: Runs
@@ -305,6 +324,17 @@ class Desk:
     make: Callable[[Sequence[Any], str, str, str], Errand[Any]]
     render: Callable[[Any], str]
     summary: Callable[[Any], str]
+    blank: Callable[[Sequence[Any], str, str], str]
+
+    def reserve(self, filled: bool, *told: Any) -> Any:
+        """Room in a panel that shows nothing yet; `told` as `run` takes it."""
+        *choices, sample, audio, model, _ = told
+        path = self.find_clip(sample, audio)
+        return gr.skip() if filled or path is None else self.blank(choices, model, Path(path).name)
+
+    def find_clip(self, sample: str, audio: str | None) -> str | None:
+        """The path of the page's clip, if it has one."""
+        return str(self.by_key[sample].path) if sample in self.by_key else audio
 
     def name_caller(self, request: gr.Request) -> Caller:
         """One browser tab at this panel: each panel waits and stops by itself."""
@@ -322,7 +352,7 @@ class Desk:
         `told`: what the panel's choices hold, then the page's clip, model and language.
         """
         *choices, sample, audio, model, language = told
-        path = str(self.by_key[sample].path) if sample in self.by_key else audio
+        path = self.find_clip(sample, audio)
         try:
             if path is None:
                 raise EngineError(NO_CLIP)
@@ -372,16 +402,19 @@ def connect_bench(
 ) -> None:
     """A panel's buttons, with the manners of the comparison's."""
     ticket, visit = gr.Number(visible=False, precision=0), gr.Textbox(visible=False)
-    reloaded = gr.Checkbox(visible=False)
+    reloaded, filled = gr.Checkbox(visible=False), gr.Checkbox(visible=False)
     quick: dict[str, Any] = {
         "queue": False,
         "show_progress": "hidden",
         "api_visibility": "private",
     }
+    panel = bench.result.elem_id
+    look_up = f"(visit, filled, ...told) => [nameVisit(), isFilled('#{panel}'), ...told]"
 
-    def begin(request: gr.Request, visit: str) -> list[Any]:
+    def begin(request: gr.Request, visit: str, filled: bool, *told: Any) -> list[Any]:
         ticket = desk.runs.draw_ticket(desk.name_caller(request).visitor)
-        return [visit, ticket, *announce(desk.runs.count_ahead())]
+        standing = desk.runs.count_ahead()
+        return [visit, ticket, *announce(standing), desk.reserve(filled, *told)]
 
     async def run(
         request: gr.Request, visit: str, ticket: int, *told: Any
@@ -406,9 +439,9 @@ def connect_bench(
 
     begun = bench.start.click(
         begin,
-        visit,
-        [visit, ticket, bench.start, bench.stop, bench.status],
-        js=NAME_VISIT,
+        [visit, filled, *bench.choices, *clip],
+        [visit, ticket, *bench.outputs()],
+        js=look_up,
         **quick,
     )
     ran = begun.then(

@@ -11,14 +11,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-if TYPE_CHECKING:
-    from engines.examination import Examination, Specimen, StageReading
-    from engines.features import FeatureStatistics, SharedHistograms
+from engines.examination import Examination, Specimen, StageReading
+from engines.features import FeatureSimilarity, FeatureStatistics, SharedHistograms
 
 Shares = npt.NDArray[np.float64]
 
@@ -72,6 +70,36 @@ def render_layers(examination: Examination, prefix: str = "stage", chosen: str =
         f"{render_scales(examination)}{rows}</div>{render_caption(examination)}"
         f"{render_table(examination)}</div>"
     )
+
+
+def render_blank(labels: Sequence[str], stages: int, model: str, clip: str) -> str:
+    """Room for what an examination will show, as tall and with nothing to be seen in it.
+
+    `labels`: the specimens', the baseline's first.
+    """
+    hollow = imagine(labels, model, clip)
+    return (
+        f'<div class="room"><p>The stages appear here.</p>'
+        f'<div class="scope-around scope-around--blank" inert>{render_verdicts(hollow)}'
+        f'<div class="scope" style="--rows:{stages}">{render_measures("blank")}'
+        f'<div class="powers"></div>{render_slide(hollow, hollow.stages[0])}</div>'
+        f"{render_caption(hollow)}<details class='every'><summary>…</summary></details></div></div>"
+    )
+
+
+def imagine(labels: Sequence[str], model: str, clip: str) -> Examination:
+    """An examination of one stage whose figures are as wide as real ones; never shown."""
+    specimens = tuple(Specimen(str(at), label, "") for at, label in enumerate(labels))
+    names = [specimen.name for specimen in specimens]
+    flat = np.full(64, 1 / 64)
+    stage = StageReading(
+        "ln_post",
+        (1500, 384),
+        SharedHistograms(np.linspace(-9, 9, 65), dict.fromkeys(names, flat)),
+        {name: FeatureStatistics(-0.1234, 1.2345, -12.3456, 12.3456) for name in names},
+        {name: FeatureSimilarity(0.999999999, 1e-7, 1e-7) for name in names[1:]},
+    )
+    return Examination(model, clip, 0.0, specimens, (stage,))
 
 
 def render_verdicts(examination: Examination) -> str:

@@ -28,8 +28,16 @@ TOLERANCE = 1e-5
 OTHER_STAGES = 5
 """Those besides the blocks."""
 
+BLOCKS = {"nano": 4, "tiny": 4, "base": 6, "small": 12, "medium": 24, "turbo": 32, "large": 32}
+"""Blocks of the encoders, by the first word of a model's name (`whisper.load_model`, 20250625)."""
+
 Stages: TypeAlias = Iterator[tuple[str, FloatArray]]
 """Name and output of every stage, in order of depth."""
+
+
+def count_stages(model: str) -> int:
+    """How many stages a model's encoder has; of one that isn't known, as many as the smallest."""
+    return OTHER_STAGES + BLOCKS.get(model.split(".")[0].split("-")[0], min(BLOCKS.values()))
 
 
 class Observer:

@@ -57,7 +57,7 @@ def make_examination(
 ) -> Examination:
     """PyTorch, MAX, and MAX with a fault."""
     faulty = make_specimen("max_hybrid:float16 with a fault", "MAX with the fault", noise, place)
-    specimens = [CPU, MAX, faulty]
+    specimens = [CPU, replace(MAX, label="MAX"), faulty]
     return examine(specimens, np.zeros((80, 3000), np.float32), "nano", "fake", observer=observer)
 
 
@@ -120,5 +120,10 @@ class FakeLab:
             Candidate(WIDE.name, WIDE.label),
         )
         return Laboratory(
-            lambda: candidates, self.look, FAULTS, self.run_fault, lambda: self.reason
+            lambda: candidates,
+            self.look,
+            FAULTS,
+            self.run_fault,
+            lambda: self.reason,
+            lambda model: len(NAMES),
         )

@@ -100,14 +100,14 @@ def test_the_laboratory_finds_what_a_missing_norm_does(
     page.set_default_timeout(FINISH_SECONDS * 1000)
     page.locator("#audio .play-pause-button").wait_for()
     page.click("#look")
-    page.locator("#layers .slide").first.wait_for(state="attached")
+    page.locator("#layers .chooser").first.wait_for(state="attached")
     verdicts = page.locator("#layers .verdicts li").all_inner_texts()
     assert verdicts
-    assert all("as PyTorch CPU, float32 at every stage" in verdict for verdict in verdicts)
+    assert all("as PyTorch CPU, float32 at every stage" in said for said in verdicts), verdicts
     page.locator("#faults").get_by_label("ln_post left out", exact=True).check()
     page.get_by_text("The 2025 attempt left out the last layer norm").wait_for()
     page.click("#fault")
-    page.locator("#finding .slide").first.wait_for(state="attached")
+    page.locator("#finding .chooser").first.wait_for(state="attached")
     assert page.inner_text("#finding .first strong") == "ln_post"
     right, faulty = page.locator("#finding .texts section").all()[:2]
     said = right.locator(".said").inner_text()

@@ -177,9 +177,9 @@ def test_the_lab_waits_for_a_comparison_and_the_comparison_for_the_lab(
     page.click("#look-stop")
     page.locator("#look-status").get_by_text("Stopped before its turn came.").wait_for()
     gate.set()
-    page.locator("#finding .slide").first.wait_for(state="attached")
+    page.locator("#finding .chooser").first.wait_for(state="attached")
     page.locator("#look:enabled").wait_for()
-    assert page.locator("#layers .slide").count() == 0
+    assert page.locator("#layers .chooser").count() == 0
 
 
 def test_a_panel_travels_once(serve_lab: ServeLab, open_lab: Open, lab: FakeLab) -> None:
@@ -233,8 +233,8 @@ def test_a_reload_loses_nothing_that_was_found(
     finish_lab(page, "fault")
     said = page.inner_text("#look-status .errand p"), page.inner_text("#fault-status .errand p")
     page.reload()
-    page.locator("#layers .slide").first.wait_for(state="attached")
-    page.locator("#finding .slide").first.wait_for(state="attached")
+    page.locator("#layers .chooser").first.wait_for(state="attached")
+    page.locator("#finding .chooser").first.wait_for(state="attached")
     page.get_by_text("This fault sits in the first convolution.").wait_for()
     now = page.inner_text("#look-status .errand p"), page.inner_text("#fault-status .errand p")
     assert now == said
@@ -242,7 +242,7 @@ def test_a_reload_loses_nothing_that_was_found(
     assert not page.get_by_label("MAX, float32 weights").is_checked()
     other = open_lab(url)
     other.locator("#finding").wait_for(state="attached")
-    assert other.locator(".slide").count() == 0
+    assert other.locator(".chooser").count() == 0
 
 
 def test_every_control_and_chart_has_a_name(
@@ -262,7 +262,7 @@ def test_the_keyboard_is_enough(serve_lab: ServeLab, open_lab: Open, lab: FakeLa
     page = open_lab(serve_lab(lab))
     tab_to(page, "#look")
     page.keyboard.press("Enter")
-    page.locator("#layers .slide").first.wait_for(state="attached")
+    page.locator("#layers .chooser").first.wait_for(state="attached")
     page.locator("#look:enabled").wait_for()
     tab_to(page, "#layers .chooser:checked")
     page.keyboard.press("ArrowUp")
@@ -272,23 +272,36 @@ def test_the_keyboard_is_enough(serve_lab: ServeLab, open_lab: Open, lab: FakeLa
     page.get_by_text("This fault sits in the first convolution.").wait_for()
     tab_to(page, "#fault")
     page.keyboard.press("Enter")
-    page.locator("#finding .slide").first.wait_for(state="attached")
+    page.locator("#finding .chooser").first.wait_for(state="attached")
 
 
-def test_nothing_moves_while_the_panels_work(
-    serve_lab: ServeLab, open_lab: Open, lab: FakeLab
+@pytest.mark.parametrize("width", [1400, 900, 390])
+@pytest.mark.parametrize("name", ["look", "fault"])
+def test_nothing_moves_from_the_click_to_the_result(
+    serve_lab: ServeLab, open_lab: Open, lab: FakeLab, name: str, width: int
 ) -> None:
+    """The click itself makes room; after that nothing moves, be it stopped or done."""
     lab.gate = Event()
-    page = open_lab(serve_lab(lab))
-    places = "[...document.querySelectorAll('.lab > *, .lab h2')].map(e => e.offsetTop)"
+    page = open_lab(serve_lab(lab), width=width)
+    places = (
+        "[...document.querySelectorAll('.lab > *, .lab h2, .credits')]"
+        ".map(e => e.getBoundingClientRect().top + scrollY)"
+    )
+    page.click(f"#{name}")
+    page.locator(f"#{'layers' if name == 'look' else 'finding'} .scope-around--blank").wait_for(
+        state="attached"
+    )
+    page.locator(f"#{name}-status .bar span").wait_for(state="attached")
     wait_until_still(page, places)
-    before = page.evaluate(places)
-    page.click("#look")
-    page.get_by_text("Looking at stage 3").wait_for()
-    assert page.evaluate(places) == before
-    page.click("#look-stop")
-    page.locator("#look-status").get_by_text("Stopped.").wait_for()
-    assert page.evaluate(places) == before
+    near = pytest.approx(page.evaluate(places), abs=1)
+    page.click(f"#{name}-stop")
+    page.locator(f"#{name}-status").get_by_text("Stopped.").wait_for()
+    assert page.evaluate(places) == near
+    lab.gate.set()
+    page.locator(f"#{name}:enabled").wait_for()
+    for _ in range(2):
+        finish_lab(page, name)
+        assert page.evaluate(places) == near
 
 
 @pytest.mark.parametrize(("theme", "width"), [("light", 1400), ("dark", 1400), ("light", 390)])

@@ -40,7 +40,7 @@ def wait_for_states(page: Page, *states: str) -> None:
 def finish_lab(page: Page, name: str) -> None:
     """Press a button of the laboratory, `look` or `fault`, and wait for its result."""
     page.click(f"#{name}")
-    page.locator(f"#{'layers' if name == 'look' else 'finding'} .slide").first.wait_for(
+    page.locator(f"#{'layers' if name == 'look' else 'finding'} .chooser").first.wait_for(
         state="attached"
     )
     page.locator(f"#{name}:enabled").wait_for()
@@ -74,9 +74,13 @@ def test_words_appear_while_the_lane_still_runs(serve_fakes: Serve, open_page: O
     wait_for_states(page, "done", "done")
 
 
-def test_nothing_moves_while_the_page_fills(serve_fakes: Serve, open_page: Open) -> None:
+@pytest.mark.parametrize("width", [1400, 390])
+def test_nothing_moves_while_the_page_fills(
+    serve_fakes: Serve, open_page: Open, width: int
+) -> None:
     gate = Event()
-    page = open_page(serve_fakes(cpu=fakes.FakeEngine(last_word=gate), max_hybrid=fake_max()))
+    url = serve_fakes(cpu=fakes.FakeEngine(last_word=gate), max_hybrid=fake_max())
+    page = open_page(url, width=width)
     page.locator("#audio .waveform-container").wait_for()
     places = (
         "[...document.querySelectorAll('.lane, .lane > *, .sheet, .sheet h2, .sheet h3, .timeline, "

@@ -74,8 +74,7 @@ def test_words_say_where_an_encoder_leaves_the_baseline() -> None:
         "MAX with the fault: leaves PyTorch CPU, float32 at positions, by 0.5."
     )
     assert judge(examination, sound).startswith(
-        "MAX, float16 weights: as PyTorch CPU, float32 at every stage; the largest relative error "
-        "is 1."
+        "MAX: as PyTorch CPU, float32 at every stage; the largest relative error is 1."
     )
     same = make_examination(noise=0.0)
     assert judge(same, same.others[-1]).endswith(
