@@ -248,7 +248,11 @@ def test_the_lean_loop_agrees_with_whispers(kind: str, options: str, seed: int) 
 @pytest.mark.parametrize("kind", KINDS)
 def test_sampling_agrees_with_whispers(kind: str, best_of: int | None) -> None:
     """Above temperature 0, from the same random numbers."""
-    sampled = {"temperature": 0.6, "best_of": best_of, "prompt": "The window before."}
+    sampled: dict[str, Any] = {
+        "temperature": 0.6,
+        "best_of": best_of,
+        "prompt": "The window before.",
+    }
     assert_agree(kind, 4, language="en", **sampled)
 
 
