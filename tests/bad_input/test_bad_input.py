@@ -25,8 +25,8 @@ def test_every_file_is_a_right_clip_or_refused_in_a_sentence(tmp_path: Path) -> 
     assert any("seconds" in result.answer for result in results)
 
 
-def case(outcome: str = "heard", seconds: float | None = None) -> Case:
-    return Case("a clip", Path("clip.wav"), outcome, seconds)  # type: ignore[arg-type]
+def case(outcome: str = "heard", seconds: float | None = None, whole: bool = False) -> Case:
+    return Case("a clip", Path("clip.wav"), outcome, seconds, whole)  # type: ignore[arg-type]
 
 
 def heard(**changes: object) -> dict[str, object]:
@@ -45,6 +45,8 @@ def heard(**changes: object) -> dict[str, object]:
         (case("refused"), {"sentence": "no full stop"}),
         (case("refused"), {"sentence": "Two\nlines."}),
         (case("either", 1.0), heard()),
+        (case("either", whole=True), heard(hertz=220.0)),
+        (case("either", whole=True), heard(seconds=1.0)),
     ],
 )
 def test_what_is_wrong_is_called_a_fault(expected: Case, answer: dict[str, object]) -> None:

@@ -2,9 +2,9 @@
 
 On a machine without one the checks of `gpu` run on a pretended device, which proves the road and
 says nothing about a GPU's arithmetic; those of the MAX engines skip, and their graphs are compiled
-for GPUs by `make test-cross`. The device's own events are asked for `gpu` alone: MAX's stages run on
-streams that PyTorch's events don't see. The contract and the equality of tokens with every option stand in
-`test_contract.py` and `test_equal_tokens.py`, for every engine that the machine has.
+for GPUs by `make test-cross`. The device's own events are asked for `gpu` alone: MAX's stages run
+on streams that PyTorch's events don't see. The contract and the equality of tokens with every
+option stand in `test_contract.py` and `test_equal_tokens.py`, for every engine that the machine has.
 """
 
 from __future__ import annotations
