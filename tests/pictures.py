@@ -124,15 +124,14 @@ def take_lab(browser: Browser, address: str) -> None:
     """The microscope, and a fault."""
     page = open_page(browser, address, "light", 1400, 1000)
     page.click("#look")
-    page.locator("#layers .slide").first.wait_for(state="attached")
+    page.locator("#layers .chooser").first.wait_for(state="attached")
     page.locator("#look:enabled").wait_for()
     page.locator("#faults input[value=ln_post]").check(force=True)
     page.click("#fault")
-    page.locator("#finding .slide").first.wait_for(state="attached")
+    page.locator("#finding .chooser").first.wait_for(state="attached")
     page.locator("#fault:enabled").wait_for()
     page.mouse.move(0, 0)
     page.wait_for_timeout(800)
-    save("microscope", page.locator(".sheet.lab").first.screenshot())
     save("lab", page.locator(".sheet.lab").nth(1).screenshot())
     page.context.close()
 
