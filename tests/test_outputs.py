@@ -25,6 +25,7 @@ def test_every_task_is_shown_with_what_it_prints() -> None:
     found = [re.search(r"\bmake (?:--silent )?([a-z-]+)", command) for command in commands]
     tasks = {each[1] for each in found if each}
     assert tasks == SHOWN and tasks <= set(make_tasks())
+    assert "not made yet" not in TEXT, "python -m engines.outputs makes it"
     assert {"LOG_LEVEL=info", "LOG_FORMAT=json"} <= {command.split()[0] for command in commands}
     for block in outputs.BLOCK.finditer(TEXT):
         assert block[0].count("\n") > 2, f"{block['command']} shows nothing"
