@@ -36,8 +36,9 @@ THREADS_BESIDE = 30
 STOPPING = (signal.SIGINT, signal.SIGTERM)
 EVENTS_REMEMBERED = 100
 """Events that Gradio keeps figures of, and goes through after each."""
-LAST_WORDS_SECONDS = 0.3
-"""Time for the browsers to hear that their runs were stopped."""
+LAST_WORDS_SECONDS, LAST_PACKET_SECONDS = 5.0, 0.2
+"""How long at most the browsers may take to fetch the news that their runs were stopped, and how
+long the last of it may be on its way."""
 
 logger = logging.getLogger(__name__)
 
@@ -92,11 +93,29 @@ def serve_until_told(
         while not told:
             time.sleep(0.1)
         logger.info("stopping what runs")
+        asking = list_asking(page)
         runs.close()
-        time.sleep(LAST_WORDS_SECONDS)
+        wait_for_last_words(page, asking)
     finally:
         end_engines()
     page.close(verbose=False)
+
+
+def list_asking(page: gr.Blocks) -> list[str]:
+    """Visits that wait for an answer of Gradio's queue (6.31)."""
+    return [visit for visit, asked in dict(page._queue.pending_event_ids_session).items() if asked]
+
+
+def wait_for_last_words(page: gr.Blocks, visits: Sequence[str]) -> None:
+    """Wait, for so long and no longer, until all that is at work is done and those visits have
+    fetched their messages."""
+    queue, until = page._queue, time.monotonic() + LAST_WORDS_SECONDS
+    while time.monotonic() < until:
+        unread = [queue.pending_messages_per_session.get(visit) for visit in visits]
+        if not any(queue.active_jobs) and all(each is None or each.empty() for each in unread):
+            break
+        time.sleep(0.02)
+    time.sleep(LAST_PACKET_SECONDS)
 
 
 def serve(

@@ -4,7 +4,7 @@ On a machine without one the checks of `gpu` run on a pretended device, which pr
 says nothing about a GPU's arithmetic; those of the MAX engines skip, and their graphs are compiled
 for GPUs by `make test-cross`. The device's own events are asked for `gpu` alone: MAX's stages run
 on streams that PyTorch's events don't see. The contract and the equality of tokens with every
-option stand in `test_contract.py` and `test_equal_tokens.py`, for every engine that the machine has.
+option stand in `test_contract.py` and `test_equal_tokens.py`, for all engines of the machine.
 """
 
 from __future__ import annotations
