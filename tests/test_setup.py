@@ -43,7 +43,7 @@ EXTRA = "requirements-ray.txt"
 
 REQUIREMENTS = ("requirements.txt", "requirements-dev.txt", EXTRA)
 
-IMPORTED_AS = {"whisper": "openai-whisper", "yaml": "pyyaml"}
+IMPORTED_AS = {"PIL": "pillow", "whisper": "openai-whisper", "yaml": "pyyaml"}
 """Packages whose import name is not their own."""
 
 needs_make = pytest.mark.skipif(not shutil.which("make"), reason="make is not installed")
