@@ -102,8 +102,8 @@ def serve_until_told(
 
 
 def list_asking(page: gr.Blocks) -> list[str]:
-    """Visits that wait for an answer of Gradio's queue (6.31)."""
-    return [visit for visit, asked in dict(page._queue.pending_event_ids_session).items() if asked]
+    """Visits for which Gradio's queue (6.31) is at work."""
+    return [event.session_hash for job in page._queue.active_jobs if job for event in job]
 
 
 def wait_for_last_words(page: gr.Blocks, visits: Sequence[str]) -> None:

@@ -133,8 +133,7 @@ def test_the_end_waits_until_the_last_message_is_fetched(monkeypatch: pytest.Mon
     messages: queue.SimpleQueue[str] = queue.SimpleQueue()
     messages.put("stopped")
     gradio = SimpleNamespace(
-        active_jobs=[None, ["a run"]],
-        pending_event_ids_session={"tab": {"a run"}, "other tab": set()},
+        active_jobs=[None, [SimpleNamespace(session_hash="tab")]],
         pending_messages_per_session={"tab": messages},
     )
     page: Any = SimpleNamespace(_queue=gradio)
