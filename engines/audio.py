@@ -59,8 +59,9 @@ def load_clip(
     what people are shown, else the file's own name. `stopped` is asked before each
     packet. `Clip.decode_seconds` is the wall time of all this.
 
-    Raises `Stopped` once `stopped` says so, and `AudioError`, one sentence with its remedy, for anything that is not a clip within the
-    limits: no such file, a folder, a link, not audio, no samples, NaN or infinite samples.
+    Raises `Stopped` once `stopped` says so, and `AudioError`, one sentence with its remedy, for
+    anything that is not a clip within the limits: no such file, a folder, a link, not audio, no
+    samples, NaN or infinite samples.
     """
     started = perf_counter()
     shown = printable(name or Path(path).name or os.fspath(path))

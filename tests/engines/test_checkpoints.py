@@ -148,9 +148,7 @@ def test_values_that_are_no_numbers_are_refused_by_name(tmp_path: Path, value: f
     state["decoder.ln.weight"][3] = value
     path = tmp_path / "broken.pt"
     torch.save({"dims": vars(MINI), "model_state_dict": state}, path)
-    with pytest.raises(
-        CheckpointError, match=r"values in decoder\.ln\.weight that are not"
-    ):
+    with pytest.raises(CheckpointError, match=r"values in decoder\.ln\.weight that are not"):
         checkpoints.load(str(path))
 
 
