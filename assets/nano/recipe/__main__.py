@@ -12,7 +12,7 @@ STEPS = ("text", "speech", "train", "export", "evaluate")
 SHARDS = 96
 
 
-def run(step: str, work: Path, threads: int, exported: Path | None = None) -> None:
+def run(step: str, work: Path, threads: int, processes: int, exported: Path | None = None) -> None:
     """Run one step; imports wait until they are needed, for some steps need no synthesizer."""
     import torch
 
@@ -29,7 +29,7 @@ def run(step: str, work: Path, threads: int, exported: Path | None = None) -> No
     elif step == "train":
         from .train import train
 
-        train(work / "speech", work / "run", exported=exported)
+        train(work / "speech", work / "run", exported=exported, processes=processes)
     elif step == "export":
         from .export import export
 
@@ -45,13 +45,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="assets.nano.recipe", description=__doc__)
     parser.add_argument("step", choices=("all", *STEPS))
     parser.add_argument("--work", type=Path, default=HERE / "work", help="folder for the data")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=2, help="of one process")
+    parser.add_argument(
+        "--processes",
+        type=int,
+        default=1,
+        help="that train together, a batch each: 2 on two cores made what is shipped",
+    )
     parser.add_argument(
         "--start-from", type=Path, metavar="FILE", help="train on from an exported checkpoint"
     )
     options = parser.parse_args()
     for step in STEPS if options.step == "all" else (options.step,):
-        run(step, options.work, options.threads, options.start_from)
+        run(step, options.work, options.threads, options.processes, options.start_from)
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ DIMS = ModelDimensions(
 
 FRAME_STEPS = {"words": 4, "phones": 2}  # neighbours hold the same label: every n-th is enough
 RECALL_HEADS = 2  # heads of the decoder's first layer that are guided
+MARGIN = 3  # frames of slack on both sides of a token's span
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class LossWeights:
     phones: float = 0.5
     guide: float = 0.3
     recall: float = 0.2
+    cover: float = 0.15
 
 
 class Network(nn.Module):
@@ -165,10 +167,26 @@ def guide_loss(attention: Tensor, spans: Tensor) -> Tensor:
     """-log of the attention inside each token's span; spans (B, T, 2) in frames, -1 for none."""
     known = spans[..., 1] >= 0
     frames = torch.arange(attention.shape[-1], device=attention.device)
-    inside = (frames >= spans[..., :1].floor()) & (frames <= spans[..., 1:].ceil())
+    first, last = spans[..., :1].floor() - MARGIN, spans[..., 1:].ceil() + MARGIN
+    inside = (frames >= first) & (frames <= last)
     mass = (attention * inside[:, None]).sum(-1).clamp_min(1e-5)
     known = known & inside.any(-1)
     return -(mass.log().mean(1) * known).sum() / known.sum().clamp_min(1)
+
+
+def cover_loss(attention: Tensor, spans: Tensor, text: Tensor) -> Tensor:
+    """How far the attention of each text token is from being even over its span.
+
+    The Kullback-Leibler divergence; spans (B, T, 2) in frames, text (B, T) bool. Whisper's word
+    times are the borders between the tokens' attention: a peak in the middle leaves them open.
+    """
+    frames = torch.arange(attention.shape[-1], device=attention.device)
+    inside = (frames >= spans[..., :1].round()) & (frames < spans[..., 1:].round())
+    count = inside.sum(-1)
+    text = text & (spans[..., 1] >= 0) & (count > 0)
+    each = (attention.clamp_min(1e-6).log() * inside[:, None]).sum(-1).mean(1)
+    divergence = -each / count.clamp_min(1) - count.clamp_min(1).log()
+    return (divergence * text).sum() / text.sum().clamp_min(1)
 
 
 def letter_loss(network: Network, features: Tensor, batch: dict[str, Tensor]) -> Tensor:
@@ -219,6 +237,7 @@ def decoder_losses(
     return {
         "tokens": loss,
         "guide": guide_loss(last, spans),
+        "cover": cover_loss(last, spans, text),
         "recall": guide_loss(first[:, :RECALL_HEADS, 1:], spans[:, :-1]),
         "accuracy": accuracy,
         "text_accuracy": text_accuracy,

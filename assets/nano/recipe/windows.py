@@ -21,7 +21,8 @@ POSITIONS = 1500  # encoder frames of 20 ms in a full window
 FRAME = 0.02
 IGNORE = -100
 VOICE_WEIGHTS = {"slt": 2.5, "rms": 2.5, "awb": 2.0, "kal16": 1.5}  # drawn more often than made
-MARGIN = 0.06  # seconds of slack on both sides of a token's span
+TEXT_STEP = 16  # lengths of text are multiples of it: few shapes, for each costs a preparation
+LAST_MARK = 0.3  # seconds that a mark at the end of all speech lasts
 
 
 @dataclass
@@ -222,16 +223,18 @@ def mel_of(samples: np.ndarray, frames: int) -> torch.Tensor:
     return torch.nn.functional.pad(mel, (0, frames - mel.shape[1]))
 
 
-def _token_spans(span: Span) -> list[tuple[int, tuple[float, float]]]:
-    """Tokens of one word, its time shared among them by their letters; marks stay at its end."""
+def _token_spans(span: Span, following: float) -> list[tuple[int, tuple[float, float]]]:
+    """Tokens of one word, its time shared among them by their letters.
+
+    A mark lasts through the pause, until the word at `following`: whisper's word times then begin
+    where the next word does, not somewhere in the silence before it.
+    """
     ids = vocab.word_tokens(span.name)
     sizes = [sum(c.isalnum() for c in vocab.tokenizer().decode([i])) for i in ids]
     edges = np.cumsum([0, *sizes]) / max(sum(sizes), 1)
     edges = span.start + edges * (span.end - span.start)
-    return [
-        (i, (a - MARGIN, max(b, a + 0.02) + MARGIN))
-        for i, a, b in zip(ids, edges, edges[1:], strict=False)
-    ]
+    ends = [b if size else following for b, size in zip(edges[1:], sizes, strict=True)]
+    return [(i, (a, max(b, a + FRAME))) for i, a, b in zip(ids, edges, ends, strict=False)]
 
 
 def _events(
@@ -253,7 +256,10 @@ def _events(
             break
         if stamps:
             events.append((vocab.timestamp(start), near_start))
-        events += [pair for word in words for pair in _token_spans(word)]
+        after = sentences[index + 1].start if sentences[index + 1 :] else s.end + LAST_MARK
+        starts = [word.start for word in s.words[1:]] + [after]
+        for word, following in zip(words, starts, strict=False):
+            events += _token_spans(word, following)
         if stamps:
             events.append((vocab.timestamp(s.end + shift), near_end))
     return events
@@ -368,7 +374,7 @@ def collate(windows: list[Window], library: Library) -> dict[str, torch.Tensor]:
     targets (B, T) compact, spans (B, T, 2) frames, word and phone labels (B, L), letters (sum of
     lengths,) with `letter_counts` (B,)."""
     index, frames = vocab.compact_index(), windows[0].mel.shape[1] // 2
-    longest = max(len(w.inputs) for w in windows)
+    longest = -(-max(len(w.inputs) for w in windows) // TEXT_STEP) * TEXT_STEP
     shape = (len(windows), longest)
     inputs = torch.full(shape, int(index[vocab.tokenizer().eot]))
     targets, spans = torch.full(shape, IGNORE), torch.full((*shape, 2), -1.0)
