@@ -13,7 +13,7 @@ import pytest
 
 from engines import figures
 from engines.base import EngineError
-from engines.measure import record
+from engines.measure import phrases, record
 from engines.measure.machine import Machine
 from engines.measure.record import Case, Figure, Record, Result
 from tests.bench.stand_ins import assert_documented
@@ -157,7 +157,7 @@ def test_a_run_on_an_accelerator_is_not_called_one_on_the_same_processor() -> No
     ],
 )
 def test_ratios_on_both_sides_of_one_are_not_called_faster(ratios: list[float], words: str) -> None:
-    assert figures.pace(ratios) == words
+    assert phrases.pace(ratios) == words
 
 
 @pytest.mark.parametrize(
@@ -168,7 +168,7 @@ def test_ratios_on_both_sides_of_one_are_not_called_faster(ratios: list[float], 
     ],
 )
 def test_a_ratio_is_never_less_than_one(ratio: float | None, words: str) -> None:
-    assert figures.faster(Result("clips", {}, "x", {}, {"times_faster": ratio})) == words
+    assert phrases.faster(Result("clips", {}, "x", {}, {"times_faster": ratio})) == words
 
 
 def test_the_drawing_s_length_is_the_clip_s() -> None:

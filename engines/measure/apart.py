@@ -112,8 +112,9 @@ def end(process: subprocess.Popen[str]) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Answer the one question; returns the exit status."""
-    from engines import bench
+    from engines.bench import guarded
     from engines.measure import machine
+    from engines.measure.command_line import parse
 
     signal.signal(signal.SIGINT, signal.default_int_handler)
     replies = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
@@ -122,11 +123,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def send(**reply: object) -> None:
         print(json.dumps(reply, allow_nan=False), file=replies, flush=True)
 
-    asked = bench.parse(sys.argv[1:] if arguments is None else arguments)
+    asked = parse(sys.argv[1:] if arguments is None else arguments)
     try:
         threads = machine.share_threads(asked.threads)
         (benchmark,) = asked.plan(asked, threads)
-        for result in bench.guarded(benchmark, lambda text: send(progress=text)):
+        for result in guarded(benchmark, lambda text: send(progress=text)):
             send(result=result.as_json())
     except EngineError as error:
         print(error, file=sys.stderr)

@@ -13,6 +13,8 @@ import pytest
 
 from engines import bench
 from engines.measure import tables
+from engines.measure.command_line import parse
+from engines.measure.questions import Benchmark, plan_all, plan_here, plan_step, put_apart
 from engines.measure.record import Result
 from tests.bench.stand_ins import ENVIRONMENT, ROOT, assert_documented, command, silent
 
@@ -25,11 +27,11 @@ def after() -> Iterator[Result]:
 
 
 def test_a_crash_ends_its_question_and_the_next_one_is_asked() -> None:
-    asked = bench.parse(["step", "--sizes", "nano", "--tokens", "2", "--repeats", "1"])
+    asked = parse(["step", "--sizes", "nano", "--tokens", "2", "--repeats", "1"])
     asked.peers = (PEER,)
-    (benchmark,) = bench.plan_step(asked, 1)
-    crashing = bench.put_apart(benchmark, 1, asked.peers)
-    fine = bench.Benchmark("encoder", {}, lambda say: after(), (tables.contender("encoder"),))
+    (benchmark,) = plan_step(asked, 1)
+    crashing = put_apart(benchmark, 1, asked.peers)
+    fine = Benchmark("encoder", {}, lambda say: after(), (tables.contender("encoder"),))
     done = bench.run([crashing, fine], [], silent)
     crashed, torch = done.results
     assert (crashed.benchmark, crashed.contender) == ("step", "benchmark")
@@ -42,7 +44,7 @@ def test_what_was_finished_before_a_crash_is_kept(monkeypatch: pytest.MonkeyPatc
     """A process that prints a result, half of another one, and is gone."""
     result = json.dumps({"result": next(after()).as_json()})
     pretend(monkeypatch, f"echo '{result}'; printf '{result[:20]}'; kill -9 $$")
-    benchmark = bench.put_apart(bench.Benchmark("encoder", {}, lambda say: after(), ()), 1, [])
+    benchmark = put_apart(Benchmark("encoder", {}, lambda say: after(), ()), 1, [])
     kept, crashed = bench.guarded(benchmark, silent)
     assert kept == next(after())
     assert crashed.error == "The process of this question ended (signal 9, SIGKILL)."
@@ -50,7 +52,7 @@ def test_what_was_finished_before_a_crash_is_kept(monkeypatch: pytest.MonkeyPatc
 
 def test_a_process_that_can_t_start_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     pretend(monkeypatch, "echo 'no room' >&2; exit 3")
-    benchmark = bench.put_apart(bench.Benchmark("encoder", {}, lambda say: after(), ()), 1, [])
+    benchmark = put_apart(Benchmark("encoder", {}, lambda say: after(), ()), 1, [])
     (result,) = bench.guarded(benchmark, silent)
     assert result.error == "The process of this question ended (no room)."
 
@@ -67,16 +69,14 @@ def pretend(monkeypatch: pytest.MonkeyPatch, script: str) -> None:
 
 @pytest.mark.parametrize("quick", [[], ["--quick"]])
 def test_the_process_is_asked_the_same_question(quick: list[str]) -> None:
-    asked = bench.parse(["all", *quick, "--engines", "cpu,max_full", "--peers", "none"])
+    asked = parse(["all", *quick, "--engines", "cpu,max_full", "--peers", "none"])
     asked.peers = ()
-    for benchmark in bench.plan_here(asked, 2):
-        there = bench.parse([*benchmark.arguments, "--peers", "none"])
+    for benchmark in plan_here(asked, 2):
+        there = parse([*benchmark.arguments, "--peers", "none"])
         (same,) = there.plan(there, 2)
         assert (same.name, same.settings) == (benchmark.name, benchmark.settings)
         assert same.expected == benchmark.expected
-    assert [each.name for each in bench.plan_all(asked, 2)] == [
-        each.name for each in bench.plan_here(asked, 2)
-    ]
+    assert [each.name for each in plan_all(asked, 2)] == [each.name for each in plan_here(asked, 2)]
 
 
 def test_ctrl_c_is_handed_on_and_leaves_what_was_finished(tmp_path: Path) -> None:

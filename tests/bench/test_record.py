@@ -12,6 +12,7 @@ from rich.console import Console
 
 from engines import bench
 from engines.measure import machine, record, tables
+from engines.measure.questions import Benchmark
 from engines.measure.record import Record, Result
 from tests.bench.stand_ins import SCHEMA, assert_documented, silent
 
@@ -38,9 +39,9 @@ def test_no_ratio_without_the_baseline() -> None:
     assert record.with_ratios(results, "total", "cpu")[0].figures["times_faster"] is None
 
 
-def fake_benchmark(measure: Callable[[], Iterator[Result]]) -> bench.Benchmark:
+def fake_benchmark(measure: Callable[[], Iterator[Result]]) -> Benchmark:
     columns = (tables.of_case("size"), tables.contender("encoder"), tables.seconds("encode"))
-    return bench.Benchmark("encoder", {"repeats": 1}, lambda say: measure(), columns)
+    return Benchmark("encoder", {"repeats": 1}, lambda say: measure(), columns)
 
 
 def test_an_interrupted_benchmark_prints_and_writes_what_was_finished(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests import fakes
-from tests.browser.test_page import Open, Serve, fake_max, finish_lab, wait_for_states
+from tests.browser.driving import Open, Serve, fake_max, finish_lab, wait_for_states
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page

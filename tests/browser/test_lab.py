@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests import fakes
+from tests.browser.driving import fake_max, finish_lab, tab_to, wait_until_still
 from tests.browser.test_accessibility import list_faults
-from tests.browser.test_page import count_received, fake_max, finish_lab, tab_to, wait_until_still
+from tests.browser.test_weight import count_received
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests import fakes
-from tests.browser.test_page import Open, Serve, fake_max, finish_lab, tab_to, wait_for_states
+from tests.browser.driving import Open, Serve, fake_max, finish_lab, tab_to, wait_for_states
 
 if TYPE_CHECKING:
     from tests.fake_lab import FakeLab
