@@ -1,4 +1,4 @@
-"""Build the page and serve it: `python app.py`, then open the address that it prints."""
+"""Build the page and serve it: `python app.py` opens it in a browser, or prints its address."""
 
 from demo import lab, page, serve, session, space
 from engines import checkpoints, isolation, laboratory, logs, reading, registry
@@ -32,7 +32,13 @@ def main() -> None:
     reading.start()
     ready = [status.key for status in registry.statuses() if status.available]
     registry.warm(ready, "nano", isolation.get)
-    serve.serve_until_told(app, registry.statuses, *visitors, isolation.end_for_good)
+    serve.serve_until_told(
+        app,
+        registry.statuses,
+        *visitors,
+        isolation.end_for_good,
+        inbrowser=serve.can_open_browser(),
+    )
 
 
 if __name__ == "__main__":

@@ -142,7 +142,9 @@ def build(
     runs, keepsakes = runs or Runs(), keepsakes or Keepsakes()
     statuses = tuple(backend.statuses())
     samples = list_samples(backend.samples)
-    with gr.Blocks(title="One clip, every engine", fill_width=True) as page:
+    with gr.Blocks(
+        title="One clip, every engine", fill_width=True, analytics_enabled=False
+    ) as page:
         gr.HTML(
             "<header class='masthead'><h1>One clip, every engine</h1><p>The same speech through "
             "OpenAI’s Whisper on PyTorch and on Modular MAX, side by side: the words, the times, "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import sys
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -50,6 +51,12 @@ def serves_only_this_machine() -> bool:
         "localhost",
         "::1",
     )
+
+
+def can_open_browser() -> bool:
+    """Whether somebody sits at this machine, at a terminal, with windows for a browser."""
+    windows = sys.platform == "darwin" or any(map(os.environ.get, ("DISPLAY", "WAYLAND_DISPLAY")))
+    return serves_only_this_machine() and sys.stdout.isatty() and windows
 
 
 def expect_visitors() -> tuple[Runs, Keepsakes]:

@@ -1,8 +1,9 @@
 """The one decode loop: whisper's own `transcribe`, with a stage clock, live segments and a stop.
 
 Every engine runs `whisper.transcribe` (20250625) over a `ClockedWhisper`, so whatever differs
-between two transcripts comes from the encoder or decoder under test. The loop has no hooks of its
-own, so four names inside the whisper package are replaced once, when this module is imported.
+between two transcripts comes from the encoder or decoder under test, or from the loop over one
+window's tokens, which is whisper's or, for MAX's engines, `engines.token_loop`. It has no hooks of
+its own, so four names inside the whisper package are replaced once, when this module is imported.
 Each behaves exactly as the original unless this thread is inside `transcribe` below:
 
 - its progress bar, which also reports the segments that just became final;

@@ -182,6 +182,7 @@ def short_step(done: Record) -> Iterator[str]:
     settings = settings_of(done, step.BENCHMARK)
     yield title(f"A decode step, {settings['tokens']} tokens", "step", done)
     yield pivot(results, "size", "step", step.BASELINE, share="of_plain_read")
+    yield compare_peers(results, "step")
     yield wrap(SIZES_NOTE)
     reads = [each for each in results if each.contender == step.PLAIN_READ and each.seconds]
     if reads:
@@ -231,6 +232,7 @@ def short_talk(done: Record) -> Iterator[str]:
                 for each in results
             ]
         )
+        yield compare_peers(results, "total")
         if any(each.contender.startswith("faster_whisper_") for each in results):
             yield wrap(PEERS_NOTE)
 
@@ -286,6 +288,23 @@ def short_memory(done: Record) -> Iterator[str]:
             share = number(figure(find(results, OURS, size=size), "of_baseline"), ".2f")
             rows.append([size, *(number(each, ".0f", 1e-6) for each in cells), share])
         yield markdown(rows)
+
+
+def compare_peers(results: Sequence[Result], quantity: str) -> str:
+    """How `max_full` stands against each of other projects' engines, over all cases."""
+    said = []
+    for key in contenders(results):
+        if key in (*registry.all_keys(), *BASELINES.values(), step.PLAIN_READ):
+            continue
+        pairs = [
+            (each.median(quantity), mine.median(quantity))
+            for each in results
+            if each.contender == key and (mine := find(results, OURS, **each.case))
+        ]
+        ratios = [theirs / ours for theirs, ours in pairs if theirs and ours]
+        verb = "" if said else f" `{OURS}` is"
+        said += [f"against `{key}`{verb} {pace(ratios)}"] if ratios else []
+    return wrap(f"A{', '.join(said)[1:]}.") if said else ""
 
 
 def draw_talk(done: Record) -> str:

@@ -35,6 +35,16 @@ BROWSER_ARGUMENTS = [
 """The last two: a microphone that beeps, and no question whether the page may hear it."""
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of MAX are skipped, with the reason that the page gives, where it can't run."""
+    from engines.max_hybrid import why_no_max
+
+    if reason := why_no_max():
+        for item in items:
+            if item.get_closest_marker("max"):
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
 @pytest.fixture(autouse=True)
 def forget_log_handlers() -> Iterator[None]:
     """A test that sets logging up leaves no handler behind, whose stream would soon be closed."""

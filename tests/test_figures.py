@@ -69,6 +69,8 @@ RESULTS = (
         *("step", {"size": "tiny"}, "plain read", {"step": (0.00225,)}),
         {"bytes_read": 72_000_000, "bytes_per_second": 32e9, "of_plain_read": 1.0},
     ),
+    Result("step", {"size": "nano"}, "ctranslate2_int8", {"step": (0.004,)}),
+    Result("step", {"size": "tiny"}, "ctranslate2_int8", {"step": (0.009,)}),
     Result("encoder", {"size": "nano"}, "torch", {"encode": (0.1,)}),
     Result(
         *("encoder", {"size": "nano"}, "max", {"encode": (0.08,)}),
@@ -113,17 +115,19 @@ def test_ratios_come_first_and_medians_are_the_record_s() -> None:
     short = figures.render_short(DONE)
     machine = "Measured on 2 cores of A Processor with 24 GB, no GPU, on 2026-01-02; torch 2.13.0"
     assert machine in " ".join(short.split())
-    assert "| nano | 6.00 times faster | 80% | 6.00 | 1.00 | – |" in short
-    assert "| tiny | 4.00 times faster | 75% | 12.0 | 3.00 | 2.25 |" in short
+    assert "| nano | 6.00 times faster | 80% | 6.00 | 1.00 | – | 4.00 |" in short
+    assert "| tiny | 4.00 times faster | 75% | 12.0 | 3.00 | 2.25 | 9.00 |" in short
     assert "Here: tiny 72 MB at 32.0 GB/s." in " ".join(short.split())
     assert "| nano | 1.25 times faster | 100 | 80.0 | 9.9e-07 |" in short
     assert "| `cpu` | – | 3.00 |" in short
     assert "| `max_full` | 2.00 times faster | 1.50 | 0.009 | – | yes |" in short
     assert "| tiny | 152 | 76 | 0.50 |" in short
+    assert "Against `faster_whisper_int8` `max_full` is 1.5 times slower." in short
+    assert "Against `ctranslate2_int8` `max_full` is 3.0 to 4.0 times faster." in short
     assert "`faster_whisper_…` is the package itself" in " ".join(short.split())
     assert "| `cpu` | 1.30 | 1.20 | 0.10 | 0.10 |" in short
     assert "| `max_full` | 4.0 | 0.20 | 0.80 | 20.0 | 20.0 | 3.0 |" in short
-    assert "9.00" not in short and "`python -m engines.bench step --repeats 5`:" in short
+    assert "| 9.00 | 0.056" not in short and "`python -m engines.bench step --repeats 5`:" in short
     assert "`python -m engines.bench clips --clips talk --beams 1 --repeats 3`:" in short
 
 

@@ -71,16 +71,28 @@ def wait_for_server(url: str, process: subprocess.Popen[bytes], log: Path) -> No
     pytest.fail(f"app.py did not answer within {START_SECONDS} s:\n{log.read_text()}")
 
 
-def test_one_click_gives_the_same_words_in_every_lane(
-    address: str, open_page: Callable[..., Page]
-) -> None:
-    page = open_page(address)
+def compare(page: Page) -> None:
+    """Press Compare and wait until every lane is at an end."""
     page.click("#compare")
+    page.locator("#compare:disabled").wait_for()
     page.wait_for_function(
         "[...document.querySelectorAll('.lane')].every("
         "lane => ['done', 'failed', 'stopped'].includes(lane.dataset.state))",
         timeout=FINISH_SECONDS * 1000,
     )
+    page.locator("#compare:enabled").wait_for()
+
+
+def list_states(page: Page) -> set[str | None]:
+    """The lanes' states, each once."""
+    return {lane.get_attribute("data-state") for lane in page.locator(".lane").all()}
+
+
+def test_one_click_gives_the_same_words_in_every_lane(
+    address: str, open_page: Callable[..., Page]
+) -> None:
+    page = open_page(address)
+    compare(page)
     lanes = {str(lane.get_attribute("data-engine")): lane for lane in page.locator(".lane").all()}
     assert tuple(lanes) == registry.available()
     words = {}
@@ -89,6 +101,39 @@ def test_one_click_gives_the_same_words_in_every_lane(
         words[key] = " ".join(lane.locator(".segment > span").all_inner_texts())
     assert words["cpu"], "the CPU lane wrote nothing"
     assert len(set(words.values())) == 1, words
+
+
+def test_a_bad_file_and_a_bad_checkpoint_get_a_sentence_and_the_page_goes_on(
+    address: str, open_page: Callable[..., Page], tmp_path: Path
+) -> None:
+    notes, broken = tmp_path / "notes.mp3", tmp_path / "broken.pt"
+    notes.write_text("these are no sounds")
+    broken.write_text("these are no weights")
+    page = open_page(address)
+    page.get_by_label("Your own").check()
+    page.set_input_files("#audio input[type=file]", notes)
+    page.locator("#audio audio, #audio .waveform-container, #audio canvas").first.wait_for(
+        state="attached"
+    )
+    page.click("#compare")
+    page.locator("#summary .alert").wait_for()
+    assert "notes.mp3 holds no audio that can be read." in page.inner_text("#summary")
+    page.locator("#compare:enabled").wait_for()
+    page.get_by_label("Short sentence").check()
+    choose_model(page, str(broken))
+    compare(page)
+    assert list_states(page) == {"failed"}
+    for lane in page.locator(".lane").all():
+        assert "broken.pt" in lane.inner_text()
+    choose_model(page, "nano")
+    compare(page)
+    assert list_states(page) == {"done"}
+
+
+def choose_model(page: Page, name: str) -> None:
+    """Type a model's name or path."""
+    page.locator("#model input").fill(name)
+    page.locator("#model input").press("Enter")
 
 
 @pytest.mark.max

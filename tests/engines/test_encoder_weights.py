@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+pytest.importorskip("max")
+
 from engines.base import CheckpointError
 from engines.max_graph.weights import PANEL, encoder_weights, pack
 from engines.tensors import encoder_shapes

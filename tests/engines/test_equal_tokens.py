@@ -3,23 +3,33 @@
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import pytest
 import whisper
+from whisper.model import ModelDimensions
+from whisper.tokenizer import LANGUAGES
 
 from engines import checkpoints, registry
 from engines.audio import load_clip
-from engines.base import EngineUnavailable, Options, Transcript, Word
+from engines.base import Clip, EngineUnavailable, Options, Transcript, Word
 from engines.checkpoints import NANO_PATH
+from tests.engines.checkpoint_files import write_checkpoint
 from tests.engines.test_contract import MARKS
 
 SAMPLES = sorted(Path("audio_samples").glob("*.flac"))
 OPTIONS = {
     "greedy": Options(temperatures=(0.0,)),
     "greedy with words": Options(temperatures=(0.0,), word_timestamps=True),
-    "each window for itself": Options(temperatures=(0.0,), condition_on_previous_text=False),
+    "each window for itself": Options(
+        temperatures=(0.0,), word_timestamps=True, condition_on_previous_text=False
+    ),
     "beam 5": Options(temperatures=(0.0,), beam_size=5),
     "beam 5 with words": Options(temperatures=(0.0,), beam_size=5, word_timestamps=True),
+    "beam 5, each window for itself": Options(
+        temperatures=(0.0,), beam_size=5, word_timestamps=True, condition_on_previous_text=False
+    ),
 }
+MULTILINGUAL = ModelDimensions(80, 1500, 64, 1, 1, 51865, 448, 64, 1, 1)
 OTHERS = [
     pytest.param(key, marks=MARKS.get(key, []))
     for key in registry.all_keys()
@@ -40,8 +50,11 @@ def test_tokens_equal_the_baseline(key: str, sample: Path, options: str) -> None
         engine = registry.get(key)
     except EngineUnavailable as error:
         pytest.skip(str(error))
-    found = engine.transcribe(load_clip(sample), OPTIONS[options])
-    expected = baseline(sample, options)
+    assert_equal(engine.transcribe(load_clip(sample), OPTIONS[options]), baseline(sample, options))
+
+
+def assert_equal(found: Transcript, expected: Transcript) -> None:
+    """Tokens, text and word times are the same, the words' probabilities to four digits."""
     assert found.tokens == expected.tokens
     assert found.text == expected.text
     times = [(word.text, word.start, word.end) for word in words(found)]
@@ -75,6 +88,30 @@ def test_sampling_draws_the_same_numbers_in_every_engine() -> None:
     texts = {registry.get(key).transcribe(clip, options).text for key in keys}
     texts.add(registry.get("cpu").transcribe(clip, options).text)
     assert len(texts) == 1
+
+
+@pytest.mark.max
+def test_a_window_that_fails_at_temperature_0_is_sampled_alike_in_every_engine() -> None:
+    """Whisper's default temperatures on speech in loud noise, whose words are too unlikely."""
+    clip, rng = load_clip("audio_samples/half_minute.flac"), np.random.default_rng(1)
+    noise = rng.standard_normal(len(clip.samples)) * clip.samples.std() * 2
+    drowned = Clip((clip.samples + noise).astype(np.float32), "drowned")
+    expected = registry.get(registry.BASELINE).transcribe(drowned)
+    assert any(segment.temperature > 0 for segment in expected.segments)
+    for key in ("max_hybrid", "max_full"):
+        assert_equal(registry.get(key).transcribe(drowned), expected)
+
+
+@pytest.mark.max
+def test_every_engine_detects_the_same_language(tmp_path: Path) -> None:
+    path = write_checkpoint(tmp_path / "many.pt", MULTILINGUAL)
+    clip, options = load_clip("audio_samples/short.flac"), Options(temperatures=(0.0,))
+    expected = registry.get(registry.BASELINE, str(path)).transcribe(clip, options)
+    assert expected.language in LANGUAGES
+    for key in ("max_hybrid", "max_full"):
+        found = registry.get(key, str(path)).transcribe(clip, options)
+        assert found.language == expected.language
+        assert_equal(found, expected)
 
 
 def test_names_list_nano_first_and_all_of_whispers() -> None:

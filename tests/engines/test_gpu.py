@@ -17,10 +17,11 @@ import pytest
 import torch
 from rapidfuzz.distance import Levenshtein
 
-from engines import isolation, registry
+from engines import checkpoints, isolation, registry
 from engines.audio import load_clip
 from engines.base import Dtype, EngineError, Options, Transcript
 from engines.isolation import IsolatedEngine
+from engines.max_full import load_max_decoder
 from engines.whisper_engine import WhisperEngine
 from engines.whisper_torch import make_gpu
 from tests.fake_cuda import Cuda, FakeCuda
@@ -188,6 +189,28 @@ def test_half_precision_disagrees_so_much(
     engine.close()
     with capsys.disabled():
         print("\n" + "\n".join(lines))
+
+
+@pytest.mark.parametrize(
+    "dtype", [pytest.param(each, marks=[*needs_cuda, pytest.mark.max]) for each in ROUNDING]
+)
+def test_half_precision_moves_the_decoder_s_logits_by_roundings(dtype: Dtype) -> None:
+    """A product that is wrong in one type, as some were on Hopper, is no rounding."""
+    checkpoint = checkpoints.load(checkpoints.NANO)
+    dims, generator = checkpoint.dims, np.random.default_rng(0)
+    heard = generator.standard_normal((dims.n_audio_ctx, dims.n_audio_state)).astype(np.float32)
+    tokens, rows = generator.integers(0, 50_000, (3, 16)), np.arange(48)
+    logits = []
+    for decoder in (
+        load_max_decoder(checkpoint, on_cpu=True)[0],
+        load_max_decoder(checkpoint, dtype=dtype)[0],
+    ):
+        audio, cache = decoder.listen(heard), decoder.new_cache(3)
+        prompt, _, _ = decoder.step(tokens[:, :15], audio, cache, rows[:45])
+        step, _, _ = decoder.step(tokens[:, 15:], audio, cache, rows[:3])
+        logits.append(np.concatenate([prompt, step]))
+    exact, half = logits
+    assert 0 < relative_error(half, exact) < ROUNDINGS * ROUNDING[dtype]
 
 
 def test_runs_give_the_gpu_s_memory_back(apart: IsolatedEngine) -> None:

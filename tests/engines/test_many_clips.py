@@ -1,6 +1,7 @@
-"""Equal tokens on clips cut from the samples at random: other lengths, levels and noise.
+"""Equal tokens and word times on clips cut from the samples at random: lengths, levels, noise.
 
-40 of them in `make test`; `MANY_CLIPS=200 make test-max` for 200, a quarter of an hour.
+40 of them in `make test`; `MANY_CLIPS=200 make test-max` for 200. Greedy and with 5 beams, and both
+with the text of the window before as a prompt and without it, wherever there is a window before.
 """
 
 import os
@@ -12,7 +13,7 @@ import pytest
 from engines import registry
 from engines.audio import load_clip
 from engines.base import SAMPLE_RATE, Clip, EngineUnavailable, Options, Transcript
-from tests.engines.test_equal_tokens import OTHERS
+from tests.engines.test_equal_tokens import OTHERS, assert_equal
 
 CLIPS = int(os.environ.get("MANY_CLIPS", "40"))
 TOGETHER = 20
@@ -39,18 +40,18 @@ def clip(seed: int) -> Clip:
     return Clip(np.clip(loud, -1, 1).astype(np.float32), f"clip {seed}")
 
 
-def options(seed: int, beam_size: int | None) -> Options:
+def options(beam_size: int | None, prompted: bool) -> Options:
     return Options(
         temperatures=(0.0,),
         beam_size=beam_size,
         word_timestamps=True,
-        condition_on_previous_text=seed % 2 == 0,
+        condition_on_previous_text=prompted,
     )
 
 
 @cache
-def baseline(seed: int, beam_size: int | None) -> Transcript:
-    return registry.get(registry.BASELINE).transcribe(clip(seed), options(seed, beam_size))
+def baseline(seed: int, beam_size: int | None, prompted: bool) -> Transcript:
+    return registry.get(registry.BASELINE).transcribe(clip(seed), options(beam_size, prompted))
 
 
 @pytest.mark.parametrize("first", range(0, CLIPS, TOGETHER))
@@ -61,7 +62,13 @@ def test_tokens_equal_the_baseline(key: str, beam_size: int | None, first: int) 
         engine = registry.get(key)
     except EngineUnavailable as error:
         pytest.skip(str(error))
+    later_windows = 0
     for seed in range(first, first + TOGETHER):
-        found = engine.transcribe(clip(seed), options(seed, beam_size))
-        expected = baseline(seed, beam_size)
-        assert found.tokens == expected.tokens, f"clip {seed}"
+        for prompted in (True, False):
+            expected = baseline(seed, beam_size, prompted)
+            found = engine.transcribe(clip(seed), options(beam_size, prompted))
+            assert_equal(found, expected)
+            if len(expected.window_starts) == 1:
+                break  # the first window has no prompt either way
+            later_windows += 1
+    assert later_windows >= 4, "too few clips tell the two apart"
