@@ -1,6 +1,6 @@
 """Mojo kernels against float64, at sizes that are no multiple of a vector or a tile.
 
-`whisper_decoder` and `whisper_logits` are compared with PyTorch in `test_decoder.py`.
+`whisper_decoder` and `whisper_logits` have theirs in `test_decoder_exact.py`, all layers together.
 """
 
 import math
