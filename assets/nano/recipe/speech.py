@@ -19,6 +19,8 @@ from .text import training_sentences
 RATE = 16000
 LEAD, TAIL = 0.06, 0.10  # seconds kept before the first word and after the last
 SHARD_SIZE = 500
+PLAIN_SHARDS = 84
+"""Later ones have the sentences with many small words."""
 VOICE_SHARES = {"slt": 0.17, "rms": 0.17, "awb": 0.13, "kal16": 0.13, "espeak": 0.40}
 
 
@@ -64,7 +66,8 @@ def make_shard(folder: Path, index: int) -> None:
     target = folder / f"shard-{index:03d}.json"
     if target.exists():
         return
-    rng, sentences = random.Random(index), training_sentences(index)
+    rng = random.Random(index)
+    sentences = training_sentences(index, linked=index > PLAIN_SHARDS)
     records: list[dict] = []
     chunks, offset = [], 0
     while len(records) < SHARD_SIZE:

@@ -2,7 +2,8 @@
 
 Two thirds of the sentences come from templates, so that they read like everyday and technical
 English; the rest are runs of evenly drawn words. The second kind makes no sense on purpose: a
-decoder that can guess the next word from the grammar does not learn to listen.
+decoder that can guess the next word from the grammar does not learn to listen. A third kind, runs
+with many small words, has speech of its own (`speech.PLAIN_SHARDS`).
 """
 
 import itertools
@@ -171,10 +172,33 @@ def _mixed(rng: random.Random, words: list[str]) -> str:
     return " ".join(chosen).rstrip(",") + rng.choice("....?")
 
 
-def sentence(rng: random.Random, words: list[str]) -> str:
-    """One sentence with a capital, words separated by single spaces, and final punctuation."""
-    kind = rng.random()
-    text = _mixed(rng, words) if kind < MIXED else _expand(rng.choice(_TEMPLATES), rng)
+def _linked(rng: random.Random, words: list[str]) -> str:
+    """A run of 5 to 20 words: one to three small ones before each evenly drawn one.
+
+    Small words are most of what people say, and the hardest to hear; neither the templates nor the
+    evenly drawn runs have many of them side by side.
+    """
+    heard = [w for w in words if w not in lists.ALIKE and w not in lists.LINKS]
+    chosen: list[str] = []
+    length = rng.randint(5, 20)
+    while len(chosen) < length:
+        chosen += [rng.choice(lists.LINKS) for _ in range(rng.randint(1, 3))]
+        chosen.append(rng.choice(heard))
+    chosen = [w + "," if rng.random() < 0.06 else w for w in chosen[:length]]
+    return " ".join(chosen).rstrip(",") + rng.choice("....?")
+
+
+def sentence(rng: random.Random, words: list[str], linked: bool = False) -> str:
+    """One sentence with a capital, words separated by single spaces, and final punctuation.
+
+    `linked`: a run with many small words, else a template or a run of evenly drawn words.
+    """
+    if linked:
+        text = _linked(rng, words)
+    elif rng.random() < MIXED:
+        text = _mixed(rng, words)
+    else:
+        text = _expand(rng.choice(_TEMPLATES), rng)
     text = re.sub(r"\ba (?=[aeio])", "an ", text)
     return text[0].upper() + text[1:]
 
@@ -208,12 +232,12 @@ def excluded() -> set[str]:
     return {normalized(s) for s in clip_sentences() + held_out_sentences()}
 
 
-def training_sentences(seed: int) -> Iterator[str]:
+def training_sentences(seed: int, linked: bool = False) -> Iterator[str]:
     """Endless training sentences; the clips' and the held-out ones are left out."""
     if seed == HELD_OUT_SEED:
         raise ValueError("this seed is kept for the evaluation")
     rng, words, skip = random.Random(seed), vocabulary(), excluded()
     while True:
-        text = sentence(rng, words)
+        text = sentence(rng, words, linked)
         if normalized(text) not in skip and 2 <= len(text.split()) <= 24:
             yield text

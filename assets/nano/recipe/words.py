@@ -297,6 +297,13 @@ unless upon usually versus whatever whenever wherever whether whichever whoever 
 worse worst yours percent half quarter dozen billion zero thing thousand
 point born course well costs asked times tell tells told telling""".split()
 
+# The small words that join the others; of those that sound alike, the most frequent.
+LINKS = """the a an and or but if when while that this it he she we you they I me him her us them my
+your his our their is are was were be been has have had do does did will would can could must should
+may not no what who how why where which than as more most many few some any all every each other of
+out up down off away to in on at by for from with one two before after then so there now here again
+into over only even just these those its about because once never such back""".split()
+
 # Words that sound like another of the lists: only a sentence that makes sense can tell them apart,
 # so the mixed ones leave them out.
 ALIKE = set(
