@@ -14,8 +14,10 @@ import torch
 
 from . import tokens as vocab
 from .network import DIMS
-from .train import BLENDED, EMBEDDING
+from .train import EMBEDDING
 
+EXPORTED = ("polish",)
+"""The stages after which the weights are taken; of several, their mean."""
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # a fixed date, so that equal weights make an equal file
 
 
@@ -50,7 +52,7 @@ def mean(states: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
     return {name: torch.stack([state[name] for state in states]).mean(0) for name in states[0]}
 
 
-def export(run: Path, target: Path, stages: tuple[str, ...] = BLENDED) -> None:
+def export(run: Path, target: Path, stages: tuple[str, ...] = EXPORTED) -> None:
     """Export the mean of the weights that `run` had after each of the stages."""
     size = write(
         mean([torch.load(run / f"{name}.pt", map_location="cpu") for name in stages]), target

@@ -89,18 +89,19 @@ STAGES = (
           voices={"slt": 6.0, "rms": 5.0, "awb": 0.6, "kal16": 0.5}, other_voices=0.25),
     Stage("helpers", 60, (2e-3, 2e-3), (Mix(400, 12, 1.0),), Shares(0.05, 0.45, 0.35),
           weights=LossWeights(letters=0.0, guide=1.0, recall=0.3), hold_encoder=True),
-    Stage("broad", 6200, (1.8e-3, 1e-5), (Mix(400, 12, 0.55), Mix(1500, 4, 0.45)),
-          Shares(0.05, 0.45, 0.35, warped=0.3, rooms=0.12, telephones=0.06, late=0.5,
+    Stage("broad", 6200, (1.8e-3, 6e-4), (Mix(400, 12, 0.55), Mix(1500, 4, 0.45)),
+          Shares(0.05, 0.45, 0.45, warped=0.3, rooms=0.08, telephones=0.04, late=0.5,
                  full_prompts=0.5),
-          garble=0.06, average=0.99, weights=LossWeights(letters=0.0, guide=1.0, recall=0.3)),
-    Stage("polish", 1470, (8e-4, 1e-5), (Mix(400, 12, 0.4), Mix(1500, 4, 0.6)),
-          Shares(0.05, 0.6, 0.3, warped=0.15, rooms=0.06, telephones=0.03, late=0.5,
+          garble=0.06, average=0.99, weights=LossWeights(letters=0.0, guide=1.0, recall=0.3),
+          voices={"slt": 1.2, "rms": 1.2, "awb": 1.1, "kal16": 1.0}, other_voices=1.5),
+    Stage("polish", 1150, (6e-4, 1e-5), (Mix(400, 12, 0.4), Mix(1500, 4, 0.6)),
+          Shares(0.05, 0.6, 0.4, warped=0.15, rooms=0.06, telephones=0.03, late=0.5,
                  full_prompts=0.6),
           garble=0.06, average=0.99, weights=LossWeights(letters=0.0, guide=1.0, recall=0.3),
-          voices={"slt": 4.0, "rms": 4.0, "awb": 2.0, "kal16": 1.5}),
+          voices={"slt": 1.5, "rms": 1.5, "awb": 1.3, "kal16": 1.0}, other_voices=1.5),
 )  # fmt: skip
-BLENDED = ("broad", "polish")
-"""What is exported is the mean of the weights after these stages, which is better than either."""
+SAVED = ("broad", "polish")
+"""Stages whose weights at the end are kept for the export."""
 
 
 def rank() -> int:
@@ -343,7 +344,7 @@ def _train(
             if time.monotonic() - saved > SAVE_SECONDS:
                 training.save()
                 saved = time.monotonic()
-        if stage.name in BLENDED and not rank():
+        if stage.name in SAVED and not rank():
             torch.save(training.weights(), folder / f"{stage.name}.pt")
         training.stage, training.step, training.cache = training.stage + 1, 0, []
         training.save()
