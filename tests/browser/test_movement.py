@@ -52,13 +52,17 @@ def test_nothing_moves_while_the_page_fills(
 
 
 def watch_shifts(page: Page) -> None:
-    """Note what the browser calls a layout shift from now on, but for text in a scrolling box."""
+    """Note what the browser calls a layout shift from now on, but for text in a scrolling box.
+
+    It also calls it one when text grows where it stands, a dash into a number: nothing moves then.
+    """
     page.evaluate(
         """() => {
           window.shifts = [];
           const scrolls = ".transcript, .changes, .said";
           const note = (entry) => {
-            for (const {node} of entry.sources) {
+            for (const {node, previousRect: before, currentRect: after} of entry.sources) {
+              if (before.x === after.x && before.y === after.y) continue;
               const element = node?.nodeType === 1 ? node : node?.parentElement;
               if (element && !element.closest(scrolls)) {
                 shifts.push(`${entry.value.toFixed(4)} ${element.outerHTML.slice(0, 120)}`);
