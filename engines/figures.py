@@ -292,7 +292,7 @@ def short_memory(done: Record) -> Iterator[str]:
 
 def compare_peers(results: Sequence[Result], quantity: str) -> str:
     """How `max_full` stands against each of other projects' engines, over all cases."""
-    said = []
+    said: list[str] = []
     for key in contenders(results):
         if key in (*registry.all_keys(), *BASELINES.values(), step.PLAIN_READ):
             continue
