@@ -247,3 +247,26 @@ def test_what_spaces_adds_fits_the_requirements(python: Path, front_matter: dict
     added = [gradio, "uvicorn>=0.14.0", "websockets>=10.4", "spaces"]
     tried = run_pip(python, "install", "--dry-run", "-r", "requirements.txt", *added)
     assert tried.returncode == 0, tried.stderr[-2000:]
+
+
+@pytest.mark.parametrize(
+    ("terminal", "variables", "opens"),
+    [
+        (True, {"DISPLAY": ":0"}, True),
+        (True, {"WAYLAND_DISPLAY": "wayland-0"}, True),
+        (True, {}, False),
+        (False, {"DISPLAY": ":0"}, False),
+        (True, {"DISPLAY": ":0", "SPACE_ID": "me/space"}, False),
+        (True, {"DISPLAY": ":0", "GRADIO_SERVER_NAME": "0.0.0.0"}, False),
+    ],
+)
+def test_a_browser_opens_only_where_somebody_sits(
+    terminal: bool, variables: dict[str, str], opens: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("DISPLAY", "WAYLAND_DISPLAY", "SPACE_ID", "GRADIO_SERVER_NAME"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(serve.sys, "platform", "linux")
+    monkeypatch.setattr(serve.sys.stdout, "isatty", lambda: terminal)
+    assert serve.can_open_browser() is opens

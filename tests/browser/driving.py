@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING
 
@@ -40,6 +41,18 @@ def finish_lab(page: Page, name: str) -> None:
         state="attached"
     )
     page.locator(f"#{name}:enabled").wait_for()
+
+
+def compare_bad_file(page: Page, path: Path) -> None:
+    """Upload a file that is no audio, press Compare, and wait for the sentence about it."""
+    page.get_by_label("Your own").check()
+    page.set_input_files("#audio input[type=file]", path)
+    page.locator("#audio audio, #audio .waveform-container, #audio canvas").first.wait_for(
+        state="attached"
+    )
+    page.click("#compare")
+    page.locator("#summary .alert").wait_for()
+    page.locator("#compare:enabled").wait_for()
 
 
 def tab_to(page: Page, selector: str) -> None:

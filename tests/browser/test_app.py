@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from engines import registry
+from tests.browser.driving import compare_bad_file
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -110,15 +111,8 @@ def test_a_bad_file_and_a_bad_checkpoint_get_a_sentence_and_the_page_goes_on(
     notes.write_text("these are no sounds")
     broken.write_text("these are no weights")
     page = open_page(address)
-    page.get_by_label("Your own").check()
-    page.set_input_files("#audio input[type=file]", notes)
-    page.locator("#audio audio, #audio .waveform-container, #audio canvas").first.wait_for(
-        state="attached"
-    )
-    page.click("#compare")
-    page.locator("#summary .alert").wait_for()
+    compare_bad_file(page, notes)
     assert "notes.mp3 can't be read as audio" in page.inner_text("#summary")
-    page.locator("#compare:enabled").wait_for()
     page.get_by_label("Short sentence").check()
     choose_model(page, str(broken))
     compare(page)

@@ -11,6 +11,7 @@ from tests import fakes
 from tests.browser.driving import (
     Open,
     Serve,
+    compare_bad_file,
     fake_max,
     tab_to,
     wait_for_states,
@@ -78,16 +79,9 @@ def test_a_bad_file_gets_one_sentence_and_the_page_goes_on(
     bad = tmp_path / "notes.mp3"
     bad.write_text("these are no sounds")
     page = open_page(serve_fakes(cpu=fakes.FakeEngine(), max_hybrid=fake_max()))
-    page.get_by_label("Your own").check()
+    compare_bad_file(page, bad)
     page.get_by_text("nano knows only synthetic speech").wait_for()
-    page.set_input_files("#audio input[type=file]", bad)
-    page.locator("#audio audio, #audio .waveform-container, #audio canvas").first.wait_for(
-        state="attached"
-    )
-    page.click("#compare")
-    page.locator("#summary .alert").wait_for()
     assert "notes.mp3 holds no audio that can be read." in page.inner_text("#summary")
-    page.locator("#compare:enabled").wait_for()
     page.get_by_label("Short sentence").check()
     page.locator("#audio .waveform-container").first.wait_for(state="attached")
     page.click("#compare")
