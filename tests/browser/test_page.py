@@ -79,8 +79,9 @@ def test_a_bad_file_gets_one_sentence_and_the_page_goes_on(
     bad = tmp_path / "notes.mp3"
     bad.write_text("these are no sounds")
     page = open_page(serve_fakes(cpu=fakes.FakeEngine(), max_hybrid=fake_max()))
-    compare_bad_file(page, bad)
+    page.get_by_label("Your own").check()
     page.get_by_text("nano knows only synthetic speech").wait_for()
+    compare_bad_file(page, bad)
     assert "notes.mp3 holds no audio that can be read." in page.inner_text("#summary")
     page.get_by_label("Short sentence").check()
     page.locator("#audio .waveform-container").first.wait_for(state="attached")
