@@ -8,7 +8,7 @@ import pytest
 import torch
 import whisper
 
-from assets.nano.recipe import export, text
+from assets.nano.recipe import accents, espeak, evaluate, export, text
 from assets.nano.recipe import tokens as vocab
 from assets.nano.recipe.network import HeadByHead
 
@@ -39,6 +39,22 @@ def test_training_skips_an_excluded_sentence(monkeypatch: pytest.MonkeyPatch) ->
 def test_training_never_uses_the_held_out_seed() -> None:
     with pytest.raises(ValueError, match="evaluation"):
         next(text.training_sentences(text.HELD_OUT_SEED))
+
+
+def test_the_evaluations_new_voices_are_new() -> None:
+    """Neither a voice, nor a throat or an accent's table of phones that two of them have alone."""
+    known = {*espeak.VOICES, *accents.VOICES}
+    assert not known & set(evaluate.UNSEEN_VOICES)
+    assert not {voice.split("+")[1] for voice in known} & {"m2", "f3"}
+    assert not set(accents.PHONEMES) & {"en-wi", "en-n"}
+
+
+def test_an_accent_follows_from_its_number() -> None:
+    files = [accents.voice_file(number) for number in range(accents.COUNT)]
+    assert files == [accents.voice_file(number) for number in range(accents.COUNT)]
+    assert len(set(files)) == accents.COUNT
+    changed = [file.count("replace ") for file in files]
+    assert 3 < np.mean(changed) < 7, "some phones are others, most are not"
 
 
 def test_every_word_of_the_clips_is_in_the_vocabulary() -> None:

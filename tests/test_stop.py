@@ -153,11 +153,11 @@ def test_a_compile_is_stopped_killed_and_started_anew(cold: IsolatedEngine, tmp_
 
 
 def compile_in_ordinary_cache() -> list[Path]:
-    """The encoder's entries where every other test has them, compiled now if need be."""
+    """The compiled entries where every other test has them, compiled now if need be."""
     from engines.max_graph.session import cache_folder
 
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("MAX_WHISPER_CACHE")
         registry.release("nano")
         registry.get("max_hybrid").prepare()
-        return list(cache_folder().glob("encoder-*.mef"))
+        return list(cache_folder().glob("*.mef"))

@@ -18,16 +18,15 @@ from whisper.model import ModelDimensions
 from engines.base import FloatArray
 from engines.choice import MASKED, IntArray, Rules, select_best
 from engines.max_graph.decoder import check_tokens
-from engines.max_graph.operations import HEAD, AcceleratorOperations, cast, place, put
+from engines.max_graph.operations import HEAD, AcceleratorOperations, cast, new_graph, place, put
 from engines.max_graph.weights import PlainDecoderWeights
 
 LAYER_INPUTS = 18
 """Tensors of one layer, in the order of `PlainDecoderWeights.layers`."""
 
 
-def build(op: AcceleratorOperations, dims: ModelDimensions) -> Graph:
-    """All graphs in one module; returns the last, as `decoder.build` does."""
-    module = Module()
+def build(module: Module, op: AcceleratorOperations, dims: ModelDimensions) -> Graph:
+    """Add all graphs to `module`; returns the last, as `decoder.build` does."""
     _build_cross(module, op, dims)
     _build_take(module, op, dims)
     _build_stack("step", module, op, dims)
@@ -38,9 +37,7 @@ def _build_cross(module: Module, op: AcceleratorOperations, dims: ModelDimension
     n, layers, n_ctx = dims.n_text_state, dims.n_text_layer, dims.n_audio_ctx
     columns = layers * 2 * n
     inputs = [op.tensor(n_ctx, n), op.matrix("cross", columns, n), op.tensor(columns)]
-    with Graph(
-        "cross", input_types=inputs, custom_extensions=op.extensions, module=module
-    ) as graph:
+    with new_graph("cross", inputs, module) as graph:
         x, w, b = (value.tensor for value in graph.inputs)
         kv = ops.reshape(op.linear(x, w, b), [n_ctx, layers, 2, n // HEAD, HEAD])
         keys, values = (ops.permute(kv[:, :, part], [1, 2, 0, 3]) for part in range(2))
@@ -58,7 +55,7 @@ def _build_take(module: Module, op: AcceleratorOperations, dims: ModelDimensions
     kind = _cache_type(op, dims, "others")
     cache = TensorType(kind.dtype, kind.shape, op.device)
     inputs = [cache, cache, TensorType(DType.int64, ["batch"], op.device)]
-    with Graph("take", input_types=inputs, custom_extensions=op.extensions, module=module) as graph:
+    with new_graph("take", inputs, module) as graph:
         keys, values, beams = (value.tensor for value in graph.inputs)
         graph.output(*(ops.gather(each, beams, axis=1) for each in (keys, values)))
 
@@ -106,7 +103,7 @@ def _build_stack(
         op.tensor(n),
         *(kind for _ in range(layers) for kind in _layer_types(op, n)),
     ]
-    with Graph(name, input_types=inputs, custom_extensions=op.extensions, module=module) as graph:
+    with new_graph(name, inputs, module) as graph:
         keys, values = (value.buffer for value in graph.inputs[:2])
         tokens, at, mask, start, picked, cross_keys, cross_values, *rest = (
             value.tensor for value in graph.inputs[2:]

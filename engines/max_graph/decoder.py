@@ -20,13 +20,12 @@ from whisper.model import ModelDimensions
 
 from engines.base import FloatArray
 from engines.choice import IntArray, Rules
-from engines.max_graph.operations import HEAD, CpuOperations
+from engines.max_graph.operations import HEAD, CpuOperations, new_graph
 from engines.max_graph.weights import PANEL, DecoderWeights
 
 
-def build(op: CpuOperations) -> Graph:
-    """The graphs in one module; returns the last, through which MAX finds the kernels."""
-    module = Module()
+def build(module: Module, op: CpuOperations) -> Graph:
+    """Add the three graphs to `module`; returns the last, through which MAX finds the kernels."""
     _build_cross(module, op)
     _build_step(module, op)
     return _build_align(module, op)
@@ -38,9 +37,7 @@ def _build_cross(module: Module, op: CpuOperations) -> None:
         op.matrix("kv", "n_kv", "n_state"),
         op.tensor("n_kv"),
     ]
-    with Graph(
-        "cross", input_types=inputs, custom_extensions=op.extensions, module=module
-    ) as graph:
+    with new_graph("cross", inputs, module) as graph:
         x, w, b = (value.tensor for value in graph.inputs)
         n_state = x.shape[1]
         layers = b.shape[0] // (n_state * 2)
@@ -110,7 +107,7 @@ def _build_step(module: Module, op: CpuOperations) -> None:
         TensorType(DType.int64, [1], op.device),
         op.tensor("best"),
     ]
-    with Graph("step", input_types=inputs, custom_extensions=op.extensions, module=module) as graph:
+    with new_graph("step", inputs, module) as graph:
         hidden, _ = _run_stack(op, graph, align=False)
         picked, zeros, mask, ranges, weigh, like = (value.tensor for value in graph.inputs[13:])
         logits = _logits(op, hidden, picked, graph.inputs[6].tensor, zeros)
@@ -130,9 +127,7 @@ def _build_align(module: Module, op: CpuOperations) -> Graph:
         TensorType(DType.int64, ["picked"], op.device),
         op.tensor("n_vocab"),
     ]
-    with Graph(
-        "align", input_types=inputs, custom_extensions=op.extensions, module=module
-    ) as graph:
+    with new_graph("align", inputs, module) as graph:
         hidden, qk = _run_stack(op, graph, align=True)
         picked, zeros = (value.tensor for value in graph.inputs[13:])
         graph.output(_logits(op, hidden, picked, graph.inputs[6].tensor, zeros), qk)

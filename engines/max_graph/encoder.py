@@ -20,7 +20,7 @@ from max.graph import Graph, Module
 from whisper.model import ModelDimensions
 
 from engines.base import FloatArray
-from engines.max_graph.operations import Operations, Size, place, put
+from engines.max_graph.operations import Operations, Size, new_graph, place, put
 from engines.max_graph.weights import TAPS, EncoderWeights, Matrix
 
 
@@ -49,13 +49,12 @@ class Sizes:
         return cls(n_mels, 2 * n_ctx, 3 * n_mels, 3 * n, n_ctx, n, 3 * n, 4 * n)
 
 
-def build(op: Operations, sizes: Sizes) -> Graph:
-    """The three graphs in one module, so that they compile and are kept together.
+def build(module: Module, op: Operations, sizes: Sizes) -> Graph:
+    """Add the three graphs to `module`.
 
     Returns the last of them: MAX compiles a graph's whole module, but finds the kernels only
     through a graph.
     """
-    module = Module()
     _build_stem(module, op, sizes)
     _build_block(module, op, sizes)
     return _build_post(module, op, sizes)
@@ -70,7 +69,7 @@ def _build_stem(module: Module, op: Operations, s: Sizes) -> None:
         op.tensor(s.n_state),
         op.tensor(s.n_ctx, s.n_state),
     ]
-    with Graph("stem", input_types=inputs, custom_extensions=op.extensions, module=module) as graph:
+    with new_graph("stem", inputs, module) as graph:
         mel, w1, b1, w2, b2, positions = (value.tensor for value in graph.inputs)
         x = op.pad_frames(mel)
         x = op.conv(x, w1, b1, x.shape[0], stride=1, padded=True)
@@ -94,9 +93,7 @@ def _build_block(module: Module, op: Operations, s: Sizes) -> None:
         op.matrix("mlp2", s.n_state, s.n_mlp),
         op.tensor(s.n_state),
     ]
-    with Graph(
-        "block", input_types=inputs, custom_extensions=op.extensions, module=module
-    ) as graph:
+    with new_graph("block", inputs, module) as graph:
         x, *w = (value.tensor for value in graph.inputs)
         qkv = op.linear(op.layer_norm(x, w[0], w[1]), w[2], w[3])
         x = op.linear(op.attention(qkv, s.n_state), w[4], w[5], add=x)
@@ -106,7 +103,7 @@ def _build_block(module: Module, op: Operations, s: Sizes) -> None:
 
 def _build_post(module: Module, op: Operations, s: Sizes) -> Graph:
     inputs = [op.tensor(s.n_ctx, s.n_state), op.tensor(s.n_state), op.tensor(s.n_state)]
-    with Graph("post", input_types=inputs, custom_extensions=op.extensions, module=module) as graph:
+    with new_graph("post", inputs, module) as graph:
         x, w, b = (value.tensor for value in graph.inputs)
         graph.output(op.layer_norm(x, w, b))
     return graph

@@ -9,15 +9,27 @@ Both keep one matrix layout each, so they also say how weights are laid out.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
-from typing import ClassVar, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from max.driver import Buffer, Device
 from max.dtype import DType
-from max.graph import DeviceRef, Dim, TensorType, TensorValue, ops
+from max.graph import (
+    DeviceRef,
+    Dim,
+    Graph,
+    KernelLibrary,
+    Module,
+    TensorType,
+    TensorValue,
+    Type,
+    ops,
+)
 
 from engines.base import FloatArray
 from engines.max_graph.weights import PANEL, AnyFloatArray, Matrix, Weights, pack
@@ -34,6 +46,19 @@ EPSILON = 1e-5
 """PyTorch's default for `nn.LayerNorm`, which Whisper uses."""
 
 
+@cache
+def kernels() -> KernelLibrary:
+    """Our kernels, built and read once: that takes MAX seconds, in which a graph has no part."""
+    library = KernelLibrary()
+    library.load_paths([KERNELS])
+    return library
+
+
+def new_graph(name: str, inputs: Iterable[Type[Any]], module: Module) -> Graph:
+    """An empty graph in `module` that knows our kernels."""
+    return Graph(name, input_types=inputs, kernel_library=kernels(), module=module)
+
+
 @dataclass(frozen=True)
 class CpuOperations:
     """Float32 on the CPU through the kernels in `kernels/`; every size may be symbolic.
@@ -43,7 +68,6 @@ class CpuOperations:
 
     weight: DType = DType.float32
     device = DeviceRef.CPU()
-    extensions: ClassVar[list[Path]] = [KERNELS]
 
     def lay_out(self, matrix: FloatArray) -> AnyFloatArray:
         """`(n_out, depth)` as the panels that the kernels read."""
@@ -146,7 +170,6 @@ class AcceleratorOperations:
 
     weight: DType = DType.float32
     device: DeviceRef = field(default_factory=DeviceRef.GPU)
-    extensions: ClassVar[list[Path]] = [KERNELS]
 
     def lay_out(self, matrix: FloatArray) -> AnyFloatArray:
         """`(n_out, depth)` as `(depth, n_out)`, so that a product needs no transposition."""

@@ -49,7 +49,7 @@ from max._mlir_context import ensure_default_mlir_context  # noqa: E402
 from max.driver import CPU, Accelerator, Device, accelerator_count  # noqa: E402
 from max.dtype import DType  # noqa: E402
 from max.engine import CompiledModel, InferenceSession, Model, read  # noqa: E402
-from max.graph import Graph  # noqa: E402
+from max.graph import Graph, Module  # noqa: E402
 from whisper.model import ModelDimensions  # noqa: E402
 
 from engines.max_graph import accelerator_decoder, decoder, encoder, operations  # noqa: E402
@@ -86,9 +86,10 @@ def load_encoder(
     `weight`: the type of the matrices; see `pick_weight`.
     """
     op, key = _target(device, weight, dims)
-    on_cpu = isinstance(op, operations.CpuOperations)
-    sizes = encoder.Sizes.symbolic() if on_cpu else encoder.Sizes.of(dims)
-    return _load("encoder", key, device, lambda: encoder.build(op, sizes), progress), op
+    if isinstance(op, operations.CpuOperations):
+        return _load_both(key, op, device, progress), op
+    sizes = encoder.Sizes.of(dims)
+    return _load("encoder", key, device, lambda m: encoder.build(m, op, sizes), progress), op
 
 
 def load_decoder(
@@ -96,13 +97,26 @@ def load_decoder(
 ) -> tuple[dict[str, Model], operations.Operations]:
     """The decoder's compiled graphs, as `load_encoder`."""
     op, key = _target(device, weight, dims)
+    if isinstance(op, operations.CpuOperations):
+        return _load_both(key, op, device, progress), op
+    return _load(
+        "decoder", key, device, lambda m: accelerator_decoder.build(m, op, dims), progress
+    ), op
 
-    def build() -> Graph:
-        if isinstance(op, operations.CpuOperations):
-            return decoder.build(op)
-        return accelerator_decoder.build(op, dims)
 
-    return _load("decoder", key, device, build, progress), op
+def _load_both(
+    key: str, op: operations.CpuOperations, device: Device, progress: PrepareProgress
+) -> dict[str, Model]:
+    """Both halves' graphs for a CPU, in one module.
+
+    Half of what it takes to compile either is what any module takes, however small.
+    """
+
+    def build(module: Module) -> Graph:
+        encoder.build(module, op, encoder.Sizes.symbolic())
+        return decoder.build(module, op)
+
+    return _load("whisper", key, device, build, progress)
 
 
 def _target(
@@ -116,13 +130,23 @@ def _target(
 
 
 def _load(
-    name: str, key: str, device: Device, build: Callable[[], Graph], progress: PrepareProgress
+    name: str,
+    key: str,
+    device: Device,
+    build: Callable[[Module], Graph],
+    progress: PrepareProgress,
 ) -> dict[str, Model]:
     running = session(device.label)
     path = cache_folder() / f"{name}-{key}.mef"
-    return running.init_all(
-        load_compiled(path, lambda: running.compile(build_anywhere(build)), progress)
-    )
+    if path not in _compiled:
+        _compiled[path] = load_compiled(
+            path, lambda: running.compile(build_anywhere(lambda: build(Module()))), progress
+        )
+    return running.init_all(_compiled[path])
+
+
+_compiled: dict[Path, CompiledModel] = {}
+"""What this process has loaded: a cache that can't be written costs it one compile, not two."""
 
 
 def build_anywhere(build: Callable[[], Graph]) -> Graph:

@@ -46,7 +46,7 @@ def parse(arguments: Sequence[str], description: str | None = None) -> argparse.
     encoders = command("encoder", "the MAX encoder beside PyTorch's", plan_encoder)
     _add_sizes(encoders, sizes.names())
     starts = command("start", "cold and warm start, each in a new process", plan_start)
-    starts.add_argument("--cold", type=types.positive, default=1, help="cold starts of each engine")
+    starts.add_argument("--cold", type=types.positive, default=3, help="cold starts of each engine")
     starts.add_argument("--warm", type=types.positive, default=3, help="warm starts of each engine")
     starts.add_argument(
         "--engines", type=types.names, help="all that this machine has, unless told"

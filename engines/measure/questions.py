@@ -113,6 +113,7 @@ def plan_here(asked: argparse.Namespace, threads: int) -> list[Benchmark]:
         clips=("short", "talk") if asked.quick else DEFAULT_CLIPS,
         beams=(1,) if asked.quick else (1, 5),
         repeats=1 if asked.quick else asked.repeats,
+        warm_ups=0 if asked.quick else 1,
         threads=threads,
         peers=asked.peers,
     )
@@ -129,7 +130,7 @@ def plan_here(asked: argparse.Namespace, threads: int) -> list[Benchmark]:
         _clips(plan),
         _step(("nano", "tiny", "base"), 64, asked.repeats, threads, asked.peers),
         _encoder(sizes.names(), asked.repeats, threads),
-        _start(ours, NANO, 1, 3, threads),
+        _start(ours, NANO, 3, 3, threads),
         _cache(("tiny",), 224, 3, threads),
         _memory(ours, ("tiny", "base"), 3, threads),
     ]

@@ -17,7 +17,7 @@ pytest.importorskip("max.engine")
 
 from max.driver import CPU
 from max.engine import InferenceSession
-from max.graph import DeviceRef
+from max.graph import DeviceRef, Module
 
 from engines.max_graph import accelerator_decoder, encoder
 from engines.max_graph.accelerator_decoder import AcceleratorDecoder
@@ -38,11 +38,12 @@ from engines.max_graph import accelerator_decoder, encoder
 from engines.max_graph.operations import AcceleratorOperations
 from engines.sizes import DIMENSIONS
 from max.dtype import DType
+from max.graph import Module
 op, dims = AcceleratorOperations(DType[sys.argv[3]]), DIMENSIONS["tiny"]
 if sys.argv[2] == "encoder":
-    graph = encoder.build(op, encoder.Sizes.of(dims))
+    graph = encoder.build(Module(), op, encoder.Sizes.of(dims))
 else:
-    graph = accelerator_decoder.build(op, dims)
+    graph = accelerator_decoder.build(Module(), op, dims)
 InferenceSession(devices=[Accelerator()]).compile(graph)
 print("compiled")
 """
@@ -94,7 +95,8 @@ def test_the_encoder_graphs_compute_what_pytorch_computes(
     small_whisper: Whisper, operations: AcceleratorOperations
 ) -> None:
     session = InferenceSession(devices=[CPU()])
-    graphs = session.init_all(session.compile(encoder.build(operations, encoder.Sizes.of(SMALL))))
+    graph = encoder.build(Module(), operations, encoder.Sizes.of(SMALL))
+    graphs = session.init_all(session.compile(graph))
     weights = encoder_weights(small_whisper.state_dict(), SMALL)
     found = encoder.MaxEncoder(graphs, weights, operations, CPU())
     mel = np.random.default_rng(0).standard_normal((80, 128)).astype(np.float32)
@@ -107,7 +109,8 @@ def test_the_decoder_graphs_compute_what_pytorch_computes(
     small_whisper: Whisper, operations: AcceleratorOperations
 ) -> None:
     session = InferenceSession(devices=[CPU()])
-    graphs = session.init_all(session.compile(accelerator_decoder.build(operations, SMALL)))
+    graph = accelerator_decoder.build(Module(), operations, SMALL)
+    graphs = session.init_all(session.compile(graph))
     weights = decoder_weights(small_whisper.state_dict(), SMALL)
     decoder = AcceleratorDecoder(graphs, weights, SMALL, operations, CPU())
     random = np.random.default_rng(1)

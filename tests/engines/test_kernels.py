@@ -18,7 +18,7 @@ from max.engine import Model
 from max.graph import Graph, Module, TensorType, ops
 
 from engines.choice import Rules, select_best
-from engines.max_graph.operations import AcceleratorOperations, CpuOperations
+from engines.max_graph.operations import AcceleratorOperations, CpuOperations, new_graph
 from engines.max_graph.session import session
 from engines.max_graph.weights import pack
 
@@ -36,9 +36,7 @@ def run() -> Callable[..., Array]:
     op, module = CpuOperations(), Module()
 
     def graph(name: str, inputs: list, body: Callable) -> Graph:
-        with Graph(
-            name, input_types=inputs, custom_extensions=op.extensions, module=module
-        ) as built:
+        with new_graph(name, inputs, module) as built:
             results = body(*(value.tensor for value in built.inputs))
             built.output(*(results if isinstance(results, list) else [results]))
         return built

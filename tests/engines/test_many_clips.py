@@ -1,6 +1,6 @@
 """Equal tokens and word times on clips cut from the samples at random: lengths, levels, noise.
 
-40 of them in `make test`; `MANY_CLIPS=200 make test-max` for 200. Greedy and with 5 beams, and both
+20 of them in `make test`; `MANY_CLIPS=200 make test-max` for 200. Greedy and with 5 beams, and both
 with the text of the window before as a prompt and without it, wherever there is a window before.
 """
 
@@ -15,7 +15,7 @@ from engines.audio import load_clip
 from engines.base import SAMPLE_RATE, Clip, EngineUnavailable, Options, Transcript
 from tests.engines.test_equal_tokens import OTHERS, assert_equal
 
-CLIPS = int(os.environ.get("MANY_CLIPS", "40"))
+CLIPS = int(os.environ.get("MANY_CLIPS", "20"))
 TOGETHER = 20
 """Clips in one test: enough to be quick, few enough to find the one that fails."""
 
