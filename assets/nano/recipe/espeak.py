@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from . import accents
 from .alignment import Span, Spoken
 
 RATE = 16000
@@ -109,7 +110,9 @@ def speak(text: str, voice: str, words_per_minute: int = 160, pitch: int = 50) -
     library, rate = _library()
     _chunks.clear()
     _events.clear()
-    if library.espeak_SetVoiceByName(voice.encode()) != 0:
+    own = voice in accents.VOICES
+    choose = library.espeak_ng_SetVoiceByFile if own else library.espeak_SetVoiceByName
+    if choose(str(accents.path(voice) if own else voice).encode()) != 0:
         raise ValueError(f"espeak-ng has no voice {voice}")
     library.espeak_SetParameter(_RATE_WPM, words_per_minute, 0)
     library.espeak_SetParameter(_PITCH, pitch, 0)

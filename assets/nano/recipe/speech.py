@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from . import espeak, flite
+from . import accents, espeak, flite
 from .alignment import Span, Spoken
 from .text import training_sentences
 
@@ -21,7 +21,12 @@ LEAD, TAIL = 0.06, 0.10  # seconds kept before the first word and after the last
 SHARD_SIZE = 500
 PLAIN_SHARDS = 84
 """Later ones have the sentences with many small words."""
+KNOWN_ACCENTS_SHARDS = 108
+"""Later ones are spoken in accents of our own, too."""
 VOICE_SHARES = {"slt": 0.17, "rms": 0.17, "awb": 0.13, "kal16": 0.13, "espeak": 0.40}
+ACCENT_SHARES = {"slt": 0.06, "rms": 0.06, "awb": 0.05, "kal16": 0.05, "accents": 0.78}
+ACCENT_VOICES = 12
+"""Of a shard: enough utterances of each to fill a window with one voice."""
 
 
 @dataclass(frozen=True)
@@ -47,9 +52,10 @@ def trimmed(spoken: Spoken) -> Spoken:
     return Spoken(spoken.samples[first:last], moved(spoken.words), moved(spoken.phones))
 
 
-def random_voice(rng: random.Random) -> str:
-    kind = rng.choices(list(VOICE_SHARES), list(VOICE_SHARES.values()))[0]
-    return rng.choice(espeak.VOICES) if kind == "espeak" else kind
+def random_voice(rng: random.Random, shares: dict[str, float], own: list[str]) -> str:
+    kind = rng.choices(list(shares), list(shares.values()))[0]
+    several = {"espeak": espeak.VOICES, "accents": own}
+    return rng.choice(several[kind]) if kind in several else kind
 
 
 def speak(text: str, voice: str, rng: random.Random) -> Spoken | None:
@@ -68,10 +74,12 @@ def make_shard(folder: Path, index: int) -> None:
         return
     rng = random.Random(index)
     sentences = training_sentences(index, linked=index > PLAIN_SHARDS)
+    shares = ACCENT_SHARES if index > KNOWN_ACCENTS_SHARDS else VOICE_SHARES
+    own = random.Random(index).sample(accents.VOICES, ACCENT_VOICES)
     records: list[dict] = []
     chunks, offset = [], 0
     while len(records) < SHARD_SIZE:
-        text, voice = next(sentences), random_voice(rng)
+        text, voice = next(sentences), random_voice(rng, shares, own)
         spoken = speak(text, voice, rng)
         if spoken is None or len(spoken.samples) > 14 * RATE:
             continue

@@ -89,16 +89,16 @@ STAGES = (
           voices={"slt": 6.0, "rms": 5.0, "awb": 0.6, "kal16": 0.5}, other_voices=0.25),
     Stage("helpers", 60, (2e-3, 2e-3), (Mix(400, 12, 1.0),), Shares(0.05, 0.45, 0.35),
           weights=LossWeights(letters=0.0, guide=1.0, recall=0.3), hold_encoder=True),
-    Stage("broad", 6200, (1.8e-3, 6e-4), (Mix(400, 12, 0.55), Mix(1500, 4, 0.45)),
-          Shares(0.05, 0.45, 0.45, warped=0.3, rooms=0.08, telephones=0.04, late=0.5,
+    Stage("broad", 7700, (1.8e-3, 6e-4), (Mix(400, 12, 0.55), Mix(1500, 4, 0.45)),
+          Shares(0.05, 0.45, 0.4, warped=0.3, rooms=0.06, telephones=0.03, late=0.5,
                  full_prompts=0.5),
           garble=0.06, average=0.99, weights=LossWeights(letters=0.0, guide=1.0, recall=0.3),
           voices={"slt": 1.2, "rms": 1.2, "awb": 1.1, "kal16": 1.0}, other_voices=1.5),
-    Stage("polish", 1150, (6e-4, 1e-5), (Mix(400, 12, 0.4), Mix(1500, 4, 0.6)),
-          Shares(0.05, 0.6, 0.4, warped=0.15, rooms=0.06, telephones=0.03, late=0.5,
+    Stage("polish", 720, (6e-4, 1e-5), (Mix(400, 12, 0.4), Mix(1500, 4, 0.6)),
+          Shares(0.05, 0.6, 0.3, warped=0.25, rooms=0.04, telephones=0.02, late=0.5,
                  full_prompts=0.6),
           garble=0.06, average=0.99, weights=LossWeights(letters=0.0, guide=1.0, recall=0.3),
-          voices={"slt": 1.5, "rms": 1.5, "awb": 1.3, "kal16": 1.0}, other_voices=1.5),
+          voices={"slt": 1.5, "rms": 1.5, "awb": 1.3, "kal16": 1.0}, other_voices=1.4),
 )  # fmt: skip
 SAVED = ("broad", "polish")
 """Stages whose weights at the end are kept for the export."""
