@@ -110,7 +110,7 @@ def speak(text: str, voice: str, words_per_minute: int = 160, pitch: int = 50) -
     library, rate = _library()
     _chunks.clear()
     _events.clear()
-    own = voice in accents.VOICES
+    own = voice.startswith(accents.PREFIX)
     choose = library.espeak_ng_SetVoiceByFile if own else library.espeak_SetVoiceByName
     if choose(str(accents.path(voice) if own else voice).encode()) != 0:
         raise ValueError(f"espeak-ng has no voice {voice}")
