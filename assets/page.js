@@ -72,6 +72,15 @@
     if (chosen === "own") return `${folder}/${file}`;
     return file === `${chosen}.flac` ? chosen : null;
   };
+  /* A recording is shown before the server has it; some ten seconds are enough for any. */
+  window.clipArrives = async () => {
+    const isOnItsWay = () =>
+      inPlayer === null && document.querySelector("#audio .play-pause-button");
+    const most = performance.now() + 10_000;
+    while (isOnItsWay() && performance.now() < most) {
+      await new Promise((resolve) => setTimeout(resolve, 50));
+    }
+  };
   const hasTheirClip = () => {
     const lanes = document.querySelector("#lanes .lanes");
     return Boolean(lanes?.dataset.clip) && lanes.dataset.clip === nameClip();

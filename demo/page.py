@@ -13,7 +13,7 @@ import gradio as gr
 from demo.api import connect_api
 from demo.headline import render_headline, summarise
 from demo.histograms import list_features
-from demo.keepsakes import NAME_VISIT, READ_VISIT, Keepsakes
+from demo.keepsakes import READ_VISIT, Keepsakes
 from demo.lab import connect_lab, lay_out_lab
 from demo.lanes import list_lanes
 from demo.link import Choices
@@ -62,6 +62,9 @@ SCROLL_TO_LANES = """() => {
 
 JOIN_PARTS = "${value.flat(9).join('')}"
 """A panel made of nested parts: of these only the changed ones travel to the browser."""
+
+START = "async () => { await clipArrives(); return [nameVisit()]; }"
+"""What the click on Compare sends, once a recording just made is on the server."""
 
 NOTE_CLIP = "(file) => { noteClip(file); }"
 """A function of `assets/page.js`: which clip the player has."""
@@ -353,7 +356,7 @@ def connect(
         begin,
         visit,
         [visit, ticket, panels.compare, panels.stop, panels.summary],
-        js=NAME_VISIT,
+        js=START,
         **quick,
     )
     run = begun.then(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from threading import Event
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -16,6 +17,9 @@ from tests.browser.driving import (
     tab_to,
     wait_for_states,
 )
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Route
 
 pytestmark = pytest.mark.browser
 
@@ -201,13 +205,18 @@ def test_the_keyboard_is_enough(serve_fakes: Serve, open_page: Open) -> None:
 def test_the_microphone_s_sound_is_compared(serve_fakes: Serve, open_page: Open) -> None:
     page = open_page(serve_fakes(cpu=fakes.FakeEngine(), max_hybrid=fake_max()))
     page.context.grant_permissions(["microphone"])
+    arrivals: list[Route] = []
+    page.route("**/upload", lambda route: arrivals.append(route))  # held until Compare was pressed
     page.get_by_label("Your own").check()
     page.locator("#audio").get_by_label("Record audio").click()
     page.locator("#audio .record-button").click()
     page.locator("#audio .stop-button").wait_for()
     page.wait_for_timeout(1000)
-    page.locator("#audio .stop-button").click()
+    with page.expect_request("**/upload"):
+        page.locator("#audio .stop-button").click()
     page.locator("#audio .play-pause-button").wait_for()
     page.click("#compare")
+    page.wait_for_timeout(500)
+    arrivals[0].continue_()
     wait_for_states(page, "done", "done")
     assert page.get_by_label("Your own").is_checked()
