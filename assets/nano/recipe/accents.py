@@ -14,15 +14,16 @@ from functools import cache
 from pathlib import Path
 
 PREFIX = "accent-"
-COUNT = 60
+FIRST, COUNT = 60, 180
+"""The first accents came before the others, which are further from what espeak-ng speaks."""
 VARIANTS = (
     "m3", "m4", "m6", "m7", "m8", "f1", "f2", "f4", "f5", "Alex", "Andrea", "Andy", "Annie", "Hugo",
     "Mario", "Michael", "adam", "aunty", "belinda", "benjamin", "boris", "ed", "edward", "grandma",
     "gustave", "iven", "klatt", "klatt3", "klatt4", "norbert", "quincy", "steph", "steph2",
 )  # fmt: skip
 PHONEMES = ("en", "en-rp", "en-us", "en-us", "en-sc", "en-wm", "en-us-nyc")
-CHANGED = 0.17
-"""Share of the phones below that an accent replaces."""
+CHANGED, CHANGED_MORE = 0.17, 0.25
+"""Share of the phones below that one of the first accents, or of the others, replaces."""
 
 EVERYWHERE, LAST, LAST_OR_UNSTRESSED = "00", "01", "03"
 REPLACEMENTS = (
@@ -65,8 +66,9 @@ def voice_file(number: int) -> str:
     stressed = [rng.randint(190, 230) for _ in range(2)]
     lines.append("stressLength " + " ".join(map(str, [*syllables, *stressed, 250, 290])))
     lines += [f"formant {n} {rng.randint(93, 107)} 100 100" for n in (1, 2, 3)]
+    changed = CHANGED if number < FIRST else CHANGED_MORE
     for where, phone, others in REPLACEMENTS:
-        if rng.random() < CHANGED:
+        if rng.random() < changed:
             lines.append(f"replace {where} {phone} {rng.choice(others)}")
     return "\n".join(lines) + "\n"
 
@@ -89,4 +91,10 @@ def path(voice: str) -> Path:
     return folder() / voice.removeprefix(PREFIX)
 
 
-VOICES = tuple(f"{PREFIX}{number}+{variant}" for number in range(COUNT) for variant in VARIANTS)
+def voices(numbers: range) -> tuple[str, ...]:
+    """The voices of some of the accents: each in every throat."""
+    return tuple(f"{PREFIX}{number}+{variant}" for number in numbers for variant in VARIANTS)
+
+
+FIRST_VOICES, LATER_VOICES = voices(range(FIRST)), voices(range(FIRST, COUNT))
+VOICES = FIRST_VOICES + LATER_VOICES

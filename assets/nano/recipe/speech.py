@@ -23,6 +23,8 @@ PLAIN_SHARDS = 84
 """Later ones have the sentences with many small words."""
 KNOWN_ACCENTS_SHARDS = 108
 """Later ones are spoken in accents of our own, too."""
+FIRST_ACCENTS_SHARDS = 140
+"""Later ones have the later accents."""
 VOICE_SHARES = {"slt": 0.17, "rms": 0.17, "awb": 0.13, "kal16": 0.13, "espeak": 0.40}
 ACCENT_SHARES = {"slt": 0.06, "rms": 0.06, "awb": 0.05, "kal16": 0.05, "accents": 0.78}
 ACCENT_VOICES = 12
@@ -75,7 +77,8 @@ def make_shard(folder: Path, index: int) -> None:
     rng = random.Random(index)
     sentences = training_sentences(index, linked=index > PLAIN_SHARDS)
     shares = ACCENT_SHARES if index > KNOWN_ACCENTS_SHARDS else VOICE_SHARES
-    own = random.Random(index).sample(accents.VOICES, ACCENT_VOICES)
+    pool = accents.LATER_VOICES if index > FIRST_ACCENTS_SHARDS else accents.FIRST_VOICES
+    own = random.Random(index).sample(pool, ACCENT_VOICES)
     records: list[dict] = []
     chunks, offset = [], 0
     while len(records) < SHARD_SIZE:

@@ -22,6 +22,7 @@ FRAME = 0.02
 IGNORE = -100
 VOICE_WEIGHTS = {"slt": 2.5, "rms": 2.5, "awb": 2.0, "kal16": 1.5}  # drawn more often than made
 TEXT_STEP = 16  # lengths of text are multiples of it: few shapes, for each costs a preparation
+QUIET_MARKS = 0.15  # share of the windows without speech that begin with a timestamp
 LAST_MARK = 0.3  # seconds that a mark at the end of all speech lasts
 
 
@@ -329,7 +330,11 @@ def speech_window(library: Library, rng: random.Random, frames: int, shares: Sha
 
 
 def quiet_window(library: Library, rng: random.Random, frames: int, shares: Shares) -> Window:
-    """A window without speech: nothing, noise, a hum or a chord; ends in `<|nospeech|>`."""
+    """A window without speech: nothing, noise, a hum or a chord; ends in `<|nospeech|>`.
+
+    `transcribe` doesn't let that token be written, and takes the likeliest timestamp instead; any
+    but 0.00 would send it back to that place in the window. So 0.00 comes second.
+    """
     t, count = vocab.tokenizer(), round(rng.uniform(0.5, frames * FRAME) * RATE)
     samples, kind = np.zeros(count, dtype=np.float32), rng.random()
     if 0.25 < kind < 0.7:
@@ -348,7 +353,8 @@ def quiet_window(library: Library, rng: random.Random, frames: int, shares: Shar
         window.inputs += _prompt(library, rng, 223 if frames == POSITIONS else 40, 0.0)
     window.targets += [IGNORE] * len(window.inputs)
     window.inputs += [t.sot, rng.choice((t.no_timestamps, vocab.timestamp(0)))]
-    window.targets += [t.no_speech, t.eot]
+    first = vocab.timestamp(0) if rng.random() < QUIET_MARKS else t.no_speech
+    window.targets += [first, t.eot]
     window.spans = [None] * len(window.targets)
     return window
 
