@@ -1,6 +1,7 @@
 """The recipe of the shipped checkpoint: what it may train on, and what the export writes."""
 
 import itertools
+import random
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import whisper
 from assets.nano.recipe import accents, espeak, evaluate, export, text
 from assets.nano.recipe import tokens as vocab
 from assets.nano.recipe.network import HeadByHead
+from assets.nano.recipe.windows import QUIET_MARKS, Library, Shares, quiet_window
 
 NANO = Path(__file__).resolve().parents[1] / "assets" / "nano" / "nano.pt"
 
@@ -68,6 +70,15 @@ def test_word_by_word_tokens_are_the_sentence_tokens() -> None:
         apart = [i for word in sentence.split() for i in vocab.word_tokens(word)]
         assert apart == vocab.tokenizer().encode(" " + sentence)
         assert set(apart) <= set(vocab.compact_ids().tolist())
+
+
+def test_a_window_without_speech_says_so_or_begins_at_nought() -> None:
+    rng, no_speech, eot = random.Random(0), vocab.tokenizer().no_speech, vocab.tokenizer().eot
+    windows = [quiet_window(Library([]), rng, 50, Shares(prompts=0.0)) for _ in range(300)]
+    firsts = [window.targets[0] for window in windows]
+    assert set(firsts) == {no_speech, vocab.timestamp(0)}
+    assert abs(firsts.count(vocab.timestamp(0)) / 300 - QUIET_MARKS) < 0.06
+    assert {tuple(window.targets[1:]) for window in windows} == {(eot,)}
 
 
 def test_attention_head_by_head_is_attention_there_and_back() -> None:
