@@ -17,8 +17,8 @@ from assets.nano.recipe.windows import QUIET_MARKS, Library, Shares, quiet_windo
 NANO = Path(__file__).resolve().parents[1] / "assets" / "nano" / "nano.pt"
 
 
-def first(count: int, seed: int) -> list[str]:
-    return list(itertools.islice(text.training_sentences(seed), count))
+def first(count: int, seed: int, kind: str = "plain") -> list[str]:
+    return list(itertools.islice(text.training_sentences(seed, kind), count))
 
 
 def test_sentences_follow_from_the_seed() -> None:
@@ -63,6 +63,12 @@ def test_every_word_of_the_clips_is_in_the_vocabulary() -> None:
     known = {word.lower() for word in text.vocabulary()}
     spoken = {w for s in text.clip_sentences() for w in text.normalized(s).split()}
     assert spoken <= known
+
+
+@pytest.mark.parametrize("kind", ["plain", "linked", "company"])
+def test_every_word_of_the_training_is_in_the_vocabulary(kind: str) -> None:
+    known = {word.lower() for word in text.vocabulary()}
+    assert {w for s in first(500, 5, kind) for w in text.normalized(s).split()} <= known
 
 
 def test_word_by_word_tokens_are_the_sentence_tokens() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parents[1]
 STEPS = ("text", "speech", "train", "export", "evaluate")
-SHARDS = 188
+SHARDS = 200
 
 
 def run(step: str, work: Path, threads: int, processes: int, exported: Path | None = None) -> None:

@@ -7,6 +7,7 @@ run that was stopped goes on where it left off.
 
 import json
 import random
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +26,8 @@ KNOWN_ACCENTS_SHARDS = 108
 """Later ones are spoken in accents of our own, too."""
 FIRST_ACCENTS_SHARDS = 140
 """Later ones have the later accents."""
+LATER_ACCENTS_SHARDS = 188
+"""Later ones are spoken in known voices, of words that only their company tells apart."""
 VOICE_SHARES = {"slt": 0.17, "rms": 0.17, "awb": 0.13, "kal16": 0.13, "espeak": 0.40}
 ACCENT_SHARES = {"slt": 0.06, "rms": 0.06, "awb": 0.05, "kal16": 0.05, "accents": 0.78}
 ACCENT_VOICES = 12
@@ -69,14 +72,26 @@ def speak(text: str, voice: str, rng: random.Random) -> Spoken | None:
     return trimmed(spoken) if spoken else None
 
 
+def sentences_of(index: int) -> Iterator[str]:
+    """What the utterances of a shard say."""
+    if index > LATER_ACCENTS_SHARDS:
+        return training_sentences(index, "company")
+    return training_sentences(index, "linked" if index > PLAIN_SHARDS else "plain")
+
+
+def shares_of(index: int) -> dict[str, float]:
+    """Who speaks in a shard."""
+    with_accents = KNOWN_ACCENTS_SHARDS < index <= LATER_ACCENTS_SHARDS
+    return ACCENT_SHARES if with_accents else VOICE_SHARES
+
+
 def make_shard(folder: Path, index: int) -> None:
     """Write shard `index` (its sentences and voices follow from the index alone)."""
     target = folder / f"shard-{index:03d}.json"
     if target.exists():
         return
     rng = random.Random(index)
-    sentences = training_sentences(index, linked=index > PLAIN_SHARDS)
-    shares = ACCENT_SHARES if index > KNOWN_ACCENTS_SHARDS else VOICE_SHARES
+    sentences, shares = sentences_of(index), shares_of(index)
     pool = accents.LATER_VOICES if index > FIRST_ACCENTS_SHARDS else accents.FIRST_VOICES
     own = random.Random(index).sample(pool, ACCENT_VOICES)
     records: list[dict] = []

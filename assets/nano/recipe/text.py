@@ -2,8 +2,9 @@
 
 Two thirds of the sentences come from templates, so that they read like everyday and technical
 English; the rest are runs of evenly drawn words. The second kind makes no sense on purpose: a
-decoder that can guess the next word from the grammar does not learn to listen. A third kind, runs
-with many small words, has speech of its own (`speech.PLAIN_SHARDS`).
+decoder that can guess the next word from the grammar does not learn to listen. Two more kinds have
+speech of their own (`speech.sentences_of`): runs with many small words, and sentences in which the
+company of a word tells which one it is of those that sound alike.
 """
 
 import itertools
@@ -125,6 +126,35 @@ _TEMPLATES = [
     "[SUBJ] knows that it is [adj].", "[SUBJ] knew who [vd] it.", "They say it is [adj].",
 ]  # fmt: skip
 
+_COMPANY = [
+    "[SUBJ] wrote it down.", "[SUBJ] wrote a [thing] to [name].", "[SUBJS] write it down.",
+    "[SUBJ] writes it down [adv].", "[SUBJ] wrote down the [num] [plural].",
+    "I wrote [him] a letter.", "[SUBJ] [vd] the [thing] and wrote it down.",
+    "[name] wrote her [person] a [adj] book.", "[SUBJ] rode a horse to the [thing].",
+    "[name] rode the [adj] bicycle [away].", "[SUBJ] rode the bus to the [thing].",
+    "The [adj] road goes to the [thing].", "[SUBJS] spend their time [vg] [NP].",
+    "They [vb] their [plural].", "They took their [thing].", "There is no [tech] without a [tech].",
+    "There are [num] [plural] there.", "[SUBJ] is too [adj] to [vb] it.",
+    "It takes [num] seconds to read it.", "[SUBJS] have to read [num] books.",
+    "Two of them want to [vb] it, too.", "It is too late to [vb] [NP].",
+    "[SUBJ] read the red book.", "They read it to [him].", "Can you hear [NP] from here?",
+    "I hear you.", "Come here and [vb] it.", "We are here.", "[SUBJ] knows the new [tech].",
+    "[SUBJ] knew nothing.", "I know that there is no [thing].", "Turn right at the [thing].",
+    "Write the right [tech].", "It is the right [tech].", "It was a week ago.",
+    "The [adj] week is over.", "[SUBJ] is weak.", "Wait for [him] at the gate.",
+    "This is the way to the [thing].", "The [thing] is on its way.", "It lost its way.",
+    "The weight of the [thing] is [num] pounds.", "[SUBJ] made the [thing] by noon.",
+    "[SUBJS] buy [num] [plural].", "By the time it [ivs], we [ivb].", "It is for you.",
+    "Four [plural] are for [him].", "It takes an hour.", "Our [tech] is [adj].",
+    "The whole [thing] was [adj].", "It was a whole week.", "I see it.",
+    "Which one of them is one of ours?", "The main [tech] is [adj].", "Of course we can [vb] it.",
+    "[SUBJ] went past the [thing].", "The path goes past the [thing].", "Where were you?",
+    "We would [vb] it if we knew how.", "It can [vb] its [tech].", "The sun was [adj].",
+    "A lot of patience is what you need.", "[SUBJ] has a lot of [plural].", "His cat is [adj].",
+    "The data stays close to the [tech].", "Close the door.", "Give him his [thing].",
+    "[SUBJ] can [vb] two numbers.", "We can [vb] two [plural] at a time.", "It is not a [thing].",
+]  # fmt: skip
+
 
 def _number(rng: random.Random) -> str:
     """A number in words: mostly small, sometimes in the twenties to nineties."""
@@ -188,13 +218,16 @@ def _linked(rng: random.Random, words: list[str]) -> str:
     return " ".join(chosen).rstrip(",") + rng.choice("....?")
 
 
-def sentence(rng: random.Random, words: list[str], linked: bool = False) -> str:
+def sentence(rng: random.Random, words: list[str], kind: str = "plain") -> str:
     """One sentence with a capital, words separated by single spaces, and final punctuation.
 
-    `linked`: a run with many small words, else a template or a run of evenly drawn words.
+    `kind`: `linked`, a run with many small words; `company`, one that tells words apart which sound
+    alike; else a template or a run of evenly drawn words.
     """
-    if linked:
+    if kind == "linked":
         text = _linked(rng, words)
+    elif kind == "company":
+        text = _expand(rng.choice(_COMPANY), rng)
     elif rng.random() < MIXED:
         text = _mixed(rng, words)
     else:
@@ -232,12 +265,12 @@ def excluded() -> set[str]:
     return {normalized(s) for s in clip_sentences() + held_out_sentences()}
 
 
-def training_sentences(seed: int, linked: bool = False) -> Iterator[str]:
+def training_sentences(seed: int, kind: str = "plain") -> Iterator[str]:
     """Endless training sentences; the clips' and the held-out ones are left out."""
     if seed == HELD_OUT_SEED:
         raise ValueError("this seed is kept for the evaluation")
     rng, words, skip = random.Random(seed), vocabulary(), excluded()
     while True:
-        text = sentence(rng, words, linked)
+        text = sentence(rng, words, kind)
         if normalized(text) not in skip and 2 <= len(text.split()) <= 24:
             yield text
