@@ -12,6 +12,7 @@ import whisper
 from assets.nano.recipe import accents, espeak, evaluate, export, text
 from assets.nano.recipe import tokens as vocab
 from assets.nano.recipe.network import HeadByHead
+from assets.nano.recipe.train import SAVED
 from assets.nano.recipe.windows import QUIET_MARKS, Library, Shares, quiet_window
 
 NANO = Path(__file__).resolve().parents[1] / "assets" / "nano" / "nano.pt"
@@ -105,9 +106,12 @@ def test_export_puts_each_row_in_its_place() -> None:
     assert (full[others] == len(ids)).all()
 
 
-def test_export_takes_the_mean() -> None:
-    states = [{"weight": torch.tensor([1.0, 4.0])}, {"weight": torch.tensor([3.0, 0.0])}]
-    assert torch.equal(export.mean(states)["weight"], torch.tensor([2.0, 2.0]))
+def test_export_takes_the_mean_by_shares() -> None:
+    states = {"a": {"weight": torch.tensor([1.0, 4.0])}, "b": {"weight": torch.tensor([3.0, 0.0])}}
+    mixed = export.mean(states, {"a": 0.25, "b": 0.75})["weight"]
+    assert torch.equal(mixed, torch.tensor([2.5, 1.0]))
+    assert set(export.EXPORTED) == set(SAVED)
+    assert sum(export.EXPORTED.values()) == pytest.approx(1)
 
 
 def test_shipped_file_is_small_and_loads_in_plain_whisper() -> None:

@@ -16,8 +16,8 @@ from . import tokens as vocab
 from .network import DIMS
 from .train import EMBEDDING
 
-EXPORTED = ("polish",)
-"""The stages after which the weights are taken; of several, their mean."""
+EXPORTED = {"polish": 0.2, "settle": 0.8}
+"""The share that the weights at the end of a stage have in what is exported."""
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # a fixed date, so that equal weights make an equal file
 
 
@@ -47,14 +47,18 @@ def write(weights: dict[str, torch.Tensor], target: Path) -> int:
     return target.stat().st_size
 
 
-def mean(states: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-    """The mean of several state dicts, tensor by tensor."""
-    return {name: torch.stack([state[name] for state in states]).mean(0) for name in states[0]}
+def mean(states: dict[str, dict[str, torch.Tensor]], shares: dict[str, float]) -> dict:
+    """The mean of several state dicts, tensor by tensor, by the share that each has."""
+    first, *_ = states.values()
+    return {
+        name: sum(share * states[stage][name].float() for stage, share in shares.items())
+        for name in first
+    }
 
 
-def export(run: Path, target: Path, stages: tuple[str, ...] = EXPORTED) -> None:
+def export(run: Path, target: Path, shares: dict[str, float] = EXPORTED) -> None:
     """Export the mean of the weights that `run` had after each of the stages."""
-    size = write(
-        mean([torch.load(run / f"{name}.pt", map_location="cpu") for name in stages]), target
-    )
-    print(f"export: {target} {size / 1e6:.2f} MB, mean of {' and '.join(stages)}")
+    states = {stage: torch.load(run / f"{stage}.pt", map_location="cpu") for stage in shares}
+    size = write(mean(states, shares), target)
+    parts = " and ".join(f"{share:.0%} of {stage}" for stage, share in shares.items())
+    print(f"export: {target} {size / 1e6:.2f} MB, {parts}")

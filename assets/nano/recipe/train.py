@@ -18,7 +18,7 @@ import torch
 from torch import distributed, multiprocessing
 from torch.utils.data import DataLoader, Dataset
 
-from . import speech
+from . import espeak, speech
 from . import tokens as vocab
 from .network import LossWeights, Network, decoder_losses, encoder_losses, total
 from .windows import (
@@ -99,8 +99,15 @@ STAGES = (
                  full_prompts=0.6),
           garble=0.06, average=0.99, weights=LossWeights(letters=0.0, guide=1.0, recall=0.3),
           voices={"slt": 1.9, "rms": 1.6, "awb": 1.3, "kal16": 1.0}, other_voices=1.2),
+    Stage("settle", 400, (5e-4, 1e-5), (Mix(400, 12, 0.4), Mix(1500, 4, 0.6)),
+          Shares(0.05, 0.6, 0.3, warped=0.25, rooms=0.04, telephones=0.02, late=0.5,
+                 full_prompts=0.6),
+          garble=0.06, average=0.99, weights=LossWeights(letters=0.0, guide=1.0, recall=0.3),
+          voices={"slt": 1.9, "rms": 1.7, "awb": 1.4, "kal16": 1.0}
+          | dict.fromkeys(espeak.VOICES, 1.6),
+          other_voices=0.9),
 )  # fmt: skip
-SAVED = ("broad", "polish")
+SAVED = ("polish", "settle")
 """Stages whose weights at the end are kept for the export."""
 
 
