@@ -126,3 +126,10 @@ def test_shipped_file_is_small_and_loads_in_plain_whisper() -> None:
 def test_shipped_weights_are_exact_in_float16() -> None:
     saved = torch.load(NANO, weights_only=True)["model_state_dict"]
     assert {tensor.dtype for tensor in saved.values()} == {torch.float16}
+
+
+def test_silence_is_one_window_when_words_are_timed() -> None:
+    model = whisper.load_model(str(NANO), device="cpu")
+    silence = np.zeros(6 * whisper.audio.SAMPLE_RATE, dtype=np.float32)
+    segments = whisper.transcribe(model, silence, language="en", fp16=False, word_timestamps=True)
+    assert [segment["end"] for segment in segments["segments"]] == [6.0]
