@@ -31,7 +31,7 @@ def main() -> None:
     logs.set_up("info")
     reading.start()
     ready = [status.key for status in registry.statuses() if status.available]
-    registry.warm(ready, "nano", isolation.get)
+    registry.warm(ready, "base", isolation.get)
     serve.serve_until_told(
         app,
         registry.statuses,

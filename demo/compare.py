@@ -17,7 +17,6 @@ from dataclasses import replace
 from functools import partial
 
 from demo.snapshot import (
-    PREPARING,
     Changed,
     Comparison,
     Event,
@@ -37,7 +36,17 @@ from demo.snapshot import (
     tick,
 )
 from engines import logs
-from engines.base import Clip, Dtype, Engine, EngineError, Listener, Segment, Span, Stopped
+from engines.base import (
+    Clip,
+    Dtype,
+    Engine,
+    EngineError,
+    Listener,
+    Progress,
+    Segment,
+    Span,
+    Stopped,
+)
 
 SNAPSHOT_SECONDS = 0.2
 """Time between two snapshots: often enough to look live, seldom enough to cost nothing."""
@@ -62,10 +71,13 @@ class LaneListener(Listener):
         if not self._repeated:
             self._report(Said(self._key, segment))
 
-    def progress(self, stage: str, audio_seconds: float) -> None:
+    def progress(self, progress: Progress) -> None:
         """Report the stage that the engine is in."""
-        state: State = stage if stage in ("mel", "encoding") else "decoding"  # type: ignore[assignment]
-        self._report(Changed(self._key, state, audio_done=audio_seconds))
+        if progress.stage in ("mel", "encoding", "decoding"):
+            self._report(Changed(self._key, progress.stage, audio_done=progress.done))
+        else:
+            state: State = "compiling" if progress.stage == "compiling" else "loading"
+            self._report(Changed(self._key, state, progress.note))
 
     def stopped(self) -> bool:
         """True once somebody stopped the run."""
@@ -208,7 +220,7 @@ class Run:
             start = time.perf_counter()
             engine = self._get_engine(key, self._settings.model, self._settings.dtype_for(key))
             held.callback(self._give_back, engine)
-            seconds = engine.prepare(partial(self._report_preparation, key), self._stop.is_set)
+            seconds = engine.prepare(LaneListener(key, self._events.put, self._stop))
             span = Span("prepare", start, time.perf_counter() - start)
             self._events.put(Prepared(key, seconds, span))
             self._events.put(Changed(key, "waiting"))
@@ -227,12 +239,6 @@ class Run:
             self._events.put(Finished(key, transcript, last))
             finished = True
         return finished
-
-    def _report_preparation(self, key: str, message: str) -> None:
-        """Engines say `loading`, `compiling`, or a longer sentence about either."""
-        state: State = "compiling" if message.lower().startswith("compil") else "loading"
-        note = "" if message in PREPARING else message
-        self._events.put(Changed(key, state, note))
 
     @contextmanager
     def _lane_errors(self, key: str) -> Iterator[None]:

@@ -10,8 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Generic, Literal, TypeVar
 
 from demo.compare import SNAPSHOT_SECONDS, spawn
-from engines.base import EngineError, Stopped
-from engines.examination import Observer
+from engines.base import EngineError, Listener, Progress, Stopped
 
 Result = TypeVar("Result")
 State = Literal["running", "done", "failed", "stopped"]
@@ -35,10 +34,10 @@ class View(Generic[Result]):
     reason: str = ""
 
 
-class Errand(Observer, Generic[Result]):
-    """Runs `work(observer)` once; use each object once."""
+class Errand(Listener, Generic[Result]):
+    """Runs `work(listener)` once; use each object once."""
 
-    def __init__(self, work: Callable[[Observer], Result]) -> None:
+    def __init__(self, work: Callable[[Listener], Result]) -> None:
         self._work = work
         self._changed = threading.Condition()
         self._view: View[Result] = View()
@@ -54,9 +53,10 @@ class Errand(Observer, Generic[Result]):
         """What the work asks."""
         return self._stop
 
-    def tell(self, what: str, share: float) -> None:
+    def progress(self, progress: Progress) -> None:
         """What the work says."""
-        self._show(replace(self._view, what=what, share=share))
+        share = progress.done / progress.total if progress.stage == "comparing" else 0.0
+        self._show(replace(self._view, what=progress.note or progress.stage, share=share))
 
     def views(self) -> Iterator[View[Result]]:
         """Yield a view about five times a second until the work rests."""

@@ -14,8 +14,8 @@ from demo.errand import Errand
 from demo.keepsakes import Keepsakes
 from demo.runs import Runs
 from demo.samples import Sample
-from engines.base import Clip, EngineError
-from engines.examination import Candidate, Examination, Observer, count_stages
+from engines.base import Clip, EngineError, Listener
+from engines.examination import Candidate, Examination, count_stages
 
 if TYPE_CHECKING:
     from engines.faults.lab import Finding
@@ -39,16 +39,16 @@ LAB_INTRODUCTION = (
 class Laboratory:
     """What the two panels ask of the engine side; tests put fakes here.
 
-    `look(names, model, clip, observer, start)`, of the window at `start` seconds, and
-    `run_fault(key, model, clip, language, observer)` raise `EngineError` with a
+    `look(names, model, clip, listener, start)`, of the window at `start` seconds, and
+    `run_fault(key, model, clip, language, listener)` raise `EngineError` with a
     sentence for the visitor. `why_no_faults`: why this machine can't run the fault lab, or None.
     `count_stages(model)`: how many an examination will have, as far as that is known.
     """
 
     candidates: Callable[[], Sequence[Candidate]]
-    look: Callable[[Sequence[str], str, Clip, Observer, float], Examination]
+    look: Callable[[Sequence[str], str, Clip, Listener, float], Examination]
     faults: Sequence[faults.Story]
-    run_fault: Callable[[str, str, Clip, str | None, Observer], Finding]
+    run_fault: Callable[[str, str, Clip, str | None, Listener], Finding]
     why_no_faults: Callable[[], str | None]
     count_stages: Callable[[str], int] = count_stages
 
@@ -196,7 +196,7 @@ def connect_lab(
         chosen = [laboratory.candidates()[0].name, *names]
         at = float(start or 0)
 
-        def work(seen: Observer) -> Examination:
+        def work(seen: Listener) -> Examination:
             return laboratory.look(chosen, model, load_clip(path, seen.stopped), seen, at)
 
         return Errand(work)
@@ -204,7 +204,7 @@ def connect_lab(
     def run_fault(told: Sequence[Any], path: str, model: str, language: str) -> Errand[Finding]:
         (key,), spoken = told, language or None
 
-        def work(seen: Observer) -> Finding:
+        def work(seen: Listener) -> Finding:
             clip = load_clip(path, seen.stopped)
             return laboratory.run_fault(key, model, clip, spoken, seen)
 

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 TITLES = {
-    "short": "Short sentence",
-    "half_minute": "Half a minute",
-    "talk": "Talk, 2:41",
-    "short_noisy": "With noise",
+    "jfk": "Kennedy, 11 s",
+    "librivox-sense": "Audiobook, 25 s",
+    "columbia": "Address, 3:19",
+    "jfk-noisy": "Kennedy with noise",
+    "french-prompt": "French prompt",
     "silence": "Silence",
 }
 """Nice names in the order to show them; a clip without one is shown by its file's name."""

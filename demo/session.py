@@ -187,7 +187,7 @@ def read_settings(
 
 def advise(model: str) -> Any:
     """The summary when a visitor brings a clip: nano would write nonsense of a real voice."""
-    if model != "nano":
+    if model != "base":
         return gr.skip()
     return render_headline(
         Headline("nano knows only synthetic speech: for a real voice choose an official model.")

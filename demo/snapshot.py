@@ -66,7 +66,7 @@ class Settings:
     """
 
     engines: tuple[str, ...] = ()
-    model: str = "nano"
+    model: str = "base"
     options: Options = field(default_factory=Options)
     schedule: Schedule = "parallel"
     gpu_dtype: Dtype = "float32"

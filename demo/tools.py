@@ -116,7 +116,7 @@ def make_tools(credentials: str = "", only_this_machine: bool = True) -> Tools |
         sample: str = "",
         clip_base64: str = "",
         engines: list[str] | None = None,
-        model: str = "nano",
+        model: str = "base",
         language: str = "en",
         beam_size: int = 1,
         schedule: Literal["one at a time", "parallel"] = "one at a time",

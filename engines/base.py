@@ -6,7 +6,6 @@ PyTorch, MAX or a browser.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from typing import Literal, Protocol, runtime_checkable
 
@@ -159,7 +158,8 @@ class Transcript:
     row for each decoded 30 s window. `peak_memory_bytes`: the device's peak on CUDA, else the
     process's peak resident size. `window_starts`: for each row of `features`, where its window
     starts, in seconds of audio. `spans`: when each stage of each window ran, in order and without
-    gaps; the spans of a stage sum to its seconds.
+    gaps; the spans of a stage sum to its seconds. `language_probability`: how sure the model was of
+    a language that it detected; None where it was given, or the checkpoint knows English only.
     """
 
     engine: str
@@ -176,6 +176,7 @@ class Transcript:
     peak_memory_bytes: int
     window_starts: tuple[float, ...] = ()
     spans: tuple[Span, ...] = field(default=(), repr=False)
+    language_probability: float | None = None
 
     @property
     def real_time_factor(self) -> float:
@@ -187,22 +188,70 @@ class Transcript:
         return replace(self, features=np.zeros((0, 0, 0), np.float32), window_starts=())
 
 
+Stage = Literal[
+    "reading", "downloading", "loading", "compiling", "mel", "encoding", "decoding", "comparing"
+]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a long task stands.
+
+    `done` of `total` in one unit: seconds of audio (`mel`, `encoding`, `decoding`), bytes
+    (`downloading`) or a share (`comparing`); a `total` of 0 is unknown. `note`: a sentence to show
+    in place of the stage's name.
+    """
+
+    stage: Stage
+    done: float = 0.0
+    total: float = 0.0
+    note: str = ""
+
+
 class Listener:
-    """Hears of a run while it goes on; override what you need. Called on the run's thread."""
+    """Receives the progress of a long task; override what you need. Called on the task's thread."""
+
+    def progress(self, progress: Progress) -> None:
+        """Take in where the task stands."""
 
     def segment(self, segment: Segment) -> None:
-        """A segment is final."""
-
-    def progress(self, stage: str, audio_seconds: float) -> None:
-        """`stage` is `mel`, `encoding` or `decoding`; so many seconds of audio are finished."""
+        """Take in a segment that is final."""
 
     def stopped(self) -> bool:
-        """True makes the run raise `Stopped` before its next token."""
+        """Return True to make the task raise `Stopped` at its next check."""
         return False
 
+    def check_stopped(self) -> None:
+        """Raise `Stopped` once the task was asked to stop."""
+        if self.stopped():
+            raise Stopped("stopped")
 
-PrepareProgress = Callable[[str], None]
-"""Called with `loading`, `compiling` or a longer sentence while an engine gets ready."""
+    def report(self, stage: Stage, done: float = 0.0, total: float = 0.0, note: str = "") -> None:
+        """Send progress on behalf of a task; raise `Stopped` instead once it was asked to stop."""
+        self.check_stopped()
+        self.progress(Progress(stage, done, total, note))
+
+
+SILENT = Listener()
+"""A listener that ignores everything, the default of every long task."""
+
+
+class PartListener(Listener):
+    """The listener of one part of a longer task: shares from `begin` to `end` of the whole."""
+
+    def __init__(self, whole: Listener, begin: float, end: float, note: str = "") -> None:
+        self._whole, self._begin, self._end, self._note = whole, begin, end, note
+
+    def progress(self, progress: Progress) -> None:
+        """Send the share of the whole task."""
+        share = progress.done / progress.total if progress.total else 0.0
+        done = self._begin + share * (self._end - self._begin)
+        note = self._note or progress.note or progress.stage
+        self._whole.progress(Progress("comparing", done, 1.0, note))
+
+    def stopped(self) -> bool:
+        """Ask the whole task's listener."""
+        return self._whole.stopped()
 
 
 @runtime_checkable
@@ -221,13 +270,11 @@ class Engine(Protocol):
     encoder: str
     decoder: str
 
-    def prepare(
-        self, progress: PrepareProgress = ..., stopped: Callable[[], bool] | None = ...
-    ) -> PrepareSeconds:
+    def prepare(self, listener: Listener = SILENT) -> PrepareSeconds:
         """Load and compile; a second call returns the first one's figures at once.
 
-        Raises `Stopped` when `stopped` says so: soon, where the engine has a process of its own,
-        and else before the next stage.
+        Raises `Stopped` when the listener asks for it: soon, where the engine has a process of its
+        own, and else before the next stage.
         """
         ...
 

@@ -1,4 +1,4 @@
-"""Whisper checkpoints: `nano` (shipped here), OpenAI's by name (downloaded), or a file's path."""
+"""Whisper checkpoints: OpenAI's by name (downloaded on first use), or a file's path."""
 
 from __future__ import annotations
 
@@ -17,13 +17,16 @@ import whisper
 from torch import Tensor
 from whisper.model import ModelDimensions, Whisper
 
-from engines.base import CheckpointError, PrepareProgress
+from engines.base import SILENT, CheckpointError, Listener
 from engines.locks import file_lock
 from engines.mishaps import ran_out_of_memory, tell
 from engines.tensors import all_shapes, difference
 
-NANO = "nano"
-NANO_PATH = Path(__file__).parent.parent / "assets" / "nano" / "nano.pt"
+DEFAULT_MODEL = "base"
+"""The multilingual checkpoint that the page and every command start with."""
+
+QUICK_MODEL = "tiny.en"
+"""The quick choice for English."""
 
 HEAD_WIDTH = 64
 """Every Whisper checkpoint has heads of this width."""
@@ -35,9 +38,7 @@ AnyWhisper = TypeVar("AnyWhisper", bound=Whisper)
 
 _loaded: WeakValueDictionary[str, Checkpoint] = WeakValueDictionary()
 _lock = threading.Lock()
-_listener: ContextVar[tuple[str, PrepareProgress]] = ContextVar(
-    "listener", default=("", lambda stage: None)
-)
+_listener: ContextVar[tuple[str, Listener]] = ContextVar("listener", default=("", SILENT))
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,11 +72,11 @@ class Checkpoint:
 
 
 def names() -> tuple[str, ...]:
-    """The model names that can be asked for, `nano` first; a path works as well."""
-    return (NANO, *whisper.available_models())
+    """The model names that can be asked for; a path works as well."""
+    return tuple(whisper.available_models())
 
 
-def load(name: str, progress: PrepareProgress = lambda stage: None) -> Checkpoint:
+def load(name: str, listener: Listener = SILENT) -> Checkpoint:
     """Read a checkpoint once for all engines that hold it at the same time.
 
     `name`: one of `names()` or a path. Raises `CheckpointError`.
@@ -83,22 +84,20 @@ def load(name: str, progress: PrepareProgress = lambda stage: None) -> Checkpoin
     with _lock:
         checkpoint = _loaded.get(name)
         if checkpoint is None:
-            checkpoint = _loaded[name] = _load(name, progress)
+            checkpoint = _loaded[name] = _load(name, listener)
         return checkpoint
 
 
-def fetch(name: str, progress: PrepareProgress = lambda stage: None) -> None:
+def fetch(name: str, listener: Listener = SILENT) -> None:
     """Bring an official checkpoint onto this machine; raises `CheckpointError`."""
     if name in whisper.available_models():
-        _download(name, progress)
+        _download(name, listener)
 
 
-def _load(name: str, progress: PrepareProgress) -> Checkpoint:
-    if name == NANO:
-        return read(NANO_PATH, NANO)
+def _load(name: str, listener: Listener) -> Checkpoint:
     if name in whisper.available_models():
-        path = _download(name, progress)
-        progress("loading")
+        path = _download(name, listener)
+        listener.report("loading")
         return read(path, name, whisper._ALIGNMENT_HEADS[name])
     path = Path(name).expanduser()
     if not path.is_file():
@@ -150,7 +149,7 @@ def _read_content(path: Path) -> Any:
             raise
         raise CheckpointError(
             f"{path.name} is not a Whisper checkpoint: it can't be read as a file of weights "
-            f"({type(error).__name__}). Use a file in OpenAI's .pt format, or pick nano."
+            f"({type(error).__name__}). Use a file in OpenAI's .pt format."
         ) from error
 
 
@@ -189,7 +188,7 @@ def _check_tensors(path: Path, state: dict[str, Tensor], dims: ModelDimensions) 
         if not torch.isfinite(tensor).all():
             raise CheckpointError(
                 f"{path.name} has values in {key} that are not numbers (NaN or infinite): use "
-                "another copy of the file, or pick nano."
+                "another copy of the file."
             )
 
 
@@ -199,26 +198,29 @@ def download_folder() -> Path:
     return Path(cache) / "whisper"
 
 
-def _download(name: str, progress: PrepareProgress) -> Path:
+def _download(name: str, listener: Listener) -> Path:
     """The file of an official checkpoint, which one engine brings and the others wait for."""
     url, folder = whisper._MODELS[name], download_folder()
-    progress(f"downloading {name}")
+    listener.report("downloading", note=f"downloading {name}")
     whisper.tqdm = _ReportingBar
-    listener = _listener.set((name, progress))
+    token = _listener.set((name, listener))
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with file_lock(folder / f"{name}.lock", lambda: progress(f"waiting for {name}")):
+        waiting = f"waiting for {name}"
+        with file_lock(
+            folder / f"{name}.lock", lambda: listener.report("downloading", note=waiting)
+        ):
             return Path(whisper._download(url, str(folder), in_memory=False))
     except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
         reason = getattr(error, "reason", error)
         raise CheckpointError(
-            f"{name} could not be downloaded ({reason}): check the connection, pick nano, which "
-            "comes with this project, or give the path of a checkpoint file."
+            f"{name} could not be downloaded ({reason}): check the connection, or give "
+            "the path of a checkpoint file."
         ) from error
     except (OSError, RuntimeError) as error:
         raise CheckpointError(f"{name} could not be downloaded: {tell(error)}.") from error
     finally:
-        _listener.reset(listener)
+        _listener.reset(token)
 
 
 class _ReportingBar(whisper.tqdm):
@@ -226,7 +228,9 @@ class _ReportingBar(whisper.tqdm):
 
     def update(self, n: float | None = 1) -> bool | None:
         shown = super().update(n)
-        name, progress = _listener.get()
+        name, listener = _listener.get()
         if int(self.n) // 2**20 != int(self.n - (n or 0)) // 2**20:
-            progress(f"downloading {name}, {self.n / 1e6:.0f} of {(self.total or 0) / 1e6:.0f} MB")
+            done, total = self.n, self.total or 0
+            note = f"downloading {name}, {done / 1e6:.0f} of {total / 1e6:.0f} MB"
+            listener.report("downloading", done, total, note)
         return shown

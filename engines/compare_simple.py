@@ -25,7 +25,7 @@ from rich.text import Text
 from engines import logs, registry, words
 from engines.audio import load_clip
 from engines.base import Clip, EngineError, Options, Transcript
-from engines.checkpoints import NANO
+from engines.checkpoints import DEFAULT_MODEL
 from engines.evaluation.clips import read_text
 from engines.measure.clips import clip_path
 from engines.measure.turns import in_words
@@ -211,7 +211,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--engines", type=lambda text: text.split(","), help="all that this machine has, if not"
     )
-    parser.add_argument("--model", default=NANO, help="nano, an official name, or a path")
+    parser.add_argument("--model", default=DEFAULT_MODEL, help="nano, an official name, or a path")
     parser.add_argument("--language", help="a code such as en; detected when left out")
     parser.add_argument("--beam-size", type=int, help="beams; greedy when left out")
     parser.add_argument("--reference", type=Path, help="a file with the words really spoken")

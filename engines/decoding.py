@@ -43,10 +43,11 @@ from engines.base import (
     Dtype,
     Listener,
     Options,
+    Progress,
     Segment,
     Span,
+    Stage,
     StageSeconds,
-    Stopped,
     Transcript,
     Word,
 )
@@ -78,8 +79,11 @@ class Run:
 
     def check_stop(self) -> None:
         """Raise `Stopped` if the listener asked for it."""
-        if self.listener.stopped():
-            raise Stopped("The run was stopped.")
+        self.listener.check_stopped()
+
+    def report(self, stage: Stage) -> None:
+        """Send the stage and the seconds of audio that are finished."""
+        self.listener.progress(Progress(stage, self.audio_seconds_done, self.clip.seconds))
 
     def open_window(self, mel: Tensor) -> None:
         """A window is about to be decoded; a retry brings the same `mel` again."""
@@ -109,7 +113,7 @@ class Run:
         self._segments_heard = len(segments)
         seconds = seek_frames * whisper.audio.HOP_LENGTH / SAMPLE_RATE
         self.audio_seconds_done = min(seconds, self.clip.seconds)
-        self.listener.progress("decoding", self.audio_seconds_done)
+        self.report("decoding")
 
 
 class ClockedWhisper(Whisper):
@@ -149,7 +153,7 @@ def transcribe(
     """Run whisper's loop over `clip`; returns its result, the run and the stage times."""
     run = Run(model.device, clip, listener)
     run.check_stop()
-    listener.progress("mel", 0.0)
+    listener.progress(Progress("mel", 0.0, clip.seconds))
     token = _current.set(run)
     try:
         synchronize(model.device)
@@ -259,7 +263,7 @@ def _start_encoder_clock(module: nn.Module, inputs: Any) -> None:
     run = _current.get()
     if run is not None:
         run.check_stop()
-        run.listener.progress("encoding", run.audio_seconds_done)
+        run.report("encoding")
         synchronize(run.device)
         _encoder_clock.start = perf_counter()
 
@@ -269,7 +273,7 @@ def _stop_encoder_clock(module: nn.Module, inputs: Any, output: Any) -> None:
     if run is not None:
         synchronize(run.device)
         run.mark("encode", _encoder_clock.start, perf_counter())
-        run.listener.progress("decoding", run.audio_seconds_done)
+        run.report("decoding")
 
 
 def _check_stop(module: nn.Module, inputs: Any) -> None:

@@ -25,7 +25,7 @@ from pathlib import Path
 from engines import logs, registry
 from engines.base import EngineError, Options
 from engines.bench import INTERRUPTED
-from engines.checkpoints import NANO
+from engines.checkpoints import DEFAULT_MODEL
 from engines.evaluation.clips import find_clips
 from engines.evaluation.lines import (
     Conditions,
@@ -191,7 +191,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--engines", type=types.names, help="all that this machine has, unless told"
     )
-    parser.add_argument("--models", "--model", type=types.names, default=(NANO,))
+    parser.add_argument("--models", "--model", type=types.names, default=(DEFAULT_MODEL,))
     parser.add_argument("--language", help="a code such as en; detected when left out")
     parser.add_argument("--beam-size", type=types.positive, help="beams; greedy when left out")
     parser.add_argument("--out", type=types.new_file_and_folder, default="build/evaluation.jsonl")

@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from engines.base import EngineError, FloatArray, Stopped
+from engines.base import SILENT, EngineError, FloatArray, Listener
 from engines.features import (
     FeatureSimilarity,
     FeatureStatistics,
@@ -28,7 +28,7 @@ TOLERANCE = 1e-5
 OTHER_STAGES = 5
 """Those besides the blocks."""
 
-BLOCKS = {"nano": 4, "tiny": 4, "base": 6, "small": 12, "medium": 24, "turbo": 32, "large": 32}
+BLOCKS = {"tiny": 4, "base": 6, "small": 12, "medium": 24, "turbo": 32, "large": 32}
 """Blocks of the encoders, by the first word of a model's name (`whisper.load_model`, 20250625)."""
 
 Stages: TypeAlias = Iterator[tuple[str, FloatArray]]
@@ -38,38 +38,6 @@ Stages: TypeAlias = Iterator[tuple[str, FloatArray]]
 def count_stages(model: str) -> int:
     """How many stages a model's encoder has; of one that isn't known, as many as the smallest."""
     return OTHER_STAGES + BLOCKS.get(model.split(".")[0].split("-")[0], min(BLOCKS.values()))
-
-
-class Observer:
-    """Hears of a long look while it goes on; override what you need."""
-
-    def tell(self, what: str, share: float) -> None:
-        """`what` comes next; `share` of the work, 0 to 1, is done."""
-
-    def stopped(self) -> bool:
-        """True makes the look raise `Stopped` before its next stage."""
-        return False
-
-    def next(self, what: str, share: float) -> None:
-        """Tell it, or raise `Stopped`."""
-        if self.stopped():
-            raise Stopped("The look was stopped.")
-        self.tell(what, share)
-
-
-class Part(Observer):
-    """An observer of one part of a longer work, the shares from `begin` to `end`."""
-
-    def __init__(self, whole: Observer, begin: float, end: float) -> None:
-        self._whole, self._begin, self._end = whole, begin, end
-
-    def tell(self, what: str, share: float) -> None:
-        """Tell the whole's observer."""
-        self._whole.tell(what, self._begin + share * (self._end - self._begin))
-
-    def stopped(self) -> bool:
-        """As the whole has it."""
-        return self._whole.stopped()
 
 
 @dataclass(frozen=True)
@@ -169,22 +137,21 @@ def examine(
     model: str = "",
     clip: str = "",
     start: float = 0.0,
-    observer: Observer | None = None,
+    listener: Listener = SILENT,
     layers: int = 4,
 ) -> Examination:
     """Run all specimens over one window in step, so that only one stage is held at a time.
 
-    `layers`: how many blocks to expect, for the observer. Raises `Stopped`, and `EngineError` when
+    `layers`: how many blocks to expect, for the listener. Raises `Stopped`, and `EngineError` when
     the specimens have different stages.
     """
-    observer = observer or Observer()
     if len({specimen.name for specimen in specimens}) < len(specimens):
         raise EngineError("Name each encoder once: there is nothing to compare one with itself.")
     readings: list[StageReading] = []
     runs = [specimen.stages(mel) for specimen in specimens]
     while True:
         share = min(len(readings) / (OTHER_STAGES + layers), 1.0)
-        observer.next(f"looking at stage {len(readings) + 1}", share)
+        listener.report("comparing", share, 1.0, f"looking at stage {len(readings) + 1}")
         step = [next(run, None) for run in runs]
         found = [each for each in step if each is not None]
         if not found:

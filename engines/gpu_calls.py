@@ -20,9 +20,8 @@ from time import perf_counter
 from typing import Any
 
 from engines import checkpoints, logs, mishaps, zero_gpu
-from engines.base import EngineError, PrepareProgress, PrepareSeconds
-from engines.isolation import LISTEN_SECONDS, IsolatedEngine, StopAsked, Worker, WorkerLost
-from engines.whisper_engine import ignore_progress, stop_between
+from engines.base import SILENT, EngineError, Listener, PrepareSeconds
+from engines.isolation import LISTEN_SECONDS, IsolatedEngine, Worker, WorkerLost
 
 Message = tuple[Any, ...]
 Messages = Generator[Message, None, None]
@@ -63,12 +62,10 @@ def set_up() -> Callable[..., Messages]:
 class ZeroEngine(IsolatedEngine):
     """An engine whose runs are calls."""
 
-    def prepare(
-        self, progress: PrepareProgress = ignore_progress, stopped: StopAsked | None = None
-    ) -> PrepareSeconds:
+    def prepare(self, listener: Listener = SILENT) -> PrepareSeconds:
         """Download the checkpoint, if need be; the rest takes a GPU, which only a run has."""
         start = perf_counter()
-        checkpoints.fetch(self.model, stop_between(progress, stopped))
+        checkpoints.fetch(self.model, listener)
         return PrepareSeconds(load=perf_counter() - start)
 
     def _start_worker(self) -> Call:

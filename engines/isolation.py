@@ -3,7 +3,7 @@
 `get` gives the same engine as `engines.registry.get`, behind a pipe. Each engine and model has one
 worker process (`engines.worker`), started on first use and kept while nobody borrows the same
 engine for another model. Requests go one way as `(log fields, request)`, once the worker has said
-that it is there; back come `about` (the device), `preparing`, `progress`, `segment`,
+that it is there; back come `about` (the device), `progress`, `segment`,
 `alive`, and one of `done`, `stopped`, `refused` (an `EngineError`) and `broke` (anything else).
 
 A worker that dies, falls silent, makes no headway, or won't stop is ended, which frees its
@@ -35,6 +35,7 @@ import structlog
 
 from engines import base, logs, mishaps, registry, zero_gpu
 from engines.base import (
+    SILENT,
     Clip,
     Dtype,
     Engine,
@@ -42,13 +43,11 @@ from engines.base import (
     FloatArray,
     Listener,
     Options,
-    PrepareProgress,
     PrepareSeconds,
     Stopped,
     Transcript,
 )
-from engines.checkpoints import NANO
-from engines.whisper_engine import ignore_progress
+from engines.checkpoints import DEFAULT_MODEL
 
 ROOT = Path(__file__).resolve().parents[1]
 STOP_SECONDS = 0.6
@@ -90,19 +89,18 @@ class IsolatedEngine:
         self._worker: Worker | None = None
         self._waiting: list[StopAsked] = []
 
-    def prepare(
-        self, progress: PrepareProgress = ignore_progress, stopped: StopAsked | None = None
-    ) -> PrepareSeconds:
+    def prepare(self, listener: Listener = SILENT) -> PrepareSeconds:
         """Load and compile; a second call returns the first one's figures at once.
 
         Once all who wait for this engine want to stop, the worker is ended and `Stopped` raised;
-        who gave no `stopped` goes along with them.
+        who gave no listener goes along with them.
         """
 
         def hear(kind: str, *rest: Any) -> None:
-            if kind == "preparing":
-                progress(*rest)
+            if kind == "progress":
+                listener.progress(*rest)
 
+        stopped = None if listener is SILENT else listener.stopped
         prepared: PrepareSeconds = self._ask(("prepare",), hear, stopped)
         return prepared
 
@@ -362,7 +360,7 @@ def log_level() -> str:
     return next((name for name, value in logs.LEVELS.items() if value >= level), "error")
 
 
-def get(key: str, model: str = NANO, dtype: Dtype = "float32") -> Engine:
+def get(key: str, model: str = DEFAULT_MODEL, dtype: Dtype = "float32") -> Engine:
     """The engine `key` for `model` in a process of its own, the same object each time.
 
     Raises as `registry.get` does.
@@ -371,7 +369,7 @@ def get(key: str, model: str = NANO, dtype: Dtype = "float32") -> Engine:
         return _find(key, model, dtype)
 
 
-def borrow(key: str, model: str = NANO, dtype: Dtype = "float32") -> Engine:
+def borrow(key: str, model: str = DEFAULT_MODEL, dtype: Dtype = "float32") -> Engine:
     """`get` for a run, which gives the engine back at its end; till then nobody ends its process.
 
     One model is kept for each engine: another one's process ends, as soon as no run has borrowed

@@ -14,9 +14,9 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from engines import logs, microscope, registry, worker
-from engines.base import Clip
-from engines.checkpoints import NANO
-from engines.examination import Examination, Observer
+from engines.base import SILENT, Clip, Listener
+from engines.checkpoints import DEFAULT_MODEL
+from engines.examination import Examination
 from engines.faults import catalogue, lab
 from engines.faults.catalogue import FAULTS
 from engines.faults.lab import Finding
@@ -43,7 +43,7 @@ class Laboratory(IsolatedEngine):
         command: Sequence[str] = (sys.executable, "-m", "engines.laboratory"),
         idle_seconds: float = IDLE_SECONDS,
     ) -> None:
-        super().__init__(ROW.key, NANO, "float32", ROW, command)
+        super().__init__(ROW.key, DEFAULT_MODEL, "float32", ROW, command)
         self._idle_seconds = idle_seconds
         self._end: threading.Timer | None = None
 
@@ -52,12 +52,12 @@ class Laboratory(IsolatedEngine):
         names: Sequence[str],
         model: str,
         clip: Clip,
-        observer: Observer | None = None,
+        listener: Listener = SILENT,
         start: float = 0.0,
     ) -> Examination:
         """As `microscope.look`."""
         examination: Examination = self._request(
-            ("look", tuple(names), model, clip, start), observer
+            ("look", tuple(names), model, clip, start), listener
         )
         return examination
 
@@ -67,23 +67,22 @@ class Laboratory(IsolatedEngine):
         model: str,
         clip: Clip,
         language: str | None = "en",
-        observer: Observer | None = None,
+        listener: Listener = SILENT,
     ) -> Finding:
         """As `faults.lab.run_fault`, of the fault with that key, without the encoder's features."""
         catalogue.get(key)
-        finding: Finding = self._request(("fault", key, model, clip, language), observer)
+        finding: Finding = self._request(("fault", key, model, clip, language), listener)
         return finding
 
-    def _request(self, request: tuple[Any, ...], observer: Observer | None) -> Any:
+    def _request(self, request: tuple[Any, ...], listener: Listener) -> Any:
         """What the process gives for a request; raises any `EngineError`, `Stopped` among them."""
-        observer = observer or Observer()
 
         def hear(kind: str, *rest: Any) -> None:
-            if kind == "at":
-                observer.tell(*rest)
+            if kind == "progress":
+                listener.progress(*rest)
 
         try:
-            return self._ask(request, hear, observer.stopped)
+            return self._ask(request, hear, listener.stopped)
         finally:
             self._end_later()
 
@@ -103,21 +102,6 @@ look, run_fault, close = _laboratory.look, _laboratory.run_fault, _laboratory.cl
 # The other side.
 
 
-class DistantObserver(Observer):
-    """Passes on to the page's side what goes on."""
-
-    def __init__(self, line: worker.Line) -> None:
-        self._line = line
-
-    def tell(self, what: str, share: float) -> None:
-        """Send it."""
-        self._line.say("at", what, share)
-
-    def stopped(self) -> bool:
-        """True once the page's side asked for it."""
-        return self._line.stop.is_set()
-
-
 class Bench:
     """What answers requests in the process; one model's engines are kept, for the next request."""
 
@@ -128,15 +112,15 @@ class Bench:
 
     def answer(self, line: worker.Line, request: tuple[Any, ...]) -> Any:
         """An examination or a finding."""
-        observer = DistantObserver(line)
+        listener = worker.DistantListener(line)
         match request:
             case ("look", names, model, clip, start):
                 self._take(model)
-                return microscope.look(names, model, clip, observer, start)
+                return microscope.look(names, model, clip, listener, start)
             case ("fault", key, model, clip, language):
                 self._take(model)
                 fault = catalogue.get(key)
-                return lab.run_fault(fault, model, clip, language, observer).without_features()
+                return lab.run_fault(fault, model, clip, language, listener).without_features()
         raise ValueError(f"no such request: {request[0]}")
 
     def _take(self, model: str) -> None:

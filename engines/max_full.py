@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from whisper.decoding import DecodingOptions, DecodingTask, Inference
 
 from engines import decoding
-from engines.base import Dtype, EngineUnavailable, PrepareProgress
+from engines.base import SILENT, Dtype, EngineUnavailable, Listener
 from engines.checkpoints import Checkpoint
 from engines.decoding import ClockedWhisper
 from engines.max_hybrid import EncoderModule, load_max_encoder, why_no_max, why_not_in
@@ -35,12 +35,10 @@ class MaxFullEngine(WhisperEngine):
     encoder = "MAX graph"
     decoder = "MAX graph"
 
-    def build(
-        self, checkpoint: Checkpoint, progress: PrepareProgress
-    ) -> tuple[ClockedWhisper, float]:
+    def build(self, checkpoint: Checkpoint, listener: Listener) -> tuple[ClockedWhisper, float]:
         """A whisper model with both halves replaced; it holds no PyTorch weights."""
-        encoder, encoder_seconds = load_max_encoder(checkpoint, progress, self.dtype)
-        decoder, decoder_seconds = load_max_decoder(checkpoint, progress, self.dtype)
+        encoder, encoder_seconds = load_max_encoder(checkpoint, listener, self.dtype)
+        decoder, decoder_seconds = load_max_decoder(checkpoint, listener, self.dtype)
         model = checkpoint.build(MaxWhisper)
         model.encoder = EncoderModule(encoder)
         model.decoder = DecoderModule(decoder)
@@ -49,7 +47,7 @@ class MaxFullEngine(WhisperEngine):
 
 def load_max_decoder(
     checkpoint: Checkpoint,
-    progress: PrepareProgress = lambda stage: None,
+    listener: Listener = SILENT,
     dtype: Dtype = "float32",
     on_cpu: bool = False,
 ) -> tuple[Decoder, float]:
@@ -71,7 +69,7 @@ def load_max_decoder(
     device = CPU() if on_cpu else session.pick_device()
     weight = session.pick_weight(checkpoint, device, dtype)
     start = perf_counter()
-    models, op = session.load_decoder(dims, device, weight, progress)
+    models, op = session.load_decoder(dims, device, weight, listener)
     seconds = perf_counter() - start
     if isinstance(op, CpuOperations):
         return MaxDecoder(models, stack(weights, weight), dims), seconds

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from whisper.decoding import DecodingOptions, DecodingTask
 
-from engines.base import Dtype, EngineUnavailable, PrepareProgress
+from engines.base import SILENT, Dtype, EngineUnavailable, Listener
 from engines.checkpoints import Checkpoint
 from engines.decoding import ClockedWhisper
 from engines.token_loop import LeanDecodingTask, TorchInference
@@ -65,19 +65,17 @@ class MaxHybridEngine(WhisperEngine):
     encoder = "MAX graph"
     decoder = "PyTorch"
 
-    def build(
-        self, checkpoint: Checkpoint, progress: PrepareProgress
-    ) -> tuple[ClockedWhisper, float]:
+    def build(self, checkpoint: Checkpoint, listener: Listener) -> tuple[ClockedWhisper, float]:
         """The checkpoint's model with the MAX encoder in place of PyTorch's."""
         model = checkpoint.build(HybridWhisper)
-        encoder, compiling = load_max_encoder(checkpoint, progress, self.dtype)
+        encoder, compiling = load_max_encoder(checkpoint, listener, self.dtype)
         model.encoder = EncoderModule(encoder)
         return model.to(self.device), compiling
 
 
 def load_max_encoder(
     checkpoint: Checkpoint,
-    progress: PrepareProgress = lambda stage: None,
+    listener: Listener = SILENT,
     dtype: Dtype = "float32",
 ) -> tuple[MaxEncoder, float]:
     """The MAX encoder for a checkpoint, and the seconds that compiling its graphs took.
@@ -92,7 +90,7 @@ def load_max_encoder(
     device = session.pick_device()
     weight = session.pick_weight(checkpoint, device, dtype)
     start = perf_counter()
-    models, op = session.load_encoder(checkpoint.dims, device, weight, progress)
+    models, op = session.load_encoder(checkpoint.dims, device, weight, listener)
     compiling = perf_counter() - start
     return MaxEncoder(models, weights, op, device), compiling
 

@@ -35,13 +35,12 @@ from whisper.model import AudioEncoder, Whisper
 
 from engines import checkpoints, logs, registry
 from engines.audio import load_clip
-from engines.base import Clip, EngineError, EngineUnavailable, FloatArray, PrepareProgress
-from engines.checkpoints import NANO, Checkpoint
+from engines.base import SILENT, Clip, EngineError, EngineUnavailable, FloatArray, Listener
+from engines.checkpoints import DEFAULT_MODEL, Checkpoint
 from engines.examination import (
     TOLERANCE,
     Candidate,
     Examination,
-    Observer,
     OpenSpecimen,
     StageReading,
     Stages,
@@ -153,7 +152,7 @@ def open_max(
     dtype: str | None = None,
     engine: str = "max_hybrid",
     change: Callable[[EncoderWeights], EncoderWeights] = lambda weights: weights,
-    progress: PrepareProgress = lambda stage: None,
+    listener: Listener = SILENT,
 ) -> OpenSpecimen:
     """MAX's encoder where the engines run it; `dtype` of its weights, else the engines' own.
 
@@ -171,7 +170,7 @@ def open_max(
     if dtype not in max_types(on_cpu=device.label == "cpu"):
         raise EngineUnavailable(f"MAX's encoder has no {dtype} on a processor.")
     weights = change(encoder_weights(checkpoint.state, checkpoint.dims))
-    models, op = session.load_encoder(checkpoint.dims, device, DType[dtype], progress)
+    models, op = session.load_encoder(checkpoint.dims, device, DType[dtype], listener)
     encoder = StagedMaxEncoder(models, weights, op, device)
     label = label_max(dtype, on_cpu=device.label == "cpu")
     exact = dtype == "float32" or (device.label == "cpu" and checkpoint.fits_float16)
@@ -216,9 +215,7 @@ def candidates() -> tuple[Candidate, ...]:
     return tuple(found)
 
 
-def open_specimen(
-    name: str, checkpoint: Checkpoint, progress: PrepareProgress = lambda stage: None
-) -> OpenSpecimen:
+def open_specimen(name: str, checkpoint: Checkpoint, listener: Listener = SILENT) -> OpenSpecimen:
     """The specimen spelled `ENGINE` or `ENGINE:TYPE`.
 
     Raises `EngineUnavailable` where this machine has none, `EngineError` for a wrong spelling.
@@ -237,7 +234,7 @@ def open_specimen(
     if reason := row.why_not():
         raise EngineUnavailable(f"{engine} can't run here: {reason}.")
     if engine in MAX_ENGINES:
-        return open_max(checkpoint, dtype or None, engine, progress=progress)
+        return open_max(checkpoint, dtype or None, engine, listener=listener)
     return open_torch(checkpoint, engine, dtype or "float32")
 
 
@@ -245,23 +242,22 @@ def look(
     names: Sequence[str],
     model: str,
     clip: Clip,
-    observer: Observer | None = None,
+    listener: Listener = SILENT,
     start: float = 0.0,
 ) -> Examination:
     """Open the specimens and examine them over one window of the clip; the first is the baseline.
 
     Raises any `EngineError`, `Stopped` among them.
     """
-    observer = observer or Observer()
-    observer.next("loading the model", 0.0)
-    checkpoint = checkpoints.load(model, lambda what: observer.next(what, 0.0))
+    listener.report("loading")
+    checkpoint = checkpoints.load(model, listener)
     specimens = []
     for name in names:
-        observer.next(f"opening {name}", 0.0)
-        specimens.append(open_specimen(name, checkpoint, lambda what: observer.next(what, 0.0)))
+        listener.report("comparing", 0.0, 1.0, f"opening {name}")
+        specimens.append(open_specimen(name, checkpoint, listener))
     mel = cut_window(clip, checkpoint.dims.n_mels, start)
     layers = checkpoint.dims.n_audio_layer
-    return examine(specimens, mel, model, clip.name, start, observer, layers)
+    return examine(specimens, mel, model, clip.name, start, listener, layers)
 
 
 # The terminal.
@@ -384,7 +380,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("engines", nargs="*", default=["max_hybrid"], help="one engine or more")
     parser.add_argument("--clip", default=str(CLIP), help="any audio file")
     parser.add_argument("--start", type=float, default=0.0, help="seconds to the window")
-    parser.add_argument("--model", default=NANO, help="nano, an official name, or a path")
+    parser.add_argument("--model", default=DEFAULT_MODEL, help="nano, an official name, or a path")
     parser.add_argument("--tolerance", type=float, default=TOLERANCE, help="of the relative error")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     return parser.parse_args(arguments)

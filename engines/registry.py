@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from engines.base import Dtype, Engine, EngineError, Stopped
-from engines.checkpoints import NANO
+from engines.checkpoints import DEFAULT_MODEL
 from engines.max_full import MaxFullEngine, make_max_full
 from engines.max_hybrid import MaxHybridEngine, make_max_hybrid, why_no_max
 from engines.whisper_torch import TorchEngine, make_cpu, make_gpu, why_no_cuda
@@ -97,7 +97,7 @@ def row(key: str) -> Row:
     return found
 
 
-def get(key: str, model: str = NANO, dtype: Dtype = "float32") -> Engine:
+def get(key: str, model: str = DEFAULT_MODEL, dtype: Dtype = "float32") -> Engine:
     """The engine `key` for `model`, the same object each time; nothing is loaded yet.
 
     Raises `EngineUnavailable` with the reason, or `EngineError` for an unknown key.
@@ -119,7 +119,7 @@ def release(model: str) -> None:
 
 def warm(
     engine_keys: Iterable[str],
-    model: str = NANO,
+    model: str = DEFAULT_MODEL,
     get_engine: Callable[[str, str], Engine] = get,
 ) -> threading.Thread:
     """Prepare engines in the background; a failure shows when the engine is used.

@@ -1,4 +1,4 @@
-"""Checkpoints to measure and to test with: official dimensions with random weights, and `nano`."""
+"""Checkpoints to measure and to test with: official dimensions with random weights."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ import torch
 from torch import Tensor
 from whisper.model import ModelDimensions, Whisper
 
-from engines import checkpoints
 from engines.base import EngineError
-from engines.checkpoints import NANO, Checkpoint
+from engines.checkpoints import Checkpoint
 
 VOCABULARY = 51864
 """Tokens of the English-only checkpoints; the multilingual ones have one more, or two."""
@@ -23,18 +22,16 @@ DIMENSIONS = {
 
 def names() -> tuple[str, ...]:
     """The sizes there are, smallest first."""
-    return (NANO, *DIMENSIONS)
+    return tuple(DIMENSIONS)
 
 
 def checkpoint(size: str) -> Checkpoint:
-    """`nano` as shipped, or a checkpoint of that size with random weights; nothing is downloaded.
+    """A checkpoint of that size with random weights; nothing is downloaded.
 
     How long a product takes does not depend on the numbers in it. The random weights are rounded
     to float16, as those in OpenAI's files are, since an engine may keep such weights in half the
     bytes. Raises `EngineError` for an unknown size.
     """
-    if size == NANO:
-        return checkpoints.load(NANO)
     if size not in DIMENSIONS:
         raise EngineError(f"There is no size {size!r}: pick {', '.join(names())}.")
     state = random_state(DIMENSIONS[size])

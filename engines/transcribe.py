@@ -10,8 +10,16 @@ from typing import Any
 
 from engines import logs, registry
 from engines.audio import load_clip
-from engines.base import EngineError, Listener, Options, PrepareSeconds, Segment, Transcript
-from engines.checkpoints import NANO
+from engines.base import (
+    EngineError,
+    Listener,
+    Options,
+    PrepareSeconds,
+    Progress,
+    Segment,
+    Transcript,
+)
+from engines.checkpoints import DEFAULT_MODEL
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -27,7 +35,7 @@ def transcribe(asked: argparse.Namespace) -> int:
     try:
         clip = load_clip(asked.clip)
         engine = registry.get(asked.engine, asked.model, asked.dtype)
-        prepared = engine.prepare(_say)
+        prepared = engine.prepare(PrintProgress())
         options = Options(
             language=asked.language,
             beam_size=asked.beam_size,
@@ -82,15 +90,19 @@ def _segment_json(segment: Segment) -> dict[str, Any]:
     return record
 
 
-def _say(stage: str) -> None:
-    print(f"{stage} …", file=sys.stderr)
+class PrintProgress(Listener):
+    """Prints what an engine does while it gets ready."""
+
+    def progress(self, progress: Progress) -> None:
+        """One line for a stage."""
+        print(f"{progress.note or progress.stage} …", file=sys.stderr)
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m engines.transcribe", description=__doc__)
     parser.add_argument("clip", help="any audio file")
     parser.add_argument("--engine", default=registry.BASELINE, choices=registry.all_keys())
-    parser.add_argument("--model", default=NANO, help="nano, an official name, or a path")
+    parser.add_argument("--model", default=DEFAULT_MODEL, help="nano, an official name, or a path")
     parser.add_argument("--dtype", default="float32", choices=("float32", "float16"))
     parser.add_argument("--language", help="a code such as en; detected when left out")
     parser.add_argument("--beam-size", type=int, help="beams; greedy when left out")

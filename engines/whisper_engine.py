@@ -19,9 +19,7 @@ from engines.base import (
     FloatArray,
     Listener,
     Options,
-    PrepareProgress,
     PrepareSeconds,
-    Stopped,
     Transcript,
 )
 from engines.checkpoints import Checkpoint
@@ -35,23 +33,6 @@ Result = TypeVar("Result")
 
 WIDEST_BEAM = 50
 """Whisper allows 51 tokens at a window's first position: a wider beam has nothing to hold."""
-
-
-def ignore_progress(stage: str) -> None:
-    """The default `progress`: nobody listens."""
-
-
-def stop_between(progress: PrepareProgress, stopped: Callable[[], bool] | None) -> PrepareProgress:
-    """`progress` that raises `Stopped` once `stopped` says so."""
-    if stopped is None:
-        return progress
-
-    def tell(stage: str) -> None:
-        if stopped():
-            raise Stopped("The run was stopped.")
-        progress(stage)
-
-    return tell
 
 
 class WhisperEngine:
@@ -73,28 +54,22 @@ class WhisperEngine:
         self._whisper: ClockedWhisper | None = None
         self._prepared = PrepareSeconds()
 
-    def build(
-        self, checkpoint: Checkpoint, progress: PrepareProgress
-    ) -> tuple[ClockedWhisper, float]:
+    def build(self, checkpoint: Checkpoint, listener: Listener) -> tuple[ClockedWhisper, float]:
         """The model with its encoder and decoder in place, and the seconds spent compiling."""
         raise NotImplementedError
 
-    def prepare(
-        self,
-        progress: PrepareProgress = ignore_progress,
-        stopped: Callable[[], bool] | None = None,
-    ) -> PrepareSeconds:
+    def prepare(self, listener: Listener | None = None) -> PrepareSeconds:
         """Load and compile; a second call returns the first one's figures at once."""
         with self._lock:
             if self._whisper is None:
-                self._or_out_of_memory(lambda: self._load(stop_between(progress, stopped)))
+                self._or_out_of_memory(lambda: self._load(listener or Listener()))
             return self._prepared
 
-    def _load(self, progress: PrepareProgress) -> None:
-        progress("loading")
+    def _load(self, listener: Listener) -> None:
+        listener.report("loading")
         start = perf_counter()
-        checkpoint = checkpoints.load(self.model, progress)
-        model, compiling = self.build(checkpoint, progress)
+        checkpoint = checkpoints.load(self.model, listener)
+        model, compiling = self.build(checkpoint, listener)
         del checkpoint
         give_back()
         model.watch()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from engines import zero_gpu
-from engines.base import Dtype, EngineUnavailable, PrepareProgress
+from engines.base import Dtype, EngineUnavailable, Listener
 from engines.checkpoints import Checkpoint
 from engines.decoding import ClockedWhisper
 from engines.whisper_engine import WhisperEngine
@@ -29,9 +29,7 @@ class TorchEngine(WhisperEngine):
         self.key = key
         self.label = label
 
-    def build(
-        self, checkpoint: Checkpoint, progress: PrepareProgress
-    ) -> tuple[ClockedWhisper, float]:
+    def build(self, checkpoint: Checkpoint, listener: Listener) -> tuple[ClockedWhisper, float]:
         """The checkpoint's model, moved to the device; nothing is compiled.
 
         PyTorch's convolutions round float32 to TF32 on CUDA unless told otherwise.

@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 import structlog
 
 from engines import logs, mishaps
-from engines.base import Engine, EngineError, Listener, Segment, Stopped
+from engines.base import Engine, EngineError, Listener, Progress, Segment, Stopped
 
 BEAT_SECONDS = 1.0
 
@@ -84,9 +84,9 @@ class DistantListener(Listener):
         """Send a final segment."""
         self._line.say("segment", segment)
 
-    def progress(self, stage: str, audio_seconds: float) -> None:
-        """Send the stage."""
-        self._line.say("progress", stage, audio_seconds)
+    def progress(self, progress: Progress) -> None:
+        """Send where the task stands."""
+        self._line.say("progress", progress)
 
     def stopped(self) -> bool:
         """True once the other side asked for it."""
@@ -97,7 +97,7 @@ def answer(engine: Engine, line: Line, request: tuple[Any, ...]) -> Any:
     """What the engine gives for a request."""
     match request:
         case ("prepare",):
-            return engine.prepare(lambda stage: line.say("preparing", stage))
+            return engine.prepare(DistantListener(line))
         case ("transcribe", clip, options):
             return engine.transcribe(clip, options, DistantListener(line))
         case ("encode", mel):

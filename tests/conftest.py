@@ -154,7 +154,7 @@ def serve_fakes(sample_folder: Path, uploads: Path) -> Iterator[Callable[..., st
         backend = session.Backend(
             statuses=lambda: fakes.STATUSES,
             get=lambda key, model, dtype: engines[key],
-            models=lambda: ("nano", "tiny.en"),
+            models=lambda: ("tiny.en", "tiny.en"),
             load_clip=load_clip,
             samples=sample_folder,
             laboratory=lab.laboratory() if lab else None,

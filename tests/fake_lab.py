@@ -9,8 +9,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from demo.lab import Laboratory
-from engines.base import Clip, EngineError, FloatArray
-from engines.examination import Candidate, Examination, Observer, OpenSpecimen, Stages, examine
+from engines.base import SILENT, Clip, EngineError, FloatArray, Listener
+from engines.examination import Candidate, Examination, OpenSpecimen, Stages, examine
 from engines.faults.catalogue import Fault
 from engines.faults.lab import Finding
 from tests import fakes
@@ -53,28 +53,30 @@ WIDE = make_specimen("max_hybrid:float32", "MAX, float32 weights", noise=2e-7)
 
 
 def make_examination(
-    place: str | None = None, noise: float = 1e-7, observer: Observer | None = None
+    place: str | None = None, noise: float = 1e-7, listener: Listener = SILENT
 ) -> Examination:
     """PyTorch, MAX, and MAX with a fault."""
     faulty = make_specimen("max_hybrid:float16 with a fault", "MAX with the fault", noise, place)
     specimens = [CPU, replace(MAX, label="MAX"), faulty]
-    return examine(specimens, np.zeros((80, 3000), np.float32), "nano", "fake", observer=observer)
+    return examine(
+        specimens, np.zeros((80, 3000), np.float32), "tiny.en", "fake", listener=listener
+    )
 
 
-def make_finding(key: str, seconds: float = 6.0, observer: Observer | None = None) -> Finding:
+def make_finding(key: str, seconds: float = 6.0, listener: Listener = SILENT) -> Finding:
     """What each fault of `FAULTS` is said to do."""
     fault = next(fault for fault in FAULTS if fault.key == key)
     right = fakes.FakeEngine().transcribe(fakes.make_clip(seconds))
     text = right.text if key in ("none", "late") else WRONG_WORDS
     return Finding(
         fault=fault,
-        model="nano",
+        model="tiny.en",
         clip="fake",
         audio_seconds=seconds,
         right=right,
         faulty=None if key == "broken" else replace(right, text=text),
         error="ValueError: the shapes don't fit" if key == "broken" else None,
-        examination=make_examination(PLACES[key], observer=observer),
+        examination=make_examination(PLACES[key], listener=listener),
     )
 
 
@@ -85,32 +87,32 @@ class FakeLab:
     gate: threading.Event = field(default_factory=threading.Event)
     reason: str | None = None
 
-    def wait(self, observer: Observer, what: str) -> None:
+    def wait(self, listener: Listener, what: str) -> None:
         """Say what goes on until the gate opens or somebody wants it stopped."""
         while not self.gate.is_set():
-            observer.next(what, 0.4)
+            listener.report("comparing", 0.4, 1.0, what)
             self.gate.wait(0.02)
 
     def look(
-        self, names: Sequence[str], model: str, clip: Clip, observer: Observer, start: float
+        self, names: Sequence[str], model: str, clip: Clip, listener: Listener, start: float
     ) -> Examination:
         """The named specimens."""
-        self.wait(observer, "looking at stage 3")
-        if model != "nano":
+        self.wait(listener, "looking at stage 3")
+        if model != "tiny.en":
             raise EngineError("Only nano is here.")
         if start > clip.seconds:
             raise EngineError(f"The clip has {clip.seconds:.1f} s.")
         specimens = {each.name: each for each in (CPU, MAX, WIDE)}
         mel = np.zeros((80, 3000), np.float32)
         chosen = [specimens[name] for name in names]
-        return examine(chosen, mel, model, clip.name, start, observer)
+        return examine(chosen, mel, model, clip.name, start, listener)
 
     def run_fault(
-        self, key: str, model: str, clip: Clip, language: str | None, observer: Observer
+        self, key: str, model: str, clip: Clip, language: str | None, listener: Listener
     ) -> Finding:
         """As `make_finding` has it."""
-        self.wait(observer, "transcribing with the fault")
-        return make_finding(key, clip.seconds, observer)
+        self.wait(listener, "transcribing with the fault")
+        return make_finding(key, clip.seconds, listener)
 
     def laboratory(self) -> Laboratory:
         """What the page asks for."""

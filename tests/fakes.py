@@ -12,6 +12,7 @@ import numpy as np
 
 from engines.base import (
     SAMPLE_RATE,
+    SILENT,
     AudioError,
     Clip,
     Dtype,
@@ -19,6 +20,7 @@ from engines.base import (
     Listener,
     Options,
     PrepareSeconds,
+    Progress,
     Segment,
     Span,
     StageSeconds,
@@ -68,7 +70,7 @@ class FakeEngine:
     compile_seconds: float = 0.0
     error: Exception | None = None
     deaf: bool = False
-    model: str = "nano"
+    model: str = "tiny.en"
     device: str = "cpu"
     dtype: Dtype = "float32"
     encoder: str = "PyTorch"
@@ -82,13 +84,12 @@ class FakeEngine:
 
     def prepare(
         self,
-        progress: Callable[[str], None] = lambda _: None,
-        stopped: Callable[[], bool] | None = None,
+        listener: Listener = SILENT,
     ) -> PrepareSeconds:
         """Sleep for as long as compiling is said to take."""
-        progress("loading")
+        listener.report("loading")
         if (self.compile_seconds or self.compiled) and not self.prepared.is_set():
-            progress("compiling")
+            listener.report("compiling")
             time.sleep(self.compile_seconds)
             if self.compiled is not None:
                 self.compiled.wait(GATE_SECONDS)
@@ -99,12 +100,12 @@ class FakeEngine:
         self,
         clip: Clip,
         options: Options = Options(),  # noqa: B008
-        listener: Listener = Listener(),  # noqa: B008
+        listener: Listener = SILENT,
     ) -> Transcript:
         """Say the words."""
         start = time.perf_counter()
-        listener.progress("mel", 0.0)
-        listener.progress("encoding", 0.0)
+        listener.progress(Progress("mel", 0.0, clip.seconds))
+        listener.progress(Progress("encoding", 0.0, clip.seconds))
         segments: list[Segment] = []
         cut = self.cut(clip.seconds, options.word_timestamps)
         for segment in cut:
@@ -113,7 +114,7 @@ class FakeEngine:
                 raise self.error
             segments.append(segment)
             listener.segment(segment)
-            listener.progress("decoding", segment.end)
+            listener.progress(Progress("decoding", segment.end, clip.seconds))
         if self.error is not None:
             raise self.error
         spent = time.perf_counter() - start

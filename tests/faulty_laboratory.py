@@ -11,7 +11,7 @@ from typing import Any
 
 from engines import worker
 from engines.base import EngineError
-from engines.laboratory import DistantObserver
+from engines.worker import DistantListener
 from tests.fake_lab import make_examination
 
 
@@ -22,8 +22,8 @@ class FaultyBench:
 
     def answer(self, line: worker.Line, request: tuple[Any, ...]) -> Any:
         """Say how far it is, then go wrong, or don't."""
-        observer = DistantObserver(line)
-        observer.next("looking at stage 1", 0.25)
+        listener = DistantListener(line)
+        listener.report("comparing", 0.25, 1.0, "looking at stage 1")
         match request[2]:
             case "segfault":
                 os.kill(os.getpid(), signal.SIGSEGV)
@@ -35,7 +35,7 @@ class FaultyBench:
                 raise RuntimeError("a graph did not fit")
             case "patient":
                 while True:
-                    observer.next("looking at stage 2", 0.5)
+                    listener.report("comparing", 0.5, 1.0, "looking at stage 2")
                     time.sleep(0.01)
         return make_examination()
 

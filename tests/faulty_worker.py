@@ -8,14 +8,21 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
 
 import torch
 
 from engines import worker
-from engines.base import Clip, EngineUnavailable, Listener, Options, PrepareSeconds, Transcript
+from engines.base import (
+    SILENT,
+    Clip,
+    EngineUnavailable,
+    Listener,
+    Options,
+    PrepareSeconds,
+    Transcript,
+)
 from tests.fakes import FakeEngine
 
 GATE = "compiles until "
@@ -32,18 +39,17 @@ class FaultyEngine(FakeEngine):
 
     def prepare(
         self,
-        progress: Callable[[str], None] = lambda _: None,
-        stopped: Callable[[], bool] | None = None,
+        listener: Listener = SILENT,
     ) -> PrepareSeconds:
         """Compile as MAX does, in a process of its own, for as long as it is told."""
         if self.model.startswith(GATE) and not self.prepared.is_set():
             compiler = subprocess.Popen(BUSY)
-            progress("compiling")
+            listener.report("compiling")
             while not Path(self.model.removeprefix(GATE)).exists():
                 time.sleep(0.02)
             compiler.kill()
             compiler.wait()
-        return super().prepare(progress)
+        return super().prepare(listener)
 
     def transcribe(
         self, clip: Clip, options: Options | None = None, listener: Listener | None = None

@@ -25,7 +25,7 @@ ARGUMENTS: dict[str, Any] = {
     "clip": None,
     "sample": "short",
     "engines": [],
-    "model": "nano",
+    "model": "tiny.en",
     "language": "en",
     "beam_size": 1,
     "schedule": "parallel",
@@ -94,7 +94,7 @@ def test_a_clip_of_one_s_own_with_every_setting(
 ) -> None:
     client = connect(cpu=fakes.FakeEngine(), max_hybrid=fake_max())
     record = client.predict(
-        clip=handle_file(sample_folder / "talk.flac"),
+        clip=handle_file(sample_folder / "columbia.flac"),
         engines=["max_hybrid"],
         model="tiny.en",
         language="",
@@ -106,7 +106,7 @@ def test_a_clip_of_one_s_own_with_every_setting(
         api_name="/compare",
     )
     (lane,) = record["lanes"]
-    assert record["clip"] == "talk.flac" and len(lane["runs"]) == 3
+    assert record["clip"] == "columbia.flac" and len(lane["runs"]) == 3
     assert lane["segments"][0]["words"][0]["text"] == " The"
     asked = record["settings"]
     assert (asked["model"], asked["language"], asked["beam_size"]) == ("tiny.en", None, 5)
@@ -187,7 +187,7 @@ def backend(tmp_path_factory: pytest.TempPathFactory) -> Backend:
     return Backend(
         statuses=lambda: fakes.STATUSES,
         get=lambda key, model, dtype: fakes.FakeEngine(),
-        models=lambda: ("nano", "tiny.en"),
+        models=lambda: ("tiny.en", "tiny.en"),
         load_clip=fakes.read_fake_clip,
         samples=folder,
     )
@@ -222,7 +222,7 @@ def test_any_json_everywhere_is_refused_in_a_sentence(values: dict[str, Any]) ->
     backend = Backend(
         lambda: fakes.STATUSES,
         lambda key, model, dtype: fakes.FakeEngine(),
-        lambda: ("nano",),
+        lambda: ("tiny.en",),
         fakes.read_fake_clip,
         Path("nowhere"),
     )
@@ -235,7 +235,7 @@ def test_no_clip_by_any_name_is_a_file_of_this_machine(clip: dict[str, Any]) -> 
     backend = Backend(
         lambda: fakes.STATUSES,
         lambda key, model, dtype: fakes.FakeEngine(),
-        lambda: ("nano",),
+        lambda: ("tiny.en",),
         fakes.read_fake_clip,
         Path("nowhere"),
     )

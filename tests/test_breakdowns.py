@@ -55,7 +55,7 @@ def compare(
     engines: dict[str, IsolatedEngine], open_clip: Callable[..., Clip] = fakes.open_fake_clip
 ) -> Comparison:
     """The last snapshot of a comparison of two engines."""
-    settings = Settings(engines=tuple(engines), model="nano", schedule="parallel")
+    settings = Settings(engines=tuple(engines), model="tiny.en", schedule="parallel")
     run = Run(settings, fakes.STATUSES, lambda key, *_: engines[key], open_clip)
     *_, last = run.snapshots()
     return last
@@ -102,7 +102,7 @@ def test_a_model_s_file_that_is_lost_half_way(
     def lose_file_and_open_clip(stopped: object) -> Clip:
         mine.prepare()
         file.unlink()
-        return load_clip("audio_samples/short.flac")
+        return load_clip("audio_samples/jfk.flac")
 
     assert [lane.state for lane in compare(engines, lose_file_and_open_clip).lanes] == 2 * ["done"]
     mine.close()
@@ -123,7 +123,7 @@ def test_memory_that_runs_out_while_loading_is_told_as_that(
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
 
     monkeypatch.setattr("torch.load", load)
-    registry.release("nano")
+    registry.release("tiny.en")
     with pytest.raises(EngineError, match="there was not enough memory"):
         registry.get("cpu").prepare()
     monkeypatch.undo()

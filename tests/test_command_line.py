@@ -9,7 +9,7 @@ import pytest
 from engines import max_hybrid, registry, transcribe
 from engines.base import EngineError
 
-CLIP = "audio_samples/short.flac"
+CLIP = "audio_samples/jfk.flac"
 
 
 @pytest.fixture(autouse=True)
@@ -25,7 +25,7 @@ def test_json_is_one_object_with_the_documented_fields(capsys: pytest.CaptureFix
         *("engine", "model", "device", "dtype", "language", "text", "tokens", "segments"),
         *("seconds", "audio_seconds"),
     ]
-    assert (found["engine"], found["model"], found["device"]) == ("cpu", "nano", "cpu")
+    assert (found["engine"], found["model"], found["device"]) == ("cpu", "tiny.en", "cpu")
     assert (found["dtype"], found["language"]) == ("float32", "en")
     assert set(found["seconds"]) == {"prepare", "audio", "mel", "encode", "decode", "total"}
     assert found["audio_seconds"] == pytest.approx(3.6, abs=1.0)
@@ -71,4 +71,4 @@ def test_without_max_its_engines_say_so(monkeypatch: pytest.MonkeyPatch) -> None
     assert reasons["cpu"] is None
     assert "not installed" in str(reasons["max_hybrid"]) and reasons["max_full"]
     with pytest.raises(EngineError, match="not installed"):
-        registry.get("max_full", "nano")
+        registry.get("max_full", "tiny.en")

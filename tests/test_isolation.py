@@ -21,6 +21,7 @@ from engines.base import (
     EngineUnavailable,
     Listener,
     PrepareSeconds,
+    Progress,
     Segment,
     Stopped,
 )
@@ -58,8 +59,8 @@ class Ear(Listener):
     def segment(self, segment: Segment) -> None:
         self.segments.append(segment)
 
-    def progress(self, stage: str, audio_seconds: float) -> None:
-        self.stages.append(stage)
+    def progress(self, progress: Progress) -> None:
+        self.stages.append(progress.stage)
 
     def stopped(self) -> bool:
         return len(self.segments) >= self._enough
@@ -271,7 +272,7 @@ def test_after_a_stop_the_rest_is_not_warmed() -> None:
             asked.append(self.key)
             raise {"a": EngineError, "b": Stopped}[self.key]("no")
 
-    registry.warm("abc", "nano", lambda key, model: Engine(key)).join(PATIENCE)
+    registry.warm("abc", "tiny.en", lambda key, model: Engine(key)).join(PATIENCE)
     assert asked == ["a", "b"]
 
 
@@ -333,7 +334,7 @@ LONG_CLIP = make_clip(60.0)
 
 
 def test_stop_reaches_a_worker_that_never_comes_up() -> None:
-    engine = IsolatedEngine("cpu", "nano", "float32", registry.row("cpu"), SILENT)
+    engine = IsolatedEngine("cpu", "tiny.en", "float32", registry.row("cpu"), SILENT)
     outcomes: list[str] = []
 
     def ask() -> None:
@@ -350,7 +351,7 @@ def test_stop_reaches_a_worker_that_never_comes_up() -> None:
 
 def test_a_worker_that_never_comes_up_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(isolation, "SILENT_SECONDS", 1.0)
-    engine = IsolatedEngine("cpu", "nano", "float32", registry.row("cpu"), SILENT)
+    engine = IsolatedEngine("cpu", "tiny.en", "float32", registry.row("cpu"), SILENT)
     with pytest.raises(EngineError, match="no sign of life"):
         engine.transcribe(LONG_CLIP)
 
@@ -361,7 +362,7 @@ def test_a_process_that_cannot_be_started_is_told(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(isolation, "start", start)
     with pytest.raises(EngineError, match=r"could not be started: .*temporarily unavailable"):
-        IsolatedEngine("cpu", "nano", "float32", registry.row("cpu"), SILENT).prepare()
+        IsolatedEngine("cpu", "tiny.en", "float32", registry.row("cpu"), SILENT).prepare()
 
 
 def test_unavailable_engines_are_refused_before_a_process_starts() -> None:

@@ -44,14 +44,14 @@ def heard(monkeypatch: pytest.MonkeyPatch) -> Heard:
 
 def test_a_run_has_an_id_and_its_stages_have_seconds(heard: Heard) -> None:
     run = logs.new_run_id()
-    registry.release("nano")
+    registry.release("tiny.en")
     with logs.in_run(run):
         transcript = registry.get("cpu").transcribe(load_clip(clip_path("short")))
     prepared, transcribed = heard()
     assert {line["run"] for line in (prepared, transcribed)} == {run}
     assert prepared["event"] == "prepared" and prepared["load"] > 0 and prepared["compile"] == 0
     assert transcribed["event"] == "transcribed"
-    assert (transcribed["engine"], transcribed["model"]) == ("cpu", "nano")
+    assert (transcribed["engine"], transcribed["model"]) == ("cpu", "tiny.en")
     assert transcribed["clip"] == "short.flac"
     stages = transcript.seconds.as_dict()
     assert {stage: transcribed[stage] for stage in stages} == pytest.approx(stages, abs=1e-4)
@@ -74,7 +74,7 @@ def test_what_was_said_is_logged_only_for_who_asks(
 
 def compare(get: Callable[..., Engine], **settings: Any) -> Comparison:
     """The last snapshot of a run over fakes."""
-    chosen = Settings(engines=("cpu", "max_hybrid"), model="nano", **settings)
+    chosen = Settings(engines=("cpu", "max_hybrid"), model="tiny.en", **settings)
     run = Run(chosen, fakes.STATUSES, get, fakes.open_fake_clip, clip_name="a clip")
     *_, last = run.snapshots()
     return last
@@ -90,7 +90,7 @@ def test_the_page_s_run_and_its_log_share_an_id(schedule: str, heard: Heard) -> 
     assert started["event"] == "started" and started["engines"] == ["cpu", "max_hybrid"]
     assert failed["event"] == "failed" and failed["error"] == "It broke."
     about = {key: failed[key] for key in ("engine", "model", "clip", "level")}
-    expected = {"engine": "max_hybrid", "model": "nano", "clip": "a clip", "level": "error"}
+    expected = {"engine": "max_hybrid", "model": "tiny.en", "clip": "a clip", "level": "error"}
     assert about == expected
     assert fakes.WORDS.split()[1] not in json.dumps(heard())
 
@@ -155,7 +155,7 @@ def test_a_command_that_fails_logs_engine_model_and_clip(
     logged, said = capsys.readouterr().err.splitlines()
     line = json.loads(logged)
     about = {key: line[key] for key in ("event", "engine", "model", "clip")}
-    expected = {"event": "failed", "engine": "cpu", "model": "nano", "clip": "/no/such.wav"}
+    expected = {"event": "failed", "engine": "cpu", "model": "tiny.en", "clip": "/no/such.wav"}
     assert about == expected
     assert said == f"error: {line['error']}"
     assert line["level"] == "error", "so it is heard without LOG_FORMAT as well"
@@ -165,9 +165,9 @@ def test_the_microscope_s_run_has_an_id(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv(logs.FORMAT, "json")
-    assert microscope.main(["cpu", "no_such", "--model", "nano"]) == 1
+    assert microscope.main(["cpu", "no_such", "--model", "tiny.en"]) == 1
     line = json.loads(capsys.readouterr().err.splitlines()[0])
-    assert (line["event"], line["level"], line["model"]) == ("failed", "error", "nano")
+    assert (line["event"], line["level"], line["model"]) == ("failed", "error", "tiny.en")
     assert line["engines"] == ["cpu", "no_such"] and len(line["run"]) == 12
 
 
@@ -176,7 +176,7 @@ def test_a_run_s_id_reaches_the_process_of_its_engine(
 ) -> None:
     """What the engine logs there has the run's id, and not that of the run before."""
     monkeypatch.setenv(logs.FORMAT, "json")
-    engine = isolation.IsolatedEngine("cpu", "nano", "float32", registry.row("cpu"))
+    engine = isolation.IsolatedEngine("cpu", "tiny.en", "float32", registry.row("cpu"))
     runs = [logs.new_run_id(), logs.new_run_id()]
     try:
         for run in runs:

@@ -88,7 +88,7 @@ def test_no_file_of_the_machine_is_served(url: str, secret: Path) -> None:
 def test_no_file_of_the_machine_is_a_clip(shape: dict[str, Any], url: str, secret: Path) -> None:
     for path in (str(secret), "/etc/passwd", f"file://{secret}", "../../../../etc/passwd"):
         clip = {"path": path, "url": path, **shape}
-        answer = predict(url, "transcribe", clip, "", "cpu", "nano", "en", 1, False, "float32")
+        answer = predict(url, "transcribe", clip, "", "cpu", "tiny.en", "en", 1, False, "float32")
         assert "event: error" in answer
         assert SECRET not in answer and "root:" not in answer
 
@@ -102,7 +102,7 @@ def test_a_link_in_the_uploads_leads_nowhere(url: str, secret: Path) -> None:
     link.symlink_to(secret)
     try:
         clip = {"path": str(link), "meta": META}
-        answer = predict(url, "transcribe", clip, "", "cpu", "nano", "en", 1, False, "float32")
+        answer = predict(url, "transcribe", clip, "", "cpu", "tiny.en", "en", 1, False, "float32")
     finally:
         link.unlink()
     assert "event: error" in answer and SECRET not in answer
@@ -134,7 +134,7 @@ def test_no_address_is_fetched(address: str, url: str, monkeypatch: pytest.Monke
         assert httpx.get(f"{url}{road}{address}").status_code in (400, 403, 404)
     clip, rest = (
         {"path": address, "url": address, "meta": META},
-        ["nano", "en", 1, False, "float32"],
+        ["tiny.en", "en", 1, False, "float32"],
     )
     for arguments in ([clip, "", "cpu", *rest], [None, clip, "cpu", *rest]):
         assert "event: error" in predict(url, "transcribe", *arguments)
@@ -149,7 +149,7 @@ def test_the_page_s_copy_of_its_sample_is_nobody_s_clip(
     url = serve_fakes(cpu=fakes.FakeEngine())
     names = tidy.name_copies(sample_folder.glob("*.flac"))
     (held,) = {path for path in uploads.rglob("*.flac") if path.parent.name in names}
-    rest = ["", "cpu", "nano", "en", 1, False, "float32"]
+    rest = ["", "cpu", "tiny.en", "en", 1, False, "float32"]
     answer = predict(url, "transcribe", {"path": str(held), "meta": META}, *rest)
     assert "not a file that was uploaded here" in answer
     tidy.discard(str(held))

@@ -20,7 +20,15 @@ import pytest
 
 from engines import registry
 from engines.audio import load_clip
-from engines.base import EngineError, Listener, Options, PrepareSeconds, Stopped, Transcript
+from engines.base import (
+    EngineError,
+    Listener,
+    Options,
+    PrepareSeconds,
+    Progress,
+    Stopped,
+    Transcript,
+)
 from engines.isolation import IsolatedEngine
 from tests.endless_worker import STAGES
 from tests.processes import PATIENCE, is_idle, members, needs_proc, wait_until
@@ -45,14 +53,14 @@ class Visitor(Listener):
     def stopped(self) -> bool:
         return self.wants_to_stop.is_set()
 
-    def progress(self, stage: str, audio_seconds: float) -> None:
-        self.stages.append(stage)
+    def progress(self, progress: Progress) -> None:
+        self.stages.append(progress.stage)
 
     def _run(self, engine: IsolatedEngine) -> None:
         options = Options(temperatures=(0.0,), word_timestamps=True)
         try:
-            engine.prepare(self.stages.append, self.stopped)
-            clip = load_clip("audio_samples/short.flac")
+            engine.prepare(self)
+            clip = load_clip("audio_samples/jfk.flac")
             self.outcome = engine.transcribe(clip, options, self)
         except EngineError as error:
             self.outcome = error
@@ -105,7 +113,7 @@ def cold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[IsolatedEn
     pytest.importorskip("max.engine")
     monkeypatch.setenv("MAX_WHISPER_CACHE", str(tmp_path / "cache"))
     row = registry.row("max_hybrid")
-    engine = IsolatedEngine("max_hybrid", "nano", "float32", row)
+    engine = IsolatedEngine("max_hybrid", "tiny.en", "float32", row)
     yield engine
     engine.close()
 
@@ -143,11 +151,11 @@ def test_a_compile_is_stopped_killed_and_started_anew(cold: IsolatedEngine, tmp_
 
     for path in kept:
         shutil.copy(path, cache_folder() / path.name)
-    found = cold.transcribe(load_clip("audio_samples/short.flac"), Options(temperatures=(0.0,)))
+    found = cold.transcribe(load_clip("audio_samples/jfk.flac"), Options(temperatures=(0.0,)))
     assert (
         found.tokens
         == registry.get("cpu")
-        .transcribe(load_clip("audio_samples/short.flac"), Options(temperatures=(0.0,)))
+        .transcribe(load_clip("audio_samples/jfk.flac"), Options(temperatures=(0.0,)))
         .tokens
     )
 
@@ -158,6 +166,6 @@ def compile_in_ordinary_cache() -> list[Path]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("MAX_WHISPER_CACHE")
-        registry.release("nano")
+        registry.release("tiny.en")
         registry.get("max_hybrid").prepare()
         return list(cache_folder().glob("*.mef"))

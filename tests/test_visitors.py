@@ -74,7 +74,7 @@ def test_a_clip_goes_with_its_call(
     url = serve_fakes(**engines())
     copies = list_files(uploads)
     assert len(copies) == 1  # of the sample that the page shows first
-    client, clip = connect(url), sample_folder / "talk.flac"
+    client, clip = connect(url), sample_folder / "columbia.flac"
     assert client.predict(clip=handle_file(clip), api_name="/compare")["lanes"]
     assert client.predict(clip=handle_file(clip), engine="cpu", api_name="/transcribe")["text"]
     with pytest.raises(AppError, match="use one of nano"):
@@ -90,7 +90,7 @@ def test_a_tool_s_clip_goes_with_its_call(
     pytest.importorskip("mcp")
     url = serve_fakes(**engines())
     copies = list_files(uploads)
-    code = base64.b64encode((sample_folder / "talk.flac").read_bytes()).decode()
+    code = base64.b64encode((sample_folder / "columbia.flac").read_bytes()).decode()
     assert call_tool(url, clip_base64=code).structuredContent["lanes"]
     assert list_files(uploads) == copies
 
@@ -98,7 +98,7 @@ def test_a_tool_s_clip_goes_with_its_call(
 def test_two_visitors_with_one_clip_don_t_take_it_from_each_other(
     serve_fakes: Serve, sample_folder: Path
 ) -> None:
-    url, clip = serve_fakes(**engines()), sample_folder / "talk.flac"
+    url, clip = serve_fakes(**engines()), sample_folder / "columbia.flac"
     first, second = upload(url, clip), upload(url, clip)
     assert first != second
     for path in (first, second):
@@ -116,7 +116,7 @@ def test_a_clip_of_the_page_goes_an_hour_after_its_last_use(
     url = serve_fakes(**engines())
     (copy,) = list_files(uploads)
     keep = tidy.name_copies([sample_folder / "short.flac"])
-    old, used = (upload(url, sample_folder / "talk.flac") for _ in range(2))
+    old, used = (upload(url, sample_folder / "columbia.flac") for _ in range(2))
     broken_off = uploads / "tmp1234"
     broken_off.write_bytes(b"half a clip")
     for path in (copy, old, used, broken_off):
@@ -167,7 +167,7 @@ def test_gradio_forgets_a_visit_too(
 
     monkeypatch.setattr(page, "build", build)
     client = connect(serve_fakes(**engines()))
-    client.predict(clip=handle_file(sample_folder / "talk.flac"), api_name="/compare")
+    client.predict(clip=handle_file(sample_folder / "columbia.flac"), api_name="/compare")
     (blocks,) = pages
     holder, queue = blocks.server_app.state_holder, blocks._queue
     assert client.session_hash in holder.session_data
@@ -196,7 +196,7 @@ def test_a_round_of_tidying_up_comes_by_itself(
 ) -> None:
     monkeypatch.setattr(tidy, "SWEEP_SECONDS", 0.05)
     url = serve_fakes(**engines())
-    path = upload(url, sample_folder / "talk.flac")
+    path = upload(url, sample_folder / "columbia.flac")
     os.utime(path, (time.time() - 4000,) * 2)
     until = time.monotonic() + 60
     while path.exists():
@@ -306,8 +306,8 @@ def test_size_and_length_hold_by_every_road(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     load_clip = partial(audio.load_clip, max_seconds=1.0)
-    url, clip = serve_fakes(load_clip=load_clip, **engines()), sample_folder / "talk.flac"
-    too_long = "talk.flac is longer than 1 seconds, the limit"
+    url, clip = serve_fakes(load_clip=load_clip, **engines()), sample_folder / "columbia.flac"
+    too_long = "columbia.flac is longer than 1 seconds, the limit"
     with pytest.raises(AppError, match=too_long):
         connect(url).predict(clip=handle_file(clip), api_name="/compare")
     pytest.importorskip("mcp")

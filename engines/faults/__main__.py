@@ -11,7 +11,7 @@ from typing import Any
 from engines import microscope
 from engines.audio import load_clip
 from engines.base import EngineError
-from engines.checkpoints import NANO
+from engines.checkpoints import DEFAULT_MODEL
 from engines.faults.catalogue import FAULTS, get
 from engines.faults.lab import Finding, run_fault
 
@@ -80,7 +80,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     known = ", ".join(fault.key for fault in FAULTS)
     parser.add_argument("faults", nargs="*", help=f"all when left out: {known}")
     parser.add_argument("--clip", default=str(microscope.CLIP), help="any audio file")
-    parser.add_argument("--model", default=NANO, help="nano, an official name, or a path")
+    parser.add_argument("--model", default=DEFAULT_MODEL, help="nano, an official name, or a path")
     parser.add_argument("--language", default="en", help="a code")
     parser.add_argument("--json", action="store_true", help="print one JSON object a fault")
     return parser.parse_args(arguments)

@@ -12,18 +12,19 @@ from whisper.decoding import DecodingOptions, DecodingResult
 
 from engines import checkpoints, microscope, registry
 from engines.base import (
+    SILENT,
     Clip,
     EngineUnavailable,
     FloatArray,
     Listener,
     Options,
-    PrepareProgress,
+    PartListener,
     Stopped,
     Transcript,
 )
 from engines.checkpoints import Checkpoint
 from engines.decoding import ClockedWhisper
-from engines.examination import Examination, Observer, Part, Specimen, examine
+from engines.examination import Examination, Specimen, examine
 from engines.faults.catalogue import Fault
 from engines.max_hybrid import EncoderModule, HybridWhisper, MaxHybridEngine, why_no_max
 
@@ -83,19 +84,17 @@ class FaultyEngine(MaxHybridEngine):
         self.key = f"{ENGINE} with {fault.key}"
         self.label = f"MAX hybrid, {fault.title}"
 
-    def build(
-        self, checkpoint: Checkpoint, progress: PrepareProgress
-    ) -> tuple[ClockedWhisper, float]:
+    def build(self, checkpoint: Checkpoint, listener: Listener) -> tuple[ClockedWhisper, float]:
         """The checkpoint's model with the faulty encoder."""
         kind = FirstWindowWhisper if self.fault.first_window_only else HybridWhisper
         model = checkpoint.build(kind)
-        encoder, seconds = load_faulty_encoder(checkpoint, self.fault, progress)
+        encoder, seconds = load_faulty_encoder(checkpoint, self.fault, listener)
         model.encoder = FaultyModule(encoder, self.fault)
         return model.to(self.device), seconds
 
 
 def load_faulty_encoder(
-    checkpoint: Checkpoint, fault: Fault, progress: PrepareProgress
+    checkpoint: Checkpoint, fault: Fault, listener: Listener
 ) -> tuple[MaxEncoder, float]:
     """`load_max_encoder` with the fault's weights, in the same compiled graphs.
 
@@ -110,7 +109,7 @@ def load_faulty_encoder(
     device = session.pick_device()
     weight = session.pick_weight(checkpoint, device, "float32")
     start = perf_counter()
-    models, op = session.load_encoder(checkpoint.dims, device, weight, progress)
+    models, op = session.load_encoder(checkpoint.dims, device, weight, listener)
     seconds = perf_counter() - start
     return MaxEncoder(models, weights, op, device), seconds
 
@@ -160,27 +159,12 @@ class Finding:
         return self.examination.first_past(self.specimen.name)
 
 
-class _RunListener(Listener):
-    """Hands a run's progress and the wish to stop on to and from an observer."""
-
-    def __init__(self, observer: Observer, what: str, clip: Clip) -> None:
-        self.observer, self.what, self.seconds = observer, what, clip.seconds
-
-    def progress(self, stage: str, audio_seconds: float) -> None:
-        """The share of the audio that is finished."""
-        self.observer.tell(self.what, audio_seconds / self.seconds if self.seconds else 1.0)
-
-    def stopped(self) -> bool:
-        """As the observer has it."""
-        return self.observer.stopped()
-
-
 def run_fault(
     fault: Fault,
     model: str,
     clip: Clip,
     language: str | None = "en",
-    observer: Observer | None = None,
+    listener: Listener = SILENT,
 ) -> Finding:
     """Run the clip without the fault and with it, then look at every stage of its first window.
 
@@ -189,24 +173,22 @@ def run_fault(
     """
     if reason := why_no_max():
         raise EngineUnavailable(f"Faults are put into MAX’s encoder, and {reason}.")
-    observer = observer or Observer()
-    observer.next("getting ready", 0.0)
-    checkpoint = checkpoints.load(model, lambda what: observer.next(what, 0.0))
+    listener.report("loading")
+    checkpoint = checkpoints.load(model, listener)
     options = Options(language=language, temperatures=TEMPERATURES)
     sound = registry.get(ENGINE, model)
-    sound.prepare(lambda what: observer.next(what, 0.0))
-    listener = _RunListener(Part(observer, 0.05, 0.4), "transcribing without the fault", clip)
-    right = sound.transcribe(clip, options, listener)
-    part = Part(observer, 0.4, 0.75)
+    sound.prepare(listener)
+    part = PartListener(listener, 0.05, 0.4, "transcribing without the fault")
+    right = sound.transcribe(clip, options, part)
+    part = PartListener(listener, 0.4, 0.75, "transcribing with the fault")
     faulty, error = _transcribe_faulty(FaultyEngine(fault, model), clip, options, part)
-    examination = _examine(fault, checkpoint, clip, Part(observer, 0.75, 1.0))
+    examination = _examine(fault, checkpoint, clip, PartListener(listener, 0.75, 1.0))
     return Finding(fault, model, clip.name, clip.seconds, right, faulty, error, examination)
 
 
 def _transcribe_faulty(
-    engine: FaultyEngine, clip: Clip, options: Options, observer: Observer
+    engine: FaultyEngine, clip: Clip, options: Options, listener: Listener
 ) -> tuple[Transcript | None, str | None]:
-    listener = _RunListener(observer, "transcribing with the fault", clip)
     try:
         return engine.transcribe(clip, options, listener), None
     except Stopped:
@@ -217,8 +199,8 @@ def _transcribe_faulty(
         engine.close()
 
 
-def _examine(fault: Fault, checkpoint: Checkpoint, clip: Clip, observer: Observer) -> Examination:
-    observer.next("opening the encoders", 0.0)
+def _examine(fault: Fault, checkpoint: Checkpoint, clip: Clip, listener: Listener) -> Examination:
+    listener.report("comparing", 0.0, 1.0, "opening the encoders")
     opened = microscope.open_max(checkpoint, change=fault.weights)
     faulty = replace(
         opened,
@@ -230,4 +212,4 @@ def _examine(fault: Fault, checkpoint: Checkpoint, clip: Clip, observer: Observe
     specimens = [microscope.open_torch(checkpoint, "cpu", "float32"), sound, faulty]
     dims = checkpoint.dims
     mel = microscope.cut_window(clip, dims.n_mels)
-    return examine(specimens, mel, checkpoint.name, clip.name, 0.0, observer, dims.n_audio_layer)
+    return examine(specimens, mel, checkpoint.name, clip.name, 0.0, listener, dims.n_audio_layer)

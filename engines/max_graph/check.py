@@ -20,7 +20,7 @@ from whisper.model import AudioEncoder, Whisper
 
 from engines import checkpoints
 from engines.base import EngineError, FloatArray
-from engines.checkpoints import NANO
+from engines.checkpoints import DEFAULT_MODEL
 from engines.max_hybrid import load_max_encoder, why_no_max
 
 TOLERANCE = 1e-5
@@ -48,7 +48,7 @@ def relative_error(found: FloatArray, expected: FloatArray) -> float:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the figures; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m engines.max_graph.check", description=__doc__)
-    parser.add_argument("--model", default=NANO, help="nano, an official name, or a path")
+    parser.add_argument("--model", default=DEFAULT_MODEL, help="nano, an official name, or a path")
     asked = parser.parse_args(arguments)
     if reason := why_no_max():
         print(f"error: {reason}", file=sys.stderr)

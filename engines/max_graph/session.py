@@ -20,7 +20,7 @@ from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
-from engines.base import Dtype, PrepareProgress
+from engines.base import Dtype, Listener
 from engines.checkpoints import Checkpoint
 from engines.locks import file_lock
 
@@ -79,7 +79,7 @@ def session(device_label: str) -> InferenceSession:
 
 
 def load_encoder(
-    dims: ModelDimensions, device: Device, weight: DType, progress: PrepareProgress
+    dims: ModelDimensions, device: Device, weight: DType, listener: Listener
 ) -> tuple[dict[str, Model], operations.Operations]:
     """The encoder's compiled graphs for `device`, from the cache or compiled now.
 
@@ -87,25 +87,25 @@ def load_encoder(
     """
     op, key = _target(device, weight, dims)
     if isinstance(op, operations.CpuOperations):
-        return _load_both(key, op, device, progress), op
+        return _load_both(key, op, device, listener), op
     sizes = encoder.Sizes.of(dims)
-    return _load("encoder", key, device, lambda m: encoder.build(m, op, sizes), progress), op
+    return _load("encoder", key, device, lambda m: encoder.build(m, op, sizes), listener), op
 
 
 def load_decoder(
-    dims: ModelDimensions, device: Device, weight: DType, progress: PrepareProgress
+    dims: ModelDimensions, device: Device, weight: DType, listener: Listener
 ) -> tuple[dict[str, Model], operations.Operations]:
     """The decoder's compiled graphs, as `load_encoder`."""
     op, key = _target(device, weight, dims)
     if isinstance(op, operations.CpuOperations):
-        return _load_both(key, op, device, progress), op
+        return _load_both(key, op, device, listener), op
     return _load(
-        "decoder", key, device, lambda m: accelerator_decoder.build(m, op, dims), progress
+        "decoder", key, device, lambda m: accelerator_decoder.build(m, op, dims), listener
     ), op
 
 
 def _load_both(
-    key: str, op: operations.CpuOperations, device: Device, progress: PrepareProgress
+    key: str, op: operations.CpuOperations, device: Device, listener: Listener
 ) -> dict[str, Model]:
     """Both halves' graphs for a CPU, in one module.
 
@@ -116,7 +116,7 @@ def _load_both(
         encoder.build(module, op, encoder.Sizes.symbolic())
         return decoder.build(module, op)
 
-    return _load("whisper", key, device, build, progress)
+    return _load("whisper", key, device, build, listener)
 
 
 def _target(
@@ -134,13 +134,13 @@ def _load(
     key: str,
     device: Device,
     build: Callable[[Module], Graph],
-    progress: PrepareProgress,
+    listener: Listener,
 ) -> dict[str, Model]:
     running = session(device.label)
     path = cache_folder() / f"{name}-{key}.mef"
     if path not in _compiled:
         _compiled[path] = load_compiled(
-            path, lambda: running.compile(build_anywhere(lambda: build(Module()))), progress
+            path, lambda: running.compile(build_anywhere(lambda: build(Module()))), listener
         )
     return running.init_all(_compiled[path])
 
@@ -160,13 +160,13 @@ def build_anywhere(build: Callable[[], Graph]) -> Graph:
 
 
 def load_compiled(
-    path: Path, compile_module: Callable[[], CompiledModel], progress: PrepareProgress
+    path: Path, compile_module: Callable[[], CompiledModel], listener: Listener
 ) -> CompiledModel:
     """Read `path`, or compile and write it. Threads and processes take turns over one entry."""
     compiled = read_entry(path)
     if compiled is not None:
         return compiled
-    progress("compiling")
+    listener.report("compiling")
     with _compile_lock, file_lock(path.with_suffix(".lock")):
         compiled = read_entry(path)
         if compiled is None:

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from engines import registry
 from engines.base import Options, PrepareSeconds
-from engines.checkpoints import NANO
+from engines.checkpoints import DEFAULT_MODEL
 from engines.measure import peers, tables
 from engines.measure.record import Case, Figure, Result, with_ratios
 from engines.measure.turns import Say, Turns, prefixed, ready, take_turns
@@ -51,7 +51,7 @@ class Plan:
 
     engines: Sequence[str]
     clips: Sequence[str]
-    models: Sequence[str] = (NANO,)
+    models: Sequence[str] = (DEFAULT_MODEL,)
     beams: Sequence[int] = (1,)
     repeats: int = 3
     warm_ups: int = 1

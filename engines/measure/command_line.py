@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 
 from engines import sizes
-from engines.checkpoints import NANO
+from engines.checkpoints import DEFAULT_MODEL
 from engines.measure import peers, types
 from engines.measure.questions import (
     DEFAULT_CLIPS,
@@ -51,9 +51,9 @@ def parse(arguments: Sequence[str], description: str | None = None) -> argparse.
     starts.add_argument(
         "--engines", type=types.names, help="all that this machine has, unless told"
     )
-    starts.add_argument("--model", default=NANO, help="nano, an official name, or a path")
+    starts.add_argument("--model", default=DEFAULT_MODEL, help="nano, an official name, or a path")
     steps = command("step", "decode time per token", plan_step)
-    _add_sizes(steps, ("nano", "tiny", "base"))
+    _add_sizes(steps, ("base", "tiny", "base"))
     steps.add_argument("--tokens", type=types.positive, default=64)
     caches = command("kv-cache", "decode time with the cache and without it", plan_cache)
     _add_sizes(caches, ("tiny",), repeats=3)
@@ -86,7 +86,7 @@ def _add_grid(
         "--models",
         "--model",
         type=types.names,
-        default=(NANO,),
+        default=(DEFAULT_MODEL,),
         help="nano, official names, or paths, with commas between them",
     )
     parser.add_argument(

@@ -9,7 +9,7 @@ from typing import Any
 
 from engines import registry, sizes
 from engines.base import EngineError
-from engines.checkpoints import NANO
+from engines.checkpoints import DEFAULT_MODEL
 from engines.measure import (
     apart,
     cache,
@@ -120,17 +120,17 @@ def plan_here(asked: argparse.Namespace, threads: int) -> list[Benchmark]:
     if asked.quick:
         return [
             _clips(plan),
-            _step((NANO,), 8, 1, threads, asked.peers),
-            _encoder((NANO,), 1, threads),
-            _start(ours, NANO, 1, 1, threads),
-            _cache((NANO,), 32, 1, threads),
+            _step((DEFAULT_MODEL,), 8, 1, threads, asked.peers),
+            _encoder((DEFAULT_MODEL,), 1, threads),
+            _start(ours, DEFAULT_MODEL, 1, 1, threads),
+            _cache((DEFAULT_MODEL,), 32, 1, threads),
             _memory(ours, ("tiny",), 1, threads),
         ]
     return [
         _clips(plan),
-        _step(("nano", "tiny", "base"), 64, asked.repeats, threads, asked.peers),
+        _step(("base", "tiny", "base"), 64, asked.repeats, threads, asked.peers),
         _encoder(sizes.names(), asked.repeats, threads),
-        _start(ours, NANO, 3, 3, threads),
+        _start(ours, DEFAULT_MODEL, 3, 3, threads),
         _cache(("tiny",), 224, 3, threads),
         _memory(ours, ("tiny", "base"), 3, threads),
     ]

@@ -23,11 +23,11 @@ PEER = "tests.bench.crashing_peer"
 
 def after() -> Iterator[Result]:
     """The next question's result."""
-    yield Result("encoder", {"size": "nano"}, "torch", {"encode": (1.0,)})
+    yield Result("encoder", {"size": "tiny.en"}, "torch", {"encode": (1.0,)})
 
 
 def test_a_crash_ends_its_question_and_the_next_one_is_asked() -> None:
-    asked = parse(["step", "--sizes", "nano", "--tokens", "2", "--repeats", "1"])
+    asked = parse(["step", "--sizes", "tiny.en", "--tokens", "2", "--repeats", "1"])
     asked.peers = (PEER,)
     (benchmark,) = plan_step(asked, 1)
     crashing = put_apart(benchmark, 1, asked.peers)

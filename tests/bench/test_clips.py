@@ -98,20 +98,20 @@ def test_a_failed_engine_is_a_record_and_the_rest_go_on() -> None:
 def test_every_model_clip_and_beam_is_run_and_warm_ups_come_once_for_each_beam() -> None:
     first, second = FakeProcess([2.0] * 9, (1,)), FakeProcess([2.0] * 9, (1,))
     waiting = [first, second]
-    plan = clips.Plan(["cpu"], ["short", "talk"], ["nano", "tiny"], [1, 5], 1)
+    plan = clips.Plan(["cpu"], ["short", "talk"], ["tiny.en", "tiny"], [1, 5], 1)
     results = list(clips.measure(plan, silent, lambda: waiting.pop(0)))
     runs = [(model, clip, options.beam_size) for model, clip, options in first.asked]
     assert runs == [
-        *(("nano", "short", None), ("nano", "short", None)),
-        *(("nano", "short", 5), ("nano", "short", 5)),
-        *(("nano", "talk", None), ("nano", "talk", 5)),
+        *(("tiny.en", "short", None), ("tiny.en", "short", None)),
+        *(("tiny.en", "short", 5), ("tiny.en", "short", 5)),
+        *(("tiny.en", "talk", None), ("tiny.en", "talk", 5)),
     ]
     assert {model for model, _, _ in second.asked} == {"tiny"}
     assert plan.results == len(results) == 8
     assert [tuple(result.case.values()) for result in results][:3] == [
-        ("nano", "short", 1),
-        ("nano", "short", 5),
-        ("nano", "talk", 1),
+        ("tiny.en", "short", 1),
+        ("tiny.en", "short", 5),
+        ("tiny.en", "talk", 1),
     ]
     assert first.closed and second.closed
 

@@ -190,9 +190,9 @@ def test_wrong_arguments_are_refused_before_anything_runs(
 
 def test_a_process_answers_with_the_engine_s_own_sentence() -> None:
     with EngineProcess(1, ["tests.bench.fake_peer"]) as process:
-        assert process.prepare("steady", "nano").load == 0.01
+        assert process.prepare("steady", "tiny.en").load == 0.01
         with pytest.raises(EngineError, match="no engine 'absent'"):
-            process.prepare("absent", "nano")
+            process.prepare("absent", "tiny.en")
         pid = process.pid
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
@@ -220,14 +220,14 @@ def test_threads_are_handed_on_only_where_there_is_a_choice(
 
 def test_a_process_that_cannot_start_says_why() -> None:
     with EngineProcess(4096) as process, pytest.raises(EngineDied, match="processors may be used"):
-        process.prepare("cpu", "nano")
+        process.prepare("cpu", "tiny.en")
 
 
 def test_whatever_goes_wrong_is_an_answer() -> None:
     def get(key: str, model: str) -> Any:
         raise MemoryError("all of it\nis gone")
 
-    assert answer({"engine": "cpu", "model": "nano"}, get) == {
+    assert answer({"engine": "cpu", "model": "tiny.en"}, get) == {
         "error": "MemoryError: all of it is gone"
     }
 

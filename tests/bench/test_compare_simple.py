@@ -80,7 +80,7 @@ def test_lines_of_json_for_programs(clip: str, capsys: pytest.CaptureFixture[str
     assert ours["changes"] == [{"expected": "", "found": "twice"}]
     assert ours["compared_with"] == "cpu" and ours["seconds"]["total"] > 0
     assert (broken["engine"], broken["error"]) == ("broken", "It broke.")
-    assert broken["clip"] == "short.flac" and broken["model"] == "nano" and "text" not in broken
+    assert broken["clip"] == "short.flac" and broken["model"] == "tiny.en" and "text" not in broken
 
 
 def test_words_are_scored_by_the_normalizer_of_their_language(clip: str) -> None:

@@ -43,7 +43,7 @@ def write(cached: bool, lengths: Sequence[int]) -> cache.Writing:
     """What a run of the fake gives."""
     clock = FakeClock()
     task = Task(np.zeros((1, 1), np.float32), (1,), tuple(range(lengths[-1])), clock)
-    nano = checkpoints.load("nano")
+    nano = checkpoints.load("tiny.en")
     return cache.writing(lambda _: FakeStepper(clock, cached), nano, task, lengths)()
 
 
@@ -91,11 +91,11 @@ def test_slopes_speed_ups_and_ratios() -> None:
 def test_openai_whisper_for_real() -> None:
     """With the cache and without it, over the steppers that need only PyTorch."""
     torch_only = {key: make for key, make in cache.STEPPERS.items() if key[0] != "max_full"}
-    found = list(cache.measure(["nano"], 17, 1, silent, torch_only))
+    found = list(cache.measure(["tiny.en"], 17, 1, silent, torch_only))
     assert [result.error for result in found] == [None] * 4
     of = {(r.case["cache"], r.case["tokens"]): r.figures["cache_bytes"] for r in found}
     # Keys and values of 1500 positions of audio, and of the two tokens of the prompt and the rest.
-    dims = checkpoints.load("nano").dims
+    dims = checkpoints.load("tiny.en").dims
     row = 2 * dims.n_text_layer * dims.n_text_state * 4
     assert of["with", 17] == row * (1500 + 2 + 17)
     assert of["without", 17] == 0
@@ -107,7 +107,7 @@ def test_both_ways_choose_the_same_tokens() -> None:
 
     from engines.measure.step import encode, prompt_of
 
-    nano = checkpoints.load("nano")
+    nano = checkpoints.load("tiny.en")
     features, prompt = encode(nano), prompt_of(nano)
     seen: dict[str, list[FloatArray]] = {"with": [], "without": []}
     with_cache, without = cache.TorchWith(nano), cache.TorchWithout(nano)
@@ -130,7 +130,7 @@ def test_both_ways_choose_the_same_tokens() -> None:
 @pytest.mark.max
 def test_max_full_for_real() -> None:
     ours = {key: make for key, make in cache.STEPPERS.items() if key[0] == "max_full"}
-    found = list(cache.measure(["nano"], 17, 1, silent, ours))
+    found = list(cache.measure(["tiny.en"], 17, 1, silent, ours))
     assert [result.error for result in found] == [None] * 4
     assert all(result.figures["cache_bytes"] for result in found if result.case["cache"] == "with")
 

@@ -86,7 +86,7 @@ def no_models(monkeypatch: pytest.MonkeyPatch) -> None:
 def measure(starts: Starts, monkeypatch: pytest.MonkeyPatch) -> Iterator[Result]:
     """Two engines, one repeat after one warm-up, nano."""
     monkeypatch.setattr(memory, "start", starts)
-    return memory.measure(["cpu", "max_full"], ["nano"], 1, silent)
+    return memory.measure(["cpu", "max_full"], ["tiny.en"], 1, silent)
 
 
 def test_the_smallest_comes_first_and_warm_ups_do_not_count(

@@ -23,7 +23,7 @@ def test_ctranslate2_has_our_weights_and_writes_what_whisper_writes() -> None:
 
     from tests.peers.ctranslate2_whisper import CTranslate2Writer
 
-    nano = checkpoints.load("nano")
+    nano = checkpoints.load("tiny.en")
     writer = CTranslate2Writer(nano, 1, "float32")
     features, prompt = step.encode(nano), step.prompt_of(nano)
     found = writer.encode(encoder.window(80))
@@ -43,7 +43,7 @@ def test_every_peer_writes_as_many_tokens_as_it_is_asked_for() -> None:
     pytest.importorskip("ctranslate2")
     from tests.peers.ctranslate2_whisper import writers
 
-    nano = checkpoints.load("nano")
+    nano = checkpoints.load("tiny.en")
     features, prompt = step.encode(nano), step.prompt_of(nano)
     makers = writers(nano, 1)
     assert list(makers) == ["ctranslate2_float32", "ctranslate2_int8"]
@@ -76,7 +76,7 @@ def test_faster_whisper_s_own_tokenizer_is_whisper_s() -> None:
     pytest.importorskip("faster_whisper")
     from tests.peers import faster_whisper_itself as peer
 
-    nano = checkpoints.load("nano")
+    nano = checkpoints.load("tiny.en")
     ours, theirs = peer.tokenizer_of(nano), peer.make_tokenizer(nano)
     for text in ("It's 1,234 naïve words…", "  two  spaces\n\nand lines", " ♪♪ (x) [y] 日本"):
         ids = ours.encode(text)
@@ -98,10 +98,10 @@ def test_faster_whisper_itself_takes_part_in_whole_runs() -> None:
 
 
 def test_a_key_that_no_peer_has_is_the_registry_s() -> None:
-    assert peers.get("cpu", "nano").key == "cpu"
+    assert peers.get("cpu", "tiny.en").key == "cpu"
     assert peers.keys([]) == peers.writer_keys([]) == ()
     with pytest.raises(EngineError, match="no engine 'no_such'"):
-        peers.get("no_such", "nano")
+        peers.get("no_such", "tiny.en")
 
 
 # Peers that are not there, and peers that fail.
@@ -151,12 +151,12 @@ def test_a_peer_that_fails_is_a_record_with_its_error(
     name = write_peer(text)
     assert peers.keys([name]) == peers.writer_keys([name]) == (name,)
     with pytest.raises(EngineError, match=f"The peer {name} can't be used: .*{why}"):
-        peers.get(name, "nano", [name])
+        peers.get(name, "tiny.en", [name])
     with pytest.raises(EngineError, match=f"The peer {name} can't be used"):
-        peers.get("one_of_its_keys", "nano", [name])
-    assert peers.get("cpu", "nano", [name]).key == "cpu"
+        peers.get("one_of_its_keys", "tiny.en", [name])
+    assert peers.get("cpu", "tiny.en", [name]).key == "cpu"
     torch_only = {step.BASELINE: step.TorchStepper}
-    ours, theirs = step.measure(["nano"], 2, 1, 1, silent, torch_only, [name])
+    ours, theirs = step.measure(["tiny.en"], 2, 1, 1, silent, torch_only, [name])
     assert ours.error is None and theirs.contender == name
     assert theirs.error and why in theirs.error
 
@@ -166,7 +166,7 @@ def test_writers_that_can_t_be_made_are_records(write_peer: Callable[[str], str]
         "def engine(key, model): pass\ndef writers(checkpoint, threads): raise MemoryError('all')"
     )
     name = write_peer(f"KEYS = ()\nWRITERS = ('a', 'b')\n{body}")
-    makers = peers.writers_of([name], checkpoints.load("nano"), 1)
+    makers = peers.writers_of([name], checkpoints.load("tiny.en"), 1)
     assert list(makers) == ["a", "b"]
     with pytest.raises(MemoryError):
         makers["b"]()

@@ -46,7 +46,7 @@ def fake_benchmark(measure: Callable[[], Iterator[Result]]) -> Benchmark:
 
 def test_an_interrupted_benchmark_prints_and_writes_what_was_finished(tmp_path: Path) -> None:
     def measure() -> Iterator[Result]:
-        yield Result("encoder", {"size": "nano"}, "torch", {"encode": (1.5,)})
+        yield Result("encoder", {"size": "tiny.en"}, "torch", {"encode": (1.5,)})
         raise KeyboardInterrupt
 
     def after() -> Iterator[Result]:
@@ -65,7 +65,7 @@ def test_an_interrupted_benchmark_prints_and_writes_what_was_finished(tmp_path: 
 
 def test_tables_are_aligned_markdown() -> None:
     results = [
-        Result("encoder", {"size": "nano"}, "torch", {"encode": (1.0,)}),
+        Result("encoder", {"size": "tiny.en"}, "torch", {"encode": (1.0,)}),
         Result("encoder", {"size": "a longer one"}, "max", {}, error="It broke."),
     ]
     done = Record("", "", (), machine.describe(), {"encoder": {}}, tuple(results))
@@ -78,9 +78,9 @@ def test_tables_are_aligned_markdown() -> None:
 
 def test_tables_on_a_terminal_mark_the_fastest_and_the_failed() -> None:
     results = [
-        Result("encoder", {"size": "nano"}, "slow", {"encode": (2.0,)}, {"times_faster": 1.0}),
-        Result("encoder", {"size": "nano"}, "fast", {"encode": (1.0,)}, {"times_faster": 2.0}),
-        Result("encoder", {"size": "nano"}, "broken", {}, error="It [b]broke[/b]."),
+        Result("encoder", {"size": "tiny.en"}, "slow", {"encode": (2.0,)}, {"times_faster": 1.0}),
+        Result("encoder", {"size": "tiny.en"}, "fast", {"encode": (1.0,)}, {"times_faster": 2.0}),
+        Result("encoder", {"size": "tiny.en"}, "broken", {}, error="It [b]broke[/b]."),
     ]
     shown = io.StringIO()
     console = Console(file=shown, force_terminal=True, width=120, color_system="standard")
@@ -98,7 +98,7 @@ def test_results_are_lines_as_soon_as_they_are_there() -> None:
     seen: list[int] = []
 
     def measure() -> Iterator[Result]:
-        for size in ("nano", "tiny"):
+        for size in ("tiny.en", "tiny"):
             seen.append(len(stream.getvalue().splitlines()))
             yield Result("encoder", {"size": size}, "torch", {"encode": (1.5,)})
 
@@ -122,7 +122,7 @@ def test_a_question_that_breaks_is_a_record_and_the_next_one_is_asked() -> None:
         yield from find_room()
 
     def after() -> Iterator[Result]:
-        yield Result("encoder", {"size": "nano"}, "torch", {"encode": (1.0,)})
+        yield Result("encoder", {"size": "tiny.en"}, "torch", {"encode": (1.0,)})
 
     benchmarks = [fake_benchmark(measure), fake_benchmark(after)]
     broken, fine = bench.run(benchmarks, [], silent).results

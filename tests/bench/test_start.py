@@ -28,7 +28,7 @@ def test_a_start_is_divided_among_its_parts() -> None:
 
 def test_start_for_real(tmp_path: Path) -> None:
     """`cpu` only: it compiles nothing."""
-    started = start.start("cpu", "nano", tmp_path)
+    started = start.start("cpu", "tiny.en", tmp_path)
     assert started.memory_bytes is None or started.memory_bytes > 0
     parts = started.seconds
     assert tuple(parts) == start.QUANTITIES
@@ -39,7 +39,7 @@ def test_start_for_real(tmp_path: Path) -> None:
 
 def test_an_engine_that_cannot_start_says_why(tmp_path: Path) -> None:
     with pytest.raises(EngineError, match="no engine 'no_such'"):
-        start.start("no_such", "nano", tmp_path)
+        start.start("no_such", "tiny.en", tmp_path)
 
 
 def test_a_cold_start_finds_an_empty_cache_and_a_warm_one_the_same_folder(
@@ -60,7 +60,7 @@ def test_a_cold_start_finds_an_empty_cache_and_a_warm_one_the_same_folder(
 
     monkeypatch.setenv("MODULAR_CACHE_DIR", "/elsewhere")
     monkeypatch.setattr(subprocess, "run", run)
-    list(start.measure(["a", "b"], "nano", 2, 1, silent))
+    list(start.measure(["a", "b"], "tiny.en", 2, 1, silent))
     assert [cache.split()[1] for cache in caches] == ["cold"] * 4 + ["warm"] * 2
     folders = [cache.split()[0] for cache in caches]
     assert len(set(folders[:4])) == 4

@@ -43,7 +43,7 @@ class FakeStepper:
 def test_steppers_and_writers_are_timed_alike() -> None:
     clock = FakeClock()
     task = step.Task(np.zeros((1, 1), np.float32), (1, 2), (7, 8, 9), clock)
-    nano = checkpoints.load("nano")
+    nano = checkpoints.load("tiny.en")
     stepper = FakeStepper(clock)
     expected = {"first": 5.0, "step": 2.0}
     assert step.stepping(lambda checkpoint: stepper, nano, task)() == expected
@@ -65,7 +65,7 @@ def test_a_writer_that_stops_early_is_refused() -> None:
 def test_steps_for_real() -> None:
     """openai-whisper only, so that neither MAX nor a peer need be installed."""
     torch_only = {step.BASELINE: step.TorchStepper}
-    (result,) = step.measure(["nano"], 3, 1, 1, silent, torch_only, [])
+    (result,) = step.measure(["tiny.en"], 3, 1, 1, silent, torch_only, [])
     assert result.contender == "openai-whisper" and result.error is None
     assert set(result.seconds) == {"first", "step"}
     assert (result.figures["device"], result.figures["dtype"]) == ("cpu", "float32")
@@ -77,7 +77,7 @@ def test_a_plain_read_is_no_decoder_and_never_the_fastest() -> None:
         "max_full": [{"first": 1.0, "step": 2.0}],
         step.PLAIN_READ: [{"step": 1.0}],
     }
-    found = step.results("nano", turns.Turns(outcomes), 6000)
+    found = step.results("tiny.en", turns.Turns(outcomes), 6000)
     assert [each.figures.get("times_faster") for each in found] == [1.0, 4.0, None]
     assert [each.contender for each in tables._fastest(found)] == ["max_full"]
 
@@ -88,18 +88,18 @@ def test_the_share_of_a_plain_read_is_by_medians() -> None:
         "max_full": [{"first": 1.0, "step": 2.0}, {"first": 1.0, "step": 4.0}],
         step.PLAIN_READ: [{"step": 1.5}],
     }
-    torch, ours, read = step.results("nano", turns.Turns(outcomes), 6000)
+    torch, ours, read = step.results("tiny.en", turns.Turns(outcomes), 6000)
     assert ours.figures["of_plain_read"] == 0.5 and ours.figures["bytes_per_second"] == 2000.0
     assert read.figures["of_plain_read"] == 1.0 and read.figures["bytes_read"] == 6000
     assert set(read.seconds) == {"step"} and "bytes_read" not in torch.figures
-    unread = step.results("nano", turns.Turns({"max_full": outcomes["max_full"]}), 6000)
+    unread = step.results("tiny.en", turns.Turns({"max_full": outcomes["max_full"]}), 6000)
     assert "of_plain_read" not in unread[0].figures
 
 
 def test_a_plain_read_reads_what_a_step_must() -> None:
     """nano's decoder, counted from its tensors: all but the positions, and cross-attention's keys
     and values of the window, which are there instead of the matrices that make them."""
-    nano = checkpoints.load("nano")
+    nano = checkpoints.load("tiny.en")
     task = step.Task(np.zeros((1, 1), np.float32), (1, 2), (7, 8))
     matrices = [
         tensor.numel()
@@ -117,7 +117,7 @@ def test_a_plain_read_reads_what_a_step_must() -> None:
 @pytest.mark.max
 def test_max_full_takes_steps() -> None:
     ours = {"max_full": step.STEPPERS["max_full"]}
-    result, *read = step.measure(["nano"], 3, 1, 1, silent, ours, [])
+    result, *read = step.measure(["tiny.en"], 3, 1, 1, silent, ours, [])
     assert result.error is None and set(result.seconds) == {"first", "step"}
     assert [each.contender for each in read] == [step.PLAIN_READ]
     assert result.figures["device"] == "cpu" and "times_faster" not in read[0].figures
@@ -135,5 +135,5 @@ def test_max_full_decodes_on_the_processor_where_there_is_an_accelerator(
         raise AssertionError("the accelerator was asked for")
 
     monkeypatch.setattr(session, "pick_device", accelerator)
-    nano = checkpoints.load("nano")
+    nano = checkpoints.load("tiny.en")
     assert step.MaxStepper(nano).device == cache.MaxWithout(nano).device == "cpu"

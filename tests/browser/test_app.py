@@ -119,7 +119,7 @@ def test_a_bad_file_and_a_bad_checkpoint_get_a_sentence_and_the_page_goes_on(
     assert list_states(page) == {"failed"}
     for lane in page.locator(".lane").all():
         assert "broken.pt" in lane.inner_text()
-    choose_model(page, "nano")
+    choose_model(page, "tiny.en")
     compare(page)
     assert list_states(page) == {"done"}
 

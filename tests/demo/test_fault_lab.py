@@ -8,8 +8,7 @@ from dataclasses import replace
 
 from demo import faults
 from demo.errand import Errand
-from engines.base import EngineError
-from engines.examination import Observer
+from engines.base import EngineError, Listener
 from tests.fake_lab import FAULTS, make_finding
 
 
@@ -70,8 +69,8 @@ def test_choices_and_stories() -> None:
 def test_an_errand_tells_what_it_does_and_brings_its_result() -> None:
     gate = threading.Event()
 
-    def work(observer: Observer) -> str:
-        observer.next("walking", 0.5)
+    def work(listener: Listener) -> str:
+        listener.report("comparing", 0.5, 1.0, "walking")
         gate.wait(60)
         return "milk"
 
@@ -88,10 +87,10 @@ def test_an_errand_tells_what_it_does_and_brings_its_result() -> None:
 def test_an_errand_stops_at_once_and_its_work_soon() -> None:
     ended = threading.Event()
 
-    def work(observer: Observer) -> None:
+    def work(listener: Listener) -> None:
         try:
             while True:
-                observer.next("walking", 0.0)
+                listener.report("comparing", 0.0, 1.0, "walking")
                 time.sleep(0.01)
         finally:
             ended.set()
@@ -106,10 +105,10 @@ def test_an_errand_stops_at_once_and_its_work_soon() -> None:
 
 
 def test_an_errand_s_errors_are_sentences() -> None:
-    def refuse(observer: Observer) -> None:
+    def refuse(listener: Listener) -> None:
         raise EngineError("There is no such thing.")
 
-    def break_down(observer: Observer) -> None:
+    def break_down(listener: Listener) -> None:
         raise KeyError("k")
 
     last = [list(Errand(work).views())[-1] for work in (refuse, break_down)]

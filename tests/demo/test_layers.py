@@ -99,7 +99,7 @@ def make_crowd(names: Sequence[str] = NAMES) -> Examination:
             ("max_hybrid:bfloat16", 4e-3, "bfloat16"),
         )
     ]
-    return examine(crowd, np.zeros((80, 3000), np.float32), "nano", "fake")
+    return examine(crowd, np.zeros((80, 3000), np.float32), "tiny.en", "fake")
 
 
 def test_specimens_differ_by_shape_as_well_as_by_colour() -> None:

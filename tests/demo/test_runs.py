@@ -14,7 +14,7 @@ from demo.limits import Limits
 from demo.runs import Caller, PastRuns, Place, Refused, Runs, Standing, in_turn
 
 ME, YOU, SHE = (Caller(name, name) for name in ("me", "you", "she"))
-SORT = ("comparison", "nano", "short")
+SORT = ("comparison", "tiny.en", "short")
 
 
 class FakeRun:
@@ -192,12 +192,12 @@ def test_a_wait_is_expected_from_the_runs_most_like_it() -> None:
     past = PastRuns()
     assert past.expect(SORT) is None
     for seconds in (10.0, 12.0, 500.0):
-        past.note(("comparison", "nano", "talk"), seconds)
-    assert past.expect(("comparison", "nano", "short")) == 12.0
+        past.note(("comparison", "tiny.en", "talk"), seconds)
+    assert past.expect(("comparison", "tiny.en", "short")) == 12.0
     past.note(SORT, 1.0)
     assert past.expect(SORT) == 1.0
     assert past.expect(("comparison", "tiny", "short")) is None
-    assert past.expect(("look", "nano", "short")) is None
+    assert past.expect(("look", "tiny.en", "short")) is None
 
 
 def test_tickets_that_are_never_used_are_bounded() -> None:

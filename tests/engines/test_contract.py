@@ -18,6 +18,7 @@ from engines.base import (
     EngineUnavailable,
     Listener,
     Options,
+    Progress,
     Segment,
     Stopped,
 )
@@ -43,7 +44,7 @@ def engine(request: pytest.FixtureRequest) -> Engine:
 
 @pytest.fixture(scope="module")
 def short() -> Clip:
-    return load_clip("audio_samples/short.flac")
+    return load_clip("audio_samples/jfk.flac")
 
 
 class Recorder(Listener):
@@ -56,8 +57,8 @@ class Recorder(Listener):
     def segment(self, segment: Segment) -> None:
         self.segments.append(segment)
 
-    def progress(self, stage: str, audio_seconds: float) -> None:
-        self.stages.append((stage, audio_seconds))
+    def progress(self, progress: Progress) -> None:
+        self.stages.append((progress.stage, progress.done))
 
 
 def test_it_keeps_the_protocol(engine: Engine) -> None:
@@ -75,7 +76,7 @@ def test_preparing_twice_costs_nothing_more(engine: Engine) -> None:
 
 def test_transcript_record(engine: Engine, short: Clip) -> None:
     transcript = engine.transcribe(short, Options(temperatures=(0.0,)))
-    assert (transcript.engine, transcript.model) == (engine.key, "nano")
+    assert (transcript.engine, transcript.model) == (engine.key, "tiny.en")
     assert transcript.language == "en"
     assert transcript.text == "".join(segment.text for segment in transcript.segments)
     assert transcript.tokens == tuple(t for s in transcript.segments for t in s.tokens)
@@ -112,7 +113,7 @@ def test_spans_tell_when_each_stage_ran(engine: Engine, short: Clip) -> None:
 
 def test_window_starts_are_where_whisper_cut() -> None:
     """On `cpu` only, as below: where a segment of the window before ended, or 30 s after it."""
-    talk = load_clip("audio_samples/talk.flac")
+    talk = load_clip("audio_samples/columbia.flac")
     transcript = registry.get("cpu").transcribe(talk, Options(temperatures=(0.0,)))
     starts = transcript.window_starts
     assert len(starts) == len(transcript.features) > 5
@@ -125,7 +126,7 @@ def test_window_starts_are_where_whisper_cut() -> None:
 def test_segments_are_heard_as_they_become_final() -> None:
     """On `cpu` only: the loop is the same for all, and the talk has many windows."""
     recorder = Recorder()
-    talk = load_clip("audio_samples/talk.flac")
+    talk = load_clip("audio_samples/columbia.flac")
     transcript = registry.get("cpu").transcribe(talk, Options(temperatures=(0.0,)), recorder)
     assert tuple(recorder.segments) == transcript.segments
     assert len(transcript.features) > 5

@@ -36,7 +36,7 @@ RELATIVE_ERROR = 1e-5
 """Bound on ‖MAX − PyTorch‖ / ‖PyTorch‖ of a row of logits. Measured: 4e-7 to 6e-7."""
 
 NANO_SIZE = ModelDimensions(80, 1500, 192, 3, 4, 51864, 448, 192, 3, 2)
-SIZES = {name: DIMENSIONS[name] for name in ("tiny", "base", "small")} | {"nano": NANO_SIZE}
+SIZES = {name: DIMENSIONS[name] for name in ("tiny", "base", "small")} | {"tiny.en": NANO_SIZE}
 
 
 def checkpoint(dims: ModelDimensions, half: bool = True) -> Checkpoint:

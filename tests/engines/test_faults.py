@@ -15,8 +15,8 @@ from whisper.audio import mel_filters
 
 from engines import checkpoints
 from engines.audio import load_clip
-from engines.base import SAMPLE_RATE, Clip, EngineError, FloatArray, Options, Stopped
-from engines.examination import Observer, Stages
+from engines.base import SAMPLE_RATE, Clip, EngineError, FloatArray, Listener, Options, Stopped
+from engines.examination import Stages
 from engines.faults import __main__ as terminal
 from engines.faults import catalogue
 from engines.faults.catalogue import FAULTS, Fault, get
@@ -24,7 +24,7 @@ from engines.faults.lab import FaultyEngine, run_fault
 from engines.microscope import cut_window
 from tests.engines.checkpoint_files import DIMENSIONS, random_state
 
-CLIP = "audio_samples/short.flac"
+CLIP = "audio_samples/jfk.flac"
 
 
 def stage_outputs() -> Stages:
@@ -146,7 +146,7 @@ EXPECTED = {
 @pytest.mark.max
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.key)
 def test_a_fault_shows_first_where_it_was_put_in(fault: Fault) -> None:
-    finding = run_fault(fault, "nano", load_clip(CLIP))
+    finding = run_fault(fault, "tiny.en", load_clip(CLIP))
     middle = f"blocks.{checkpoints.load('nano').dims.n_audio_layer // 2}"
     expected = middle if fault.key == "block" else EXPECTED[fault.key]
     assert finding.first_stage == expected
@@ -164,7 +164,7 @@ def test_a_fault_shows_first_where_it_was_put_in(fault: Fault) -> None:
 def test_without_a_fault_the_faulty_engine_is_the_engine() -> None:
     """So whatever a fault shows is the fault's, and not the lab's."""
     none = Fault("none", "nothing", "Nothing is wrong.")
-    finding = run_fault(none, "nano", load_clip(CLIP))
+    finding = run_fault(none, "tiny.en", load_clip(CLIP))
     assert finding.faulty is not None
     assert finding.faulty.tokens == finding.right.tokens
     np.testing.assert_array_equal(finding.faulty.features, finding.right.features)
@@ -173,9 +173,9 @@ def test_without_a_fault_the_faulty_engine_is_the_engine() -> None:
 
 @pytest.mark.max
 def test_only_the_first_window_is_decoded() -> None:
-    samples = load_clip("audio_samples/talk.flac").samples[: 65 * SAMPLE_RATE]
+    samples = load_clip("audio_samples/columbia.flac").samples[: 65 * SAMPLE_RATE]
     options = Options(language="en", temperatures=(0.0,))
-    transcript = FaultyEngine(get("first_window"), "nano").transcribe(Clip(samples), options)
+    transcript = FaultyEngine(get("first_window"), "tiny.en").transcribe(Clip(samples), options)
     assert len(transcript.features) == 1
     assert transcript.segments
     assert transcript.segments[-1].end <= 30
@@ -188,7 +188,7 @@ def test_what_breaks_is_told_and_the_look_goes_on() -> None:
             yield name, output[:, :3] if name == "ln_post" else output
 
     broken = Fault("cut", "Cut", "The output is cut short.", stages=break_at_the_end)
-    finding = run_fault(broken, "nano", load_clip(CLIP))
+    finding = run_fault(broken, "tiny.en", load_clip(CLIP))
     assert finding.faulty is None
     assert finding.error
     assert finding.first_stage == "ln_post"
@@ -196,9 +196,9 @@ def test_what_breaks_is_told_and_the_look_goes_on() -> None:
 
 @pytest.mark.max
 def test_a_run_can_be_stopped() -> None:
-    checkpoints.load("nano")
+    checkpoints.load("tiny.en")
 
-    class Stopper(Observer):
+    class Stopper(Listener):
         asked = 0
 
         def stopped(self) -> bool:
@@ -206,4 +206,4 @@ def test_a_run_can_be_stopped() -> None:
             return self.asked > 6
 
     with pytest.raises(Stopped):
-        run_fault(get("scaled"), "nano", load_clip(CLIP), observer=Stopper())
+        run_fault(get("scaled"), "tiny.en", load_clip(CLIP), listener=Stopper())

@@ -74,7 +74,7 @@ def device(request: pytest.FixtureRequest) -> Iterator[Cuda | FakeCuda]:
 @pytest.fixture
 def engine(device: Cuda | FakeCuda) -> Iterator[WhisperEngine]:
     """`gpu` in float32 on that device."""
-    engine = make_gpu("nano", "float32")
+    engine = make_gpu("tiny.en", "float32")
     engine.prepare()
     yield engine
     engine.close()
@@ -96,7 +96,7 @@ def test_gpu_s_stage_times_are_the_device_s(engine: WhisperEngine, device: Cuda 
 
 def test_gpu_gives_its_memory_back(device: Cuda | FakeCuda) -> None:
     before = device.allocated()
-    engine, clip = make_gpu("nano", "float32"), load_clip(clip_of("short"))
+    engine, clip = make_gpu("tiny.en", "float32"), load_clip(clip_of("short"))
     engine.prepare()
     engine.transcribe(clip, GREEDY)
     after_one = device.allocated()
@@ -125,7 +125,7 @@ def test_gpu_in_float16_on_the_pretended_device() -> None:
     """That the type reaches the model; how far a GPU is off is measured below."""
     expected = baseline("short").features
     with FakeCuda().use():
-        engine = make_gpu("nano", "float16")
+        engine = make_gpu("tiny.en", "float16")
         found = engine.transcribe(load_clip(clip_of("short")), GREEDY).features
         engine.close()
     assert 0 < relative_error(found, expected) < ROUNDINGS * ROUNDING["float16"]
@@ -196,7 +196,7 @@ def test_half_precision_disagrees_so_much(
 )
 def test_half_precision_moves_the_decoder_s_logits_by_roundings(dtype: Dtype) -> None:
     """A product that is wrong in one type, as some were on Hopper, is no rounding."""
-    checkpoint = checkpoints.load(checkpoints.NANO)
+    checkpoint = checkpoints.load(checkpoints.QUICK_MODEL)
     dims, generator = checkpoint.dims, np.random.default_rng(0)
     heard = generator.standard_normal((dims.n_audio_ctx, dims.n_audio_state)).astype(np.float32)
     tokens, rows = generator.integers(0, 50_000, (3, 16)), np.arange(48)

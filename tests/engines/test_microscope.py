@@ -17,15 +17,24 @@ from whisper.model import Whisper
 
 from engines import checkpoints, microscope
 from engines.audio import load_clip
-from engines.base import SAMPLE_RATE, Clip, EngineError, FloatArray, Stopped
+from engines.base import (
+    SAMPLE_RATE,
+    Clip,
+    EngineError,
+    FloatArray,
+    Listener,
+    PartListener,
+    Progress,
+    Stopped,
+)
 from engines.checkpoints import Checkpoint
-from engines.examination import Observer, OpenSpecimen, Part, Stages, examine
+from engines.examination import OpenSpecimen, Stages, examine
 from engines.microscope import cut_window
 from tests.engines.checkpoint_files import DIMENSIONS, random_state
 
 NOISE = np.random.default_rng(0).standard_normal((80, N_FRAMES)).astype(np.float32)
 NAMES = ("log-mel", "conv1", "conv2", "positions", "blocks.0", "ln_post")
-CLIP = "audio_samples/short.flac"
+CLIP = "audio_samples/jfk.flac"
 SCHEMA = json.loads(Path("docs/microscope.schema.json").read_text())
 
 
@@ -121,20 +130,22 @@ def test_encoders_of_other_depths_and_twice_the_same_are_refused() -> None:
 
 
 def test_an_observer_hears_every_stage_and_may_stop() -> None:
-    class Impatient(Observer):
+    class Impatient(Listener):
         def __init__(self) -> None:
             self.told: list[float] = []
 
-        def tell(self, what: str, share: float) -> None:
-            self.told.append(share)
+        def progress(self, progress: Progress) -> None:
+            self.told.append(progress.done)
 
         def stopped(self) -> bool:
             return len(self.told) == 3
 
-    observer = Impatient()
+    listener = Impatient()
     with pytest.raises(Stopped):
-        examine([fake_specimen("a", same)], NOISE, observer=Part(observer, 0.5, 1.0), layers=1)
-    assert observer.told == pytest.approx([0.5, 0.5 + 0.5 / 6, 0.5 + 1 / 6])
+        examine(
+            [fake_specimen("a", same)], NOISE, listener=PartListener(listener, 0.5, 1.0), layers=1
+        )
+    assert listener.told == pytest.approx([0.5, 0.5 + 0.5 / 6, 0.5 + 1 / 6])
 
 
 @pytest.mark.parametrize(
@@ -157,7 +168,7 @@ def test_the_terminal_tells_of_errors(capsys: pytest.CaptureFixture[str], tmp_pa
 def test_max_s_stages_are_the_engine_s_own() -> None:
     from engines.max_hybrid import load_max_encoder
 
-    checkpoint = checkpoints.load("nano")
+    checkpoint = checkpoints.load("tiny.en")
     mel = cut_window(load_clip(CLIP), 80)
     encoder, _ = load_max_encoder(checkpoint)
     own = dict(encoder.stages(mel))
@@ -171,9 +182,9 @@ def test_max_s_stages_are_the_engine_s_own() -> None:
 
 @pytest.mark.max
 def test_a_specimen_says_what_it_rounds_to() -> None:
-    exact = microscope.open_max(checkpoints.load("nano"), "float16")
+    exact = microscope.open_max(checkpoints.load("tiny.en"), "float16")
     assert exact.device != "cpu" or exact.label_only().rounds_to == ""
-    assert microscope.open_max(checkpoints.load("nano"), "float32").rounds_to == ""
+    assert microscope.open_max(checkpoints.load("tiny.en"), "float32").rounds_to == ""
     assert microscope.open_max(mini(), "float16").label_only().rounds_to == "float16"
 
 

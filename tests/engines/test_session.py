@@ -148,7 +148,7 @@ def write_and_tell(*entry):
     print("compiled", flush=True)
     write(*entry)
 session.write_entry = write_and_tell
-load_max_encoder(checkpoints.load("nano"), lambda stage: print(stage, flush=True))
+load_max_encoder(checkpoints.load("tiny.en"), lambda stage: print(stage, flush=True))
 """
 
 

@@ -155,7 +155,7 @@ def test_what_is_no_text_is_refused_in_a_sentence(
 
 def make_task(clip: str = "a", engine: str = "cpu", **options: Any) -> Task:
     """A task for a clip with two words."""
-    return Task(engine, "nano", Spoken(clip, Path(clip), "Hello, world!"), Options(**options))
+    return Task(engine, "tiny.en", Spoken(clip, Path(clip), "Hello, world!"), Options(**options))
 
 
 def make_run(text: str = "hello word", seconds: float = 2.0) -> Run:
@@ -198,13 +198,13 @@ def test_what_only_looks_like_the_end_of_a_line_is_part_of_it(mark: str, tmp_pat
 def test_other_words_or_another_sound_make_another_task(tmp_path: Path) -> None:
     path, out = tmp_path / "a.wav", tmp_path / "out.jsonl"
     path.write_bytes(b"one")
-    task = Task("cpu", "nano", Spoken("a", path, "Hello, world!"), Options())
+    task = Task("cpu", "tiny.en", Spoken("a", path, "Hello, world!"), Options())
     append(finished(task, make_run()), out)
     assert left_over([task], read_lines(out)) == []
-    edited = Task("cpu", "nano", Spoken("a", path, "Hello, you!"), Options())
+    edited = Task("cpu", "tiny.en", Spoken("a", path, "Hello, you!"), Options())
     assert left_over([edited], read_lines(out)) == [edited]
     path.write_bytes(b"two")
-    replaced = Task("cpu", "nano", Spoken("a", path, "Hello, world!"), Options())
+    replaced = Task("cpu", "tiny.en", Spoken("a", path, "Hello, world!"), Options())
     assert left_over([replaced], read_lines(out)) == [replaced]
     assert summarise([replaced], read_lines(out))[0].clips == 0
 

@@ -29,7 +29,6 @@ from engines.base import (
     FloatArray,
     Listener,
     Options,
-    PrepareProgress,
     Transcript,
 )
 from engines.checkpoints import Checkpoint
@@ -99,9 +98,7 @@ class CTranslate2Engine(WhisperEngine):
         """As every engine does; the transcript's type is the one that CTranslate2 computes in."""
         return replace(super().transcribe(clip, options, listener), dtype=self.compute_type)
 
-    def build(
-        self, checkpoint: Checkpoint, progress: PrepareProgress
-    ) -> tuple[ClockedWhisper, float]:
+    def build(self, checkpoint: Checkpoint, listener: Listener) -> tuple[ClockedWhisper, float]:
         """Whisper's model; its PyTorch decoder is left for language detection and word times."""
         model = checkpoint.build(CTranslate2Whisper)
         model.peer = load(checkpoint, torch.get_num_threads(), self.compute_type)
