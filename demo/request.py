@@ -199,7 +199,9 @@ class ComparisonRequest:
     def default(cls, choices: Choices) -> ComparisonRequest:
         """What the page shows at first."""
         first = choices.samples[0].key if choices.samples else ""
-        model = choices.models[0] if choices.models else DEFAULT_MODEL
+        model = next(iter(choices.models), DEFAULT_MODEL)
+        if DEFAULT_MODEL in choices.models:
+            model = DEFAULT_MODEL
         return cls(sample=first, engines=choices.available, model=model)
 
     @classmethod

@@ -34,7 +34,9 @@ def make_backend(samples: Path, **changes: Any) -> Backend:
 class FakePage:
     """A served page at `url`, whose engines, laboratory and way to read clips a test may change."""
 
-    def __init__(self, samples: Path, limits: Limits | None = None, reason: str | None = None) -> None:
+    def __init__(
+        self, samples: Path, limits: Limits | None = None, reason: str | None = None
+    ) -> None:
         """`reason`: why faults can't run on this page."""
         os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
         self.engines: dict[str, Any] = {}

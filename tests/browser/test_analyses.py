@@ -62,9 +62,7 @@ def test_layers_are_inspected_where_asked_and_each_shows_its_values(
     assert "The clip has 6.0 s." in page.inner_text("#inspect-status")
 
 
-def test_a_fault_shows_its_text_beside_the_right_one(
-    fake_page: FakePage, open_page: Open
-) -> None:
+def test_a_fault_shows_its_text_beside_the_right_one(fake_page: FakePage, open_page: Open) -> None:
     page = open_page(fake_page.url)
     page.get_by_label("Early fault").check()
     page.get_by_text(EARLY).wait_for()

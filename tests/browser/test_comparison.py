@@ -35,9 +35,7 @@ PLACES = "['#summary', '#lanes'].map(s => document.querySelector(s).getBoundingC
 def hold(fake_page: FakePage) -> Event:
     """Make both engines wait for a gate before their last words."""
     gate = Event()
-    fake_page.use(
-        cpu=fakes.FakeEngine(last_word=gate), max_hybrid=fakes.fake_max(last_word=gate)
-    )
+    fake_page.use(cpu=fakes.FakeEngine(last_word=gate), max_hybrid=fakes.fake_max(last_word=gate))
     return gate
 
 
