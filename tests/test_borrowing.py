@@ -72,17 +72,17 @@ def test_an_engine_whose_process_was_ended_is_not_lost(borrow: Borrow) -> None:
 
 
 def test_a_comparison_gives_back_what_it_borrowed(borrow: Borrow) -> None:
-    from demo.compare import Run
+    from demo.comparison import ComparisonTask
     from demo.snapshot import Settings
     from tests import fakes
 
     for model in ("sound", "raises", "absent"):
-        run = Run(
+        run = ComparisonTask(
             Settings(("cpu",), model),
             fakes.STATUSES,
             isolation.borrow,
             fakes.open_fake_clip,
-            give_back=isolation.give_back,
+            release_engine=isolation.give_back,
         )
         list(run.snapshots())
     engines = list(isolation._engines.values())

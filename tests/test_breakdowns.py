@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from demo.compare import Run
+from demo.comparison import ComparisonTask
 from demo.snapshot import Comparison, Settings
 from engines import registry
 from engines.audio import load_clip
@@ -56,7 +56,7 @@ def compare(
 ) -> Comparison:
     """The last snapshot of a comparison of two engines."""
     settings = Settings(engines=tuple(engines), model="tiny.en", schedule="parallel")
-    run = Run(settings, fakes.STATUSES, lambda key, *_: engines[key], open_clip)
+    run = ComparisonTask(settings, fakes.STATUSES, lambda key, *_: engines[key], open_clip)
     *_, last = run.snapshots()
     return last
 

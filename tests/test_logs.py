@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from demo.compare import Run
+from demo.comparison import ComparisonTask
 from demo.snapshot import Comparison, Settings
 from engines import isolation, logs, microscope, registry, transcribe
 from engines.audio import load_clip
@@ -75,7 +75,7 @@ def test_what_was_said_is_logged_only_for_who_asks(
 def compare(get: Callable[..., Engine], **settings: Any) -> Comparison:
     """The last snapshot of a run over fakes."""
     chosen = Settings(engines=("cpu", "max_hybrid"), model="tiny.en", **settings)
-    run = Run(chosen, fakes.STATUSES, get, fakes.open_fake_clip, clip_name="a clip")
+    run = ComparisonTask(chosen, fakes.STATUSES, get, fakes.open_fake_clip, clip_name="a clip")
     *_, last = run.snapshots()
     return last
 
