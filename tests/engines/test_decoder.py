@@ -26,7 +26,7 @@ from engines.max_graph.decoder import Decoder
 from engines.max_graph.weights import decoder_weights, matrix_dtype
 from engines.max_hybrid import HybridWhisper
 from engines.memory import give_back
-from engines.tensors import decoder_shapes, encoder_shapes
+from engines.checkpoints.shapes import decoder_shapes, encoder_shapes
 from engines.token_loop import LeanDecodingTask
 from tests.engines.checkpoint_files import DIMENSIONS, random_state
 
