@@ -14,15 +14,17 @@ MADE := $(VENV)/.made
 RUN := $(VENV)/.run-ready
 DEV := $(VENV)/.dev-ready
 RAY := $(VENV)/.ray-ready
+DEFAULT_MODEL := $(VENV)/.default-model-ready
+TEST_MODELS := $(VENV)/.test-models-ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo transcribe engines test test-cpu test-gpu test-max test-space test-cross graph-test gpu-check compare-simple browser bad-input load-check audit lint \
-	debug-encoder benchmark benchmark-json benchmark-save benchmark-kv-cache figures evaluate evaluate-ray constraints clean
+.PHONY: help demo transcribe engines test test-cpu test-gpu test-max test-slow test-space test-cross graph-test gpu-check compare-simple browser bad-input load-check audit lint \
+	debug-encoder benchmark benchmark-json benchmark-save benchmark-kv-cache figures evaluate evaluate-ray constraints clean checkpoint checkpoints
 
 help: ## list the tasks
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
 
-demo: $(RUN) ## open the page: one clip, every engine, side by side
+demo: $(RUN) $(DEFAULT_MODEL) ## open the page: one clip, every engine, side by side
 	$(PY) app.py $(ARGS)
 
 transcribe: $(RUN) ## print one engine's transcript: ARGS="CLIP --engine cpu --model nano"
@@ -31,22 +33,25 @@ transcribe: $(RUN) ## print one engine's transcript: ARGS="CLIP --engine cpu --m
 engines: $(RUN) ## list the engines, and why one is unavailable on this machine
 	$(PY) -m engines.registry $(ARGS)
 
-test: $(DEV) browser ## run every test this machine can run
+test: $(DEV) $(TEST_MODELS) browser ## run the quick tests: ten minutes on two cores
 	$(PY) -m pytest $(ARGS)
 
-test-cpu: $(DEV) browser ## the tests that need neither a GPU nor MAX
-	$(PY) -m pytest -m "not gpu and not max and not space" $(ARGS)
+test-slow: $(DEV) $(TEST_MODELS) browser ## run the tests that take longer: forty minutes on two cores
+	$(PY) -m pytest -m "slow and not cross" $(ARGS)
 
-test-gpu: $(DEV) ## the tests that need a CUDA device
+test-cpu: $(DEV) $(TEST_MODELS) browser ## run the quick tests that need neither a GPU nor MAX
+	$(PY) -m pytest -m "not gpu and not max and not slow and not cross" $(ARGS)
+
+test-gpu: $(DEV) $(TEST_MODELS) ## run the tests that need a CUDA device
 	$(PY) -m pytest -m gpu $(ARGS)
 
-test-max: $(DEV) browser ## the tests that need MAX
-	$(PY) -m pytest -m "max and not cross and not space" $(ARGS)
+test-max: $(DEV) $(TEST_MODELS) browser ## run all tests that need MAX
+	$(PY) -m pytest -m "max and not cross" $(ARGS)
 
-test-space: $(DEV) ## a new environment from requirements.txt, and the page in it as on a Space
+test-space: $(DEV) $(TEST_MODELS) ## run the page in a new environment, as a Space starts it
 	$(PY) -m pytest -m space $(ARGS)
 
-test-cross: $(DEV) ## compile MAX's graphs for GPUs that this machine lacks: up to two hours
+test-cross: $(DEV) $(TEST_MODELS) ## compile MAX's graphs for GPUs that this machine lacks: up to two hours
 	$(PY) -m pytest -m cross $(ARGS)
 
 graph-test: $(RUN) ## does MAX import, compile and run here, in how long, and agree with PyTorch?
@@ -94,6 +99,12 @@ evaluate-ray: $(RAY) ## the same on a Ray started here, or on a cluster: ARGS="F
 lint: $(DEV) ## ruff and mypy
 	$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m mypy
 
+checkpoint: $(RUN) ## bring the default checkpoint to this machine: ARGS="small" for another one
+	$(PY) -m engines.checkpoints $(ARGS)
+
+checkpoints: $(RUN) ## bring the checkpoints that the tests use: tiny.en and base
+	$(PY) -m engines.checkpoints tiny.en base
+
 browser: $(DEV) ## bring a Chromium for the page's tests, unless there is one
 	$(PY) -m tests.install_browser
 
@@ -122,6 +133,15 @@ $(DEV): $(MADE) requirements.txt requirements-dev.txt requirements-ray.txt const
 	@echo "Installing what the app and its tests run on: minutes, the first time."
 	$(PIP) install -r requirements-dev.txt -c constraints.txt
 	@touch $(RUN) $(RAY) $@
+
+$(DEFAULT_MODEL): | $(RUN)
+	@echo "Bringing Whisper's base checkpoint, unless it is here: 140 MB, once."
+	@$(PY) -m engines.checkpoints && touch $@ \
+	  || echo "The page starts without it; choose another model, or a file of your own."
+
+$(TEST_MODELS): | $(RUN)
+	@$(PY) -m engines.checkpoints tiny.en base
+	@touch $(DEFAULT_MODEL) $@
 
 $(RAY): $(RUN) requirements-ray.txt
 	$(PIP) install -r requirements-ray.txt -c constraints.txt

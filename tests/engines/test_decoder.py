@@ -19,6 +19,7 @@ from whisper.tokenizer import get_tokenizer
 
 from engines.base import CheckpointError, EngineError
 from engines.checkpoints import Checkpoint
+from engines.checkpoints.shapes import decoder_shapes, encoder_shapes
 from engines.decoding import ClockedWhisper
 from engines.max_full import DecoderModule, MaxDecodingTask, MaxWhisper, load_max_decoder
 from engines.max_graph.check import relative_error
@@ -26,7 +27,6 @@ from engines.max_graph.decoder import Decoder
 from engines.max_graph.weights import decoder_weights, matrix_dtype
 from engines.max_hybrid import HybridWhisper
 from engines.memory import give_back
-from engines.checkpoints.shapes import decoder_shapes, encoder_shapes
 from engines.token_loop import LeanDecodingTask
 from tests.engines.checkpoint_files import DIMENSIONS, random_state
 

@@ -7,8 +7,8 @@ import torch
 pytest.importorskip("max")
 
 from engines.base import CheckpointError
-from engines.max_graph.weights import PANEL, encoder_weights, pack
 from engines.checkpoints.shapes import encoder_shapes
+from engines.max_graph.weights import PANEL, encoder_weights, pack
 from tests.engines.checkpoint_files import DIMENSIONS, random_state
 
 MINI = DIMENSIONS["mini"]
