@@ -16,8 +16,9 @@ from whisper.model import ModelDimensions, Whisper
 
 from engines.base import SILENT, CheckpointError, Listener
 from engines.checkpoints import sources
+from engines.checkpoints.content import AlignmentHeads
 from engines.checkpoints.digests import TENSOR_DIGESTS, digest_tensors
-from engines.checkpoints.formats import AlignmentHeads, read_content
+from engines.checkpoints.formats import read_content
 
 DEFAULT_MODEL = "base"
 """The multilingual checkpoint that the page and every command start with."""

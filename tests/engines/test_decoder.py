@@ -19,7 +19,7 @@ from whisper.tokenizer import get_tokenizer
 
 from engines.base import CheckpointError, EngineError
 from engines.checkpoints import Checkpoint
-from engines.checkpoints.shapes import decoder_shapes, encoder_shapes
+from engines.checkpoints.content import decoder_shapes, encoder_shapes
 from engines.decoding import ClockedWhisper
 from engines.max_full import DecoderModule, MaxDecodingTask, MaxWhisper, load_max_decoder
 from engines.max_graph.check import relative_error

@@ -7,7 +7,7 @@ import torch
 pytest.importorskip("max")
 
 from engines.base import CheckpointError
-from engines.checkpoints.shapes import encoder_shapes
+from engines.checkpoints.content import encoder_shapes
 from engines.max_graph.weights import PANEL, encoder_weights, pack
 from tests.engines.checkpoint_files import DIMENSIONS, random_state
 

@@ -1,8 +1,49 @@
-"""Names and shapes of the tensors that a Whisper checkpoint has, from its dimensions alone."""
+"""What a checkpoint holds: the record that readers make, and the tensors there must be."""
 
 from __future__ import annotations
 
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
 from whisper.model import ModelDimensions
+
+from engines.base import CheckpointError
+
+HEAD_WIDTH = 64
+"""Every Whisper checkpoint has attention heads of this width."""
+
+AlignmentHeads = tuple[tuple[int, int], ...]
+"""Pairs of decoder layer and head whose cross-attention follows the audio."""
+
+
+@dataclass(frozen=True)
+class Content:
+    """What a checkpoint file holds. `heads` is None where the file names none."""
+
+    dims: ModelDimensions
+    state: dict[str, Tensor]
+    heads: AlignmentHeads | None = None
+
+
+def read_json(folder: Path, name: str, default: Any = None) -> Any:
+    """Return the object in a JSON file of a folder; `default`, if given, where there is none."""
+    path = folder / name
+    if not path.is_file():
+        if default is not None:
+            return default
+        raise CheckpointError(f"{folder.name} lacks {name}: download the whole folder.")
+    content = json.loads(path.read_text("utf-8"))
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{name} in {folder.name} is damaged: download it again.")
+    return content
+
+
+def parse_heads(pairs: Any) -> AlignmentHeads | None:
+    """Return a list of `[layer, head]` as pairs; None where there is none."""
+    return tuple((int(layer), int(head)) for layer, head in pairs) if pairs else None
 
 
 def all_shapes(dims: ModelDimensions) -> dict[str, tuple[int, ...]]:
