@@ -19,7 +19,7 @@ TEST_MODELS := $(VENV)/.test-models-ready
 
 .DEFAULT_GOAL := help
 .PHONY: help demo transcribe engines test test-cpu test-gpu test-max test-slow test-space test-cross graph-test gpu-check compare-simple browser bad-input load-check audit lint \
-	debug-encoder benchmark benchmark-json benchmark-save benchmark-kv-cache figures evaluate evaluate-ray constraints clean checkpoint checkpoints
+	debug-encoder benchmark benchmark-json benchmark-save benchmark-kv-cache figures evaluate evaluate-ray constraints clean checkpoint checkpoints structure
 
 help: ## list the tasks
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -83,6 +83,9 @@ bad-input: $(DEV) ## make hundreds of odd and broken clips and put each through 
 
 load-check: $(DEV) ## put fifty visitors on the page at once, then 300 comparisons, and count
 	$(PY) -m tests.load.check $(ARGS)
+
+structure: $(DEV) ## print the size of the code, its imports, and the targets for both
+	$(PY) -m tests.structure $(ARGS)
 
 audit: $(DEV) ## ask a public database for known faults in what is installed
 	$(PY) -m pip_audit --local $(ARGS)
