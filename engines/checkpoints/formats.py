@@ -26,7 +26,7 @@ from whisper.model import ModelDimensions
 
 from engines.base import CheckpointError
 from engines.checkpoints.shapes import all_shapes, difference
-from engines.mishaps import ran_out_of_memory
+from engines.errors import ran_out_of_memory
 
 HEAD_WIDTH = 64
 """Every Whisper checkpoint has attention heads of this width."""

@@ -38,7 +38,7 @@ from huggingface_hub.utils import tqdm as hub_bar
 
 from engines.base import CheckpointError, Listener
 from engines.checkpoints.digests import READ_BYTES, digest_file
-from engines.mishaps import tell
+from engines.errors import describe_error
 
 TIMEOUT_SECONDS = 20.0
 """How long a server may take to answer, or to send more."""
@@ -298,7 +298,7 @@ def _download(url: str, part: Path, transfer: Transfer) -> None:
             raise
         return  # the part is already as long as the file; its digest tells whether it is right
     with response, part.open("ab" if response.status == 206 else "wb") as file:
-        transfer.done = transfer._first = file.tell()
+        transfer.done = transfer._first = file.describe_error()
         transfer.total = transfer.done + int(response.headers.get("Content-Length") or 0)
         while block := response.read(READ_BYTES):
             file.write(block)
@@ -470,7 +470,7 @@ def describe(error: BaseException) -> str:
     reason = getattr(error, "reason", None)
     if isinstance(reason, BaseException):
         error = reason
-    text = tell(error)
+    text = describe_error(error)
     for pattern, words in (
         (r"name resolution|not known|resolve host|getaddrinfo|nodename", "no connection"),
         (r"[Cc]onnection refused", "the connection was refused"),
