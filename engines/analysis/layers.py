@@ -12,8 +12,12 @@ either way.
 
 Every encoder is judged against PyTorch's in float64, which stands in for the exact result. An
 encoder passes a stage if its relative L2 error is at most `records.FACTOR` times the error that
-PyTorch's own float32 encoder makes there. MEASUREMENTS
-A wrong operation is off by thousands of times the bound.
+PyTorch's own float32 encoder makes there. Measured, MAX against PyTorch on an AVX-512 processor, the
+worst stage of each: 1.8 to 2.4 on tiny.en and base with real weights over five samples (base has
+outlier channels and reaches an error of 1.1e-5), 4.0 at random `small`, RANDOM, always
+at `conv2`, whose products are the deepest: MAX's kernel sums them in one chain, PyTorch in blocks.
+The factor is about twice the worst ratio, for processors that sum in another order. One matrix that
+is one percent too large is off by a hundred times the bound and more.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from engines.features import FeatureSimilarity, FeatureStatistics, SharedHistogr
 if TYPE_CHECKING:
     from engines.analysis.fault_catalogue import Fault
 
-FACTOR = 4.0
+FACTOR = 8.0
 """How many times PyTorch's own float32 error an encoder's error may be at any stage.
 
 Both errors are relative L2 errors against the same encoder in float64, so the bound follows the
