@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from time import perf_counter
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -124,9 +124,7 @@ class TranscriptionState(whisper_hooks.Run):
 
 
 def _current_state() -> TranscriptionState | None:
-    run = whisper_hooks.current_run.get()
-    assert run is None or isinstance(run, TranscriptionState)
-    return run
+    return cast("TranscriptionState | None", whisper_hooks.current_run.get())
 
 
 def check_stopped() -> None:
@@ -187,16 +185,16 @@ class TimedWhisper(Whisper):
 
 
 def transcribe(
-    model: TimedWhisper, clip: Clip, options: Options, listener: Listener, dtype: Dtype, **names: str
+    model: TimedWhisper, clip: Clip, options: Options, listener: Listener, names: dict[str, Any]
 ) -> Transcript:
-    """Run whisper's loop over `clip`; `names`: the transcript's engine, model and device."""
+    """Run whisper's loop over `clip`; `names`: the transcript's engine, model, device and dtype."""
     state = TranscriptionState(model.device, clip, listener)
     listener.report("mel", 0.0, clip.seconds)
     token = whisper_hooks.current_run.set(state)
     try:
         synchronize(model.device)
         start = perf_counter()
-        result = _call_whisper(model, clip, options, dtype)
+        result = _call_whisper(model, clip, options, names["dtype"])
         synchronize(model.device)
         end = perf_counter()
     finally:
@@ -205,7 +203,6 @@ def transcribe(
     segments = tuple(to_segment(segment) for segment in result["segments"])
     return Transcript(
         **names,
-        dtype=dtype,
         language=result["language"],
         text=result["text"],
         segments=segments,
@@ -337,13 +334,16 @@ class WhisperEngine:
     ) -> Transcript:
         """Run the whole clip; raises `Stopped`, or another `EngineError`."""
         options = options or Options()
-        names = {"engine": self.key, "model": self.model, "device": self.device}
+        names = {
+            "engine": self.key,
+            "model": self.model,
+            "device": self.device,
+            "dtype": self.dtype,
+        }
         with self._lock:
             model = self._ready()
             check_options(self.model, model, options)
-            found = self._guard_memory(
-                lambda: transcribe(model, clip, options, listener, self.dtype, **names)
-            )
+            found = self._guard_memory(lambda: transcribe(model, clip, options, listener, names))
         about = {"engine": self.key, "model": self.model, "clip": clip.name}
         logger.info("transcribed", **about, audio_seconds=clip.seconds, **found.seconds.as_dict())
         logger.debug("said", **about, text=found.text)
