@@ -181,7 +181,7 @@ def _file_lock(path: Path) -> Iterator[None]:
     """Hold a lock between processes; none where the file system has no locks or no room."""
     with ExitStack() as held:
         with suppress(OSError, NotImplementedError):
-            held.enter_context(FileLock(path))
+            held.enter_context(FileLock(path, fallback_to_soft=False))
         yield
 
 
