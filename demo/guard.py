@@ -22,7 +22,7 @@ from gradio import processing_utils
 from demo import health
 from demo.limits import Allowance, name_address, say_seconds
 from engines.audio import MAX_BYTES
-from engines.mishaps import NO_ROOM
+from engines.errors import NO_ROOM
 
 AUTH = "DEMO_AUTH"
 

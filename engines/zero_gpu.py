@@ -15,7 +15,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any, TypeVar
 
-from engines.mishaps import tell
+from engines.errors import describe_error
 
 SECONDS, CALL_SECONDS = "DEMO_GPU_SECONDS", 120
 
@@ -48,7 +48,7 @@ def load_spaces() -> Any:
     except ImportError:
         return "ZeroGPU needs the package spaces, which is not installed"
     except Exception as error:  # it asks the machine for much, and raises what it likes
-        return f"ZeroGPU could not be set up: {tell(error)}"
+        return f"ZeroGPU could not be set up: {describe_error(error)}"
 
 
 def wrap(function: Function) -> Function:

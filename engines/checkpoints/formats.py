@@ -30,7 +30,7 @@ from engines.checkpoints.content import (
     read_json,
 )
 from engines.checkpoints.ctranslate2 import read_ctranslate2
-from engines.mishaps import ran_out_of_memory
+from engines.errors import ran_out_of_memory
 
 VOCABULARIES = (51864, 51865, 51866)
 """English-only; multilingual with 99 languages; with 100 (large-v3)."""

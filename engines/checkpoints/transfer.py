@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from engines.base import Listener
-from engines.mishaps import tell
+from engines.errors import describe_error
 
 
 class SourceFailed(Exception):
@@ -48,7 +48,7 @@ def describe(error: BaseException) -> str:
     reason = getattr(error, "reason", None)
     if isinstance(reason, BaseException):
         error = reason
-    text = tell(error)
+    text = describe_error(error)
     for pattern, words in (
         (r"name resolution|not known|resolve host|getaddrinfo|nodename", "no connection"),
         (r"[Cc]onnection refused", "the connection was refused"),

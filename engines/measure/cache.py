@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from whisper.model import Whisper
 
-from engines import sizes
+from engines import random_checkpoints as sizes
 from engines.base import EngineUnavailable, FloatArray
 from engines.checkpoints import Checkpoint
 from engines.max_full import MaxFullEngine, load_max_decoder

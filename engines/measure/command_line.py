@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from engines import sizes
+from engines import random_checkpoints as sizes
 from engines.checkpoints import DEFAULT_MODEL
 from engines.measure import peers, types
 from engines.measure.questions import (

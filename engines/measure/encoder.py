@@ -15,7 +15,7 @@ import torch
 from whisper.audio import N_FRAMES, log_mel_spectrogram, pad_or_trim
 from whisper.model import Whisper
 
-from engines import sizes
+from engines import random_checkpoints as sizes
 from engines.audio import load_clip
 from engines.base import EngineUnavailable, FloatArray
 from engines.checkpoints import Checkpoint

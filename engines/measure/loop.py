@@ -19,7 +19,7 @@ from whisper.model import ModelDimensions, Whisper
 
 from engines.choice import IntArray, select_best
 from engines.measure.turns import timed
-from engines.sizes import DIMENSIONS
+from engines.random_checkpoints import DIMENSIONS
 from engines.token_loop import LeanDecodingTask, Step
 
 REPEATS = 5

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from whisper.model import ModelDimensions
 
-from engines import sizes
+from engines import random_checkpoints as sizes
 from engines.measure import tables
 from engines.measure.record import Figure, Result
 from engines.measure.start import Start, start

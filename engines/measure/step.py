@@ -26,7 +26,7 @@ from whisper.decoding import PyTorchInference
 from whisper.model import Whisper
 from whisper.tokenizer import get_tokenizer
 
-from engines import sizes
+from engines import random_checkpoints as sizes
 from engines.base import EngineError, EngineUnavailable, FloatArray
 from engines.checkpoints import Checkpoint
 from engines.max_full import MaxFullEngine, MaxInference, load_max_decoder

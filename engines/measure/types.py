@@ -7,7 +7,7 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from engines import sizes
+from engines import random_checkpoints as sizes
 
 
 def names(text: str) -> tuple[str, ...]:

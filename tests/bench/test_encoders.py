@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from engines import sizes
+from engines import random_checkpoints as sizes
 from engines.base import EngineError, FloatArray
 from engines.measure import encoder
 from tests.bench.stand_ins import FakeClock, silent

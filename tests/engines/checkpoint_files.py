@@ -15,8 +15,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 from whisper.model import ModelDimensions
 
-from engines import sizes
-from engines.sizes import VOCABULARY, random_state
+from engines import random_checkpoints
+from engines.random_checkpoints import VOCABULARY, random_state
 
 __all__ = [
     "DIMENSIONS",
@@ -27,7 +27,7 @@ __all__ = [
 ]
 
 DIMENSIONS = {
-    **sizes.DIMENSIONS,
+    **random_checkpoints.DIMENSIONS,
     "mini": ModelDimensions(80, 1500, 64, 1, 1, VOCABULARY, 448, 64, 1, 1),
     "mini128": ModelDimensions(128, 1500, 64, 1, 2, 51866, 448, 64, 1, 1),
     "distilled": ModelDimensions(80, 1500, 128, 2, 3, 51865, 448, 128, 2, 2),

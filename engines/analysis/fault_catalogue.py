@@ -1,4 +1,4 @@
-"""The faults, each with what it changes and one sentence of what it once did."""
+"""The faults that can be put into MAX's encoder, each with a sentence about its effect."""
 
 from __future__ import annotations
 
@@ -7,57 +7,48 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from engines.base import EngineError, FloatArray
-from engines.examination import Stages
 
 if TYPE_CHECKING:
+    from engines.analysis.layers import Stages
     from engines.max_graph.weights import EncoderWeights, Weights
 
 SCALE = 0.276
 """What the 2025 attempt multiplied its features by."""
 
 
-def _same_weights(weights: EncoderWeights) -> EncoderWeights:
-    return weights
-
-
-def _same_mel(mel: FloatArray) -> FloatArray:
-    return mel
-
-
-def _same_stages(stages: Stages) -> Stages:
-    return stages
+def _unchanged(value: Any) -> Any:
+    return value
 
 
 @dataclass(frozen=True)
 class Fault:
     """A mistake that can be put into MAX's encoder.
 
-    `story`: one sentence for the page. `weights` changes the weights before they are laid out;
-    `mel` the window `(n_mels, 3000)` that the encoder is given; `stages` what comes out of each
-    stage; `first_window_only` makes whisper's loop skip all windows but one.
+    `story`: one sentence for the page. `weights` changes the weights before they are laid out,
+    `mel` the encoder's input `(n_mels, 3000)`, `stages` the outputs of its stages as they come.
+    `first_window_only` makes whisper's loop skip all windows but the first.
     """
 
     key: str
     title: str
     story: str
-    weights: Callable[[EncoderWeights], EncoderWeights] = field(default=_same_weights, repr=False)
-    mel: Callable[[FloatArray], FloatArray] = field(default=_same_mel, repr=False)
-    stages: Callable[[Stages], Stages] = field(default=_same_stages, repr=False)
+    weights: Callable[[EncoderWeights], EncoderWeights] = field(default=_unchanged, repr=False)
+    mel: Callable[[FloatArray], FloatArray] = field(default=_unchanged, repr=False)
+    stages: Callable[[Stages], Stages] = field(default=_unchanged, repr=False)
     first_window_only: bool = False
 
     def __reduce__(self) -> tuple[Callable[[str], Fault], tuple[str]]:
-        """A fault travels between processes as its key: closures can't."""
-        return get, (self.key,)
+        """Pickle a fault as its key, because closures can't be pickled."""
+        return get_fault, (self.key,)
 
 
 # What each fault changes.
 
 
 def leave_out_ln_post(stages: Stages) -> Stages:
-    """The last block's output in place of the last norm's."""
+    """Return the last block's output in place of the last norm's."""
     before = np.zeros((0, 0), np.float32)
     for name, output in stages:
         before = before if name == "ln_post" else output
@@ -65,13 +56,13 @@ def leave_out_ln_post(stages: Stages) -> Stages:
 
 
 def scale_output(stages: Stages) -> Stages:
-    """The encoder's output times `SCALE`."""
+    """Multiply the encoder's output by `SCALE`."""
     for name, output in stages:
         yield name, output * np.float32(SCALE) if name == "ln_post" else output
 
 
 def to_decibels(mel: FloatArray) -> FloatArray:
-    """A window `(n_mels, 3000)` as `librosa.power_to_db` with its defaults would have made it.
+    """Convert a window `(n_mels, 3000)` to what `librosa.power_to_db` makes with its defaults.
 
     Whisper takes log10 of a power of at least 1e-10, lifts what is more than 8 decades below the
     clip's maximum, and maps x to (x + 4) / 4. `power_to_db` (librosa 0.11: ref 1, amin 1e-10,
@@ -87,7 +78,7 @@ def to_decibels(mel: FloatArray) -> FloatArray:
 
 
 def misread_convolutions(weights: EncoderWeights) -> EncoderWeights:
-    """PyTorch's `(n_out, n_in, 3)` read as if it lay in memory as `(n_out, 3, n_in)`."""
+    """Read PyTorch's `(n_out, n_in, 3)` as if it lay in memory as `(n_out, 3, n_in)`."""
 
     def misread(taps: FloatArray) -> FloatArray:
         n_out, depth = taps.shape
@@ -98,47 +89,48 @@ def misread_convolutions(weights: EncoderWeights) -> EncoderWeights:
 
 
 def zero_positions(weights: EncoderWeights) -> EncoderWeights:
-    """Zeros for the positional embedding, the last of the stem's weights."""
+    """Zero the positional embedding, the last of the stem's weights."""
     *convolutions, positions = weights.stem
     assert isinstance(positions, np.ndarray)
     return replace(weights, stem=[*convolutions, np.zeros_like(positions)])
 
 
 def skip_block(weights: EncoderWeights) -> EncoderWeights:
-    """Nothing added by the middle block: its last matrices and biases are zero.
+    """Skip the middle block by zeroing its last matrices and biases.
 
     A block adds its attention and its MLP to what comes in, so adding zeros is skipping it.
     """
     blocks = list(weights.blocks)
     middle = len(blocks) // 2
     blocks[middle] = [
-        _map_weight(weight, np.zeros_like) if place in _LAST_PLACES else weight
-        for place, weight in enumerate(blocks[middle])
+        _map_weight(weight, np.zeros_like) if index in _OUTPUTS else weight
+        for index, weight in enumerate(blocks[middle])
     ]
     return replace(weights, blocks=tuple(blocks))
 
 
-_LAST_PLACES = (4, 5, 10, 11)
-"""Where a block's weights have the matrix and bias of the attention's output and of the MLP's."""
+_OUTPUTS = (4, 5, 10, 11)
+"""Indices in a block's weights of matrix and bias of attention's output and of the MLP's."""
 
 
 def round_to_int8(matrix: FloatArray) -> FloatArray:
-    """Each row rounded to 255 even steps, as symmetric int8 weights with a scale a row have."""
+    """Round each row to 255 even steps, as symmetric int8 weights with a scale per row do."""
     scale = np.abs(matrix).max(axis=1, keepdims=True) / 127
     scale[scale == 0] = 1
     return (np.round(matrix / scale) * scale).astype(np.float32)
 
 
 def round_to_bfloat16(matrix: FloatArray) -> FloatArray:
-    """Each value rounded to the nearest that bfloat16 has."""
-    rounded: FloatArray = torch.from_numpy(matrix).bfloat16().float().numpy()
+    """Round each value to the nearest bfloat16, ties to even."""
+    bits = matrix.astype(np.float32).view(np.uint32)
+    rounded: FloatArray = (bits + 0x7FFF + ((bits >> 16) & 1) & 0xFFFF0000).view(np.float32)
     return rounded
 
 
 def _round_all(
     rounded: Callable[[FloatArray], FloatArray],
 ) -> Callable[[EncoderWeights], EncoderWeights]:
-    """Every matrix rounded; biases, norms and positions stay, as is usual."""
+    """Round every matrix; biases, norms and positions stay, as is usual."""
 
     def change(weights: EncoderWeights) -> EncoderWeights:
         return replace(
@@ -155,7 +147,7 @@ def _map_matrices(weights: Weights, change: Callable[[FloatArray], FloatArray]) 
 
 
 def _map_weight(weight: Any, change: Callable[[FloatArray], FloatArray]) -> Any:
-    """A matrix or a plain array, changed."""
+    """Apply `change` to a matrix or a plain array."""
     if isinstance(weight, np.ndarray):
         return change(weight)
     return replace(weight, values=change(weight.values))
@@ -228,8 +220,8 @@ FAULTS = (
 )
 
 
-def get(key: str) -> Fault:
-    """The fault of that key; raises `EngineError` when there is none."""
+def get_fault(key: str) -> Fault:
+    """Return the fault of that key; raises `EngineError` when there is none."""
     for fault in FAULTS:
         if fault.key == key:
             return fault

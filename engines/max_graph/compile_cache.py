@@ -1,9 +1,9 @@
-"""Compiling graphs, and keeping what was compiled.
+"""Compile graphs and cache the compiled modules on disk.
 
 A compiled module is exported to one file in the cache folder, which `MAX_WHISPER_CACHE` can move.
-Its name is a digest of all that the compiled code depends on: MAX's version, the processor, the
-device, the sizes and the sources of graphs and kernels. A file starts with a digest of its own
-content, so that a damaged one is seen and compiled again rather than handed to native code.
+The file's name is a digest of everything the compiled code depends on: MAX's version, processor,
+device, sizes and the sources of graphs and kernels. The file starts with a digest of its content,
+so a damaged one is compiled again and never handed to native code.
 """
 
 from __future__ import annotations
@@ -14,22 +14,23 @@ import os
 import platform
 import tempfile
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
+from filelock import FileLock
+
 from engines.base import Dtype, Listener
 from engines.checkpoints import Checkpoint
-from engines.locks import file_lock
 
 CACHE_VARIABLE = "MAX_WHISPER_CACHE"
 DIGEST_BYTES = 32
 
 
 def cache_folder() -> Path:
-    """The folder of compiled graphs, made if it is not there and can be made."""
+    """Return the folder of compiled graphs, after trying to create it."""
     if configured := os.environ.get(CACHE_VARIABLE):
         folder = Path(configured).expanduser()
     else:
@@ -59,29 +60,29 @@ _compile_lock = threading.Lock()
 
 
 def pick_device() -> Device:
-    """The accelerator where there is one, else the CPU."""
+    """Return the accelerator where there is one, else the CPU."""
     return Accelerator() if accelerator_count() > 0 else CPU()
 
 
 def pick_weight(checkpoint: Checkpoint, device: Device, dtype: Dtype) -> DType:
-    """The type to keep matrices in.
+    """Return the type to keep matrices in.
 
-    On a CPU float16 where that is exact, since the kernels widen it before they compute; on an
-    accelerator the type asked for, since the built-in products compute in it.
+    On a CPU float16 where that is exact, because the kernels widen it before they compute; on an
+    accelerator the type asked for, because the built-in products compute in it.
     """
     return matrix_dtype(checkpoint) if device.label == "cpu" else DType[dtype]
 
 
 @cache
 def session(device_label: str) -> InferenceSession:
-    """This process's session for `cpu` or `gpu`; made where it is used, never before a fork."""
+    """Return this process's session for `cpu` or `gpu`, created on first use."""
     return InferenceSession(devices=[CPU()] if device_label == "cpu" else [Accelerator()])
 
 
 def load_encoder(
     dims: ModelDimensions, device: Device, weight: DType, listener: Listener
 ) -> tuple[dict[str, Model], operations.Operations]:
-    """The encoder's compiled graphs for `device`, from the cache or compiled now.
+    """Return the encoder's compiled graphs for `device`, from the cache or compiled now.
 
     `weight`: the type of the matrices; see `pick_weight`.
     """
@@ -95,7 +96,7 @@ def load_encoder(
 def load_decoder(
     dims: ModelDimensions, device: Device, weight: DType, listener: Listener
 ) -> tuple[dict[str, Model], operations.Operations]:
-    """The decoder's compiled graphs, as `load_encoder`."""
+    """Return the decoder's compiled graphs, as `load_encoder` does the encoder's."""
     op, key = _target(device, weight, dims)
     if isinstance(op, operations.CpuOperations):
         return _load_both(key, op, device, listener), op
@@ -107,9 +108,9 @@ def load_decoder(
 def _load_both(
     key: str, op: operations.CpuOperations, device: Device, listener: Listener
 ) -> dict[str, Model]:
-    """Both halves' graphs for a CPU, in one module.
+    """Load both halves' graphs for a CPU from one module.
 
-    Half of what it takes to compile either is what any module takes, however small.
+    A module has a fixed cost of compilation, about half of what either half takes alone.
     """
 
     def build(module: Module) -> Graph:
@@ -122,7 +123,7 @@ def _load_both(
 def _target(
     device: Device, weight: DType, dims: ModelDimensions
 ) -> tuple[operations.Operations, str]:
-    """The operations for `device`, and the key of what is compiled from them."""
+    """Return the operations for `device` and the cache key of graphs made of them."""
     if device.label == "cpu":
         return operations.CpuOperations(weight), entry_key("cpu", weight.name)
     name = f"{device.api}-{device.architecture_name}"
@@ -146,14 +147,14 @@ def _load(
 
 
 _compiled: dict[Path, CompiledModel] = {}
-"""What this process has loaded: a cache that can't be written costs it one compile, not two."""
+"""Modules loaded by this process, so that a cache that can't be written costs one compile only."""
 
 
 def build_anywhere(build: Callable[[], Graph]) -> Graph:
-    """Build graphs on whatever thread this is.
+    """Build graphs on any thread.
 
-    MAX 26.7 lets an empty `Module` be made only on the thread that imported `max.graph` first;
-    a `Graph` looks after itself, but several of them share a module here.
+    MAX 26.7 allows an empty `Module` only on the thread that first imported `max.graph`. A `Graph`
+    handles this itself, but here several graphs share a module.
     """
     with ensure_default_mlir_context():
         return build()
@@ -162,12 +163,12 @@ def build_anywhere(build: Callable[[], Graph]) -> Graph:
 def load_compiled(
     path: Path, compile_module: Callable[[], CompiledModel], listener: Listener
 ) -> CompiledModel:
-    """Read `path`, or compile and write it. Threads and processes take turns over one entry."""
+    """Read `path`, or compile and write it; only one thread of one process compiles an entry."""
     compiled = read_entry(path)
     if compiled is not None:
         return compiled
     listener.report("compiling")
-    with _compile_lock, file_lock(path.with_suffix(".lock")):
+    with _compile_lock, _file_lock(path.with_suffix(".lock")):
         compiled = read_entry(path)
         if compiled is None:
             compiled = compile_module()
@@ -175,8 +176,17 @@ def load_compiled(
         return compiled
 
 
+@contextmanager
+def _file_lock(path: Path) -> Iterator[None]:
+    """Hold a lock between processes; none where the file system has no locks or no room."""
+    with ExitStack() as held:
+        with suppress(OSError, NotImplementedError):
+            held.enter_context(FileLock(path, fallback_to_soft=False))
+        yield
+
+
 def read_entry(path: Path) -> CompiledModel | None:
-    """The compiled module in `path`; None where there is none or it is damaged."""
+    """Return the compiled module in `path`; None where there is none or it is damaged."""
     try:
         content = path.read_bytes()
     except OSError:
@@ -186,15 +196,12 @@ def read_entry(path: Path) -> CompiledModel | None:
         return None
     try:
         return read(io.BytesIO(body))
-    except RuntimeError:  # whole, but nothing that this MAX can use
+    except RuntimeError:  # intact, but not a module of this version of MAX
         return None
 
 
 def write_entry(path: Path, compiled: CompiledModel) -> None:
-    """Write the entry in one move, so that no reader sees half of it.
-
-    A cache that can't be written costs a compile next time, and nothing else.
-    """
+    """Write the entry atomically; a cache that can't be written is ignored."""
     try:
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:
             exported = Path(folder) / "module.mef"
@@ -207,14 +214,14 @@ def write_entry(path: Path, compiled: CompiledModel) -> None:
 
 
 def entry_key(target: str, variant: str) -> str:
-    """Digest of all that an entry's code depends on; `variant` stands for sizes and types."""
+    """Return a digest of everything an entry depends on; `variant`: sizes and types."""
     parts = [version("max"), processor(), target, variant, sources_digest()]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:20]
 
 
 @cache
 def processor() -> str:
-    """The processor's model and instruction sets, since compiled code targets them."""
+    """Return the processor's model and instruction sets, which compiled code targets."""
     try:
         lines = Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()
     except OSError:
@@ -225,7 +232,7 @@ def processor() -> str:
 
 @cache
 def sources_digest() -> str:
-    """Digest of the graph builders and kernels."""
+    """Return a digest of the graph builders and kernels."""
     folder = Path(__file__).parent
     digest = hashlib.sha256()
     for path in sorted([*folder.glob("*.py"), *folder.glob("kernels/*.mojo")]):

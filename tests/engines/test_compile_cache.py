@@ -1,5 +1,6 @@
 """The cache of compiled graphs: kept, moved by a variable, rebuilt when damaged or stale."""
 
+import functools
 import hashlib
 import os
 import subprocess
@@ -15,32 +16,44 @@ from max.dtype import DType
 from max.engine import CompiledModel
 from max.graph import DeviceRef, Graph, Module, TensorType
 
-from engines.max_graph import session
+from engines.base import Listener, Progress
+from engines.max_graph import compile_cache as cache
 from engines.max_graph.encoder import Sizes
 from tests.engines.checkpoint_files import DIMENSIONS
 
 pytestmark = pytest.mark.max
 
 
+@functools.cache
+def compile_identity() -> CompiledModel:
+    """A graph that returns its input."""
+    kind = TensorType(DType.float32, ["n"], DeviceRef.CPU())
+    with Graph("same", input_types=[kind]) as graph:
+        graph.output(graph.inputs[0].tensor)
+    return cache.session("cpu").compile(graph)
+
+
 class Compiler:
-    """Compiles a graph that hands its input back, and counts how often it was asked to."""
+    """Counts how often it was asked to compile."""
 
     def __init__(self) -> None:
         self.calls = 0
 
     def __call__(self) -> CompiledModel:
         self.calls += 1
-        kind = TensorType(DType.float32, ["n"], DeviceRef.CPU())
-        with Graph("same", input_types=[kind]) as graph:
-            graph.output(graph.inputs[0].tensor)
-        return session.session("cpu").compile(graph)
+        return compile_identity()
 
 
 def load(path: Path, compiler: Compiler) -> list[str]:
     """Stages reported while the entry was loaded; the loaded module must run."""
     stages: list[str] = []
-    compiled = session.load_compiled(path, compiler, stages.append)
-    assert "same" in session.session("cpu").init_all(compiled)
+
+    class Recorder(Listener):
+        def progress(self, progress: Progress) -> None:
+            stages.append(progress.stage)
+
+    compiled = cache.load_compiled(path, compiler, Recorder())
+    assert "same" in cache.session("cpu").init_all(compiled)
     return stages
 
 
@@ -56,7 +69,7 @@ def test_graphs_are_built_on_any_thread() -> None:
     with ThreadPoolExecutor(1) as pool:
         with pytest.raises(RuntimeError, match="No MLIR context"):
             pool.submit(build).result()
-        assert pool.submit(session.build_anywhere, build).result().name == "same"
+        assert pool.submit(cache.build_anywhere, build).result().name == "same"
 
 
 def test_two_threads_compile_once(tmp_path: Path) -> None:
@@ -109,8 +122,8 @@ def test_a_folder_that_cannot_be_made_or_locked_costs_only_the_next_compile(
         raise OSError("No locks available")
 
     (tmp_path / "file").touch()
-    monkeypatch.setenv(session.CACHE_VARIABLE, str(tmp_path / "file" / "cache"))
-    compiler, folder = Compiler(), session.cache_folder()
+    monkeypatch.setenv(cache.CACHE_VARIABLE, str(tmp_path / "file" / "cache"))
+    compiler, folder = Compiler(), cache.cache_folder()
     assert load(folder / "entry.mef", compiler) == ["compiling"]
     monkeypatch.setattr("fcntl.flock", no_locks)
     assert load(tmp_path / "entry.mef", compiler) == ["compiling"]
@@ -119,42 +132,48 @@ def test_a_folder_that_cannot_be_made_or_locked_costs_only_the_next_compile(
 
 def test_the_key_depends_on_all_that_the_code_depends_on(monkeypatch: pytest.MonkeyPatch) -> None:
     def key() -> str:
-        return session.entry_key("cpu", repr(Sizes.symbolic()))
+        return cache.entry_key("cpu", repr(Sizes.symbolic()))
 
     first = key()
     assert key() == first
     others = {
-        session.entry_key("cuda-sm_90a", repr(Sizes.symbolic())),
-        session.entry_key("cpu", repr(Sizes.of(DIMENSIONS["tiny"]))),
-        session.entry_key("cpu", repr(Sizes.of(DIMENSIONS["base"]))),
+        cache.entry_key("cuda-sm_90a", repr(Sizes.symbolic())),
+        cache.entry_key("cpu", repr(Sizes.of(DIMENSIONS["tiny"]))),
+        cache.entry_key("cpu", repr(Sizes.of(DIMENSIONS["base"]))),
     }
     for name in ("processor", "sources_digest"):
         with monkeypatch.context() as patch:
-            patch.setattr(session, name, lambda: "another")
+            patch.setattr(cache, name, lambda: "another")
             others.add(key())
     with monkeypatch.context() as patch:
-        patch.setattr(session, "version", lambda package: "0.0")
+        patch.setattr(cache, "version", lambda package: "0.0")
         others.add(key())
     assert len(others | {first}) == 7
 
 
 LOAD_ENCODER = """
-from engines import checkpoints
-from engines.max_graph import session
-from engines.max_hybrid import load_max_encoder
+from engines.base import Listener
+from engines.max_graph import compile_cache
+from engines.max_whisper import load_max_encoder
+from engines.random_checkpoints import checkpoint
 
-write = session.write_entry
+class Printer(Listener):
+    def progress(self, progress):
+        print(progress.stage, flush=True)
+
+write = compile_cache.write_entry
 def write_and_tell(*entry):
     print("compiled", flush=True)
     write(*entry)
-session.write_entry = write_and_tell
-load_max_encoder(checkpoints.load("tiny.en"), lambda stage: print(stage, flush=True))
+compile_cache.write_entry = write_and_tell
+load_max_encoder(checkpoint("tiny"), Printer())
 """
 
 
+@pytest.mark.slow
 def test_two_processes_share_one_cache_that_a_variable_moves(tmp_path: Path) -> None:
     """Both start with an empty cache at the same time; both get the encoder, one compiles it."""
-    environment = {**os.environ, session.CACHE_VARIABLE: str(tmp_path)}
+    environment = {**os.environ, cache.CACHE_VARIABLE: str(tmp_path)}
     command = [sys.executable, "-c", LOAD_ENCODER]
     processes = [
         subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)

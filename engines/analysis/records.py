@@ -1,0 +1,146 @@
+"""Results of the layer comparison and of a fault run; NumPy only, importable without PyTorch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from engines.base import Transcript
+from engines.features import FeatureSimilarity, FeatureStatistics, SharedHistograms
+
+if TYPE_CHECKING:
+    from engines.analysis.fault_catalogue import Fault
+
+FACTOR = 8.0
+"""How many times PyTorch's own float32 error an encoder's error may be at any stage.
+
+Both errors are relative L2 errors against the same encoder in float64, so the bound follows the
+checkpoint: one with outlier channels, such as `base`, magnifies every rounding alike. See
+`engines.analysis.layers` for the measurements.
+"""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An encoder that this machine can open; `name` is spelled `ENGINE:DTYPE`."""
+
+    name: str
+    label: str
+
+
+@dataclass(frozen=True)
+class EncoderInfo:
+    """An encoder that was compared; `name` is spelled `ENGINE:DTYPE`.
+
+    `rounds_to`: the half type that its weights or products are rounded to, or "". The bound, which
+    is float32's, does not apply to such an encoder.
+    """
+
+    name: str
+    label: str
+    device: str
+    rounds_to: str = field(default="", kw_only=True)
+
+
+@dataclass(frozen=True)
+class StageComparison:
+    """One stage of all encoders, by name.
+
+    `similarity` is to the baseline, which has no entry. `errors`: relative L2 error against the
+    float64 encoder, infinite where values are not finite or have another shape. `float32_error`:
+    the same error of PyTorch in float32 on the CPU. `histograms`, `statistics` and `similarity`
+    are None where an encoder's values are not finite.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    histograms: SharedHistograms | None = field(repr=False)
+    statistics: Mapping[str, FeatureStatistics | None]
+    similarity: Mapping[str, FeatureSimilarity | None]
+    errors: Mapping[str, float]
+    float32_error: float
+
+    def error(self, name: str) -> float:
+        """Return an encoder's relative error against float64."""
+        return self.errors[name]
+
+    def bound(self, factor: float = FACTOR) -> float:
+        """Return the largest error that counts as the same in float32."""
+        return factor * self.float32_error
+
+
+@dataclass(frozen=True)
+class LayerComparison:
+    """Several encoders after every stage of one window; the first encoder is the baseline.
+
+    `start`: seconds from the clip's start to the window's. `factor`: see `FACTOR`.
+    """
+
+    model: str
+    clip: str
+    start: float
+    encoders: tuple[EncoderInfo, ...]
+    stages: tuple[StageComparison, ...]
+    factor: float = FACTOR
+
+    @property
+    def baseline(self) -> EncoderInfo:
+        """The encoder that the others are compared with."""
+        return self.encoders[0]
+
+    @property
+    def others(self) -> tuple[EncoderInfo, ...]:
+        """All encoders but the baseline."""
+        return self.encoders[1:]
+
+    def bound(self, stage: StageComparison) -> float:
+        """Return the largest error of a stage that counts as the same in float32."""
+        return stage.bound(self.factor)
+
+    def first_past(self, name: str) -> str | None:
+        """Return the first stage at which an encoder's error is above the bound, or None."""
+        past = (stage.name for stage in self.stages if stage.error(name) > self.bound(stage))
+        return next(past, None)
+
+
+@dataclass(frozen=True)
+class FaultResult:
+    """What a fault did to one clip.
+
+    `right`: the transcript without the fault, with the same options. `faulty` is None where the
+    faulty run failed; `error` then says how. Both are of the whole clip. `layers`: PyTorch's
+    encoder (the baseline), MAX's, and MAX's with the fault, over the clip's first window.
+    """
+
+    fault: Fault
+    model: str
+    clip: str
+    audio_seconds: float
+    right: Transcript
+    faulty: Transcript | None
+    error: str | None
+    layers: LayerComparison
+
+    def without_features(self) -> FaultResult:
+        """Return the same without the encoder features of the whole clip, which may be large."""
+        return replace(
+            self,
+            right=self.right.without_features(),
+            faulty=self.faulty and self.faulty.without_features(),
+        )
+
+    @property
+    def right_encoder(self) -> EncoderInfo:
+        """MAX's encoder without the fault."""
+        return self.layers.encoders[1]
+
+    @property
+    def faulty_encoder(self) -> EncoderInfo:
+        """MAX's encoder with the fault."""
+        return self.layers.encoders[2]
+
+    @property
+    def first_stage(self) -> str | None:
+        """The first stage that the fault moves past the bound, or None."""
+        return self.layers.first_past(self.faulty_encoder.name)
