@@ -6,7 +6,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,6 +15,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
 from time import perf_counter
+from typing import Any
 
 from engines.base import EngineError
 
@@ -54,7 +55,7 @@ def describe() -> Machine:
     return Machine(
         cpu=_cpu_model(),
         cores=os.cpu_count() or 1,
-        threads=int(os.environ.get("OMP_NUM_THREADS") or len(_one_of_each_core())),
+        threads=int(os.environ.get("OMP_NUM_THREADS") or count_cores()),
         memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         gpu=_gpu_model(),
         system=platform.platform(),
@@ -118,6 +119,11 @@ def limit_threads(threads: int | None = None, place: int = 0) -> int:
     return wanted
 
 
+def count_cores() -> int:
+    """Return how many cores this process may use."""
+    return len(_one_of_each_core())
+
+
 def _one_of_each_core() -> list[int]:
     """Return the processors that this process may use, without a core's second and later ones."""
     if not hasattr(os, "sched_getaffinity"):
@@ -136,14 +142,14 @@ def _one_of_each_core() -> list[int]:
 
 READ_BYTES = 512 * 2**20
 """More than the last-level cache of most processors holds."""
+
+LANES, DEPTH, ROUNDS = 4096, 4, 20_000
+"""Numbers that stay in the first-level cache, multiply-adds on each in a row, and how often."""
+
 LIMIT_RUNS = 7
 
-CHAINS, LANES, DEPTH = 8, 1024, 8
-"""Independent chains of `DEPTH` multiply-adds over arrays that stay in the first-level cache: what
-two ports with a latency of four cycles need to be kept busy."""
 
-
-def measure_limits() -> dict[str, dict[str, float]]:
+def measure_limits() -> dict[str, dict[str, Any]]:
     """Measure bytes read and float32 operations a second, with the threads of every engine.
 
     In a process of its own: its memory and its compiler leave nothing behind in this one.
@@ -152,12 +158,13 @@ def measure_limits() -> dict[str, dict[str, float]]:
         return pool.submit(_measure_limits).result()
 
 
-def _measure_limits() -> dict[str, dict[str, float]]:
+def _measure_limits() -> dict[str, dict[str, Any]]:
     from llvmlite import binding
 
-    # LLVM uses half of a 512-bit register unless told; read when numba is first imported.
-    features = f"{binding.get_host_cpu_features().flatten()},-prefer-256-bit"
-    os.environ["NUMBA_CPU_FEATURES"] = features
+    if platform.machine() in ("x86_64", "AMD64"):
+        # LLVM uses half of a 512-bit register unless told; read when numba is first imported.
+        features = f"{binding.get_host_cpu_features().flatten()},-prefer-256-bit"
+        os.environ["NUMBA_CPU_FEATURES"] = features
     import numpy as np
     from numba import get_num_threads, njit, prange
 
@@ -169,45 +176,56 @@ def _measure_limits() -> dict[str, dict[str, float]]:
         return total
 
     @njit(parallel=True, fastmath={"contract"})
-    def multiply_add(parts, rounds, a, b):  # type: ignore[no-untyped-def]
+    def multiply_add(parts, a, b):  # type: ignore[no-untyped-def]
         sums = np.zeros(parts, np.float32)
         for part in prange(parts):
-            x = np.full((CHAINS, LANES), np.float32(0.5), np.float32)
-            for _ in range(rounds):
+            x = np.full(LANES, np.float32(0.5), np.float32)
+            for _ in range(ROUNDS):
                 for i in range(LANES):
-                    c, d, e, f, g = x[0, i], x[1, i], x[2, i], x[3, i], x[4, i]
-                    h, j, k = x[5, i], x[6, i], x[7, i]
+                    value = x[i]
                     for _ in range(DEPTH):
-                        c, d, e, f = c * a + b, d * a + b, e * a + b, f * a + b
-                        g, h, j, k = g * a + b, h * a + b, j * a + b, k * a + b
-                    x[0, i], x[1, i], x[2, i], x[3, i], x[4, i] = c, d, e, f, g
-                    x[5, i], x[6, i], x[7, i] = h, j, k
+                        value = value * a + b
+                    x[i] = value
             sums[part] = x.sum()
         return sums
 
-    numbers = np.ones(READ_BYTES // 4, np.float32)
-    parts, rounds = get_num_threads(), 4000
+    numbers, parts = np.ones(READ_BYTES // 4, np.float32), get_num_threads()
     a, b = np.float32(0.999), np.float32(0.001)
-    operations = 2 * parts * rounds * CHAINS * LANES * DEPTH
+    operations = 2 * parts * ROUNDS * LANES * DEPTH
     return {
         "read_bytes_per_second": _rates(lambda: read(numbers), READ_BYTES),
-        "multiply_add_flops": _rates(lambda: multiply_add(parts, rounds, a, b), operations),
+        "multiply_add_flops": _rates(lambda: multiply_add(parts, a, b), operations),
     }
 
 
-def _rates(run: Callable[[], object], amount: int) -> dict[str, float]:
-    """Return median, least and most of an amount over the seconds that each run took."""
-    run()  # compiles
-    return summarise([amount / seconds for seconds in map(_time, [run] * LIMIT_RUNS)])
+def _rates(run: Callable[[], object], amount: int) -> dict[str, Any]:
+    """Summarise an amount over the seconds of each run; a first run, which compiles, is dropped."""
+    rates = []
+    for _ in range(1 + LIMIT_RUNS):
+        start = perf_counter()
+        run()
+        rates.append(amount / (perf_counter() - start))
+    return summarise(rates[1:])
 
 
-def _time(run: Callable[[], object]) -> float:
-    start = perf_counter()
-    run()
-    return perf_counter() - start
+def describe_limits(limits: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return a line for people."""
+    shown = (
+        ("plain read", limits["read_bytes_per_second"], "GB/s"),
+        ("multiply-add loop", limits["multiply_add_flops"], "GFLOP/s in float32"),
+    )
+    return " · ".join(
+        f"{name} {rate['median'] / 1e9:.0f} {unit} "
+        f"({rate['min'] / 1e9:.0f} to {rate['max'] / 1e9:.0f})"
+        for name, rate, unit in shown
+    )
 
 
-def summarise(samples: Iterable[float]) -> dict[str, float]:
-    """Return median, least and most of at least one sample."""
-    found = list(samples)
-    return {"median": median(found), "min": min(found), "max": max(found)}
+def summarise(samples: Sequence[float]) -> dict[str, Any]:
+    """Return the samples, at least one, with their median, least and most."""
+    return {
+        "samples": list(samples),
+        "median": median(samples),
+        "min": min(samples),
+        "max": max(samples),
+    }
