@@ -126,10 +126,7 @@ def check_encoders(model: str) -> list[str]:
     if not names:
         raise EngineUnavailable(f"there is none but {registry.BASELINE}'s")
     found = analysis.compare((registry.BASELINE, *names), model, "jfk")
-    apart = analysis.largest_errors(found)
-    if past := [name for name in apart if found.first_past(name)]:
-        raise EngineError(
-            f"{', '.join(past)} is further from {found.baseline.name} than {found.tolerance:.0e}"
-        )
-    errors = ", ".join(f"{name} {error:.1e}" for name, error in apart.items())
-    return [f"{model} agrees after every stage, largest relative error: {errors}"]
+    past = {other.name: found.first_past(other.name) for other in found.others}
+    if apart := [f"{name} from {stage} on" for name, stage in past.items() if stage]:
+        raise EngineError(f"{', '.join(apart)} is not {found.baseline.name}'s")
+    return [f"{', '.join(past)} on {model}: the same as {found.baseline.name} after every stage"]
