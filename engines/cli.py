@@ -60,6 +60,7 @@ app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
 )
 
 Clip = Annotated[str, typer.Argument(help="any audio file, or the name of a sample")]

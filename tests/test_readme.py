@@ -72,7 +72,7 @@ def test_every_command_shown_exists() -> None:
         assert (ROOT / f"{module.replace('.', '/')}.py").is_file(), module
 
 
-PARSERS = {"engines.bench": "engines.measure.command_line"}
+PARSERS = {"engines.transcribe": "engines.cli"}
 """Where a command's options are read, if not in its own module."""
 
 
