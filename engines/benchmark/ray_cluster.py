@@ -61,10 +61,10 @@ def run_on_ray(tasks: Sequence[Task], address: str = LOCAL) -> Iterator[Line]:
         room = sum(int(node["Resources"].get("CPU", 0) // threads) for node in ray.nodes())
         if not room:
             raise EngineError(f"No machine of the cluster has {threads} processors: use --threads.")
-        remote = ray.remote(num_cpus=threads, max_restarts=-1, max_task_retries=0)(Evaluator)
-        idle = [remote.remote(place, threads) for place in range(min(workers, room))]
+        remote = ray.remote(num_cpus=threads)(Evaluator)
+        idle = [(place, remote.remote(place, threads)) for place in range(min(workers, room))]
         waiting = list(reversed(tasks))
-        running: dict[Any, tuple[Any, Task]] = {}
+        running: dict[Any, tuple[int, Any, Task]] = {}
         while waiting or running:
             while waiting and idle:  # files are read when they are due
                 task = waiting.pop()
@@ -73,24 +73,22 @@ def run_on_ray(tasks: Sequence[Task], address: str = LOCAL) -> Iterator[Line]:
                 except OSError as error:
                     yield fail(task, f"{task.path} can't be read: {error.strerror}.")
                     continue
-                actor = idle.pop()
-                running[actor.run.remote(task, content)] = (actor, task)
+                place, actor = idle.pop()
+                running[actor.run.remote(task, content)] = (place, actor, task)
             if running:
                 (reference,), _ = ray.wait(list(running), num_returns=1)
-                actor, task = running.pop(reference)
-                idle.append(actor)
-                yield _line_of(ray, reference, task)
+                place, actor, task = running.pop(reference)
+                try:
+                    line = ray.get(reference)
+                except ray.exceptions.RayError as error:
+                    said = (str(error).strip().splitlines() or [""])[0]
+                    line = fail(task, f"The worker died ({type(error).__name__}: {said}).")
+                    ray.kill(actor)  # what has lost its process would refuse the next task
+                    actor = remote.remote(place, threads)
+                idle.append((place, actor))
+                yield line
     finally:
         ray.shutdown()
-
-
-def _line_of(ray: Any, reference: Any, task: Task) -> Line:
-    try:
-        line: Line = ray.get(reference)
-        return line
-    except ray.exceptions.RayError as error:
-        said = (str(error).strip().splitlines() or [""])[0]
-        return fail(task, f"The worker died ({type(error).__name__}: {said}).")
 
 
 def connect(address: str, processors: int) -> Any:

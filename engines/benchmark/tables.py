@@ -12,9 +12,6 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-WIDEST = 400
-"""Characters of a row in a pipe, where nothing is cut or wrapped."""
-
 
 @dataclass(frozen=True)
 class Column:
@@ -27,15 +24,34 @@ class Column:
 
 def print_table(columns: Sequence[Column], rows: Iterable[Any], markdown: bool = False) -> None:
     """Print a table, as Markdown where that is asked for or standard output is no terminal."""
-    markdown = markdown or not sys.stdout.isatty()
-    table = Table(box=box.MARKDOWN if markdown else box.SIMPLE_HEAD)
+    cells = [[column.cell(row) for column in columns] for row in rows]
+    if markdown or not sys.stdout.isatty():
+        print(format_markdown(columns, cells))
+        return
+    table = Table(box=box.SIMPLE_HEAD)
     for column in columns:
-        table.add_column(
-            column.title, justify="right" if column.numeric else "left", no_wrap=markdown
-        )
-    for row in rows:
-        table.add_row(*(Text(column.cell(row)) for column in columns))
-    Console(width=WIDEST if markdown else None, highlight=False).print(table)
+        table.add_column(column.title, justify="right" if column.numeric else "left")
+    for line in cells:
+        table.add_row(*map(Text, line))
+    Console(highlight=False).print(table)
+
+
+def format_markdown(columns: Sequence[Column], cells: Sequence[Sequence[str]]) -> str:
+    """Return rows of cells as Markdown that is aligned as plain text too."""
+    titles = [column.title for column in columns]
+    widths = [max(map(len, each)) for each in zip(titles, *cells, strict=True)]
+    rules = [
+        "-" * (width - 1) + (":" if column.numeric else "-")
+        for column, width in zip(columns, widths, strict=True)
+    ]
+    lines = [
+        [
+            text.rjust(width) if column.numeric else text.ljust(width)
+            for column, width, text in zip(columns, widths, line, strict=True)
+        ]
+        for line in (titles, rules, *cells)
+    ]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def number(value: float | None, form: str, factor: float = 1.0) -> str:
