@@ -323,8 +323,10 @@ def evaluate(
     from engines.commands import timing
 
     on_ray = ray or bool(address)
-    workers = workers if on_ray else 1
-    threads = threads or max(1, machine.count_cores() // workers)
+    if on_ray:
+        threads = threads or max(1, machine.count_cores() // workers)
+    else:
+        workers, threads = 1, machine.limit_threads(threads)
     options = Options(language=language, beam_size=beam_size)
     tasks = [
         Task(engine, model, name, path, reference, options, threads, workers)

@@ -6,8 +6,8 @@
 
 Every line of a run carries `run`, the id that the page, the report and the record show. Events are
 `prepared` and `transcribed`, with the seconds of each stage, and `failed`, with the error; all have
-`engine` and `model`, and `clip` where there is one. What was said in a clip stands in no line above
-`debug`.
+`engine` and `model`, and `clip` where there is one. The `failed` of a command that ends with an
+error has `command` instead. What was said in a clip stands in no line above `debug`.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -33,7 +34,8 @@ class Evaluator:
     def __init__(self, place: int, threads: int) -> None:
         from engines.benchmark import machine
 
-        machine.limit_threads(threads, place)
+        if sys.platform.startswith("linux"):
+            machine.limit_threads(threads, place)
         self._held: tuple[str, str] | None = None
 
     def run(self, task: Task, content: bytes) -> Line:

@@ -147,5 +147,4 @@ def _run(tasks: Sequence[Task], address: str | None) -> Iterator[Line]:
         from engines.benchmark.ray_cluster import run_on_ray
 
         return run_on_ray(tasks, address)
-    machine.limit_threads(tasks[0].threads)
     return evaluation.run_here(tasks)
