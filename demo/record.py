@@ -263,9 +263,9 @@ def count_errors(expected: str | None, lane: Lane) -> ErrorsRecord | None:
 
 @cache
 def describe_machine() -> MachineRecord:
-    """This machine; imported late because it pulls in torch."""
-    from engines.measure.machine import describe as look
-    from engines.measure.machine import version_of
+    """This machine."""
+    from engines.benchmark.machine import describe as look
+    from engines.benchmark.machine import version_of
 
     here = look()
     versions: Mapping[str, str | None] = {**here.versions, "gradio": version_of("gradio")}
