@@ -14,15 +14,16 @@ import os
 import platform
 import tempfile
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
+from filelock import FileLock
+
 from engines.base import Dtype, Listener
 from engines.checkpoints import Checkpoint
-from engines.locks import file_lock
 
 CACHE_VARIABLE = "MAX_WHISPER_CACHE"
 DIGEST_BYTES = 32
@@ -167,12 +168,21 @@ def load_compiled(
     if compiled is not None:
         return compiled
     listener.report("compiling")
-    with _compile_lock, file_lock(path.with_suffix(".lock")):
+    with _compile_lock, _file_lock(path.with_suffix(".lock")):
         compiled = read_entry(path)
         if compiled is None:
             compiled = compile_module()
             write_entry(path, compiled)
         return compiled
+
+
+@contextmanager
+def _file_lock(path: Path) -> Iterator[None]:
+    """Hold a lock between processes; none where the file system has no locks or no room."""
+    with ExitStack() as held:
+        with suppress(OSError, NotImplementedError):
+            held.enter_context(FileLock(path))
+        yield
 
 
 def read_entry(path: Path) -> CompiledModel | None:
