@@ -16,7 +16,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -48,13 +48,14 @@ class WorkerProcess:
     block. Raises `EngineError` where no process can be started.
     """
 
+    command: Sequence[str] = (sys.executable, "-m", "engines.worker_process")
+
     def __init__(self, name: str, kind: str, *arguments: str) -> None:
         if _closing.is_set():
             raise Stopped("stopped")
         self._name = name
-        command = [sys.executable, "-m", "engines.worker_process"]
         try:
-            self._start(command, [_log_level(), kind, *arguments])
+            self._start(_log_level(), kind, *arguments)
         except OSError as error:
             raise EngineError(
                 f"The process of {name} could not be started: {mishaps.tell(error)}."
@@ -66,14 +67,14 @@ class WorkerProcess:
             self.end()
             raise Stopped("stopped")
 
-    def _start(self, command: list[str], arguments: list[str]) -> None:
+    def _start(self, *arguments: str) -> None:
         ours, theirs = socket.socketpair()
         lifeline, self._lifeline = os.pipe()  # (read, write): ends with this process
         try:
             with ours, theirs:
                 descriptors = theirs.fileno(), lifeline
                 self._process = subprocess.Popen(
-                    [*command, *map(str, descriptors), *arguments],
+                    [*self.command, *map(str, descriptors), *arguments],
                     cwd=ROOT,
                     stdin=subprocess.DEVNULL,
                     pass_fds=descriptors,
