@@ -72,9 +72,7 @@ class ClipHandler:
                 "or FLAC and try again."
             ) from error
         except OSError as error:
-            raise AudioError(
-                f"{name} can't be kept while it is used: {mishaps.tell(error)}."
-            ) from error
+            raise AudioError(f"{name} can't be stored: {mishaps.tell(error)}.") from error
         return clip.name, clip.decode_seconds
 
 

@@ -51,14 +51,14 @@ def children(parent: int) -> list[int]:
 
 def workers(group: int) -> list[int]:
     """The members of a worker's group but the shell that ends it with its parent."""
-    found = []
-    for pid in members(group):
+
+    def is_shell(pid: int) -> bool:
         try:
-            if not Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"/bin/sh"):
-                found.append(pid)
+            return Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"/bin/sh")
         except OSError:
-            continue
-    return found
+            return True
+
+    return [pid for pid in members(group) if not is_shell(pid)]
 
 
 def is_gone(pid: int) -> bool:

@@ -12,7 +12,7 @@ import pytest
 
 from demo.compare import Run
 from demo.snapshot import Comparison, Settings
-from engines import isolation, logs, microscope, registry, transcribe
+from engines import logs, microscope, registry, transcribe, worker
 from engines.audio import load_clip
 from engines.base import Engine, EngineError
 from engines.measure.clips import clip_path
@@ -176,7 +176,7 @@ def test_a_run_s_id_reaches_the_process_of_its_engine(
 ) -> None:
     """What the engine logs there has the run's id, and not that of the run before."""
     monkeypatch.setenv(logs.FORMAT, "json")
-    engine = isolation.IsolatedEngine("cpu", "tiny.en", "float32", registry.row("cpu"))
+    engine = worker.RemoteEngine("cpu", "tiny.en", "float32", registry.row("cpu"))
     runs = [logs.new_run_id(), logs.new_run_id()]
     try:
         for run in runs:

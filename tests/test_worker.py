@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engines import process, registry, worker
+from engines import microscope, process, registry, worker
 from engines.base import (
     EngineError,
     EngineUnavailable,
@@ -28,9 +29,10 @@ from engines.base import (
     Segment,
     Stopped,
 )
+from engines.faults.catalogue import FAULTS as FAULT_CATALOGUE
 from engines.process import Worker, WorkerProcess
 from engines.worker import RemoteEngine
-from tests.fake_handlers import ENGINE, FAULTS, GATE
+from tests.fake_handlers import ANALYSIS, ENGINE, FAULTS, GATE
 from tests.fakes import WORDS, FakeEngine, make_clip
 from tests.processes import PATIENCE, is_gone, needs_proc, wait_until, workers
 
@@ -452,3 +454,64 @@ def test_a_busy_engine_s_process_is_left_alone(borrow: MakeEngine) -> None:
     borrow("other")
     assert one.worker.process is not None
     busy.leave()
+
+
+# The analysis.
+
+
+def compare(analysis: Worker, model: str, listener: Listener | None = None) -> list[object]:
+    found: list[object] = analysis.ask(
+        "compare_layers", ("cpu",), model, make_clip(), 1.5, listener=listener or Listener()
+    )
+    return found
+
+
+def test_the_analysis_reports_fails_in_a_sentence_and_ends_when_idle() -> None:
+    start = partial(WorkerProcess, "the analysis", ANALYSIS)
+    analysis, listener = Worker("the analysis", start), Recorder()
+    assert compare(analysis, "tiny.en", listener)[3] == 1.5
+    assert listener.stages == ["comparing"]
+    with pytest.raises(EngineError, match=r"process of the analysis ended by SIGSEGV\. The next"):
+        compare(analysis, "segfault")
+    with pytest.raises(EngineError, match="The clip has 6"):
+        compare(analysis, "refuses")
+    with pytest.raises(EngineError, match=r"^The analysis failed: .*a graph did not fit"):
+        compare(analysis, "raises")
+    assert analysis.process is not None
+    analysis.close()
+    analysis = Worker("the analysis", start, idle_seconds=0.2)
+    compare(analysis, "tiny.en")
+    wait_until(lambda: analysis.process is None, "its end")
+
+
+@pytest.mark.parametrize(("model", "ended"), [("patient", False), ("deaf", True)])
+def test_stop_ends_the_analysis(model: str, ended: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not ended:
+        monkeypatch.setattr(process, "STOP_SECONDS", PATIENCE)
+    analysis = Worker("the analysis", partial(WorkerProcess, "the analysis", ANALYSIS))
+    compare(analysis, "tiny.en")
+    with pytest.raises(Stopped):
+        compare(analysis, model, Hasty())
+    assert (analysis.process is None) == ended
+    analysis.close()
+
+
+def test_faults_travel_as_themselves() -> None:
+    for fault in FAULT_CATALOGUE:
+        assert pickle.loads(pickle.dumps(fault)) is fault
+
+
+@pytest.mark.max
+@pytest.mark.slow
+def test_real_layers_and_a_real_fault_are_as_in_this_process() -> None:
+    clip = worker.load_clip("audio_samples/jfk.flac")
+    names = ["cpu:float32", "max_hybrid:float16"]
+    apart = worker.compare_layers(names, "tiny.en", clip)
+    found = worker.run_fault("scaled", "tiny.en", clip)
+    worker._analysis.close()
+    here = microscope.look(names, "tiny.en", clip)
+    assert [stage.statistics for stage in apart.stages] == [s.statistics for s in here.stages]
+    assert found.fault is next(fault for fault in FAULT_CATALOGUE if fault.key == "scaled")
+    assert found.first_stage == "ln_post"
+    assert found.right.text.strip() and found.right.features.size == 0
+    assert found.faulty is not None and found.faulty.features.size == 0
