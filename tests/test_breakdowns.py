@@ -52,7 +52,7 @@ def read_fault(comparison: Comparison) -> str:
     sound, broken = comparison.lanes
     assert (sound.state, broken.state) == ("done", "failed")
     said = str(broken.reason)
-    assert "\n" not in said and said.endswith(".") and len(said) < 320
+    assert "\n" not in said and said.endswith(".") and len(said) < 400
     return said
 
 

@@ -23,6 +23,7 @@ from engines.base import Dtype, EngineError, Options, Transcript
 from engines.max_full import load_max_decoder
 from engines.whisper_engine import WhisperEngine
 from engines.whisper_torch import make_gpu
+from engines.worker import RemoteEngine
 from tests.fake_cuda import Cuda, FakeCuda
 from tests.processes import wait_until
 
