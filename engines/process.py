@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import logging
+import math
 import os
 import signal
 import socket
@@ -153,6 +154,10 @@ def _log_level() -> str:
     return next((name for name, value in logs.LEVELS.items() if value >= level), "error")
 
 
+class TooLong(EngineError):
+    """A request took longer than it may."""
+
+
 class Worker:
     """Sends requests, one at a time, to a process that is started when it is needed.
 
@@ -174,8 +179,14 @@ class Worker:
         self._waiting: list[Listener] = []
         self.process: Any = None  # a `WorkerProcess`, or a `zero_gpu.GpuCall`
 
-    def ask(self, method: str, *arguments: Any, listener: Listener = SILENT) -> Any:
-        """Call a method of the handler; raise `Stopped`, or another `EngineError`.
+    def ask(
+        self,
+        method: str,
+        *arguments: Any,
+        listener: Listener = SILENT,
+        max_seconds: float = math.inf,
+    ) -> Any:
+        """Call a method of the handler; raise `Stopped`, `TooLong` or another `EngineError`.
 
         `prepare` can't be interrupted, and others may wait for it: the process is ended once all
         who wait want to stop. Those without a listener of their own go along with them.
@@ -183,7 +194,7 @@ class Worker:
         with self._turn(listener):
             self.start()
             try:
-                kind, *rest = self._exchange(method, arguments, listener)
+                kind, *rest = self._exchange(method, arguments, listener, max_seconds)
             except BaseException:  # the process may still be at work on the request
                 self.close()
                 raise
@@ -244,10 +255,12 @@ class Worker:
         waiting = tuple(self._waiting)
         return bool(waiting) and all(listener.stopped() for listener in waiting)
 
-    def _exchange(self, method: str, arguments: tuple[Any, ...], listener: Listener) -> Message:
+    def _exchange(
+        self, method: str, arguments: tuple[Any, ...], listener: Listener, max_seconds: float
+    ) -> Message:
         """Send a request and pass its messages on; return the last one."""
         process = self.process
-        heard = moved = time.monotonic()
+        begun = heard = moved = time.monotonic()
         stop_sent: float | None = None
         sent = False
         while True:
@@ -275,6 +288,8 @@ class Worker:
                 process.send(STOP)
             if stop_sent is not None and now - stop_sent > STOP_SECONDS:
                 raise Stopped("stopped")
+            if now - begun > max_seconds:
+                raise TooLong(f"{self._name} took longer than {max_seconds:.0f} s.")
             self._check_headway(now - heard, now - moved)
 
     def _check_headway(self, silent: float, stuck: float) -> None:

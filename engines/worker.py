@@ -38,7 +38,7 @@ from engines.base import (
     Transcript,
 )
 from engines.checkpoints import DEFAULT_MODEL
-from engines.process import Worker, WorkerProcess, shut_down
+from engines.process import TooLong, Worker, WorkerProcess, shut_down
 
 __all__ = [
     "RemoteEngine",
@@ -192,20 +192,6 @@ def close_engines() -> None:
 _reader = Worker("the clip reader", partial(WorkerProcess, "the clip reader", "clips"))
 
 
-class _Deadline(Listener):
-    """Asks for a stop when time is up, or when the other listener does."""
-
-    def __init__(self, listener: Listener, seconds: float) -> None:
-        self.progress = listener.progress  # type: ignore[method-assign]
-        self._listener, self._until = listener, time.monotonic() + seconds
-
-    def stopped(self) -> bool:
-        return self.is_over() or self._listener.stopped()
-
-    def is_over(self) -> bool:
-        return time.monotonic() > self._until
-
-
 def start_reader() -> None:
     """Start the clip reader's process ahead of the first clip."""
     _reader.start()
@@ -219,18 +205,15 @@ def load_clip(path: str | os.PathLike[str], listener: Listener = SILENT) -> Clip
     """
     name = audio.printable(Path(path).name)
     where = os.fspath(path) if "://" in os.fspath(path) else os.path.abspath(path)
-    deadline = _Deadline(listener, READ_SECONDS)
     _reader.start()  # whatever fails from here on is the clip's fault
     try:
-        return _read(where, deadline)
-    except AudioError:
+        return _read(where, listener)
+    except (AudioError, Stopped):
         raise
-    except Stopped:
-        if deadline.is_over() and not listener.stopped():
-            raise AudioError(
-                f"{name} takes longer than {READ_SECONDS:.0f} s to read: {audio.SUGGESTION}."
-            ) from None
-        raise
+    except TooLong:
+        raise AudioError(
+            f"{name} takes longer than {READ_SECONDS:.0f} s to read: {audio.SUGGESTION}."
+        ) from None
     except OSError as error:
         raise AudioError(f"{name} can't be stored: {mishaps.tell(error)}.") from error
     except EngineError as error:
@@ -243,7 +226,9 @@ def load_clip(path: str | os.PathLike[str], listener: Listener = SILENT) -> Clip
 def _read(path: str, listener: Listener) -> Clip:
     file, owner = os.path.join(_clip_folder(), f"{uuid.uuid4().hex}.npy"), os.getpid()
     try:
-        name, decode_seconds = _reader.ask("read", path, file, listener=listener)
+        name, decode_seconds = _reader.ask(
+            "read", path, file, listener=listener, max_seconds=READ_SECONDS
+        )
         clip = base.open_clip(file, name, decode_seconds)
     except BaseException:
         _remove(file, owner)

@@ -21,8 +21,6 @@ from engines.base import (
     FloatArray,
     Listener,
     Options,
-    PrepareSeconds,
-    Transcript,
 )
 
 MAX_READER_BYTES = 1536 * 2**20
@@ -34,21 +32,19 @@ class EngineHandler:
     """Runs one engine. Each result comes with the engine's device, known once it was made."""
 
     def __init__(self, key: str, model: str, dtype: Dtype) -> None:
-        from engines import registry  # and PyTorch with it, which the other handlers do without
+        from engines import registry
 
         self._engine = registry.get(key, model, dtype)
 
-    def prepare(self, listener: Listener) -> tuple[str, PrepareSeconds]:
+    def prepare(self, listener: Listener) -> Any:
         """Load and compile."""
         return self._engine.device, self._engine.prepare(listener)
 
-    def transcribe(
-        self, clip: Clip, options: Options, listener: Listener
-    ) -> tuple[str, Transcript]:
+    def transcribe(self, clip: Clip, options: Options, listener: Listener) -> Any:
         """Run the whole clip."""
         return self._engine.device, self._engine.transcribe(clip, options, listener)
 
-    def encode(self, mel: FloatArray, listener: Listener) -> tuple[str, FloatArray]:
+    def encode(self, mel: FloatArray, listener: Listener) -> Any:
         """Encode log-mel windows."""
         return self._engine.device, self._engine.encode(mel)
 

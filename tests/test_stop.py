@@ -1,7 +1,8 @@
 """Stop at every stage of a real engine frees the processor, the compiler's included.
 
 A page's Stop promises a second. How long a second is depends on how crowded the machine is; what
-the engine's processes still spend after a Stop does not, so that is what is held here.
+the engine's processes still spend after a Stop does not, so that is what is held here. The seconds
+by the clock are printed: `python -m pytest tests/test_stop.py -m slow -rP`.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import os
 import shutil
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -58,12 +60,15 @@ class Visitor(Recorder):
             spent.update(members(group))
             return not self.thread.is_alive()
 
+        begun = time.monotonic()
         self.stop.set()
         wait_until(is_over, "the end of the run")
+        waited = time.monotonic() - begun
         wait_until(lambda: is_idle(group), "rest")
         spent.update(members(group))
         assert isinstance(self.outcome, Stopped)
         took = sum(seconds - before.get(member, 0.0) for member, seconds in spent.items())
+        print(f"over {waited:.2f} s after Stop, {took:.2f} s of the processors spent")
         assert took < SPENT_SECONDS * len(os.sched_getaffinity(0))
 
 
