@@ -251,8 +251,9 @@ def write_film(path: Path, *sounds: np.ndarray) -> Path:
             frame = AudioFrame.from_ndarray(samples, format="s16", layout="mono")
             frame.sample_rate = 16_000
             container.mux(track.encode(frame))
-        for stream in (picture, *tracks):
-            container.mux(stream.encode(None))
+        container.mux(picture.encode(None))
+        for track in tracks:
+            container.mux(track.encode(None))
     return path
 
 
@@ -286,7 +287,7 @@ def test_what_is_no_file_to_read(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.wav")
     with (tmp_path / "large.wav").open("wb") as file:
         file.truncate(100 * 2**20 + 1)  # a sparse file: no room is taken
-    for path, sentence in {
+    refusals: dict[str | Path, str] = {
         tmp_path / "empty.wav": "empty (0 bytes): record or export it again",
         tmp_path / "gone.wav": f"{tmp_path / 'gone.wav'}: check the path",
         "nul\0byte.wav": "check the path",
@@ -294,7 +295,8 @@ def test_what_is_no_file_to_read(tmp_path: Path) -> None:
         tmp_path / "pipe.wav": "save the audio to a file first",
         tmp_path / "large.wav": "larger than 100 MB, the limit: shorten it",
         "https://example.org/clip.mp3": "download the file first",
-    }.items():
+    }
+    for path, sentence in refusals.items():
         assert sentence in refusal(path)
 
 

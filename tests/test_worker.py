@@ -371,7 +371,7 @@ def test_nothing_outlives_the_parent(ending: signal.Signals, work: str, tmp_path
         group = int(parent.stdout.readline())
         wait_until(lambda: len(workers(group)) == 2, "a compiler beside the worker")
         parent.send_signal(ending)
-    wait_until(lambda: not workers(group), "the end of the worker and its compiler", 1.0 + PATIENCE)
+    wait_until(lambda: not workers(group), "the end of the worker and its compiler")
 
 
 @needs_proc

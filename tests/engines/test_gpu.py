@@ -157,9 +157,7 @@ def apart(request: pytest.FixtureRequest) -> Iterator[RemoteEngine]:
 
 
 @pytest.mark.parametrize(("sample", "beams"), [*((each, 1) for each in SAMPLES), ("short", 5)])
-def test_float32_means_the_baseline_s_tokens(
-    apart: RemoteEngine, sample: str, beams: int
-) -> None:
+def test_float32_means_the_baseline_s_tokens(apart: RemoteEngine, sample: str, beams: int) -> None:
     options = Options(temperatures=(0.0,), beam_size=beams if beams > 1 else None)
     found = apart.transcribe(load_clip(clip_of(sample)), options)
     assert found.tokens == baseline(sample, beams).tokens
