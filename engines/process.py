@@ -70,7 +70,8 @@ class WorkerProcess:
 
     def _start(self, *arguments: str) -> None:
         ours, theirs = socket.socketpair()
-        lifeline, self._lifeline = os.pipe()  # (read, write): ends with this process
+        lifeline, held = os.pipe()  # (read, write): ends with this process
+        self._lifeline = os.fdopen(held, "wb", buffering=0)
         try:
             with ours, theirs:
                 descriptors = theirs.fileno(), lifeline
@@ -83,7 +84,7 @@ class WorkerProcess:
                 )
                 self._connection = Connection(ours.detach())
         except OSError:
-            os.close(self._lifeline)
+            self._lifeline.close()
             raise
         finally:
             os.close(lifeline)
@@ -136,7 +137,7 @@ class WorkerProcess:
         with suppress(ProcessLookupError, PermissionError):  # nothing is left of the group
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
-        os.close(self._lifeline)
+        self._lifeline.close()
 
 
 def describe_status(status: int) -> str:

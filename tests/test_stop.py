@@ -23,7 +23,7 @@ from engines.base import EngineError, Options, Stopped, Transcript
 from engines.worker import RemoteEngine
 from tests.endless_handler import ENDLESS, STAGES
 from tests.processes import PATIENCE, is_idle, members, needs_proc, wait_until, workers
-from tests.test_worker import Recorder
+from tests.workers import Recorder
 
 SPENT_SECONDS = 1.5
 """Of each core, at most, after a Stop: the promised second, and half of one for seeing it."""

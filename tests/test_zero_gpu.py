@@ -19,7 +19,7 @@ from tests.fake_handlers import ENGINE
 from tests.fake_spaces import DEVICE, FakeSpaces
 from tests.fakes import WORDS, make_clip
 from tests.processes import children, is_gone, wait_until
-from tests.test_worker import Recorder, Waiter
+from tests.workers import Recorder, Waiter
 
 MakeEngine = Callable[[str], ZeroGpuEngine]
 
