@@ -396,6 +396,5 @@ def test_ffmpeg_prints_nothing(tmp_path: Path) -> None:
         "    except AudioError: pass\n"
     )
     command = [sys.executable, "-c", program, str(path), str(tmp_path / "letter.wav")]
-    root = Path(__file__).parents[1]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=root)
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout == "" and done.stderr == ""
