@@ -1,25 +1,39 @@
 """Build the page and serve it: `python app.py` opens it in a browser, or prints its address."""
 
+from collections.abc import Callable
+
 from demo import lab, page, serve, session, space
-from engines import checkpoints, isolation, laboratory, logs, reading, registry
+from engines import checkpoints, logs, registry, worker
+from engines.analysis import layers
+from engines.analysis.fault_catalogue import FAULTS
+from engines.base import Clip, Listener
+from engines.hardware import why_no_max
+
+
+def load_clip(path: str, stopped: Callable[[], bool]) -> Clip:
+    """Read a clip in a process of its own."""
+    listener = Listener()
+    listener.stopped = stopped  # type: ignore[method-assign]
+    return worker.load_clip(path, listener)
+
 
 space.settle()
 visitors = serve.expect_visitors()
 app = page.build(
     session.Backend(
         statuses=registry.statuses,
-        get=isolation.borrow,
-        give_back=isolation.give_back,
+        get=worker.borrow_engine,
+        give_back=worker.release_engine,
         models=checkpoints.names,
-        load_clip=reading.load_clip,
+        load_clip=load_clip,
         samples=serve.SAMPLES,
         own_checkpoints=serve.serves_only_this_machine(),
         laboratory=lab.Laboratory(
-            candidates=laboratory.candidates,
-            look=laboratory.look,
-            faults=laboratory.FAULTS,
-            run_fault=laboratory.run_fault,
-            why_no_faults=laboratory.why_no_max,
+            candidates=layers.candidates,
+            look=worker.compare_layers,
+            faults=FAULTS,
+            run_fault=worker.run_fault,
+            why_no_faults=why_no_max,
         ),
     ),
     *visitors,
@@ -29,14 +43,14 @@ app = page.build(
 def main() -> None:
     """Start getting the engines ready, and serve."""
     logs.set_up("info")
-    reading.start()
+    worker.start_reader()
     ready = [status.key for status in registry.statuses() if status.available]
-    registry.warm(ready, "base", isolation.get)
+    registry.warm(ready, "base", worker.get_engine)
     serve.serve_until_told(
         app,
         registry.statuses,
         *visitors,
-        isolation.end_for_good,
+        worker.shut_down,
         inbrowser=serve.can_open_browser(),
     )
 

@@ -15,7 +15,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from engines import gpu_calls, zero_gpu
+from engines import zero_gpu
 
 STORAGE = Path("/data")
 
@@ -42,7 +42,7 @@ def settle(storage: Path = STORAGE) -> None:
         os.environ.setdefault("XDG_CACHE_HOME", str(storage / "cache"))  # OpenAI's checkpoints
         os.environ.setdefault("MAX_WHISPER_CACHE", str(storage / "max-whisper"))
     if zero_gpu.is_usable():
-        gpu_calls.set_up()
+        zero_gpu.register()
 
 
 def pick_address() -> str | None:

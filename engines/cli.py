@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal
 import typer
 from typer.core import TyperGroup
 
-from engines import logs, registry
+from engines import logs, registry, worker
 from engines.audio import load_clip
 from engines.base import (
     SILENT,
@@ -29,7 +29,6 @@ from engines.base import (
     Segment,
     Transcript,
 )
-from engines.benchmark import processes
 from engines.checkpoints import DEFAULT_MODEL, QUICK_MODEL
 
 
@@ -51,7 +50,7 @@ class Commands(TyperGroup):
                 typer.echo("Interrupted.", err=True)
                 raise typer.Exit(130) from None
             finally:
-                processes.shut_down()
+                worker.close_engines()
 
 
 app = typer.Typer(
@@ -228,16 +227,16 @@ def layers(
     clip: Annotated[str, typer.Option("--clip", help="any audio file, or a sample")] = "jfk",
     start: Annotated[float, typer.Option("--start", help="seconds to the window")] = 0.0,
     model: Model = DEFAULT_MODEL,
-    tolerance: Annotated[
-        float | None, typer.Option("--tolerance", help="of the relative error")
+    factor: Annotated[
+        float | None, typer.Option("--factor", help="of PyTorch's float32 error, both to float64")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Compare encoders after every stage. Exit status 1 past the tolerance."""
+    """Compare encoders after every stage. Exit status 1 past the bound."""
     from engines.commands import analysis
 
     names = (baseline, *(engines or ["max_hybrid"]))
-    raise typer.Exit(analysis.show_layers(names, model, clip, start, tolerance, as_json))
+    raise typer.Exit(analysis.show_layers(names, model, clip, start, factor, as_json))
 
 
 @app.command()
@@ -245,7 +244,7 @@ def faults(
     names: Annotated[list[str] | None, typer.Argument(help="all when left out")] = None,
     clip: Annotated[str, typer.Option("--clip", help="any audio file, or a sample")] = "jfk",
     model: Model = DEFAULT_MODEL,
-    language: Annotated[str, typer.Option("--language", help="a code")] = "en",
+    language: Language = None,
     as_json: AsJson = False,
 ) -> None:
     """Put faults into an encoder; say where each first shows and what text comes out."""

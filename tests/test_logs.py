@@ -14,10 +14,9 @@ from typer.testing import CliRunner
 
 from demo.compare import Run
 from demo.snapshot import Comparison, Settings
-from engines import cli, logs, registry
+from engines import cli, logs, registry, worker
 from engines.audio import load_clip
 from engines.base import EngineError
-from engines.benchmark import processes
 from tests import fakes
 
 CLIP = Path(__file__).parents[1] / "audio_samples" / "jfk.flac"
@@ -162,7 +161,7 @@ def test_a_run_s_id_reaches_the_process_of_its_engine(
     """What the engine logs there has the run's id, and not that of the run before."""
     monkeypatch.setenv(logs.FORMAT, "json")
     logs.set_up()
-    engine = processes.get_engine("cpu", "tiny.en")
+    engine = worker.RemoteEngine("cpu", "tiny.en", "float32", registry.row("cpu"))
     runs = [logs.new_run_id(), logs.new_run_id()]
     try:
         for run in runs:

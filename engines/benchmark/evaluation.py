@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import Any
 
 from engines import words as metrics
+from engines import worker
 from engines.audio import load_clip
 from engines.base import Engine, EngineError, Options, Transcript
-from engines.benchmark import processes
 from engines.benchmark.interleave import explain
 from engines.benchmark.tables import Column, number
 
@@ -101,7 +101,7 @@ def run_here(
     tasks: Sequence[Task], get_engine: Callable[[str, str], Engine] | None = None
 ) -> Iterator[Line]:
     """Run the tasks one after another; each engine has a process, which ends before the next."""
-    get_engine = get_engine or processes.get_engine
+    get_engine = get_engine or worker.get_engine
     ready: dict[tuple[str, str], Engine] = {}  # one at a time
     for task in tasks:
         line: Line

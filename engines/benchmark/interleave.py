@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from time import sleep
 from typing import Generic, TypeVar
 
-from engines import mishaps
+from engines import errors
 from engines.base import EngineError
 
 SETTLE_SECONDS = 0.25
@@ -61,4 +61,4 @@ def interleave(
 
 def explain(error: Exception) -> str:
     """Return an engine's own sentence, or one about any other error."""
-    return str(error) if isinstance(error, EngineError) else f"{mishaps.tell(error)}."
+    return str(error) if isinstance(error, EngineError) else f"{errors.describe_error(error)}."

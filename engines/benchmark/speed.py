@@ -25,11 +25,10 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from engines import registry
+from engines import registry, worker
 from engines.audio import load_clip
 from engines.base import Clip, Dtype, Engine, Listener, Options, PrepareSeconds, Progress
 from engines.base import Transcript as Run
-from engines.benchmark import processes
 from engines.benchmark.interleave import Say, Turns, interleave
 from engines.benchmark.machine import summarise
 from engines.benchmark.tables import Column, number
@@ -79,7 +78,7 @@ def measure(
     first clip only. Raises `KeyboardInterrupt` after the finished runs if it was interrupted.
     """
     clips = {name: load_clip(find_clip(name)) for name in plan.clips}
-    get_engine = get_engine or processes.get_engine
+    get_engine = get_engine or worker.get_engine
     for model in plan.models:
         engines = {
             key: _Contender(partial(get_engine, key, model, plan.dtype), f"{model}, {key}", say)

@@ -12,11 +12,10 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
-from engines import logs
+from engines import logs, worker
 from engines import words as metrics
 from engines.audio import load_clip
 from engines.base import Clip, Options
-from engines.benchmark import processes
 from engines.benchmark.evaluation import read_text
 from engines.benchmark.interleave import explain
 from engines.benchmark.speed import find_clip
@@ -70,7 +69,7 @@ def transcribe(
     """Return one engine's text, or its error, which must not hide the others' words."""
     asked = {"engine": key, "beam": options.beam_size or 1, "language": options.language}
     try:
-        transcript = processes.get_engine(key, model).transcribe(clip, options)
+        transcript = worker.get_engine(key, model).transcribe(clip, options)
     except Exception as error:
         return {**asked, "error": explain(error)}
     text = transcript.text.strip()

@@ -1,4 +1,4 @@
-"""A worker with the real `cpu` engine, one stage of which goes on and on; see `test_stop.py`.
+"""The real `cpu` engine in a worker, one stage of which goes on and on; see `test_stop.py`.
 
 Its model's name is `STAGE FILE`: the stage's own work is done again and again, and the file made
 once that has begun.
@@ -6,9 +6,7 @@ once that has begun.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +14,10 @@ import whisper.audio
 import whisper.timing
 from whisper.model import AudioEncoder, TextDecoder
 
-from engines import checkpoints, registry, worker
-from engines.base import Engine
+from engines import checkpoints
+from engines.worker_handlers import EngineHandler
+
+ENDLESS = "tests.endless_handler:EndlessHandler"
 
 STAGES: dict[str, tuple[Any, str]] = {
     "loading": (checkpoints, "_load"),
@@ -29,6 +29,16 @@ STAGES: dict[str, tuple[Any, str]] = {
 """What computes in each stage."""
 
 
+class EndlessHandler(EngineHandler):
+    """Runs `cpu`, but for that stage."""
+
+    def __init__(self, key: str, model: str, dtype: Any) -> None:
+        stage, _, file = model.partition(" /")
+        holder, name = STAGES[stage]
+        setattr(holder, name, repeat(getattr(holder, name), Path(f"/{file}")))
+        super().__init__(key, "tiny.en", dtype)
+
+
 def repeat(work: Callable[..., Any], begun: Path) -> Callable[..., Any]:
     """The same work for ever."""
 
@@ -38,18 +48,3 @@ def repeat(work: Callable[..., Any], begun: Path) -> Callable[..., Any]:
             begun.touch()
 
     return work_on
-
-
-def make(key: str, stage: str, begun: Path) -> Engine:
-    """The real engine, but for that stage."""
-    holder, name = STAGES[stage]
-    setattr(holder, name, repeat(getattr(holder, name), begun))
-    return registry.get(key)
-
-
-if __name__ == "__main__":
-    descriptor, key, model = sys.argv[1:4]
-    stage, _, file = model.partition(" /")
-    worker.serve(
-        worker.Line(Connection(int(descriptor))), lambda: make(key, stage, Path(f"/{file}"))
-    )
