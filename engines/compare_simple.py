@@ -22,14 +22,15 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
-from engines import logs, registry, words
+from engines import logs, registry
+from engines import metrics as words
 from engines.audio import load_clip
 from engines.base import Clip, EngineError, Options, Transcript
 from engines.checkpoints import DEFAULT_MODEL
 from engines.evaluation.clips import read_text
 from engines.measure.clips import clip_path
 from engines.measure.turns import in_words
-from engines.words import Alignment
+from engines.metrics import Alignment
 
 DELETED, INSERTED = "[-{}-]", "{{+{}+}}"
 """Marks that need no colour, as wdiff has them."""

@@ -12,7 +12,7 @@ from typing import TypeAlias
 import numpy as np
 
 from engines.base import SILENT, EngineError, FloatArray, Listener
-from engines.features import (
+from engines.metrics import (
     FeatureSimilarity,
     FeatureStatistics,
     SharedHistograms,

@@ -46,7 +46,7 @@ from engines.examination import (
     Stages,
     examine,
 )
-from engines.features import FeatureSimilarity, FeatureStatistics
+from engines.metrics import FeatureSimilarity, FeatureStatistics
 
 if TYPE_CHECKING:
     from max.driver import Device

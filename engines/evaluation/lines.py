@@ -28,7 +28,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from engines import words
+from engines import metrics as words
 from engines.base import EngineError, Options
 from engines.evaluation.clips import Spoken
 from engines.measure.worker import Run

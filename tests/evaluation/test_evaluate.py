@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 import soundfile
 
-from engines import evaluate, words
+from engines import evaluate
+from engines import metrics as words
 from engines.base import EngineError, Options
 from engines.evaluation import lines, on_ray
 from engines.evaluation.clips import Spoken, find_clips
