@@ -149,6 +149,9 @@ def name_count(count: int) -> str:
 
 # Feature statistics and histograms.
 
+Shares = npt.NDArray[np.float64]
+"""Shares of values in the bins of a histogram, `(bins,)`."""
+
 BINS = 64
 """Bins of a histogram: fine enough to show the shape, coarse enough to read from a distance."""
 
@@ -188,9 +191,9 @@ class SharedHistograms:
     """
 
     edges: npt.NDArray[np.float64]
-    shares: Mapping[str, npt.NDArray[np.float64]]
+    shares: Mapping[str, Shares]
 
-    def difference(self, name: str, baseline: str) -> npt.NDArray[np.float64]:
+    def difference(self, name: str, baseline: str) -> Shares:
         """Return the shares of `name` less those of `baseline`, bin by bin."""
         return self.shares[name] - self.shares[baseline]
 
@@ -261,6 +264,9 @@ WINDOW_SECONDS = 30.0
 
 MAP_COLUMNS, MAP_ROWS = 300, 64
 """Pixels of a map at most: time from left to right, the encoder's dimensions from top to bottom."""
+
+MAP_TAIL = 0.002
+"""Share of pixels at each end of a shared scale that are drawn in its end colours."""
 
 Map = npt.NDArray[np.float64]
 
@@ -335,6 +341,24 @@ def largest_differences(
         np.minimum.at(lowest, column, np.minimum.reduceat(gap, dimensions, axis=1))
     largest = np.where(highest >= -lowest, highest, lowest)
     return np.where(np.isfinite(largest), largest, np.nan).T
+
+
+def find_range(maps: Sequence[Map]) -> tuple[float, float]:
+    """Return the values between which to draw several maps; `MAP_TAIL` at each end is outside."""
+    known = np.concatenate([each[np.isfinite(each)] for each in maps])
+    return float(np.quantile(known, MAP_TAIL)), float(np.quantile(known, 1 - MAP_TAIL))
+
+
+def find_largest(values: Map) -> float:
+    """Return the largest value by size; 0 where there is none."""
+    known = np.abs(values[np.isfinite(values)])
+    return float(known.max()) if known.size else 0.0
+
+
+def quantise(values: Map, low: float, high: float, levels: int) -> npt.NDArray[np.uint8]:
+    """Return the level of each value, 1 to `levels` from `low` to `high`; 0 where there is none."""
+    level = np.clip((values - low) / (high - low or 1.0), 0, 1) * (levels - 1)
+    return np.where(np.isfinite(values), np.nan_to_num(level).round() + 1, 0).astype(np.uint8)
 
 
 def _split_dimensions(n_state: int) -> list[int]:

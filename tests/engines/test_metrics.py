@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from engines.features import bin_together, measure_similarity, summarise
+from engines.metrics import bin_together, measure_similarity, summarise
 from tests.fakes import make_features
 
 

@@ -1,0 +1,67 @@
+"""A finished comparison as one HTML file that opens from disk, without a network or a script.
+
+It holds the page's panels with the page's own style sheet; what the page takes from Gradio, its
+colours and fonts, the template sets for light and dark. A policy in its head forbids it to fetch
+or to run anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from demo import record
+from demo.panels import PANELS
+from demo.panels.templating import join_parts
+from demo.panels.templating import render as render_template
+from demo.record import ComparisonRecord
+from demo.snapshot import Comparison
+
+STYLE = Path(__file__).resolve().parents[2] / "assets" / "style.css"
+
+
+def render_report(
+    comparison: Comparison, drawn: Mapping[str, str | Sequence[Any]] | None = None
+) -> str:
+    """Render the whole file.
+
+    `drawn`: panels by key as the page drew them, for those that need features no longer kept.
+    """
+    drawn = drawn or {}
+    described = record.describe(comparison)
+    sections = []
+    for panel in PANELS:
+        draw = panel.document or panel.render
+        body = drawn[panel.key] if panel.key in drawn else draw(comparison)
+        sections.append((panel.key, panel.title, join_parts(body)))
+    return render_template(
+        "report.html",
+        clip=described.clip or "a clip",
+        record=described,
+        style=STYLE.read_text(encoding="utf-8"),
+        sections=sections,
+        facts=list_facts(described),
+    )
+
+
+def list_facts(record: ComparisonRecord) -> list[tuple[str, str]]:
+    """List clip, settings, machine and versions, as pairs of a name and a value."""
+    settings, machine = record.settings, record.machine
+    versions = [f"{name} {number}" for name, number in machine.versions.items() if number]
+    return [
+        ("Clip", f"{record.clip}, {record.audio_seconds:.2f} s"),
+        ("Model", settings.model),
+        ("Language", settings.language or "detected automatically"),
+        ("Beam size", str(settings.beam_size)),
+        ("Schedule", settings.schedule),
+        ("Repeats", str(settings.repeats)),
+        ("Word timestamps", "yes" if settings.word_timestamps else "no"),
+        ("Type on the GPU", settings.gpu_dtype),
+        ("Processor", f"{machine.cpu}, {machine.cores} cores, {machine.threads} threads"),
+        ("GPU", machine.gpu or "none"),
+        ("Memory", f"{machine.memory_bytes / 2**30:.0f} GiB"),
+        ("System", machine.system),
+        ("Versions", ", ".join([*versions, f"Python {machine.python}"])),
+        ("Run", record.run),
+    ]
