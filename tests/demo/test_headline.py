@@ -6,30 +6,30 @@ from dataclasses import replace
 
 import pytest
 
-from demo.headline import Headline, is_clearly_faster, render_headline, summarise
-from demo.lanes import render_lanes
-from demo.snapshot import Comparison, Lap, Settings, lay_out
+from demo.panels.headline import Headline, is_clearly_faster, render_headline, summarise
+from demo.panels.lanes import render as render_lanes
+from demo.snapshot import Comparison, Lap, lay_out
 from tests import fakes
-from tests.demo.test_lanes import compare
+from tests.demo.reading import compare, read
 
 
 def speak(comparison: Comparison) -> str:
     named = replace(comparison, clip_name="Short sentence")
-    return summarise(named).sentence.replace("\u00a0", " ")
+    return summarise(named).sentence
 
 
 def test_a_fair_run_names_the_fastest_by_how_much_on_what_and_the_words() -> None:
     assert speak(compare(schedule="one at a time")) == (
-        "MAX hybrid was fastest, 2.00× as fast as CPU, on “Short sentence” (6 s) with nano; "
-        "every lane wrote the same 11 words."
+        "MAX hybrid was fastest, 2.00× as fast as CPU, on “Short sentence” (6 s) with tiny.en; "
+        "every engine wrote the same 11 words."
     )
 
 
 def test_a_shared_run_prints_no_ratio() -> None:
     sentence = speak(compare())
     assert sentence == (
-        "MAX hybrid took the least time, 1.00 s, on “Short sentence” (6 s) with nano; "
-        "every lane wrote the same 11 words."
+        "MAX hybrid took the least time, 1.00 s, on “Short sentence” (6 s) with tiny.en; "
+        "every engine wrote the same 11 words."
     )
     assert "×" not in sentence
     assert "shared the processor" in summarise(compare()).note
@@ -109,7 +109,7 @@ def race(*totals: tuple[float, ...]) -> str:
         ),
         (
             ((1.08,), (1.04,), (1.0,)),
-            "MAX full, not clearly apart from MAX hybrid, was 1.08× as fast as CPU, on “",
+            "MAX full and MAX hybrid, not clearly apart, were fastest on “",
         ),
         (
             ((2.5, 2.8, 3.0), (0.9, 1.4, 1.6), (0.9, 1.0, 1.3)),
@@ -133,7 +133,7 @@ def test_the_headline_and_the_lanes_print_the_same_ratio() -> None:
         timed = make_timed(make_timed(fair, 0, totals[:1]), 1, totals[1:])
         ratio = f"{totals[0]:.2f}×"
         assert f"fastest, {ratio} as fast" in speak(timed)
-        assert f">{ratio}<" in render_lanes(timed)
+        assert ratio in [value.text for value in read(render_lanes(timed)).all("dd")]
 
 
 def make_timed(comparison: Comparison, at: int, totals: tuple[float, ...]) -> Comparison:
@@ -160,7 +160,7 @@ def test_the_number_of_runs_is_said() -> None:
 def test_one_lane_is_compared_with_nothing() -> None:
     done = compare()
     assert speak(replace(done, lanes=done.lanes[:1])) == (
-        "CPU wrote 11 words in 2.00 s: “Short sentence” (6 s) with nano."
+        "CPU wrote 11 words in 2.00 s: “Short sentence” (6 s) with tiny.en."
     )
 
 
@@ -168,12 +168,13 @@ def test_failures_and_stops_are_summed_up() -> None:
     done = compare()
     failed = replace(done.lanes[1], state="failed", transcript=None)
     broken = replace(done, lanes=(done.lanes[0], failed))
-    assert speak(broken) == "Finished, except for a lane that failed: MAX hybrid."
+    assert summarise(broken).alert
+    assert speak(broken) == "MAX hybrid failed; CPU finished."
     alone = replace(broken, lanes=(failed,))
-    assert speak(alone) == "Nothing was transcribed: every lane failed and says why."
+    assert speak(alone) == "Nothing was transcribed: every engine failed; each says why."
     stopped = replace(done.lanes[1], state="stopped", transcript=None)
     assert speak(replace(done, lanes=(done.lanes[0], stopped))) == (
-        "Stopped. 1 of 2 lanes had finished."
+        "Stopped. 1 of 2 engines had finished."
     )
 
 
@@ -182,11 +183,11 @@ def test_silence_is_said() -> None:
     quiet = compare(words="")
     hybrid = quiet.lanes[1]
     both = (replace(hybrid, key="cpu"), hybrid)
-    assert speak(replace(quiet, lanes=both)).endswith("no lane found speech.")
+    assert speak(replace(quiet, lanes=both)).endswith("no engine found speech.")
 
 
 def test_it_changes_only_with_a_state() -> None:
-    blank = lay_out(Settings(engines=("cpu", "max_hybrid")), fakes.STATUSES, "decoding")
+    blank = lay_out(compare().settings, fakes.STATUSES, "decoding")
     later = replace(
         blank, lanes=tuple(replace(lane, elapsed=9.0, audio_done=5.0) for lane in blank.lanes)
     )
@@ -194,6 +195,14 @@ def test_it_changes_only_with_a_state() -> None:
 
 
 def test_a_warning_is_no_mere_colour() -> None:
-    html = render_headline(Headline("No <clip>.", alert=True))
-    assert 'role="alert"' in html and "⚠" in html and "&lt;clip&gt;" in html
-    assert 'role="status"' in render_headline(Headline("Starting."))
+    (alert,) = read(render_headline(Headline("No clip.", alert=True))).all(role="alert")
+    assert alert.text == "⚠ No clip."
+    (status,) = read(render_headline(Headline("Starting.", "Soon."))).all(role="status")
+    assert status.text == "Starting. Soon."
+
+
+def test_a_refused_clip_and_a_page_before_any_run_have_their_sentence() -> None:
+    blank = lay_out(compare().settings, fakes.STATUSES)
+    assert speak(blank).startswith("Press Compare")
+    refused = summarise(replace(blank, refusal="The clip is too long."))
+    assert (refused.sentence, refused.alert) == ("The clip is too long.", True)
