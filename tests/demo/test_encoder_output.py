@@ -27,7 +27,9 @@ def test_histograms_and_maps_stand_beside_their_differences() -> None:
     third = finish(replace(done.lanes[1], key="gpu", label="GPU"))
     charts = read(render(replace(done, lanes=(*done.lanes, third)))).all(kind="charts")[0]
     assert charts.style("--columns") == 3
-    kinds = [each.attributes["class"].strip() for each in charts.walk() if "class" in each.attributes]
+    kinds = [
+        each.attributes["class"].strip() for each in charts.walk() if "class" in each.attributes
+    ]
     placed = [kind for kind in kinds if kind in ("chart", "blank")]
     assert placed == ["chart"] * 3 + ["blank"] + ["chart"] * 2, "differences beneath their engines"
 
@@ -43,7 +45,9 @@ def test_equal_features_look_equal() -> None:
     assert "every bin has the same count" in page.text
     assert "no value differs" in page.text
     row = page.all("tr")[2].text
-    assert row.startswith("MAX hybrid cpu · float32") and row.endswith("1.000000000 0.00e+00 0.00e+00")
+    assert row.startswith("MAX hybrid cpu · float32") and row.endswith(
+        "1.000000000 0.00e+00 0.00e+00"
+    )
 
 
 def test_one_engine_has_no_difference_and_says_whether_it_is_the_baseline() -> None:
@@ -54,8 +58,10 @@ def test_one_engine_has_no_difference_and_says_whether_it_is_the_baseline() -> N
     assert len(alone.all("figure")) == 2
     assert alone.all("tr")[1].text.endswith(" baseline")
     broken = replace(cpu, state="failed", transcript=None)
-    assert read(render(replace(done, lanes=(broken, hybrid)))).all("tr")[1].text.endswith(
-        "no baseline"
+    assert (
+        read(render(replace(done, lanes=(broken, hybrid))))
+        .all("tr")[1]
+        .text.endswith("no baseline")
     )
 
 

@@ -14,7 +14,6 @@ from tests import fakes
 from tests.demo.reading import Element, compare, finish, keep_running, read
 
 
-
 def show(comparison: Comparison, key: str = "max_hybrid") -> Element:
     """One engine as it is read."""
     (lane,) = read(lanes.render(comparison)).all("article", **{"data-engine": key})

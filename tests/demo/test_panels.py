@@ -94,7 +94,7 @@ def test_only_changed_parts_of_the_engines_travel() -> None:
     assert before[1][0] == after[1][0]  # type: ignore[comparison-overlap]
     changed = [a != b for a, b in zip(before[1][1], after[1][1], strict=True)]  # type: ignore[arg-type]
     assert 0 < sum(changed) < len(changed)
-    segments = [part for part in before[1][1] if isinstance(part, list)][0][1]  # type: ignore[union-attr]
+    segments = next(part for part in before[1][1] if isinstance(part, list))[1]  # type: ignore[union-attr]
     assert len(segments) == len(hybrid.segments)
     assert all(type(part) is str for part in segments)
 

@@ -82,7 +82,12 @@ def run_windows() -> Comparison:
 
 def test_every_stage_of_every_window_has_a_box_on_both_clocks() -> None:
     own, whole = read(timeline.render(run_windows())).all("figure")
-    for stage, runs, clock in (("prepare", 0, 1), ("mel", 1, 2), ("encode", 3, 6), ("decode", 3, 6)):
+    for stage, runs, clock in (
+        ("prepare", 0, 1),
+        ("mel", 1, 2),
+        ("encode", 3, 6),
+        ("decode", 3, 6),
+    ):
         assert len(own.all("i", f"key--{stage}")) == 2 * runs
         assert len(whole.all("i", f"key--{stage}")) == 2 * clock
     for track in own.all(kind="track") + whole.all(kind="track"):
