@@ -91,10 +91,10 @@ def test_only_changed_parts_of_the_engines_travel() -> None:
     cpu, hybrid = done.lanes
     later = replace(done, lanes=(cpu, replace(hybrid, state="decoding", elapsed=9.0)))
     before, after = (BY_KEY["lanes"].render(each) for each in (done, later))
-    assert before[1][0] == after[1][0]  # type: ignore[comparison-overlap]
-    changed = [a != b for a, b in zip(before[1][1], after[1][1], strict=True)]  # type: ignore[arg-type]
+    assert before[1][0] == after[1][0]
+    changed = [a != b for a, b in zip(before[1][1], after[1][1], strict=True)]
     assert 0 < sum(changed) < len(changed)
-    segments = next(part for part in before[1][1] if isinstance(part, list))[1]  # type: ignore[union-attr]
+    segments = next(part for part in before[1][1] if isinstance(part, list))[1]
     assert len(segments) == len(hybrid.segments)
     assert all(type(part) is str for part in segments)
 

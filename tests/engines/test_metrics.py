@@ -15,7 +15,7 @@ from tests.fakes import make_features
 
 def test_each_kind_of_change_is_counted() -> None:
     changed = compare("one two three four", "one 2 three four five")
-    counts = [changed.count(change) for change in ("equal", "replace", "insert", "delete")]  # type: ignore[arg-type]
+    counts = [changed.count(change) for change in ("equal", "replace", "insert", "delete")]
     assert counts == [3, 1, 1, 0]
     assert changed.word_error_rate == 2 / 4
     assert [(edit.expected, edit.found) for edit in changed.edits] == [
