@@ -7,7 +7,6 @@ nothing moves while it fills.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
 from typing import Any
 
 from demo.panels import transcripts
@@ -15,6 +14,7 @@ from demo.panels.differences import describe, list_pieces
 from demo.panels.headline import format_ratio
 from demo.panels.templating import count_noun, macros
 from demo.snapshot import Comparison, Lane, State
+from engines.languages import LANGUAGES
 from engines.metrics import Alignment, compare, name_count, score
 
 STATE_SIGNS: dict[State, str] = {
@@ -130,18 +130,8 @@ def describe_language(lane: Lane, comparison: Comparison) -> str:
     """Say which language was detected, and how sure the model was; "" where it was given."""
     if lane.transcript is None or comparison.settings.options.language is not None:
         return ""
-    sure = lane.transcript.language_probability
-    return (
-        "" if sure is None else f"Detected {name_language(lane.transcript.language)} ({sure:.0%})"
-    )
-
-
-@cache
-def name_language(code: str) -> str:
-    """Return the English name of a language (imported late: whisper pulls in torch)."""
-    from whisper.tokenizer import LANGUAGES
-
-    return str(LANGUAGES.get(code, code)).title()
+    code, sure = lane.transcript.language, lane.transcript.language_probability
+    return "" if sure is None else f"Detected {LANGUAGES.get(code, code).title()} ({sure:.0%})"
 
 
 # Words.
