@@ -72,12 +72,23 @@ def render(comparison: Comparison) -> str:
         gaps=gaps,
         caption=describe(comparison, common),
         columns=COLUMNS,
-        rows=list_rows(lanes, baseline, common),
+        rows=[
+            [lane.label, f"{lane.device} · {lane.dtype}", *list_figures(lane, baseline, common)]
+            for lane in lanes
+        ],
         maps=maps,
         map_gaps=map_gaps,
         seconds=comparison.audio_seconds,
         window_columns=WINDOW_COLUMNS,
-        window_rows=list_window_rows(lanes, baseline, common),
+        window_rows=[
+            [
+                f"{at + 1}, from {start:.2f} s",
+                lane.label,
+                *list_figures(lane, baseline, common, slice(at, at + 1)),
+            ]
+            for at, start in enumerate(common.starts)
+            for lane in lanes
+        ],
     )
 
 
@@ -179,37 +190,8 @@ def blend(scale: Sequence[str]) -> list[str]:
 # Tables.
 
 
-def list_rows(
-    lanes: Sequence[Lane], baseline: Lane | None, common: CommonWindows
-) -> list[list[str]]:
-    """List each engine's statistics and their similarity to the baseline's."""
-    return [
-        [
-            lane.label,
-            f"{lane.device} · {lane.dtype}",
-            *list_figures(lane, baseline, common, slice(None)),
-        ]
-        for lane in lanes
-    ]
-
-
-def list_window_rows(
-    lanes: Sequence[Lane], baseline: Lane | None, common: CommonWindows
-) -> list[list[str]]:
-    """List the same figures window by window."""
-    return [
-        [
-            f"{number + 1}, from {start:.2f} s",
-            lane.label,
-            *list_figures(lane, baseline, common, slice(number, number + 1)),
-        ]
-        for number, start in enumerate(common.starts)
-        for lane in lanes
-    ]
-
-
 def list_figures(
-    lane: Lane, baseline: Lane | None, common: CommonWindows, windows: slice
+    lane: Lane, baseline: Lane | None, common: CommonWindows, windows: slice = slice(None)
 ) -> list[str]:
     """Return the cells of some windows of an engine."""
     ours: FloatArray = common.features[lane.key][windows]
