@@ -70,7 +70,9 @@ def render(comparison: Comparison) -> str:
         "encoder_output.html",
         charts=charts,
         gaps=gaps,
-        caption=describe(comparison, common),
+        comparison=comparison,
+        common=common,
+        tail=metrics.TAIL,
         columns=COLUMNS,
         rows=[
             [lane.label, f"{lane.device} · {lane.dtype}", *list_figures(lane, baseline, common)]
@@ -78,7 +80,6 @@ def render(comparison: Comparison) -> str:
         ],
         maps=maps,
         map_gaps=map_gaps,
-        seconds=comparison.audio_seconds,
         window_columns=WINDOW_COLUMNS,
         window_rows=[
             [
@@ -89,17 +90,6 @@ def render(comparison: Comparison) -> str:
             for at, start in enumerate(common.starts)
             for lane in lanes
         ],
-    )
-
-
-def describe(comparison: Comparison, common: CommonWindows) -> str:
-    """Say what the charts show and under which settings."""
-    shape = " × ".join(str(n) for n in next(iter(common.features.values())).shape)
-    uneven = "" if common.everywhere else " Only windows that start at the same audio are compared."
-    return (
-        f"Encoder output after ln_post, windows × positions × dimensions: {shape}.{uneven} "
-        f"Model {comparison.settings.model}. Same bins in every chart; the outermost "
-        f"{metrics.TAIL:.2%} of values at each end are counted in the end bins."
     )
 
 

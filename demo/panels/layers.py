@@ -8,7 +8,6 @@ and screen readers choose a stage alike, and the panel works without a script an
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from demo.panels.histograms import Chart, draw_difference, draw_shares, scale_difference
@@ -26,9 +25,6 @@ MEASURES = {"error": "Relative error", "cosine": "1 − cosine"}
 LOWEST = {"error": 1e-8, "cosine": 1e-15}
 HIGHEST = 10.0
 """Ends of each scale, unless something smaller or larger was found."""
-
-TICK_POWERS = {"error": 2, "cosine": 4}
-"""Powers of ten between two ticks."""
 
 ZERO_PLACE, FIRST_PLACE, LAST_PLACE = 3.0, 12.0, 97.0
 """Percent of the width where nothing at all, the scale's left end and its right end stand."""
@@ -64,9 +60,10 @@ class Scale:
         share = (math.log10(value) - self.lowest) / (self.highest - self.lowest)
         return FIRST_PLACE + min(max(share, 0.0), 1.0) * (LAST_PLACE - FIRST_PLACE)
 
-    def ticks(self, step: int) -> list[tuple[float, str]]:
+    @property
+    def ticks(self) -> list[tuple[float, str]]:
         """Return places and labels of powers of ten from 1 down."""
-        powers = range(0, self.lowest - 1, -step)
+        powers = range(0, self.lowest - 1, -2 if self.lowest > -12 else -4)
         return [(self.place(10.0**power), name_power(power)) for power in powers]
 
 
@@ -78,19 +75,20 @@ def render(result: Examination, prefix: str = "stage", chosen: str = "") -> str:
     names = [stage.name for stage in result.stages]
     return render_template(
         "layers.html",
+        result=result,
         prefix=prefix,
         opened=names.index(chosen) if chosen in names else len(names) - 1,
-        verdicts=[(*mark(result, each), judge(result, each)) for each in result.others],
-        measures=[make_measure(result, key) for key in MEASURES],
-        stages=[make_stage(result, stage) for stage in result.stages],
-        caption=describe(result),
+        marks={each.name: mark(result, each) for each in result.specimens},
+        verdicts={each.name: judge(result, each) for each in result.others},
+        scales={what: find_scale(result, what) for what in MEASURES},
+        measures=MEASURES,
+        meaning=MEANING,
         figures=FIGURES,
-        encoders=[each.label for each in result.specimens],
-        rows=[
-            [stage.name, each.label, *list_figures(stage, each)]
-            for stage in result.stages
-            for each in result.specimens
-        ],
+        caption=describe(result),
+        measure=measure,
+        say_largest=say_largest,
+        draw_pair=draw_pair,
+        list_figures=list_figures,
     )
 
 
@@ -185,62 +183,17 @@ def measure(stage: StageReading, encoder: str, what: str) -> float:
     return max(1 - figures.cosine, 0.0)
 
 
+def say_largest(result: Examination, stage: StageReading, what: str) -> str:
+    """Write the largest figure of a stage."""
+    return say(max((measure(stage, each.name, what) for each in result.others), default=0.0))
+
+
 def find_scale(result: Examination, what: str) -> Scale:
     """Return the scale that holds every figure of the panel."""
     found = [measure(stage, each.name, what) for stage in result.stages for each in result.others]
     values = [value for value in found if 0 < value < math.inf]
     lowest = math.floor(math.log10(min([*values, LOWEST[what]])))
     return Scale(lowest, math.ceil(math.log10(max([*values, HIGHEST]))))
-
-
-def make_measure(result: Examination, what: str) -> dict[str, object]:
-    """Return axis, grid, tolerance and curves of one figure over all stages."""
-    scale = find_scale(result, what)
-    curves = [
-        (
-            mark(result, each)[0],
-            draw_curve([measure(s, each.name, what) for s in result.stages], scale),
-        )
-        for each in result.others
-    ]
-    limit = draw_curve([result.tolerance] * len(result.stages), scale)
-    return {
-        "key": what,
-        "title": MEASURES[what],
-        "ticks": scale.ticks(TICK_POWERS[what]),
-        "limit": limit if what == "error" else "",
-        "curves": curves,
-    }
-
-
-def draw_curve(values: Sequence[float], scale: Scale) -> str:
-    """Return the points of a line through one mark a stage."""
-    return " ".join(f"{scale.place(value):.1f},{at + 0.5}" for at, value in enumerate(values))
-
-
-def make_stage(result: Examination, stage: StageReading) -> dict[str, object]:
-    """Return what a row shows: its marks, and the histograms and figures that open beside it."""
-    marks = {}
-    for what in MEASURES:
-        scale = find_scale(result, what)
-        values = {each: measure(stage, each.name, what) for each in result.others}
-        placed = [(scale.place(value), *mark(result, each)) for each, value in values.items()]
-        marks[what] = (placed, say(max(values.values(), default=0.0)))
-    columns = [list_figures(stage, each) for each in result.specimens]
-    charts = [
-        chart
-        for each in result.others
-        if stage.histograms is not None
-        for chart in draw_pair(result, each, stage.histograms)
-    ]
-    return {
-        "name": stage.name,
-        "meaning": MEANING.get(stage.name, "attention and MLP, each added to what came in"),
-        "shape": " × ".join(str(n) for n in stage.shape),
-        "marks": marks,
-        "charts": charts,
-        "figures": list(zip(*columns, strict=True)),  # a row for each figure
-    }
 
 
 def draw_pair(
