@@ -80,7 +80,7 @@ def render_lane(lane: Lane, comparison: Comparison, transcript: RenderTranscript
         reference,
         macro.figures(list_figures(lane, comparison)),
         render_stages(lane, comparison),
-        macro.foot(list_settings(lane, comparison)),
+        macro.foot(lane, comparison.settings, comparison.shared),
         "</article>",
     ]
 
@@ -244,16 +244,8 @@ def render_stages(lane: Lane, comparison: Comparison) -> str:
         width = 100 * seconds / longest if seconds is not None and longest else 0.0
         ratio = stage_ratio(lane, comparison, stage)
         rows.append((stage, name, seconds, width, "" if ratio is None else format_ratio(ratio)))
-    notes = (describe_spread(lane, comparison), describe_preparation(lane))
-    return macros("lanes.html").stages(" ".join(notes).strip(), rows, not comparison.shared)
-
-
-def describe_preparation(lane: Lane) -> str:
-    """Say what getting ready took, which is no part of a run."""
-    if lane.prepare is None:
-        return "Getting ready: –"
-    compiled = f", compile {lane.prepare.compile:.2f} s" if lane.prepare.compile else ""
-    return f"Getting ready, apart: load {lane.prepare.load:.2f} s{compiled}."
+    spread = describe_spread(lane, comparison)
+    return macros("lanes.html").stages(spread, lane.prepare, rows, not comparison.shared)
 
 
 def describe_spread(lane: Lane, comparison: Comparison) -> str:
@@ -266,18 +258,3 @@ def describe_spread(lane: Lane, comparison: Comparison) -> str:
     spread = f"{min(totals):.3f} to {max(totals):.3f} s"
     unsteady = "" if lane.steady else " The runs wrote different tokens; shown is the first."
     return f"Median of {len(totals)} runs, which took {spread}.{unsteady}"
-
-
-def list_settings(lane: Lane, comparison: Comparison) -> list[str]:
-    """List the settings that every figure of the lane belongs to."""
-    settings, done = comparison.settings, lane.transcript
-    parts = [
-        lane.device,
-        lane.dtype,
-        f"beam {settings.options.beam_size or 1}",
-        settings.model,
-        "shared the processor" if comparison.shared else settings.schedule,
-        count_noun(len(done.tokens), "token") if done else "",
-        f"peak {done.peak_memory_bytes / 2**20:.0f} MiB" if done else "",
-    ]
-    return [part for part in parts if part]

@@ -15,7 +15,6 @@ from demo import record
 from demo.panels import PANELS
 from demo.panels.templating import join_parts
 from demo.panels.templating import render as render_template
-from demo.record import ComparisonRecord
 from demo.snapshot import Comparison
 
 STYLE = Path(__file__).resolve().parents[2] / "assets" / "style.css"
@@ -37,31 +36,7 @@ def render_report(
         sections.append((panel.key, panel.title, join_parts(body)))
     return render_template(
         "report.html",
-        clip=described.clip or "a clip",
         record=described,
         style=STYLE.read_text(encoding="utf-8"),
         sections=sections,
-        facts=list_facts(described),
     )
-
-
-def list_facts(record: ComparisonRecord) -> list[tuple[str, str]]:
-    """List clip, settings, machine and versions, as pairs of a name and a value."""
-    settings, machine = record.settings, record.machine
-    versions = [f"{name} {number}" for name, number in machine.versions.items() if number]
-    return [
-        ("Clip", f"{record.clip}, {record.audio_seconds:.2f} s"),
-        ("Model", settings.model),
-        ("Language", settings.language or "detected automatically"),
-        ("Beam size", str(settings.beam_size)),
-        ("Schedule", settings.schedule),
-        ("Repeats", str(settings.repeats)),
-        ("Word timestamps", "yes" if settings.word_timestamps else "no"),
-        ("Type on the GPU", settings.gpu_dtype),
-        ("Processor", f"{machine.cpu}, {machine.cores} cores, {machine.threads} threads"),
-        ("GPU", machine.gpu or "none"),
-        ("Memory", f"{machine.memory_bytes / 2**30:.0f} GiB"),
-        ("System", machine.system),
-        ("Versions", ", ".join([*versions, f"Python {machine.python}"])),
-        ("Run", record.run),
-    ]
