@@ -6,7 +6,6 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, 
 from contextlib import aclosing
 from dataclasses import dataclass
 from html import escape
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -97,10 +96,7 @@ def go_on_waiting(standing: Standing) -> list[Any]:
 
 @dataclass(frozen=True)
 class Desk:
-    """What stands behind a panel: how to make its errand, and how to show what it brings.
-
-    `blank(choices, model, clip)`: as much room as that will take.
-    """
+    """What stands behind a panel: how to make its errand, and how to show what it brings."""
 
     name: str
     runs: Runs
@@ -109,13 +105,6 @@ class Desk:
     make: Callable[[Sequence[Any], str, str, str], Errand[Any]]
     render: Callable[[Any], str]
     summary: Callable[[Any], str]
-    blank: Callable[[Sequence[Any], str, str], str]
-
-    def reserve(self, filled: bool, *told: Any) -> Any:
-        """Room in a panel that shows nothing yet; `told` as `run` takes it."""
-        *choices, sample, audio, model, _ = told
-        path = self.find_clip(sample, audio)
-        return gr.skip() if filled or path is None else self.blank(choices, model, Path(path).name)
 
     def find_clip(self, sample: str, audio: str | None) -> str | None:
         """The path of the page's clip, if it has one."""
@@ -199,7 +188,7 @@ def connect_bench(
     def begin(request: gr.Request, visit: str, filled: bool, *told: Any) -> list[Any]:
         ticket = desk.runs.draw_ticket(desk.name_caller(request).visitor)
         standing = desk.runs.count_ahead()
-        return [visit, ticket, *announce(standing), desk.reserve(filled, *told)]
+        return [visit, ticket, *announce(standing), gr.skip()]
 
     async def run(
         request: gr.Request, visit: str, ticket: int, *told: Any

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import gradio as gr
 
-from demo import faults, layers
 from demo.desk import Bench, Desk, connect_bench, render_status
 from demo.errand import Errand
 from demo.keepsakes import Keepsakes
+from demo.panels import faults, layers
 from demo.runs import Runs
 from demo.samples import Sample
 from engines.base import Clip, EngineError, Listener
-from engines.examination import Candidate, Examination, count_stages
+from engines.examination import Candidate, Examination
 
 if TYPE_CHECKING:
     from engines.faults.lab import Finding
@@ -24,12 +24,12 @@ LOOK_READY = "Looks at 30 seconds of the clip above."
 FAULT_READY = "Runs the whole clip above, without the fault and with it."
 
 INTRODUCTION = (
-    "<h2>Under the microscope</h2><p class='intro'>Two encoders may write the same words and still "
+    "<h2>Inspect layers</h2><p class='intro'>Two encoders may write the same words and still "
     "differ. Here is how far each is from PyTorch on the processor after every stage; choose a "
     "stage to see its values.</p>"
 )
 LAB_INTRODUCTION = (
-    "<h2>The fault lab</h2><p class='intro'>Put a mistake into MAX’s encoder and watch what it "
+    "<h2>Faults</h2><p class='intro'>Put a mistake into MAX’s encoder and watch what it "
     "does. The first five really happened in 2025, in an earlier attempt of this project to write "
     "Whisper in MAX.</p>"
 )
@@ -42,15 +42,13 @@ class Laboratory:
     `look(names, model, clip, listener, start)`, of the window at `start` seconds, and
     `run_fault(key, model, clip, language, listener)` raise `EngineError` with a
     sentence for the visitor. `why_no_faults`: why this machine can't run the fault lab, or None.
-    `count_stages(model)`: how many an examination will have, as far as that is known.
     """
 
     candidates: Callable[[], Sequence[Candidate]]
     look: Callable[[Sequence[str], str, Clip, Listener, float], Examination]
-    faults: Sequence[faults.Story]
+    faults: Sequence[faults.FaultInfo]
     run_fault: Callable[[str, str, Clip, str | None, Listener], Finding]
     why_no_faults: Callable[[], str | None]
-    count_stages: Callable[[str], int] = count_stages
 
 
 class ClipControls(Protocol):
@@ -115,14 +113,14 @@ def lay_out_microscope(candidates: Sequence[Candidate]) -> Bench:
             min_width=120,
         )
     ready = LOOK_READY if others else "This machine has no second encoder to look at."
-    start, stop = lay_out_buttons("Look", "look", enabled=bool(others))
+    start, stop = lay_out_buttons("Inspect layers", "look", enabled=bool(others))
     status = gr.HTML(render_status(ready), elem_id="look-status", apply_default_css=False)
     result = gr.HTML(layers.PLACEHOLDER, elem_id="layers", apply_default_css=False)
     return Bench((choice, window), start, stop, status, result)
 
 
 def lay_out_faults(
-    stories: Sequence[faults.Story], reason: str | None
+    stories: Sequence[faults.FaultInfo], reason: str | None
 ) -> tuple[Bench, gr.Radio, gr.HTML]:
     """Which fault, its story, and the panel."""
     choice = gr.Radio(
@@ -150,24 +148,6 @@ def lay_out_buttons(title: str, name: str, enabled: bool) -> tuple[gr.Button, gr
         )
         stop = gr.Button("Stop", elem_id=f"{name}-stop", interactive=False, scale=0, min_width=96)
     return start, stop
-
-
-# What is shown.
-
-
-def summarise_look(examination: Examination) -> str:
-    """What the look found, in one sentence; what rounds is not held to float32's tolerance."""
-    seen = f"{len(examination.stages)} stages looked at"
-    others = examination.others
-    exact = [each for each in others if not each.rounds_to]
-    off = [each.label for each in others if layers.find_departure(examination, each)]
-    if off:
-        return f"{seen}: {', '.join(off)} {'differs' if len(off) == 1 else 'differ'}."
-    if not exact:
-        return f"{seen}: how far rounding moves them is below."
-    if len(exact) < len(others):
-        return f"{seen}: in float32 all are as they should be."
-    return f"{seen}: all are as they should be."
 
 
 # Wiring.
@@ -210,22 +190,10 @@ def connect_lab(
 
         return Errand(work)
 
-    def blank_look(told: Sequence[Any], model: str, clip: str) -> str:
-        names, _ = told
-        first, *others = laboratory.candidates()
-        labels = [first.label, *(each.label for each in others if each.name in names)]
-        stages = laboratory.count_stages(model)
-        return layers.render_blank(labels, stages, model, clip) if names else layers.PLACEHOLDER
-
-    def blank_fault(told: Sequence[Any], model: str, clip: str) -> str:
-        return faults.render_blank(laboratory.count_stages(model), model, clip)
-
-    show_look, show_fault = layers.render_layers, faults.render_finding
+    show_look, show_fault = layers.render, faults.render
     kept = keepsakes
-    microscope = Desk("microscope", runs, kept, by_key, look, show_look, summarise_look, blank_look)
-    lab = Desk(
-        "fault lab", runs, kept, by_key, run_fault, show_fault, faults.summarise, blank_fault
-    )
+    microscope = Desk("microscope", runs, kept, by_key, look, show_look, layers.summarise)
+    lab = Desk("fault lab", runs, kept, by_key, run_fault, show_fault, faults.summarise)
     connect_bench(page, panels.microscope, microscope, clip)
     connect_bench(page, panels.lab, lab, clip)
     panels.fault.change(

@@ -11,15 +11,12 @@ from typing import Any
 import gradio as gr
 
 from demo.api import connect_api
-from demo.headline import render_headline, summarise
-from demo.histograms import list_features
 from demo.keepsakes import READ_VISIT, Keepsakes
 from demo.lab import connect_lab, lay_out_lab
-from demo.lanes import list_lanes
 from demo.link import Choices
+from demo.panels import PANELS, Panel
 from demo.runs import Runs, name_caller
 from demo.samples import Sample, list_samples
-from demo.scores import render_scores
 from demo.session import (
     Backend,
     Wish,
@@ -31,16 +28,14 @@ from demo.session import (
     start_waiting,
     stop_waiting,
 )
-from demo.snapshot import Settings, Status, lay_out
+from demo.snapshot import Comparison, Settings, Status, lay_out
 from demo.take_away import TakeAway, connect_take_away, lay_out_take_away
-from demo.timeline import render_timeline
-from demo.timings import render_legend, render_timings
 
 OWN_CLIP = "own"
 BEAMS, REPEATS = (1, 5), (1, 3, 5)
 
 LANGUAGES = {
-    "Find out": "",
+    "Detect automatically": "",
     "English": "en",
     "French": "fr",
     "German": "de",
@@ -114,25 +109,20 @@ class Panels:
 
     compare: gr.Button
     stop: gr.Button
-    summary: gr.HTML
-    lanes: gr.HTML
-    timeline: gr.HTML
-    timings: gr.HTML
-    scores: gr.HTML
-    features: gr.HTML
+    results: dict[str, gr.HTML]
 
     def outputs(self) -> list[gr.components.Component]:
         """As `Painter.paint` returns their values."""
         return [
             self.compare,
             self.stop,
-            self.summary,
-            self.lanes,
-            self.timeline,
-            self.timings,
-            self.scores,
-            self.features,
+            *self.results.values(),
         ]
+
+    @property
+    def summary(self) -> gr.HTML:
+        """The headline."""
+        return self.results["summary"]
 
 
 def build(
@@ -236,8 +226,8 @@ def lay_out_settings(
         )
         beam = lay_out_numbers("Beam size", "beam", BEAMS)
     with gr.Row():
-        repeats = lay_out_numbers("Runs each", "repeats", REPEATS)
-        words = gr.Checkbox(label="Time every word", elem_id="words", min_width=120)
+        repeats = lay_out_numbers("Repeats", "repeats", REPEATS)
+        words = gr.Checkbox(label="Word timestamps", elem_id="words", min_width=120)
     gpu_dtype = gr.Radio(
         ["float32", "float16"],
         value="float32",
@@ -287,24 +277,25 @@ def lay_out_panels(
     ready = Settings(engines=tuple(status.key for status in statuses if status.available))
     reference = samples[0].reference if samples else None
     blank = replace(lay_out(ready, statuses), reference=reference)
-    summary = gr.HTML(render_headline(summarise(blank)), elem_id="summary", apply_default_css=False)
-    lanes = show_parts(list_lanes(blank), "lanes")
-    with gr.Column(elem_classes=["sheet"]):
-        gr.HTML("<h2>Where the time went</h2>" + render_legend(), apply_default_css=False)
-        timeline = gr.HTML(render_timeline(blank), elem_id="timeline", apply_default_css=False)
-        timings = gr.HTML(render_timings(blank), elem_id="timings", apply_default_css=False)
-    with gr.Column(elem_classes=["sheet"]):
-        gr.HTML("<h2>How far the words are apart</h2>", apply_default_css=False)
-        scores = gr.HTML(render_scores(blank), elem_id="scores", apply_default_css=False)
-    with gr.Column(elem_classes=["sheet"]):
-        gr.HTML("<h2>What the encoders made of it</h2>", apply_default_css=False)
-        features = show_parts(list_features(blank), "features")
-    return Panels(compare, stop, summary, lanes, timeline, timings, scores, features)
+    found = {panel.key: lay_out_panel(panel, blank) for panel in PANELS}
+    return Panels(compare, stop, found)
 
 
-def show_parts(parts: list[Any], name: str) -> gr.HTML:
-    """A panel whose value is a list of parts."""
-    return gr.HTML(parts, html_template=JOIN_PARTS, elem_id=name, apply_default_css=False)
+def lay_out_panel(panel: Panel, blank: Comparison) -> gr.HTML:
+    """One panel beneath its heading."""
+    value = panel.render(blank)
+    if not panel.title:
+        return show_panel(value, panel.key)
+    with gr.Column(elem_classes=["sheet"]):
+        gr.HTML(f"<h2>{panel.title}</h2>", apply_default_css=False)
+        return show_panel(value, panel.key)
+
+
+def show_panel(value: str | list[Any], name: str) -> gr.HTML:
+    """A panel's component; one that has parts gets a list."""
+    if isinstance(value, str):
+        return gr.HTML(value, elem_id=name, apply_default_css=False)
+    return gr.HTML(value, html_template=JOIN_PARTS, elem_id=name, apply_default_css=False)
 
 
 def connect(

@@ -13,17 +13,13 @@ import gradio as gr
 
 from demo import tidy
 from demo.compare import Run
-from demo.headline import Headline, render_headline, summarise
-from demo.histograms import list_features
 from demo.keepsakes import Keepsakes, Kept
 from demo.lab import Laboratory
-from demo.lanes import list_lanes
+from demo.panels import PANELS as TABLE
+from demo.panels.headline import Headline, render_headline
 from demo.runs import STOPPED_WAITING, Caller, Place, Refused, Runs, Sort, Standing, in_turn
 from demo.samples import Sample
-from demo.scores import render_scores
 from demo.snapshot import Comparison, Settings, Status, halt
-from demo.timeline import render_timeline
-from demo.timings import render_timings
 from engines.base import Clip, Dtype, Engine, Options
 
 CLIP_GONE = "This clip is no longer here, an hour after its last use: upload it again."
@@ -125,24 +121,19 @@ class Painter:
         return [
             gr.update(interactive=not running),
             gr.update(interactive=running),
-            render_headline(summarise(comparison)),
-            list_lanes(comparison),
+            *(panel.render(comparison) for panel in TABLE if panel.live),
             *skip(CHARTS),
         ]
 
 
-CHARTS, PANELS = 4, 8
+CHARTS = sum(not panel.live for panel in TABLE)
+PANELS = 2 + len(TABLE)
 """How many panels `draw_charts` fills, and how many there are, the two buttons included."""
 
 
 def draw_charts(comparison: Comparison) -> list[Any]:
-    """Timeline, bars, word figures and features."""
-    return [
-        render_timeline(comparison),
-        render_timings(comparison),
-        render_scores(comparison),
-        list_features(comparison),
-    ]
+    """The panels that aren't live, which come after those that are."""
+    return [panel.render(comparison) for panel in TABLE if not panel.live]
 
 
 def skip(count: int) -> list[Any]:
@@ -269,7 +260,7 @@ def run_comparison(
                 yield painter.announce(comparison)
             values = painter.paint(comparison)
             if comparison.finished:
-                drawn = tuple(values[-1])
+                drawn = (values[-1],)
                 keep(Kept(wish.controls, tuple(values), result=comparison, features=drawn))
             elif len(comparison.done) > done:
                 done = len(comparison.done)

@@ -15,8 +15,9 @@ from typing import Any
 
 import gradio as gr
 
-from demo import link, record, report, subtitles
+from demo import link, record, subtitles
 from demo.keepsakes import NAME_VISIT, Keepsakes, Kept
+from demo.panels.report import render_report
 from demo.snapshot import Status
 
 NOTHING = "There is nothing to take away yet: press Compare, and wait for the last lane."
@@ -194,7 +195,7 @@ def make_record(kept: Kept) -> File:
 def make_report(kept: Kept) -> File:
     """The report as HTML."""
     assert kept.result is not None
-    text = report.write_report(kept.result, record.describe(kept.result), kept.features)
+    text = render_report(kept.result, {"features": list(kept.features)} if kept.features else None)
     return File(name_file(kept, "html"), "text/html", text)
 
 

@@ -67,7 +67,7 @@ class RemoteEngine:
     """An engine whose work is done by a worker; see `engines.base.Engine`."""
 
     def __init__(
-        self, key: str, model: str, dtype: Dtype, row: registry.Row, kind: str = "engine"
+        self, key: str, model: str, dtype: Dtype, row: registry.EngineRow, kind: str = "engine"
     ) -> None:
         self.key, self.model, self.dtype = key, model, dtype
         self.label, self.encoder, self.decoder = row.label, row.encoder, row.decoder

@@ -127,5 +127,4 @@ class FakeLab:
             FAULTS,
             self.run_fault,
             lambda: self.reason,
-            lambda model: len(NAMES),
         )

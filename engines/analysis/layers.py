@@ -44,7 +44,7 @@ from engines import checkpoints, registry
 from engines.analysis.records import Candidate, EncoderInfo, LayerComparison, StageComparison
 from engines.base import SILENT, Clip, EngineError, EngineUnavailable, FloatArray, Listener
 from engines.checkpoints import Checkpoint
-from engines.features import bin_together, measure_similarity, summarise
+from engines.metrics import bin_together, measure_similarity, summarise
 
 if TYPE_CHECKING:
     from engines.max_graph.weights import EncoderWeights

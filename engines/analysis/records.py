@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from engines.base import Transcript
-from engines.features import FeatureSimilarity, FeatureStatistics, SharedHistograms
+from engines.metrics import FeatureSimilarity, FeatureStatistics, SharedHistograms
 
 if TYPE_CHECKING:
     from engines.analysis.fault_catalogue import Fault

@@ -22,8 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engines import words as metrics
-from engines import worker
+from engines import metrics, worker
 from engines.audio import load_clip
 from engines.base import Engine, EngineError, Options, Transcript
 from engines.benchmark.interleave import explain

@@ -9,10 +9,12 @@ import numpy as np
 import typer
 
 from engines import registry
+from engines.analysis import layers
+from engines.audio import load_clip
 from engines.base import EngineError, EngineUnavailable, FloatArray
 from engines.benchmark import machine
 from engines.benchmark.interleave import explain
-from engines.commands import analysis
+from engines.benchmark.speed import find_clip
 
 LENGTH = 2**20
 """Numbers in each of the two vectors."""
@@ -98,9 +100,9 @@ def _import_max() -> None:
 
 
 def _compile_sum(place: str) -> list[str]:
-    from engines.max_graph.small import Sum
+    from engines.max_graph.smoke_test import CompiledSum
 
-    add = Sum(LENGTH, place)
+    add = CompiledSum(LENGTH, place)
     return [f"compiled two operations in {add.seconds:.1f} s", check_sum(add)]
 
 
@@ -125,7 +127,8 @@ def check_encoders(model: str) -> list[str]:
     names = [status.key for status in others if status.key != registry.BASELINE]
     if not names:
         raise EngineUnavailable(f"there is none but {registry.BASELINE}'s")
-    found = analysis.compare((registry.BASELINE, *names), model, "jfk")
+    clip = load_clip(find_clip("jfk"))
+    found = layers.compare_layers((registry.BASELINE, *names), model, clip)
     past = {other.name: found.first_past(other.name) for other in found.others}
     if apart := [f"{name} from {stage} on" for name, stage in past.items() if stage]:
         raise EngineError(f"{', '.join(apart)} is not {found.baseline.name}'s")

@@ -12,8 +12,7 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
-from engines import logs, worker
-from engines import words as metrics
+from engines import logs, metrics, worker
 from engines.audio import load_clip
 from engines.base import Clip, Options
 from engines.benchmark.evaluation import read_text

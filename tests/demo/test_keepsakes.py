@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from demo.keepsakes import MOST_VISITS, Keepsakes, Kept
-from tests.demo.test_lanes import compare
+from tests.demo.reading import compare
 
 
 def test_a_visit_finds_its_own() -> None:

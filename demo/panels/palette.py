@@ -1,6 +1,6 @@
 """Colours of engines and stages: Okabe and Ito's, which stay apart for colour-blind eyes.
 
-Colour is never the only sign: lanes carry names, bars carry patterns, changes carry + and −.
+Colour is never the only sign: engines carry names, bars carry patterns, changes carry + and −.
 """
 
 from __future__ import annotations
@@ -23,5 +23,5 @@ STAGE_COLOURS = {
 
 
 def colour_engine(key: str) -> str:
-    """The colour that stands for an engine everywhere on the page."""
+    """Return the colour that stands for an engine everywhere on the page."""
     return ENGINE_COLOURS.get(key, OTHER_ENGINE)
