@@ -11,7 +11,7 @@ from demo.panels.templating import render as render_template
 from engines.metrics import WINDOW_SECONDS, compare, name_count
 
 if TYPE_CHECKING:
-    from engines.faults.lab import Finding
+    from engines.analysis.records import FaultResult
 
 PLACEHOLDER = (
     '<p class="caption">Choose a fault and run it: the text that comes out appears here beside the '
@@ -41,12 +41,12 @@ def render_story(faults: Sequence[FaultInfo], key: str) -> str:
     return render_template("story.html", story=story)
 
 
-def render(result: Finding) -> str:
+def render(result: FaultResult) -> str:
     """Render where the fault first shows, both texts, their difference, and the stages."""
     alignment = compare(result.right.text, result.faulty.text) if result.faulty else None
-    found = result.examination
+    found = result.layers
     stage = next((stage for stage in found.stages if stage.name == result.first_stage), None)
-    errors = [stage.error(each.name) for each in (result.specimen, result.sound)] if stage else []
+    errors = [stage.error(each.name) for each in (result.faulty_encoder, result.right_encoder)] if stage else []
     return render_template(
         "faults.html",
         first=result.first_stage,
@@ -60,7 +60,7 @@ def render(result: Finding) -> str:
     )
 
 
-def explain(result: Finding) -> str:
+def explain(result: FaultResult) -> str:
     """Say how many words differ, or why a fault may leave the text alone."""
     if result.faulty is None:
         return "There is no text to compare."
@@ -75,7 +75,7 @@ def explain(result: Finding) -> str:
     return f"{same} The decoder got other features and still chose the same words."
 
 
-def summarise(result: Finding) -> str:
+def summarise(result: FaultResult) -> str:
     """Say in one sentence what came of it, for the line above the panel."""
     title = result.fault.title
     if result.faulty is None:

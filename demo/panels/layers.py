@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from demo.panels.histograms import Chart, draw_difference, draw_shares, scale_difference
 from demo.panels.templating import render as render_template
-from engines.examination import Examination, Specimen, StageReading
+from engines.analysis.records import EncoderInfo, LayerComparison, StageComparison
 from engines.metrics import SharedHistograms
 
 COLOURS = ("#0072B2", "#009E73", "#D55E00", "#CC79A7", "#E69F00", "#56B4E9")
@@ -67,7 +67,7 @@ class Scale:
         return [(self.place(10.0**power), name_power(power)) for power in powers]
 
 
-def render(result: Examination, prefix: str = "stage", chosen: str = "") -> str:
+def render(result: LayerComparison, prefix: str = "stage", chosen: str = "") -> str:
     """Render the whole panel with the stage `chosen`, else the last one, open.
 
     `prefix` keeps the ids of two panels on one page apart.
@@ -78,7 +78,7 @@ def render(result: Examination, prefix: str = "stage", chosen: str = "") -> str:
         result=result,
         prefix=prefix,
         opened=names.index(chosen) if chosen in names else len(names) - 1,
-        marks={each.name: mark(result, each) for each in result.specimens},
+        marks={each.name: mark(result, each) for each in result.encoders},
         verdicts={each.name: judge(result, each) for each in result.others},
         scales={what: find_scale(result, what) for what in MEASURES},
         measures=MEASURES,
@@ -95,8 +95,8 @@ def render(result: Examination, prefix: str = "stage", chosen: str = "") -> str:
 # In words.
 
 
-def summarise(result: Examination) -> str:
-    """Say in one sentence what was found; what rounds is not held to float32's tolerance."""
+def summarise(result: LayerComparison) -> str:
+    """Say in one sentence what was found; what rounds is not held to float32's bound."""
     seen = f"{len(result.stages)} stages compared"
     exact = [each for each in result.others if not each.rounds_to]
     off = [each.label for each in result.others if find_departure(result, each)]
@@ -108,8 +108,8 @@ def summarise(result: Examination) -> str:
     return f"{seen}: {which}."
 
 
-def judge(result: Examination, encoder: Specimen) -> str:
-    """Say how far an encoder is from the baseline; float32's tolerance is for float32."""
+def judge(result: LayerComparison, encoder: EncoderInfo) -> str:
+    """Say how far an encoder is from the exact result; float32's bound is for float32."""
     label, baseline = encoder.label, result.baseline.label
     errors = {stage.name: stage.error(encoder.name) for stage in result.stages}
     worst = max(errors, key=errors.__getitem__)
@@ -120,13 +120,11 @@ def judge(result: Examination, encoder: Specimen) -> str:
     if encoder.rounds_to:
         found = f"relative error {say(errors[worst])} at most, at {worst}"
         return f"{label}: rounds to {encoder.rounds_to}; {found}."
-    if errors[worst] == 0:
-        return f"{label}: the same as {baseline} in every bit, at every stage."
     found = f"the largest relative error is {say(errors[worst])}, at {worst}"
     return f"{label}: matches {baseline} at every stage; {found}."
 
 
-def find_departure(result: Examination, encoder: Specimen) -> str | None:
+def find_departure(result: LayerComparison, encoder: EncoderInfo) -> str | None:
     """Find the first stage that neither the order of float32 sums nor rounding explains.
 
     Of an encoder that rounds to a half type that is only one that is not finite.
@@ -137,16 +135,16 @@ def find_departure(result: Examination, encoder: Specimen) -> str | None:
     return next((s.name for s in stages if not math.isfinite(s.error(encoder.name))), None)
 
 
-def describe(result: Examination) -> str:
+def describe(result: LayerComparison) -> str:
     """Say what was compared, and what the dashed line means."""
     where = f" at {result.start:g} s" if result.start else ""
-    rounds = any(encoder.rounds_to for encoder in result.specimens)
+    rounds = any(encoder.rounds_to for encoder in result.encoders)
     half = " Encoders that round to a half type lie beyond it." if rounds else ""
     return (
         f"{result.model}, {result.clip}, one window of 30 s{where}. Relative error (relative L2): "
-        f"length of the difference over length of the baseline, {result.baseline.label}. In "
-        f"float32, up to {result.tolerance:.0e} (the dashed line) is rounding; beyond it is a real "
-        f"difference.{half}"
+        "length of the difference over length of the same encoder's output in float64. Up to "
+        f"{result.factor:g} times the error of PyTorch in float32 (the dashed line of each stage) is "
+        f"rounding; beyond it is a real difference.{half}"
     )
 
 
@@ -167,14 +165,14 @@ def name_power(power: int) -> str:
 # The chart.
 
 
-def mark(result: Examination, encoder: Specimen) -> tuple[str, str]:
+def mark(result: LayerComparison, encoder: EncoderInfo) -> tuple[str, str]:
     """Return an encoder's colour and shape in this panel."""
-    at = result.specimens.index(encoder)
+    at = result.encoders.index(encoder)
     return COLOURS[at], SIGNS[at]
 
 
-def measure(stage: StageReading, encoder: str, what: str) -> float:
-    """Return a stage's relative error, or one less its cosine; never negative."""
+def measure(stage: StageComparison, encoder: str, what: str) -> float:
+    """Return a stage's error against float64, or one less its cosine to the baseline."""
     if what == "error":
         return stage.error(encoder)
     figures = stage.similarity[encoder]
@@ -183,12 +181,12 @@ def measure(stage: StageReading, encoder: str, what: str) -> float:
     return max(1 - figures.cosine, 0.0)
 
 
-def say_largest(result: Examination, stage: StageReading, what: str) -> str:
+def say_largest(result: LayerComparison, stage: StageComparison, what: str) -> str:
     """Write the largest figure of a stage."""
     return say(max((measure(stage, each.name, what) for each in result.others), default=0.0))
 
 
-def find_scale(result: Examination, what: str) -> Scale:
+def find_scale(result: LayerComparison, what: str) -> Scale:
     """Return the scale that holds every figure of the panel."""
     found = [measure(stage, each.name, what) for stage in result.stages for each in result.others]
     values = [value for value in found if 0 < value < math.inf]
@@ -197,7 +195,7 @@ def find_scale(result: Examination, what: str) -> Scale:
 
 
 def draw_pair(
-    result: Examination, encoder: Specimen, histograms: SharedHistograms
+    result: LayerComparison, encoder: EncoderInfo, histograms: SharedHistograms
 ) -> tuple[Chart, Chart]:
     """Draw an encoder's histogram with the baseline's outline over it, and their difference."""
     baseline = result.baseline
@@ -215,7 +213,7 @@ def draw_pair(
     )
 
 
-def list_figures(stage: StageReading, encoder: Specimen) -> list[str]:
+def list_figures(stage: StageComparison, encoder: EncoderInfo) -> list[str]:
     """Return statistics and similarity of one encoder at one stage, as text."""
     found = stage.statistics[encoder.name]
     cells = ["not finite", "", "", ""]
