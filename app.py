@@ -1,57 +1,42 @@
 """Build the page and serve it: `python app.py` opens it in a browser, or prints its address."""
 
-from collections.abc import Callable
+from demo import page, server, uploads
+from demo.analysis import Analyses
+from demo.comparison import Backend
+from demo.jobs import JobQueue, SavedResults
+from demo.limits import read_limits
+from engines import hardware, logs, models, registry, worker
+from engines.analysis import fault_catalogue, records
 
-from demo import lab, page, serve, session, space
-from engines import checkpoints, logs, registry, worker
-from engines.analysis import layers
-from engines.analysis.fault_catalogue import FAULTS
-from engines.base import Clip, Listener
-from engines.hardware import why_no_max
-
-
-def load_clip(path: str, stopped: Callable[[], bool]) -> Clip:
-    """Read a clip in a process of its own."""
-    listener = Listener()
-    listener.stopped = stopped  # type: ignore[method-assign]
-    return worker.load_clip(path, listener)
-
-
-space.settle()
-visitors = serve.expect_visitors()
-app = page.build(
-    session.Backend(
-        statuses=registry.statuses,
-        get=worker.borrow_engine,
-        give_back=worker.release_engine,
-        models=checkpoints.names,
-        load_clip=load_clip,
-        samples=serve.SAMPLES,
-        own_checkpoints=serve.serves_only_this_machine(),
-        laboratory=lab.Laboratory(
-            candidates=layers.candidates,
-            look=worker.compare_layers,
-            faults=FAULTS,
-            run_fault=worker.run_fault,
-            why_no_faults=why_no_max,
-        ),
+server.set_environment()
+uploads.make_folder()
+queue, saved = JobQueue(read_limits(server.is_private())), SavedResults()
+backend = Backend(
+    statuses=registry.statuses,
+    get_engine=worker.borrow_engine,
+    release_engine=worker.release_engine,
+    models=models.names,
+    load_clip=worker.load_clip,
+    samples=uploads.publish_samples(server.SAMPLES),
+    own_checkpoints=server.is_private(),
+    analyses=Analyses(
+        candidates=records.candidates,
+        compare_layers=worker.compare_layers,
+        faults=fault_catalogue.FAULTS,
+        run_fault=worker.run_fault,
+        why_no_faults=hardware.why_no_max,
     ),
-    *visitors,
 )
+app = page.build(backend, queue, saved)
 
 
 def main() -> None:
     """Start getting the engines ready, and serve."""
     logs.set_up("info")
     worker.start_reader()
-    ready = [status.key for status in registry.statuses() if status.available]
-    registry.warm(ready, "base", worker.get_engine)
-    serve.serve_until_told(
-        app,
-        registry.statuses,
-        *visitors,
-        worker.shut_down,
-        inbrowser=serve.can_open_browser(),
+    registry.warm(backend.choices().available, models.DEFAULT_MODEL, worker.get_engine)
+    server.serve_until_told(
+        app, backend, queue, saved, worker.shut_down, inbrowser=server.can_open_browser()
     )
 
 

@@ -1,4 +1,4 @@
-"""A finished comparison as a record: what the JSON file, the API and the report say of it.
+"""A finished comparison as a record: what the API, the MCP tools, the JSON file and the report say.
 
 Times are in seconds, sizes in bytes, rates are shares (0.05 is 5 %). `docs/api.md` explains every
 field. Records are frozen and hold plain values only, so `as_json` can't fail.
@@ -13,7 +13,7 @@ from datetime import datetime, timezone
 from functools import cache
 
 from demo.panels.headline import summarise
-from demo.snapshot import Comparison, Lane, Settings
+from demo.snapshot import Comparison, Lane, Settings, Status
 from engines.base import Segment
 from engines.metrics import score as score_words
 
@@ -136,6 +136,18 @@ class AbsentRecord:
 
 
 @dataclass(frozen=True)
+class EngineRecord:
+    """One engine of the project; `reason`: why this machine can't run it, else None."""
+
+    engine: str
+    label: str
+    encoder: str
+    decoder: str
+    available: bool
+    reason: str | None
+
+
+@dataclass(frozen=True)
 class ComparisonRecord:
     """One clip through several engines.
 
@@ -180,6 +192,13 @@ def describe(comparison: Comparison) -> ComparisonRecord:
             for status in comparison.absent
         ],
         machine=describe_machine(),
+    )
+
+
+def describe_engine(status: Status) -> EngineRecord:
+    """One engine of the registry."""
+    return EngineRecord(
+        status.key, status.label, status.encoder, status.decoder, status.available, status.reason
     )
 
 

@@ -37,7 +37,7 @@ from engines.base import (
     Stopped,
     Transcript,
 )
-from engines.checkpoints import DEFAULT_MODEL
+from engines.models import DEFAULT_MODEL
 from engines.process import TooLong, Worker, WorkerProcess, shut_down
 
 __all__ = [

@@ -46,7 +46,11 @@ def render(result: FaultResult) -> str:
     alignment = compare(result.right.text, result.faulty.text) if result.faulty else None
     found = result.layers
     stage = next((stage for stage in found.stages if stage.name == result.first_stage), None)
-    errors = [stage.error(each.name) for each in (result.faulty_encoder, result.right_encoder)] if stage else []
+    errors = (
+        [stage.error(each.name) for each in (result.faulty_encoder, result.right_encoder)]
+        if stage
+        else []
+    )
     return render_template(
         "faults.html",
         first=result.first_stage,

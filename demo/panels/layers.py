@@ -143,7 +143,7 @@ def describe(result: LayerComparison) -> str:
     return (
         f"{result.model}, {result.clip}, one window of 30 s{where}. Relative error (relative L2): "
         "length of the difference over length of the same encoder's output in float64. Up to "
-        f"{result.factor:g} times the error of PyTorch in float32 (the dashed line of each stage) is "
+        f"{result.factor:g} times the error of PyTorch in float32 (the dashed line) is "
         f"rounding; beyond it is a real difference.{half}"
     )
 

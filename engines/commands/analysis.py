@@ -9,7 +9,7 @@ from dataclasses import replace
 import typer
 
 from engines import logs
-from engines.analysis import faults, layers
+from engines.analysis import faults, layers, records
 from engines.audio import load_clip
 from engines.benchmark.speed import find_clip
 
@@ -30,10 +30,10 @@ def show_layers(
     if factor is not None:
         found = replace(found, factor=factor)
     if as_json:
-        content = {"run": logs.current_run(), **layers.as_json(found)}
+        content = {"run": logs.current_run(), **records.as_json(found)}
         typer.echo(json.dumps(content, ensure_ascii=False))
     else:
-        typer.echo(layers.format_text(found))
+        typer.echo(records.format_text(found))
     return int(any(found.first_past(encoder.name) for encoder in found.others))
 
 

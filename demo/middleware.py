@@ -1,10 +1,9 @@
-"""What stands before every request: a password where one is set, and limits that Gradio lacks.
+"""ASGI middleware before every request: optional basic auth, closed routes, size limits.
 
     DEMO_AUTH   `name:password`; then every address but `/health` asks for them (HTTP Basic)
 
-Gradio fetches addresses that visitors name, from public hosts: as a file to serve (`/file=http…`),
-and as a clip. Nothing here needs that, so neither road is open. JSON bodies have a limit as well,
-and so has what one visitor may upload in an hour, and what the disk must have left for it.
+Gradio has none of these: its login is a form and leaves routes open, and it limits neither JSON
+bodies nor what one visitor uploads in an hour, nor looks at the disk.
 """
 
 from __future__ import annotations
@@ -15,62 +14,51 @@ import json
 import os
 import secrets
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any, NoReturn
+from typing import Any
 
-from gradio import processing_utils
-
-from demo import health
+from demo import uploads
+from demo.gradio_internals import CLOSED, UNGUARDED
 from demo.limits import Allowance, name_address, say_seconds
 from engines.audio import MAX_BYTES
-from engines.errors import NO_ROOM
+from engines.errors import DISK_FULL as DISK_FULL_CODES
 
 AUTH = "DEMO_AUTH"
-
 PREFIX = "/gradio_api"
 UPLOAD = f"{PREFIX}/upload"
-OPEN = ("/health", f"{PREFIX}/startup-events")
-"""What needs no password: a monitor's question, and Gradio's own to itself when it starts."""
-
-CLOSED = (
-    f"{PREFIX}/file=http",
-    f"{PREFIX}/file/http",
-    f"{PREFIX}/proxy=",
-    f"{PREFIX}/component_server",
-    f"{PREFIX}/process_recording",
-    f"{PREFIX}/deep_link",
-    f"{PREFIX}/vibe",
-)
-"""Roads of Gradio's that fetch, convert or store what a visitor sends, or call a component's own
-functions, and that nobody needs."""
+OPEN = ("/health", *UNGUARDED)
 
 MOST_JSON_BYTES = 2**20
 MOST_UPLOAD_BYTES = MAX_BYTES + 2**20
 MOST_TOOL_BYTES = 48 * 2**20
 """A clip comes to an MCP tool in base64, which is a third longer than its bytes."""
 
+LEAST_DISK_BYTES = 256 * 2**20
+"""Room for two uploads of the largest size; below, a visitor's clip may not arrive."""
+
+DISK_FULL = "The disk for clips is full: try again in an hour."
+CHALLENGE = [(b"www-authenticate", b'Basic realm="One clip, every engine", charset="UTF-8"')]
+
+Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
-App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
-
-
-DISK_FULL = "The disk for clips is full: try again in an hour."
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 class TooLarge(Exception):
-    """A body is longer than its road allows."""
+    """A body is longer than its route allows."""
 
 
 class Guard:
-    """ASGI middleware around the whole page."""
+    """Lets a request through to the page, or answers it with one sentence."""
 
     def __init__(self, app: App, credentials: str = "", uploads: Allowance | None = None) -> None:
         """`credentials`: `name:password`, or nothing to let everyone in. `uploads`: the bytes that
         one visitor may send, or None for as many as they like."""
         self._app, self._credentials, self._uploads = app, credentials.encode(), uploads
 
-    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
-        """Let a request through, or answer it with one sentence."""
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request."""
         if scope["type"] != "http":
             if scope["type"] == "websocket" and self._credentials:
                 return  # nothing here speaks it, and it would pass the password by
@@ -86,13 +74,11 @@ class Guard:
         else:
             await self._pass_on(scope, receive, send, path)
 
-    def _refuse_upload(
-        self, scope: MutableMapping[str, Any], headers: dict[bytes, bytes]
-    ) -> tuple[int, str] | None:
+    def _refuse_upload(self, scope: Scope, headers: dict[bytes, bytes]) -> tuple[int, str] | None:
         """Why a clip can't be taken now, with the status; an unsaid size counts as the largest."""
         if scope["method"] != "POST":
             return None
-        if health.read_free_disk() < health.LEAST_DISK_BYTES:
+        if uploads.free_bytes() < LEAST_DISK_BYTES:
             return 507, DISK_FULL
         if self._uploads is None:
             return None
@@ -116,9 +102,7 @@ class Guard:
             return False
         return kind.lower() == b"basic" and secrets.compare_digest(given, self._credentials)
 
-    async def _pass_on(
-        self, scope: MutableMapping[str, Any], receive: Receive, send: Send, path: str
-    ) -> None:
+    async def _pass_on(self, scope: Scope, receive: Receive, send: Send, path: str) -> None:
         """Count the body while it comes, whatever its header says."""
         most, seen, started = limit_body(path), 0, False
 
@@ -147,22 +131,19 @@ class Guard:
                 sentence = f"A request may have {most / 2**20:g} MB here, and this one has more."
                 await answer(send, 413, sentence, plain=path.startswith(UPLOAD))
         except OSError as error:
-            if started or error.errno not in NO_ROOM:
+            if started or error.errno not in DISK_FULL_CODES:
                 raise
             await answer(send, 507, DISK_FULL)
 
 
-CHALLENGE = [(b"www-authenticate", b'Basic realm="One clip, every engine", charset="UTF-8"')]
-
-
-def read_path(scope: MutableMapping[str, Any]) -> str:
+def read_path(scope: Scope) -> str:
     """The path as the page's routes see it, without a prefix that a proxy put before it."""
     path, root = str(scope["path"]), str(scope.get("root_path", ""))
     return path.removeprefix(root) if root else path
 
 
 def limit_body(path: str) -> int:
-    """The longest body that a road takes, in bytes."""
+    """The longest body that a route takes, in bytes."""
     if path.startswith(UPLOAD):
         return MOST_UPLOAD_BYTES
     return MOST_TOOL_BYTES if path.startswith(f"{PREFIX}/mcp") else MOST_JSON_BYTES
@@ -191,19 +172,3 @@ def read_credentials() -> str:
     if credentials and not (name and colon and password):
         raise ValueError(f"{AUTH} must be name:password, with something on both sides.")
     return credentials
-
-
-def fetch_nothing() -> None:
-    """Close the road on which Gradio fetches a clip from an address that a visitor names.
-
-    Any component takes a file by address, so there is one place to close, not one for each.
-    """
-    processing_utils.async_ssrf_protected_get = refuse_address
-    processing_utils.async_ssrf_protected_download = refuse_address
-
-
-async def refuse_address(url: str, *_: Any, **__: Any) -> NoReturn:
-    """Stands in for Gradio's download."""
-    from gradio import Error
-
-    raise Error("Addresses are not fetched here: upload the file.", print_exception=False)

@@ -1,4 +1,4 @@
-"""Runs over fake engines: lanes are independent, snapshots immutable, a stop is quick and clean."""
+"""Comparisons over fake engines: lanes are independent, snapshots immutable, a stop is quick and clean."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import FrozenInstanceError, replace
 
 import pytest
 
-from demo.compare import Run
+from demo.comparison import ComparisonTask
 from demo.snapshot import (
     Changed,
     Comparison,
@@ -24,17 +24,17 @@ from engines.base import AudioError, CheckpointError, Clip, Engine, Options
 from tests import fakes
 
 
-def make_run(
+def make_task(
     *engines: fakes.FakeEngine,
     schedule: Schedule = "parallel",
     chosen: tuple[str, ...] = (),
     open_clip: Callable[..., Clip] = fakes.open_fake_clip,
     reference: str | None = None,
     repeats: int = 1,
-) -> Run:
+) -> ComparisonTask:
     by_key: dict[str, Engine] = {engine.key: engine for engine in engines}
     settings = Settings(engines=chosen or tuple(by_key), schedule=schedule, repeats=repeats)
-    return Run(
+    return ComparisonTask(
         settings,
         fakes.STATUSES,
         lambda key, model, dtype: by_key[key],
@@ -43,17 +43,13 @@ def make_run(
     )
 
 
-def fake_max(**traits: object) -> fakes.FakeEngine:
-    return replace(fakes.FakeEngine("max_hybrid", "MAX hybrid"), **traits)  # type: ignore[arg-type]
-
-
-def last(run: Run) -> Comparison:
-    return list(run.snapshots())[-1]
+def last(task: ComparisonTask) -> Comparison:
+    return list(task.snapshots())[-1]
 
 
 @pytest.mark.parametrize("schedule", ["parallel", "one at a time"])
 def test_both_lanes_finish_with_their_words(schedule: Schedule) -> None:
-    end = last(make_run(fakes.FakeEngine(), fake_max(), schedule=schedule))
+    end = last(make_task(fakes.FakeEngine(), fakes.fake_max(), schedule=schedule))
     assert end.finished
     assert [lane.state for lane in end.lanes] == ["done", "done"]
     assert [lane.transcript.text for lane in end.done if lane.transcript] == [fakes.WORDS] * 2
@@ -61,7 +57,7 @@ def test_both_lanes_finish_with_their_words(schedule: Schedule) -> None:
 
 
 def test_segments_arrive_before_the_end() -> None:
-    snapshots = list(make_run(fakes.FakeEngine(pace=0.3)).snapshots())
+    snapshots = list(make_task(fakes.FakeEngine(pace=0.3)).snapshots())
     growing = [len(s.lanes[0].segments) for s in snapshots if s.lanes[0].running]
     assert growing == sorted(growing)
     assert 0 < max(growing) <= 3
@@ -71,7 +67,7 @@ def test_segments_arrive_before_the_end() -> None:
 def test_a_snapshot_keeps_what_it_said() -> None:
     snapshots = []
     seen = []
-    for snapshot in make_run(fakes.FakeEngine(pace=0.2), fake_max()).snapshots():
+    for snapshot in make_task(fakes.FakeEngine(pace=0.2), fakes.fake_max()).snapshots():
         snapshots.append(snapshot)
         seen.append(repr(snapshot))
     assert [repr(snapshot) for snapshot in snapshots] == seen
@@ -80,8 +76,8 @@ def test_a_snapshot_keeps_what_it_said() -> None:
 
 
 def test_a_failing_lane_leaves_the_other_alone() -> None:
-    broken = fake_max(error=ValueError("the graph broke"))
-    end = last(make_run(fakes.FakeEngine(pace=0.05), broken))
+    broken = fakes.fake_max(error=ValueError("the graph broke"))
+    end = last(make_task(fakes.FakeEngine(pace=0.05), broken))
     cpu, hybrid = end.lanes
     assert cpu.state == "done"
     assert hybrid.state == "failed"
@@ -89,44 +85,46 @@ def test_a_failing_lane_leaves_the_other_alone() -> None:
 
 
 def test_an_engine_error_is_shown_as_its_sentence() -> None:
-    end = last(make_run(fakes.FakeEngine(error=CheckpointError("There is no such model."))))
+    end = last(make_task(fakes.FakeEngine(error=CheckpointError("There is no such model."))))
     assert end.lanes[0].reason == "There is no such model."
 
 
 def test_a_failed_lane_does_not_end_a_run_in_turn() -> None:
     broken = fakes.FakeEngine(error=ValueError("broken"))
-    end = last(make_run(broken, fake_max(), schedule="one at a time"))
+    end = last(make_task(broken, fakes.fake_max(), schedule="one at a time"))
     assert [lane.state for lane in end.lanes] == ["failed", "done"]
 
 
 def test_a_slow_compile_does_not_hold_up_the_other_lane() -> None:
     states = [
         [lane.state for lane in snapshot.lanes]
-        for snapshot in make_run(fakes.FakeEngine(), fake_max(compile_seconds=0.7)).snapshots()
+        for snapshot in make_task(
+            fakes.FakeEngine(), fakes.fake_max(compile_seconds=0.7)
+        ).snapshots()
     ]
     assert ["done", "compiling"] in states
     assert states[-1] == ["done", "done"]
 
 
 def test_in_turn_no_lane_runs_while_another_compiles_or_runs() -> None:
-    run = make_run(
+    task = make_task(
         fakes.FakeEngine(pace=0.15),
-        fake_max(pace=0.15, compile_seconds=0.5),
+        fakes.fake_max(pace=0.15, compile_seconds=0.5),
         schedule="one at a time",
     )
     at_work = {"mel", "encoding", "decoding", "compiling"}
-    for snapshot in run.snapshots():
+    for snapshot in task.snapshots():
         assert sum(lane.state in at_work for lane in snapshot.lanes) <= 1
 
 
 def test_an_engine_this_machine_lacks_says_why() -> None:
-    end = last(make_run(fakes.FakeEngine(), chosen=("cpu", "gpu")))
+    end = last(make_task(fakes.FakeEngine(), chosen=("cpu", "gpu")))
     assert [lane.state for lane in end.lanes] == ["done", "failed"]
     assert end.lanes[1].reason == "no CUDA device was found"
 
 
 def test_an_engine_nobody_chose_is_told_apart() -> None:
-    end = last(make_run(fakes.FakeEngine()))
+    end = last(make_task(fakes.FakeEngine()))
     assert [status.key for status in end.absent] == ["gpu"]
 
 
@@ -135,12 +133,12 @@ def test_a_stop_leaves_every_lane_clean_at_once(deaf: bool) -> None:
     """Neither engine comes back before its gate opens, which nobody does."""
     never = threading.Event()
     talking = fakes.FakeEngine(deaf=deaf, last_word=never)
-    run = make_run(talking, fake_max(compiled=never), fakes.FakeEngine("gpu"))
+    task = make_task(talking, fakes.fake_max(compiled=never), fakes.FakeEngine("gpu"))
     snapshots = []
-    for snapshot in run.snapshots():
+    for snapshot in task.snapshots():
         snapshots.append(snapshot)
         if all(lane.state in ("decoding", "compiling", "failed") for lane in snapshot.lanes):
-            run.stop()
+            task.stop()
     end = snapshots[-1]
     assert end.finished and not never.is_set()
     assert [lane.state for lane in end.lanes] == ["stopped", "failed", "stopped"]
@@ -148,34 +146,34 @@ def test_a_stop_leaves_every_lane_clean_at_once(deaf: bool) -> None:
 
 
 def test_a_stop_keeps_what_was_finished() -> None:
-    run = make_run(fakes.FakeEngine(), fake_max(pace=5))
-    threading.Timer(0.5, run.stop).start()
-    assert [lane.state for lane in last(run).lanes] == ["done", "stopped"]
+    task = make_task(fakes.FakeEngine(), fakes.fake_max(pace=5))
+    threading.Timer(0.5, task.stop).start()
+    assert [lane.state for lane in last(task).lanes] == ["done", "stopped"]
 
 
 def test_leaving_the_snapshots_stops_the_engines() -> None:
     engine = fakes.FakeEngine(pace=5)
-    run = make_run(engine)
-    snapshots = run.snapshots()
+    task = make_task(engine)
+    snapshots = task.snapshots()
     next(snapshots)
     snapshots.close()  # type: ignore[attr-defined]
-    assert run._stop.is_set()
+    assert task._stop.is_set()
 
 
 def test_a_refused_clip_runs_no_lane() -> None:
-    def refuse(stopped: object) -> Clip:
+    def refuse(listener: object) -> Clip:
         raise AudioError("notes.txt holds no audio that can be read.")
 
-    end = last(make_run(fakes.FakeEngine(), open_clip=refuse))
+    end = last(make_task(fakes.FakeEngine(), open_clip=refuse))
     assert end.refusal == "notes.txt holds no audio that can be read."
     assert [lane.state for lane in end.lanes] == ["idle"]
 
 
 def test_a_clip_that_breaks_the_reader_is_refused_in_a_sentence() -> None:
-    def burst(stopped: object) -> Clip:
+    def burst(listener: object) -> Clip:
         raise RuntimeError("unforeseen")
 
-    assert last(make_run(fakes.FakeEngine(), open_clip=burst)).refusal == (
+    assert last(make_task(fakes.FakeEngine(), open_clip=burst)).refusal == (
         "This clip could not be read."
     )
 
@@ -220,8 +218,8 @@ def test_a_refusal_is_no_lane_event() -> None:
 
 @pytest.mark.parametrize("schedule", ["parallel", "one at a time"])
 def test_repeats_keep_the_first_words_and_the_median_times(schedule: Schedule) -> None:
-    run = make_run(fakes.FakeEngine(), fake_max(pace=0.05), schedule=schedule, repeats=3)
-    snapshots = list(run.snapshots())
+    task = make_task(fakes.FakeEngine(), fakes.fake_max(pace=0.05), schedule=schedule, repeats=3)
+    snapshots = list(task.snapshots())
     for lane in snapshots[-1].lanes:
         assert lane.state == "done"
         assert len(lane.laps) == 3
@@ -234,23 +232,23 @@ def test_repeats_keep_the_first_words_and_the_median_times(schedule: Schedule) -
 
 
 def test_repeats_take_turns() -> None:
-    run = make_run(
-        fakes.FakeEngine(pace=0.05), fake_max(pace=0.05), schedule="one at a time", repeats=3
+    task = make_task(
+        fakes.FakeEngine(pace=0.05), fakes.fake_max(pace=0.05), schedule="one at a time", repeats=3
     )
-    for snapshot in run.snapshots():
+    for snapshot in task.snapshots():
         cpu, hybrid = (len(lane.laps) for lane in snapshot.lanes)
         assert hybrid <= cpu <= hybrid + 1
 
 
 def test_a_lane_that_fails_is_not_run_again() -> None:
     broken = fakes.FakeEngine(error=ValueError("broken"))
-    end = last(make_run(broken, fake_max(), schedule="one at a time", repeats=3))
+    end = last(make_task(broken, fakes.fake_max(), schedule="one at a time", repeats=3))
     assert [lane.state for lane in end.lanes] == ["failed", "done"]
     assert [len(lane.laps) for lane in end.lanes] == [0, 3]
 
 
 def test_getting_ready_and_running_are_on_the_comparison_s_clock() -> None:
-    end = last(make_run(fakes.FakeEngine(), fake_max(compile_seconds=0.3)))
+    end = last(make_task(fakes.FakeEngine(), fakes.fake_max(compile_seconds=0.3)))
     ready = end.lanes[1].ready
     assert ready is not None and ready.stage == "prepare"
     assert ready.start >= end.start

@@ -1,8 +1,8 @@
-"""Run one clip through several engines and tell of it as immutable snapshots.
+"""Run one clip through several engines and fold their events into frozen snapshots.
 
-No page in here: a `Run` starts a thread for each lane, the lanes report events to a queue, and
-`Run.snapshots` folds them into one `Comparison` after another. Whoever draws a snapshot needs no
-lock. Lanes don't wait for each other: a slow or failing one leaves the rest alone.
+A `ComparisonTask` starts a thread for each lane, the lanes put events into a queue, and
+`snapshots` folds them into one `Comparison` after another, so nothing that draws one needs a lock.
+A slow or failing lane leaves the others alone.
 """
 
 from __future__ import annotations
@@ -12,10 +12,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from contextvars import copy_context
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
+from typing import Any
 
+from demo.analysis import SNAPSHOT_SECONDS, Analyses, spawn
+from demo.request import Choices, ComparisonRequest
+from demo.samples import list_samples
 from demo.snapshot import (
     Changed,
     Comparison,
@@ -48,14 +52,66 @@ from engines.base import (
     Stopped,
 )
 
-SNAPSHOT_SECONDS = 0.2
-"""Time between two snapshots: often enough to look live, seldom enough to cost nothing."""
-
 logger = logs.logger(__name__)
 
 
+@dataclass(frozen=True)
+class Backend:
+    """What the page asks of the engines; tests put fakes here.
+
+    `get_engine(key, model, dtype)` returns a shared engine, which goes to `release_engine` at the
+    end of the task; `load_clip(path, listener)` reads a clip. Both raise `EngineError` with a
+    sentence for the visitor. `own_checkpoints` and `is_multilingual`: see `Choices`. `analyses`:
+    layer inspection and faults, or None for a page without them.
+    """
+
+    statuses: Callable[[], Sequence[Status]]
+    get_engine: Callable[[str, str, Dtype], Engine]
+    models: Callable[[], Sequence[str]]
+    load_clip: Callable[[str, Listener], Clip]
+    samples: Path
+    own_checkpoints: bool = False
+    is_multilingual: Callable[[str], bool] = lambda name: not name.endswith(".en")
+    release_engine: Callable[[Engine], None] = lambda engine: None
+    analyses: Analyses | None = None
+
+    def choices(self) -> Choices:
+        """What can be asked for now."""
+        return Choices(
+            samples=list_samples(self.samples),
+            engines=tuple(self.statuses()),
+            models=tuple(self.models()),
+            own_checkpoints=self.own_checkpoints,
+            is_multilingual=self.is_multilingual,
+        )
+
+    def start_comparison(self, request: ComparisonRequest) -> ComparisonTask:
+        """The task that a valid request asks for."""
+        choices = self.choices()
+        clip = request.find_clip(choices)
+        assert clip is not None, "only a validated request is run"
+        return ComparisonTask(
+            request.settings,
+            choices.engines,
+            self.get_engine,
+            partial(self.load_clip, str(clip.path)),
+            clip_name=clip.title,
+            reference=clip.reference,
+            clip_id=clip.key,
+            release_engine=self.release_engine,
+            kind=request.kind,
+        )
+
+
+class StopListener(Listener):
+    """Tells a task that it was stopped, and ignores the rest."""
+
+    def __init__(self, stop: threading.Event) -> None:
+        self.stopped = stop.is_set  # type: ignore[method-assign]
+
+
 class LaneListener(Listener):
-    """Passes on what an engine says of its run; of a repeat not the words, which are known."""
+    """Turns what an engine reports into events; of a repeat not the segments, which are known."""
 
     def __init__(
         self,
@@ -84,7 +140,7 @@ class LaneListener(Listener):
         return self._stop.is_set()
 
 
-class Run:
+class ComparisonTask:
     """One comparison from start to end; use each object once."""
 
     def __init__(
@@ -92,20 +148,22 @@ class Run:
         settings: Settings,
         statuses: Sequence[Status],
         get_engine: Callable[[str, str, Dtype], Engine],
-        open_clip: Callable[[Callable[[], bool]], Clip],
+        open_clip: Callable[[Listener], Clip],
         clip_name: str = "clip",
         reference: str | None = None,
         clip_id: str = "",
-        give_back: Callable[[Engine], None] = lambda engine: None,
+        release_engine: Callable[[Engine], None] = lambda engine: None,
+        kind: tuple[Any, ...] = (),
     ) -> None:
-        """`get_engine(key, model, dtype)` and `open_clip(stopped)` may raise any `EngineError`.
+        """`get_engine(key, model, dtype)` and `open_clip(listener)` may raise any `EngineError`.
 
-        Each engine that was got is given back at the end of its last lap.
+        Each engine is released after its last run. `kind`: what tells how long the task takes.
         """
+        self.kind = kind
         self._settings = settings
         self._statuses = {status.key: status for status in statuses}
         self._get_engine = get_engine
-        self._give_back = give_back
+        self._release_engine = release_engine
         self._open_clip = open_clip
         self.id = logs.new_run_id()
         self._start = replace(
@@ -119,7 +177,7 @@ class Run:
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
 
     def stop(self) -> None:
-        """Stop every lane. The snapshots end at once; engines stop before their next token."""
+        """End the snapshots at once; engines stop before their next token."""
         self._stop.set()
         self._events.put(Woken())
 
@@ -165,7 +223,7 @@ class Run:
     def _conduct(self) -> None:
         """Open the clip, then run the lanes by the chosen schedule."""
         try:
-            clip = self._open_clip(self._stop.is_set)
+            clip = self._open_clip(StopListener(self._stop))
         except Stopped:
             return
         except EngineError as error:
@@ -219,7 +277,7 @@ class Run:
             self._events.put(Changed(key, "loading"))
             start = time.perf_counter()
             engine = self._get_engine(key, self._settings.model, self._settings.dtype_for(key))
-            held.callback(self._give_back, engine)
+            held.callback(self._release_engine, engine)
             seconds = engine.prepare(LaneListener(key, self._events.put, self._stop))
             span = Span("prepare", start, time.perf_counter() - start)
             self._events.put(Prepared(key, seconds, span))
@@ -253,8 +311,3 @@ class Run:
         except Exception as error:
             logger.exception("failed", engine=key, error=f"{type(error).__name__}: {error}")
             self._events.put(Failed(key, f"{type(error).__name__}: {error}"))
-
-
-def spawn(work: Callable[[], None]) -> None:
-    """Start work in a thread that doesn't keep the program alive; its log lines name its run."""
-    threading.Thread(target=copy_context().run, args=(work,), daemon=True).start()
