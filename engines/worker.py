@@ -103,7 +103,7 @@ class RemoteEngine:
         self.worker.close()
 
     def _ask(self, method: str, *arguments: Any, listener: Listener = SILENT) -> Any:
-        self.device, result = self.worker.ask(method, *arguments, listener=listener)
+        result, self.device = self.worker.ask(method, *arguments, listener=listener)
         return result
 
 
@@ -224,6 +224,8 @@ def load_clip(path: str | os.PathLike[str], listener: Listener = SILENT) -> Clip
 
 
 def _read(path: str, listener: Listener) -> Clip:
+    if not os.path.isdir(_clip_folder()):  # whatever tidies up old temporary files took it
+        _clip_folder.cache_clear()
     file, owner = os.path.join(_clip_folder(), f"{uuid.uuid4().hex}.npy"), os.getpid()
     try:
         name, decode_seconds = _reader.ask(
@@ -263,16 +265,17 @@ def _clip_folder() -> str:
         ):
             shutil.rmtree(folder, ignore_errors=True)
     made = Path(tempfile.mkdtemp(prefix="max-whisper-new-"))
+    lock = filelock.FileLock(made / "lock", blocking=False, thread_local=False)
+    _clip_locks.append(lock)
     with suppress(OSError, NotImplementedError):  # a disk without locks
-        _clip_locks.append(filelock.FileLock(made / "lock", blocking=False, thread_local=False))
-        _clip_locks[-1].acquire()
+        lock.acquire()
     folder = made.rename(place / f"{CLIP_FOLDER}{uuid.uuid4().hex}")
     atexit.register(_remove, str(folder), os.getpid())
     return str(folder)
 
 
 _clip_locks: list[filelock.BaseFileLock] = []
-"""The lock of this process's folder, held for as long as the process lives."""
+"""The locks of this process's folders, held for as long as the process lives."""
 
 
 # The analysis.

@@ -30,7 +30,7 @@ it is given, with two copies of each on the way; the libraries map some hundred 
 
 
 class EngineHandler:
-    """Runs one engine. Each result comes with the engine's device, known once it was made."""
+    """Runs one engine; each result comes with the engine's device."""
 
     def __init__(self, key: str, model: str, dtype: Dtype) -> None:
         from engines import registry
@@ -39,15 +39,15 @@ class EngineHandler:
 
     def prepare(self, listener: Listener) -> Any:
         """Load and compile."""
-        return self._engine.device, self._engine.prepare(listener)
+        return self._engine.prepare(listener), self._engine.device
 
     def transcribe(self, clip: Clip, options: Options, listener: Listener) -> Any:
         """Run the whole clip."""
-        return self._engine.device, self._engine.transcribe(clip, options, listener)
+        return self._engine.transcribe(clip, options, listener), self._engine.device
 
     def encode(self, mel: FloatArray, listener: Listener) -> Any:
         """Encode log-mel windows."""
-        return self._engine.device, self._engine.encode(mel)
+        return self._engine.encode(mel), self._engine.device
 
 
 class ClipHandler:

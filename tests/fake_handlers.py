@@ -105,12 +105,12 @@ class FakeEngineHandler:
                 time.sleep(0.02)
             compiler.kill()
             compiler.wait()
-        return self.engine.device, self.engine.prepare(listener)
+        return self.engine.prepare(listener), self.engine.device
 
     def transcribe(self, clip: Clip, options: Options, listener: Listener) -> Any:
         """Go wrong, or don't."""
         go_wrong(self.engine.model, listener)
-        return self.engine.device, self.engine.transcribe(clip, options, listener)
+        return self.engine.transcribe(clip, options, listener), self.engine.device
 
 
 class FakeClipHandler(ClipHandler):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
@@ -81,6 +82,11 @@ def test_a_clip_travels_as_a_path_and_its_file_goes_with_it(reader: Worker) -> N
         worker.load_clip("segfault.wav")
     del clip
     assert len(stored()) == before
+
+
+def test_a_folder_that_was_tidied_away_is_made_anew(reader: Worker) -> None:
+    shutil.rmtree(worker._clip_folder())
+    assert worker.load_clip("sound.wav").seconds == 1.0
 
 
 def test_samples_that_are_gone_are_an_answer(reader: Worker, tmp_path: Path) -> None:

@@ -128,10 +128,15 @@ class _Contender(Listener):
 def collect(
     case: Result, turns: Turns[Run], engines: dict[str, Any], baseline: str
 ) -> list[Result]:
-    """Return one result for each engine, compared with the baseline's tokens and time."""
+    """Return one result for each engine, compared with the baseline's tokens and time.
+
+    One that an interrupt left without a single run has none.
+    """
     expected = next(iter(turns.outcomes.get(baseline, [])), None)
     results = []
     for key, runs in turns.outcomes.items():
+        if not runs and key not in turns.errors:
+            continue
         result = {**case, "engine": key, "error": turns.errors.get(key)}
         if runs:
             prepared: PrepareSeconds = engines[key].prepared
