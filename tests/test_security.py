@@ -177,7 +177,7 @@ def test_bodies_have_a_limit_whatever_they_say(url: str) -> None:
 
 
 def test_an_upload_over_the_limit_is_refused(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(guard, "MOST_UPLOAD_BYTES", 1000)
+    monkeypatch.setattr(middleware, "MOST_UPLOAD_BYTES", 1000)
     answer = httpx.post(f"{url}gradio_api/upload", files={"files": ("a.wav", b"x" * 2000)})
     assert answer.status_code == 413
 

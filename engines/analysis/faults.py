@@ -16,7 +16,7 @@ from torch import Tensor
 from whisper.decoding import DecodingOptions, DecodingResult
 
 from engines import checkpoints, registry
-from engines.analysis import layers
+from engines.analysis import layers, records
 from engines.analysis.fault_catalogue import FAULTS, Fault, get_fault
 from engines.analysis.records import FaultResult, LayerComparison
 from engines.base import (

@@ -13,7 +13,7 @@ from whisper.audio import N_FRAMES, log_mel_spectrogram, pad_or_trim
 from whisper.model import Whisper
 
 from engines import registry
-from engines.analysis import layers
+from engines.analysis import layers, records
 from engines.analysis.layers import OpenEncoder, Stages, cut_window
 from engines.analysis.records import EncoderInfo, LayerComparison
 from engines.audio import load_clip
