@@ -292,7 +292,7 @@ def compare_layers(
     listener: Listener = SILENT,
     start: float = 0.0,
 ) -> Any:
-    """Compare encoders layer by layer, as `microscope.look` does."""
+    """Compare encoders layer by layer, as `analysis.layers.compare_layers` does."""
     return _analysis.ask("compare_layers", tuple(names), model, clip, start, listener=listener)
 
 

@@ -6,11 +6,12 @@ import resource
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import httpx
 import pytest
 
-from demo.compare import Run
+from demo.comparison import ComparisonTask
 from demo.snapshot import Comparison, Settings
 from engines import registry, worker
 from engines.audio import load_clip
@@ -20,6 +21,9 @@ from tests import fakes
 from tests.engines.checkpoint_files import DIMENSIONS, write_checkpoint
 from tests.fake_handlers import ENGINE, ONCE
 from tests.processes import wait_until
+
+if TYPE_CHECKING:
+    from tests.fake_page import FakePage
 
 Engines = dict[str, RemoteEngine]
 MakeEngine = Callable[..., RemoteEngine]
@@ -42,7 +46,7 @@ def make() -> Iterator[MakeEngine]:
 def compare(engines: Engines, open_clip: Callable[..., Clip] = fakes.open_fake_clip) -> Comparison:
     """The last snapshot of a comparison of two engines."""
     settings = Settings(engines=tuple(engines), model="tiny.en", schedule="parallel")
-    run = Run(settings, fakes.STATUSES, lambda key, *_: engines[key], open_clip)
+    run = ComparisonTask(settings, fakes.STATUSES, lambda key, *_: engines[key], open_clip)
     *_, last = run.snapshots()
     return last
 
@@ -75,7 +79,7 @@ def test_a_model_s_file_that_is_lost_half_way(make: MakeEngine, tmp_path: Path) 
     content, mine = file.read_bytes(), make("cpu", str(file), "engine")
     engines = {"cpu": make("cpu", "sound"), "max_hybrid": mine}
 
-    def lose_file_and_open_clip(stopped: object) -> Clip:
+    def lose_file_and_open_clip(listener: object) -> Clip:
         mine.prepare()
         file.unlink()
         return load_clip("audio_samples/silence.flac")
@@ -90,18 +94,18 @@ def test_a_model_s_file_that_is_lost_half_way(make: MakeEngine, tmp_path: Path) 
 
 
 def test_a_comparison_releases_what_it_borrowed(monkeypatch: pytest.MonkeyPatch) -> None:
-    def make_fake(key: str, model: str, dtype: str, row: registry.Row) -> RemoteEngine:
+    def make_fake(key: str, model: str, dtype: str, row: registry.EngineRow) -> RemoteEngine:
         return RemoteEngine(key, model, "float32", row, ENGINE)
 
     monkeypatch.setattr(worker, "pick_class", lambda key: make_fake)
     monkeypatch.setattr(worker, "_engines", {})
     for model in ("sound", "raises", "absent"):
-        run = Run(
+        run = ComparisonTask(
             Settings(("cpu",), model),
             fakes.STATUSES,
             worker.borrow_engine,
             fakes.open_fake_clip,
-            give_back=worker.release_engine,
+            release_engine=worker.release_engine,
         )
         list(run.snapshots())
     engines = list(worker._engines.values())
@@ -110,9 +114,9 @@ def test_a_comparison_releases_what_it_borrowed(monkeypatch: pytest.MonkeyPatch)
     worker.close_engines()
 
 
-def test_a_disk_that_is_full_refuses_a_clip_in_a_sentence(serve_fakes: Callable[..., str]) -> None:
+def test_a_disk_that_is_full_refuses_a_clip_in_a_sentence(fake_page: FakePage) -> None:
     """Full while the clip comes in; what was there before it is looked at first."""
-    url = serve_fakes(cpu=fakes.FakeEngine(), max_hybrid=fakes.FakeEngine("max_hybrid"))
+    url = fake_page.url
     clip = {"files": ("clip.wav", b"RIFF" + bytes(3 * 2**20))}
     assert signal.getsignal(signal.SIGXFSZ) == signal.SIG_IGN
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -121,5 +125,5 @@ def test_a_disk_that_is_full_refuses_a_clip_in_a_sentence(serve_fakes: Callable[
         answer = httpx.post(f"{url}gradio_api/upload", files=clip, timeout=60)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert answer.status_code == 507 and "disk for clips is full" in answer.json()["detail"]
+    assert answer.status_code == 507 and "disk for clips is full" in answer.text
     assert httpx.post(f"{url}gradio_api/upload", files=clip, timeout=60).status_code == 200

@@ -109,7 +109,7 @@ def start_compiling(engine: RemoteEngine) -> tuple[Visitor, int]:
 @pytest.mark.max
 def test_a_compile_is_stopped_killed_and_started_anew(cold: RemoteEngine) -> None:
     """With an entry in the cache that is cut in half: it is compiled anew, not read."""
-    from engines.max_graph.session import cache_folder
+    from engines.max_graph.compile_cache import cache_folder
 
     visitor, group = start_compiling(cold)
     visitor.leave(group)
@@ -136,7 +136,7 @@ def test_a_compile_is_stopped_killed_and_started_anew(cold: RemoteEngine) -> Non
 
 def compile_in_ordinary_cache() -> list[Path]:
     """The compiled entries where every other test has them, compiled now if need be."""
-    from engines.max_graph.session import cache_folder
+    from engines.max_graph.compile_cache import cache_folder
 
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("MAX_WHISPER_CACHE")

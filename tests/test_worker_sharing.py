@@ -8,9 +8,10 @@ from functools import partial
 
 import pytest
 
-from engines import microscope, process, registry, worker
+from engines import process, registry, worker
+from engines.analysis import layers
+from engines.analysis.fault_catalogue import FAULTS as FAULT_CATALOGUE
 from engines.base import EngineError, Listener, Stopped
-from engines.faults.catalogue import FAULTS as FAULT_CATALOGUE
 from engines.process import Worker, WorkerProcess
 from engines.worker import RemoteEngine
 from tests.fake_handlers import ANALYSIS, ENGINE
@@ -130,7 +131,7 @@ def test_real_layers_and_a_real_fault_are_as_in_this_process() -> None:
     apart = worker.compare_layers(names, "tiny.en", clip)
     found = worker.run_fault("scaled", "tiny.en", clip)
     worker._analysis.close()
-    here = microscope.look(names, "tiny.en", clip)
+    here = layers.compare_layers(names, "tiny.en", clip)
     assert [stage.statistics for stage in apart.stages] == [s.statistics for s in here.stages]
     assert found.fault is next(fault for fault in FAULT_CATALOGUE if fault.key == "scaled")
     assert found.first_stage == "ln_post"

@@ -71,7 +71,7 @@ def test_the_page_s_process_opens_neither_max_nor_cuda() -> None:
     """All that happens there before a fork."""
     code = (
         "import sys, torch; from engines import registry; from engines.worker import ZeroGpuEngine;"
-        "[ZeroGpuEngine(row.key, 'tiny.en', 'float32', row).prepare() for row in registry.ROWS];"
+        "[ZeroGpuEngine(row.key, 'tiny.en', 'float32', row).prepare() for row in registry.ENGINES];"
         "print(torch.cuda.is_initialized(), 'max.engine' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
