@@ -14,64 +14,66 @@ MADE := $(VENV)/.made
 RUN := $(VENV)/.run-ready
 DEV := $(VENV)/.dev-ready
 RAY := $(VENV)/.ray-ready
+DEFAULT_MODEL := $(VENV)/.default-model-ready
+TEST_MODELS := $(VENV)/.test-models-ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo transcribe engines test test-cpu test-gpu test-max test-space test-cross graph-test gpu-check compare-simple browser bad-input load-check audit lint \
-	debug-encoder benchmark benchmark-json benchmark-save benchmark-kv-cache figures evaluate evaluate-ray constraints clean
+.PHONY: help demo transcribe engines test test-cpu test-gpu test-max test-slow test-space test-cross graph-test gpu-check compare-simple browser bad-input load-check audit lint \
+	debug-encoder benchmark benchmark-json benchmark-save figures evaluate evaluate-ray constraints clean checkpoint checkpoints structure
 
 help: ## list the tasks
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
 
-demo: $(RUN) ## open the page: one clip, every engine, side by side
+demo: $(RUN) $(DEFAULT_MODEL) ## open the page: one clip, every engine, side by side
 	$(PY) app.py $(ARGS)
 
-transcribe: $(RUN) ## print one engine's transcript: ARGS="CLIP --engine cpu --model nano"
+transcribe: $(RUN) ## print one engine's transcript: ARGS="CLIP --engine cpu --model base"
 	$(PY) -m engines.transcribe $(ARGS)
 
 engines: $(RUN) ## list the engines, and why one is unavailable on this machine
-	$(PY) -m engines.registry $(ARGS)
+	$(PY) -m engines.cli engines $(ARGS)
 
-test: $(DEV) browser ## run every test this machine can run
+test: $(DEV) $(TEST_MODELS) browser ## run the quick tests: ten minutes on two cores
 	$(PY) -m pytest $(ARGS)
 
-test-cpu: $(DEV) browser ## the tests that need neither a GPU nor MAX
-	$(PY) -m pytest -m "not gpu and not max and not space" $(ARGS)
+test-slow: $(DEV) $(TEST_MODELS) browser ## run the tests that take longer: forty minutes on two cores
+	$(PY) -m pytest -m "slow and not cross" $(ARGS)
 
-test-gpu: $(DEV) ## the tests that need a CUDA device
+test-cpu: $(DEV) $(TEST_MODELS) browser ## run the quick tests that need neither a GPU nor MAX
+	$(PY) -m pytest -m "not gpu and not max and not slow and not cross" $(ARGS)
+
+test-gpu: $(DEV) $(TEST_MODELS) ## run the tests that need a CUDA device
 	$(PY) -m pytest -m gpu $(ARGS)
 
-test-max: $(DEV) browser ## the tests that need MAX
-	$(PY) -m pytest -m "max and not cross and not space" $(ARGS)
+test-max: $(DEV) $(TEST_MODELS) browser ## run all tests that need MAX
+	$(PY) -m pytest -m "max and not cross" $(ARGS)
 
-test-space: $(DEV) ## a new environment from requirements.txt, and the page in it as on a Space
+test-space: $(DEV) $(TEST_MODELS) ## run the page in a new environment, as a Space starts it
 	$(PY) -m pytest -m space $(ARGS)
 
-test-cross: $(DEV) ## compile MAX's graphs for GPUs that this machine lacks: up to two hours
+test-cross: $(DEV) $(TEST_MODELS) ## compile MAX's graphs for GPUs that this machine lacks: up to two hours
 	$(PY) -m pytest -m cross $(ARGS)
 
-graph-test: $(RUN) ## does MAX import, compile and run here, in how long, and agree with PyTorch?
-	$(PY) -m engines.max_graph.check $(ARGS)
+graph-test: $(RUN) ## what is here and whether it works: packages, GPU, MAX's compiler, equal encoders
+	$(PY) -m engines.cli doctor $(ARGS)
 
 gpu-check: $(RUN) ## what PyTorch and MAX see of a GPU, and whether it works
-	$(PY) -m engines.gpu_check $(ARGS)
+	$(PY) -m engines.cli doctor --gpu $(ARGS)
 
 compare-simple: $(RUN) ## what every engine wrote, differences marked: ARGS="CLIP"
-	$(PY) -m engines.compare_simple $(ARGS)
+	$(PY) -m engines.cli compare $(ARGS)
 
 debug-encoder: $(RUN) ## compare two encoders after every stage: ARGS="cpu max_hybrid --clip CLIP"
-	$(PY) -m engines.microscope $(ARGS)
+	$(PY) -m engines.cli layers $(ARGS)
 
 benchmark: $(RUN) ## time the engines: medians of runs that take turns, as tables
-	$(PY) -m engines.bench $(ARGS)
+	$(PY) -m engines.cli benchmark $(ARGS)
 
-benchmark-json: $(RUN) ## the same as lines of JSON
-	$(PY) -m engines.bench --lines $(ARGS)
+benchmark-json: $(RUN) ## the same as one JSON object
+	$(PY) -m engines.cli benchmark --json - $(ARGS)
 
-benchmark-save: $(DEV) ## measure all that the figures are made of into docs/benchmark.json: a quarter of an hour
-	$(PY) -m engines.bench all --json docs/benchmark.json $(ARGS)
-
-benchmark-kv-cache: $(RUN) ## time decoding with and without the cache; draws build/kv-cache.svg
-	$(PY) -m engines.bench kv-cache --plot build/kv-cache.svg $(ARGS)
+benchmark-save: $(RUN) ## measure tiny.en and base, greedy and beam 5, into docs/benchmark.json: a quarter of an hour
+	$(PY) -m engines.cli benchmark --models tiny.en,base --clips columbia --beams 1,5 --json docs/benchmark.json $(ARGS)
 
 bad-input: $(DEV) ## make hundreds of odd and broken clips and put each through the reader
 	$(PY) -m tests.bad_input.check $(ARGS)
@@ -79,20 +81,29 @@ bad-input: $(DEV) ## make hundreds of odd and broken clips and put each through 
 load-check: $(DEV) ## put fifty visitors on the page at once, then 300 comparisons, and count
 	$(PY) -m tests.load.check $(ARGS)
 
+structure: $(DEV) ## print the size of the code, its imports, and the targets for both
+	$(PY) -m tests.structure $(ARGS)
+
 audit: $(DEV) ## ask a public database for known faults in what is installed
 	$(PY) -m pip_audit --local $(ARGS)
 
-figures: $(RUN) ## write the README's figures and docs/benchmarks.md from docs/benchmark.json
-	$(PY) -m engines.figures $(ARGS)
+figures: $(RUN) ## print the tables of docs/benchmark.json as Markdown
+	$(PY) -m engines.cli benchmark --show docs/benchmark.json --markdown $(ARGS)
 
-evaluate: $(RUN) ## word error rate and real-time factor over many clips: ARGS="FOLDER --processes 4"
-	$(PY) -m engines.evaluate $(ARGS)
+evaluate: $(RUN) ## word error rate and real-time factor over many clips: ARGS="FOLDER"
+	$(PY) -m engines.cli evaluate $(ARGS)
 
 evaluate-ray: $(RAY) ## the same on a Ray started here, or on a cluster: ARGS="FOLDER --address ADDRESS"
-	$(PY) -m engines.evaluate --ray $(ARGS)
+	$(PY) -m engines.cli evaluate --ray $(ARGS)
 
 lint: $(DEV) ## ruff and mypy
 	$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m mypy
+
+checkpoint: $(RUN) ## bring the default checkpoint to this machine: ARGS="small" for another one
+	$(PY) -m engines.checkpoints $(ARGS)
+
+checkpoints: $(RUN) ## bring the checkpoints that the tests use: tiny.en and base
+	$(PY) -m engines.checkpoints tiny.en base
 
 browser: $(DEV) ## bring a Chromium for the page's tests, unless there is one
 	$(PY) -m tests.install_browser
@@ -122,6 +133,15 @@ $(DEV): $(MADE) requirements.txt requirements-dev.txt requirements-ray.txt const
 	@echo "Installing what the app and its tests run on: minutes, the first time."
 	$(PIP) install -r requirements-dev.txt -c constraints.txt
 	@touch $(RUN) $(RAY) $@
+
+$(DEFAULT_MODEL): | $(RUN)
+	@echo "Bringing Whisper's base checkpoint, unless it is here: 140 MB, once."
+	@$(PY) -m engines.checkpoints && touch $@ \
+	  || echo "The page starts without it; choose another model, or a file of your own."
+
+$(TEST_MODELS): | $(RUN)
+	@$(PY) -m engines.checkpoints tiny.en base
+	@touch $(DEFAULT_MODEL) $@
 
 $(RAY): $(RUN) requirements-ray.txt
 	$(PIP) install -r requirements-ray.txt -c constraints.txt

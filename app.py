@@ -5,25 +5,26 @@ from demo.analysis import Analyses
 from demo.comparison import Backend
 from demo.jobs import JobQueue, SavedResults
 from demo.limits import read_limits
-from engines import checkpoints, isolation, laboratory, logs, reading, registry
+from engines import hardware, logs, models, registry, worker
+from engines.analysis import fault_catalogue, records
 
 server.set_environment()
 uploads.make_folder()
 queue, saved = JobQueue(read_limits(server.is_private())), SavedResults()
 backend = Backend(
     statuses=registry.statuses,
-    get_engine=isolation.borrow,
-    release_engine=isolation.give_back,
-    models=checkpoints.names,
-    load_clip=lambda path, listener: reading.load_clip(path, listener.stopped),
+    get_engine=worker.borrow_engine,
+    release_engine=worker.release_engine,
+    models=models.names,
+    load_clip=worker.load_clip,
     samples=uploads.publish_samples(server.SAMPLES),
     own_checkpoints=server.is_private(),
     analyses=Analyses(
-        candidates=laboratory.candidates,
-        compare_layers=laboratory.look,
-        faults=laboratory.FAULTS,
-        run_fault=laboratory.run_fault,
-        why_no_faults=laboratory.why_no_max,
+        candidates=records.candidates,
+        compare_layers=worker.compare_layers,
+        faults=fault_catalogue.FAULTS,
+        run_fault=worker.run_fault,
+        why_no_faults=hardware.why_no_max,
     ),
 )
 app = page.build(backend, queue, saved)
@@ -32,10 +33,10 @@ app = page.build(backend, queue, saved)
 def main() -> None:
     """Start getting the engines ready, and serve."""
     logs.set_up("info")
-    reading.start()
-    registry.warm(backend.choices().available, checkpoints.DEFAULT_MODEL, isolation.get)
+    worker.start_reader()
+    registry.warm(backend.choices().available, models.DEFAULT_MODEL, worker.get_engine)
     server.serve_until_told(
-        app, backend, queue, saved, isolation.end_for_good, inbrowser=server.can_open_browser()
+        app, backend, queue, saved, worker.shut_down, inbrowser=server.can_open_browser()
     )
 
 

@@ -20,7 +20,7 @@ from demo import uploads
 from demo.gradio_internals import CLOSED, UNGUARDED
 from demo.limits import Allowance, name_address, say_seconds
 from engines.audio import MAX_BYTES
-from engines.mishaps import NO_ROOM
+from engines.errors import DISK_FULL as DISK_FULL_CODES
 
 AUTH = "DEMO_AUTH"
 PREFIX = "/gradio_api"
@@ -131,7 +131,7 @@ class Guard:
                 sentence = f"A request may have {most / 2**20:g} MB here, and this one has more."
                 await answer(send, 413, sentence, plain=path.startswith(UPLOAD))
         except OSError as error:
-            if started or error.errno not in NO_ROOM:
+            if started or error.errno not in DISK_FULL_CODES:
                 raise
             await answer(send, 507, DISK_FULL)
 

@@ -12,10 +12,10 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
 from functools import cache
 
-from demo import diffs
 from demo.panels.headline import summarise
 from demo.snapshot import Comparison, Lane, Settings, Status
 from engines.base import Segment
+from engines.metrics import score as score_words
 
 FORMAT = "one clip, every engine: comparison 1"
 """Names the fields and their meaning; a change that breaks a reader gets another number."""
@@ -267,7 +267,7 @@ def count_errors(expected: str | None, lane: Lane) -> ErrorsRecord | None:
     """A lane's words against expected ones."""
     if expected is None or lane.transcript is None:
         return None
-    score = diffs.score(expected, lane.transcript.text, lane.transcript.language)
+    score = score_words(expected, lane.transcript.text, lane.transcript.language)
     return ErrorsRecord(
         words=score.raw.expected_words,
         substituted=score.raw.count("replace"),
@@ -282,9 +282,9 @@ def count_errors(expected: str | None, lane: Lane) -> ErrorsRecord | None:
 
 @cache
 def describe_machine() -> MachineRecord:
-    """This machine; imported late because it pulls in torch."""
-    from engines.measure.machine import describe as look
-    from engines.measure.machine import version_of
+    """This machine."""
+    from engines.benchmark.machine import describe as look
+    from engines.benchmark.machine import version_of
 
     here = look()
     versions: Mapping[str, str | None] = {**here.versions, "gradio": version_of("gradio")}

@@ -36,7 +36,7 @@ from demo.limits import Allowance, read_limits, trust_proxies_of_spaces
 from demo.mcp import make_tools
 from demo.middleware import LEAST_DISK_BYTES, Guard, read_credentials
 from demo.snapshot import Status
-from engines import gpu_calls, zero_gpu
+from engines import zero_gpu
 from engines.audio import MAX_BYTES
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -83,7 +83,7 @@ def set_environment(storage: Path = STORAGE) -> None:
         os.environ.setdefault("XDG_CACHE_HOME", str(storage / "cache"))  # OpenAI's checkpoints
         os.environ.setdefault("MAX_WHISPER_CACHE", str(storage / "max-whisper"))
     if zero_gpu.is_usable():
-        gpu_calls.set_up()
+        zero_gpu.register()
 
 
 def is_private() -> bool:

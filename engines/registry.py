@@ -1,6 +1,7 @@
-"""Which engines this machine can run, and why not the others.
+"""The table of engines, and which of them this machine can run.
 
-`python -m engines.registry` prints the list. A new engine is one file and one row in `ROWS`.
+A new engine is one file and one row in `ENGINES`. An engine's module is imported when the engine
+is first asked for; importing this one imports neither PyTorch nor MAX.
 """
 
 from __future__ import annotations
@@ -9,109 +10,197 @@ import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
+from importlib import import_module
+from typing import Any
 
+from engines import hardware
 from engines.base import Dtype, Engine, EngineError, Stopped
-from engines.checkpoints import DEFAULT_MODEL
-from engines.max_full import MaxFullEngine, make_max_full
-from engines.max_hybrid import MaxHybridEngine, make_max_hybrid, why_no_max
-from engines.whisper_torch import TorchEngine, make_cpu, make_gpu, why_no_cuda
-
-BASELINE = "cpu"
+from engines.models import DEFAULT_MODEL
 
 
 @dataclass(frozen=True)
-class Row:
-    """How to make one engine, and how to tell whether this machine can run it."""
+class EngineRow:
+    """One engine: its names, its looks, and where its code is.
+
+    `colour`: of its lane and its lines in charts, `#rrggbb`. `dtypes`: the types it can compute in,
+    on a GPU at least. `uses_gpu`: whether it runs on a GPU where there is one.
+    Functions are written `module:function`. `make(model, dtype)` returns the engine, or raises
+    `EngineUnavailable`. `why_not()` returns why this machine can't run it, or None.
+    `open_stages(checkpoint, dtype, listener)` opens its encoder for the layer inspection
+    (`engines.analysis.layers`); engines of the same encoder name the same function, and an engine
+    without one is not offered there.
+    """
 
     key: str
     label: str
     encoder: str
     decoder: str
-    make: Callable[[str, Dtype], Engine]
-    why_not: Callable[[], str | None]
+    colour: str
+    dtypes: tuple[Dtype, ...]
+    uses_gpu: bool
+    make: str
+    why_not: str | None = None
+    open_stages: str | None = None
+
+    def make_engine(self, model: str, dtype: Dtype) -> Engine:
+        """Make the engine for a model; nothing is loaded yet."""
+        engine: Engine = _load(self.make)(model, dtype)
+        return engine
+
+    def why_unavailable(self) -> str | None:
+        """Return why this machine can't run the engine, or None when it can."""
+        reason: str | None = _load(self.why_not)() if self.why_not else None
+        return reason
+
+    def usable_dtypes(self) -> tuple[Dtype, ...]:
+        """Return the types it can compute in on this machine: without a GPU float32 alone."""
+        if len(self.dtypes) > 1 and self.uses_gpu and not hardware.has_accelerator():
+            return self.dtypes[:1]
+        return self.dtypes
+
+    def stages_opener(self) -> Callable[..., Any] | None:
+        """Return the function that opens its encoder stage by stage, or None."""
+        return _load(self.open_stages) if self.open_stages else None
+
+
+ENGINES: tuple[EngineRow, ...] = (
+    EngineRow(
+        key="cpu",
+        label="PyTorch CPU",
+        encoder="PyTorch",
+        decoder="PyTorch",
+        colour="#0072B2",
+        dtypes=("float32",),
+        uses_gpu=False,
+        make="engines.whisper_torch:make_cpu",
+        open_stages="engines.analysis.layers:open_torch_cpu",
+    ),
+    EngineRow(
+        key="gpu",
+        label="PyTorch GPU",
+        encoder="PyTorch",
+        decoder="PyTorch",
+        colour="#E69F00",
+        dtypes=("float32", "float16"),
+        uses_gpu=True,
+        make="engines.whisper_torch:make_gpu",
+        why_not="engines.hardware:why_no_cuda",
+        open_stages="engines.analysis.layers:open_torch_gpu",
+    ),
+    EngineRow(
+        key="max_hybrid",
+        label="MAX hybrid",
+        encoder="MAX graph",
+        decoder="PyTorch",
+        colour="#009E73",
+        dtypes=("float32", "float16"),
+        uses_gpu=True,
+        make="engines.max_whisper:make_max_hybrid",
+        why_not="engines.hardware:why_no_max",
+        open_stages="engines.analysis.layers:open_max",
+    ),
+    EngineRow(
+        key="max_full",
+        label="MAX full",
+        encoder="MAX graph",
+        decoder="MAX graph",
+        colour="#CC79A7",
+        dtypes=("float32", "float16", "bfloat16"),
+        uses_gpu=True,
+        make="engines.max_whisper:make_max_full",
+        why_not="engines.hardware:why_no_max",
+        open_stages="engines.analysis.layers:open_max",
+    ),
+)
+
+BASELINE = ENGINES[0].key
+"""The engine that all others are compared with: openai-whisper as it is."""
 
 
 @dataclass(frozen=True)
 class EngineStatus:
-    """One engine on this machine; `reason` says why it is not available, else None."""
+    """One engine on this machine.
+
+    `reason`: why it is not available, else None. `dtypes`: the types it can compute in here.
+    """
 
     key: str
     label: str
     encoder: str
     decoder: str
     reason: str | None
+    colour: str = "#56B4E9"
+    dtypes: tuple[Dtype, ...] = ("float32",)
+    uses_gpu: bool = False
 
     @property
     def available(self) -> bool:
-        """Whether `get` will give it."""
+        """Whether `get` returns it."""
         return self.reason is None
 
-
-ROWS = (
-    Row("cpu", "PyTorch CPU", TorchEngine.encoder, TorchEngine.decoder, make_cpu, lambda: None),
-    Row("gpu", "PyTorch GPU", TorchEngine.encoder, TorchEngine.decoder, make_gpu, why_no_cuda),
-    Row(
-        MaxHybridEngine.key,
-        MaxHybridEngine.label,
-        MaxHybridEngine.encoder,
-        MaxHybridEngine.decoder,
-        make_max_hybrid,
-        why_no_max,
-    ),
-    Row(
-        MaxFullEngine.key,
-        MaxFullEngine.label,
-        MaxFullEngine.encoder,
-        MaxFullEngine.decoder,
-        make_max_full,
-        why_no_max,
-    ),
-)
 
 _engines: dict[tuple[str, str, str], Engine] = {}
 _lock = threading.Lock()
 
 
+def _load(path: str) -> Callable[..., Any]:
+    """Import what `module:function` names."""
+    module, _, name = path.partition(":")
+    function: Callable[..., Any] = getattr(import_module(module), name)
+    return function
+
+
 def all_keys() -> tuple[str, ...]:
-    """Every engine's key, the baseline first, whether this machine has it or not."""
-    return tuple(row.key for row in ROWS)
+    """Return every engine's key, the baseline first, whether this machine can run it or not."""
+    return tuple(row.key for row in ENGINES)
 
 
 def statuses() -> list[EngineStatus]:
-    """Every engine, with the reason where this machine can't run it."""
+    """Return every engine, with the reason where this machine can't run it."""
     return [
-        EngineStatus(row.key, row.label, row.encoder, row.decoder, row.why_not()) for row in ROWS
+        EngineStatus(
+            row.key,
+            row.label,
+            row.encoder,
+            row.decoder,
+            row.why_unavailable(),
+            row.colour,
+            row.usable_dtypes(),
+            row.uses_gpu,
+        )
+        for row in ENGINES
     ]
 
 
 def available() -> tuple[str, ...]:
-    """Keys of the engines that this machine can run."""
-    return tuple(status.key for status in statuses() if status.available)
+    """Return the keys of the engines that this machine can run."""
+    return tuple(row.key for row in ENGINES if row.why_unavailable() is None)
 
 
-def row(key: str) -> Row:
-    """How to make the engine `key`; raises `EngineError` for an unknown one."""
-    found = next((row for row in ROWS if row.key == key), None)
+def row(key: str) -> EngineRow:
+    """Return the row of the engine `key`; raises `EngineError` for an unknown one."""
+    found = next((row for row in ENGINES if row.key == key), None)
     if found is None:
         raise EngineError(f"There is no engine {key!r}: pick one of {', '.join(all_keys())}.")
     return found
 
 
 def get(key: str, model: str = DEFAULT_MODEL, dtype: Dtype = "float32") -> Engine:
-    """The engine `key` for `model`, the same object each time; nothing is loaded yet.
+    """Return the engine `key` for `model`, the same object each time; nothing is loaded yet.
 
-    Raises `EngineUnavailable` with the reason, or `EngineError` for an unknown key.
+    `model`: the default one when None. Raises `EngineUnavailable` with the reason, or `EngineError`
+    for an unknown key.
     """
-    make = row(key).make
+    found = row(key)
+    name = (key, model, dtype)
     with _lock:
-        name = (key, model, dtype)
         if name not in _engines:
-            _engines[name] = make(model, dtype)
+            _engines[name] = found.make_engine(model, dtype)
         return _engines[name]
 
 
 def release(model: str) -> None:
-    """Close every engine that holds `model` and forget it."""
+    """Close and forget every engine that holds `model`."""
     with _lock:
         for name in [name for name in _engines if name[1] == model]:
             _engines.pop(name).close()
@@ -124,7 +213,7 @@ def warm(
 ) -> threading.Thread:
     """Prepare engines in the background; a failure shows when the engine is used.
 
-    Somebody who stops while he waits for one of them wants the processor free: the rest is left
+    A user who stops while waiting for one of them wants the processor free, so the rest is left
     until it is asked for.
     """
 
@@ -139,21 +228,9 @@ def warm(
 
 
 def was_stopped(get_engine: Callable[[], Engine]) -> bool:
-    """Prepare an engine; whether somebody stopped that."""
+    """Prepare an engine; returns whether a user stopped that."""
     try:
         get_engine().prepare()
     except EngineError as error:
         return isinstance(error, Stopped)
     return False
-
-
-def main() -> None:
-    """Print the engines of this machine."""
-    for status in statuses():
-        state = "available" if status.available else f"not available: {status.reason}"
-        halves = f"encoder {status.encoder}, decoder {status.decoder}"
-        print(f"{status.key:<12}{status.label:<14}{halves:<42}{state}")
-
-
-if __name__ == "__main__":
-    main()

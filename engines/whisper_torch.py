@@ -4,22 +4,14 @@ from __future__ import annotations
 
 import torch
 
-from engines import zero_gpu
 from engines.base import Dtype, EngineUnavailable, Listener
 from engines.checkpoints import Checkpoint
-from engines.decoding import ClockedWhisper
-from engines.whisper_engine import WhisperEngine
-
-
-def why_no_cuda() -> str | None:
-    """Why `gpu` can't run here, or None when it can."""
-    if torch.cuda.is_available():
-        return None
-    return zero_gpu.why_not() or "no CUDA device was found on this machine"
+from engines.hardware import why_no_cuda
+from engines.transcription import TimedWhisper, WhisperEngine
 
 
 class TorchEngine(WhisperEngine):
-    """openai-whisper as it is; float16 only on CUDA, as whisper itself has it."""
+    """openai-whisper as it is; float16 only on CUDA, as in whisper itself."""
 
     encoder = "PyTorch"
     decoder = "PyTorch"
@@ -29,25 +21,25 @@ class TorchEngine(WhisperEngine):
         self.key = key
         self.label = label
 
-    def build(self, checkpoint: Checkpoint, listener: Listener) -> tuple[ClockedWhisper, float]:
-        """The checkpoint's model, moved to the device; nothing is compiled.
+    def build(self, checkpoint: Checkpoint, listener: Listener) -> tuple[TimedWhisper, float]:
+        """Return the checkpoint's model on the device; nothing is compiled.
 
         PyTorch's convolutions round float32 to TF32 on CUDA unless told otherwise.
         """
         if self.dtype == "float32":
             torch.backends.cudnn.allow_tf32 = False
-        return checkpoint.build(ClockedWhisper).to(self.device), 0.0
+        return checkpoint.build(TimedWhisper).to(self.device), 0.0
 
 
 def make_cpu(model: str, dtype: Dtype) -> TorchEngine:
-    """The `cpu` engine."""
+    """Return the `cpu` engine."""
     if dtype != "float32":
         raise EngineUnavailable("whisper runs in float32 only on a CPU")
     return TorchEngine("cpu", "PyTorch CPU", model, "cpu", dtype)
 
 
 def make_gpu(model: str, dtype: Dtype) -> TorchEngine:
-    """The `gpu` engine; raises `EngineUnavailable` without CUDA."""
+    """Return the `gpu` engine; raises `EngineUnavailable` without CUDA."""
     if reason := why_no_cuda():
         raise EngineUnavailable(reason)
     if dtype == "bfloat16":

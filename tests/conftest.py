@@ -35,7 +35,7 @@ BROWSER_ARGUMENTS = [
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests of MAX are skipped, with the reason that the page gives, where it can't run."""
-    from engines.max_hybrid import why_no_max
+    from engines.hardware import why_no_max
 
     if reason := why_no_max():
         for item in items:

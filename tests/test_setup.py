@@ -154,8 +154,9 @@ def test_every_task_runs_something_that_exists() -> None:
     for task, (command, _) in make_tasks().items():
         for words in (part.split() for part in command.split(" && ")):
             target = words[2] if words[1] == "-m" else words[1]
-            file = ROOT / (target if target.endswith(".py") else f"{target.replace('.', '/')}.py")
-            assert target in tools or file.exists(), f"{task}: {target}"
+            path = ROOT / target.replace(".", "/")
+            files = (ROOT / target, path.with_suffix(".py"), path / "__main__.py")
+            assert target in tools or any(f.is_file() for f in files), f"{task}: {target}"
 
 
 def tracked_files() -> list[Path]:
@@ -212,7 +213,8 @@ def test_continuous_integration_runs_the_readme_s_test_command() -> None:
     script = ROOT / ".ci" / "run"
     assert os.access(script, os.X_OK)
     subprocess.run(["bash", "-n", str(script)], check=True)
-    assert re.search(r"^make test$", script.read_text(), re.MULTILINE)
+    for task in ("test", "test-slow", "lint"):
+        assert re.search(rf"^make {task}$", script.read_text(), re.MULTILINE)
 
 
 @pytest.fixture
@@ -222,7 +224,9 @@ def checkout(tmp_path: Path) -> Path:
         shutil.copy(ROOT / name, tmp_path)
         os.utime(tmp_path / name, (time.time() - 100,) * 2)
     (tmp_path / ".venv").mkdir()
-    for age, stamp in enumerate((".ray-ready", ".dev-ready", ".run-ready", ".made")):
+    stamps = (".ray-ready", ".dev-ready", ".run-ready", ".made")
+    models = (".default-model-ready", ".test-models-ready")
+    for age, stamp in enumerate((*models, *stamps)):
         (tmp_path / ".venv" / stamp).touch()
         os.utime(tmp_path / ".venv" / stamp, (time.time() - 10 - age,) * 2)
     return tmp_path
@@ -277,7 +281,8 @@ def test_a_new_checkout_is_set_up_first(checkout: Path) -> None:
     shutil.rmtree(checkout / ".venv")
     commands = "\n".join(planned(checkout, "demo"))
     assert commands.index("-m venv") < commands.index("install -r requirements.txt")
-    assert commands.index("install -r requirements.txt") < commands.index("python app.py")
+    assert commands.index("install -r requirements.txt") < commands.index("engines.checkpoints")
+    assert commands.index("engines.checkpoints") < commands.index("python app.py")
 
 
 @needs_make

@@ -109,6 +109,7 @@ def test_sigterm_stops_what_runs_and_leaves_nothing(app: App) -> None:
         client.close()
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_a_page_that_compiles(tmp_path: Path) -> None:
     """With nothing cached MAX compiles for a minute after the start, where there is MAX."""
     app = App(tmp_path, MAX_WHISPER_CACHE=str(tmp_path / "cache"))

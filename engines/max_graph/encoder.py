@@ -1,11 +1,11 @@
 """Whisper's audio encoder as three MAX graphs: stem, block and post.
 
-`stem` turns a log-mel window into positions, `block` is run once for each layer, `post` is the
-final layer norm. Weights are inputs of the graphs. On a CPU every size is symbolic, so what is
-compiled once serves every checkpoint; on an accelerator the sizes are fixed, since the built-in
-products are tuned for their shapes.
+`stem` is both convolutions and the positional embedding, `block` is run once per layer, `post` is
+the final layer norm. Weights are inputs of the graphs. On a CPU every size is symbolic, so one
+compiled module serves every checkpoint; on an accelerator the sizes are fixed, because the
+built-in products are tuned for their shapes.
 
-The arithmetic is that of `whisper.model.AudioEncoder`, in float32, with nothing added.
+The arithmetic is that of `whisper.model.AudioEncoder`, in float32.
 """
 
 from __future__ import annotations
@@ -29,22 +29,22 @@ class Sizes:
     """The encoder's dimensions, as numbers or as symbols."""
 
     n_mels: Size
-    frames: Size
-    mel_taps: Size
-    state_taps: Size
+    frames: Size  # 2 * n_ctx
+    mel_taps: Size  # 3 * n_mels: depth of the first convolution's product
+    state_taps: Size  # 3 * n_state: depth of the second's
     n_ctx: Size
     n_state: Size
-    n_qkv: Size
-    n_mlp: Size
+    n_qkv: Size  # 3 * n_state
+    n_mlp: Size  # 4 * n_state
 
     @classmethod
     def symbolic(cls) -> Sizes:
-        """Those of any Whisper."""
+        """Return symbols, for graphs that serve any Whisper."""
         return cls(*(field.name for field in fields(cls)))
 
     @classmethod
     def of(cls, dims: ModelDimensions) -> Sizes:
-        """Those of one checkpoint."""
+        """Return the sizes of one checkpoint."""
         n_mels, n_ctx, n = dims.n_mels, dims.n_audio_ctx, dims.n_audio_state
         return cls(n_mels, 2 * n_ctx, 3 * n_mels, 3 * n, n_ctx, n, 3 * n, 4 * n)
 
@@ -71,9 +71,9 @@ def _build_stem(module: Module, op: Operations, s: Sizes) -> None:
     ]
     with new_graph("stem", inputs, module) as graph:
         mel, w1, b1, w2, b2, positions = (value.tensor for value in graph.inputs)
-        x = op.pad_frames(mel)
-        x = op.conv(x, w1, b1, x.shape[0], stride=1, padded=True)
-        x2 = op.conv(x, w2, b2, s.n_ctx, stride=2, add=positions)
+        x = op.pad_frames(mel)  # (frames + 2, n_mels)
+        x = op.conv(x, w1, b1, x.shape[0], stride=1, padded=True)  # (frames + 2, n_state)
+        x2 = op.conv(x, w2, b2, s.n_ctx, stride=2, add=positions)  # (n_ctx, n_state)
         graph.output(x, x2)
 
 
@@ -94,10 +94,10 @@ def _build_block(module: Module, op: Operations, s: Sizes) -> None:
         op.tensor(s.n_state),
     ]
     with new_graph("block", inputs, module) as graph:
-        x, *w = (value.tensor for value in graph.inputs)
-        qkv = op.linear(op.layer_norm(x, w[0], w[1]), w[2], w[3])
+        x, *w = (value.tensor for value in graph.inputs)  # x: (n_ctx, n_state)
+        qkv = op.linear(op.layer_norm(x, w[0], w[1]), w[2], w[3])  # (n_ctx, 3 * n_state)
         x = op.linear(op.attention(qkv, s.n_state), w[4], w[5], add=x)
-        hidden = op.linear(op.layer_norm(x, w[6], w[7]), w[8], w[9], gelu=True)
+        hidden = op.linear(op.layer_norm(x, w[6], w[7]), w[8], w[9], gelu=True)  # (n_ctx, n_mlp)
         graph.output(op.linear(hidden, w[10], w[11], add=x))
 
 
@@ -132,9 +132,9 @@ class MaxEncoder:
         return _on_host(self._execute("post", x, self._post)[0])
 
     def stages(self, mel: FloatArray) -> Iterator[tuple[str, FloatArray]]:
-        """Name and output of every stage: `conv1`, `conv2`, `blocks.0`, …, `ln_post`.
+        """Yield name and output of every stage: `conv1`, `conv2`, `blocks.0`, …, `ln_post`.
 
-        `conv1` is `(3000, n_state)`; `conv2`, which has the positions added, and all that follow
+        `conv1` is `(3000, n_state)`. `conv2`, which has the positions added, and all later stages
         are `(n_audio_ctx, n_state)`.
         """
         padded, x = self._execute("stem", self._input(mel), self._stem)
@@ -146,7 +146,7 @@ class MaxEncoder:
         yield "ln_post", _on_host(self._execute("post", x, self._post)[0])
 
     def _input(self, mel: FloatArray) -> Buffer:
-        """The window on the device; kernels read it unchecked."""
+        """Check the window's shape, which the kernels do not, and copy it to the device."""
         if mel.shape != self._shape:
             raise ValueError(f"a window of log-mel is {self._shape}, not {mel.shape}")
         return put(mel.astype(np.float32, copy=False), self._device)

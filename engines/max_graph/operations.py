@@ -1,9 +1,9 @@
-"""The operations that Whisper's graphs are made of, for a CPU and for an accelerator.
+"""The operations of Whisper's graphs, for a CPU and for an accelerator.
 
 `CpuOperations` calls this project's Mojo kernels: they compile in seconds, take any size at run
-time and beat the built-in ones at Whisper's shapes. `AcceleratorOperations` uses MAX's built-in
-operations, and for products in float32 a kernel of ours, since the built-in one rounds to TF32.
-Both keep one matrix layout each, so they also say how weights are laid out.
+time and are faster than the built-in ones at Whisper's shapes. `AcceleratorOperations` uses MAX's
+built-in operations, except for float32 products, where the built-in one rounds to TF32 and a
+kernel of ours does not. Each has one layout for weight matrices, made by its `lay_out`.
 """
 
 from __future__ import annotations
@@ -48,14 +48,14 @@ EPSILON = 1e-5
 
 @cache
 def kernels() -> KernelLibrary:
-    """Our kernels, built and read once: that takes MAX seconds, in which a graph has no part."""
+    """Build and read our kernels, once for all graphs: it takes MAX seconds."""
     library = KernelLibrary()
     library.load_paths([KERNELS])
     return library
 
 
 def new_graph(name: str, inputs: Iterable[Type[Any]], module: Module) -> Graph:
-    """An empty graph in `module` that knows our kernels."""
+    """Return an empty graph in `module` that can call our kernels."""
     return Graph(name, input_types=inputs, kernel_library=kernels(), module=module)
 
 
@@ -70,7 +70,7 @@ class CpuOperations:
     device = DeviceRef.CPU()
 
     def lay_out(self, matrix: FloatArray) -> AnyFloatArray:
-        """`(n_out, depth)` as the panels that the kernels read."""
+        """Pack a matrix `(n_out, depth)` into the kernels' panels `(panels, depth, PANEL)`."""
         return pack(matrix).astype(self.weight.to_numpy())
 
     def tensor(self, *shape: Size) -> TensorType:
@@ -184,13 +184,15 @@ class AcceleratorOperations:
         return TensorType(self.weight, [depth, n_out], self.device)
 
     def product(self, a: TensorValue, b: TensorValue, transposed: bool = False) -> TensorValue:
-        """`a @ b` of both in type `weight`, to float32; `transposed`: of `b` with its last two
-        axes exchanged. All axes but the last two are alike."""
+        """Return `a @ b` in float32, both operands in type `weight`.
+
+        `a`: `(..., m, depth)`. `b`: `(..., depth, n)` or, with `transposed`, `(..., n, depth)`.
+        """
         if self.weight != DType.float32:
             b = ops.transpose(b, -1, -2) if transposed else b
             return cast(cast(a, self.weight) @ cast(b, self.weight), DType.float32)
         shape = [*a.shape[:-1], b.shape[-2 if transposed else -1]]
-        a, b = (
+        a, b = (  # all leading axes as one
             ops.reshape(each, [math.prod(each.shape[:-2], start=Dim(1)), *each.shape[-2:]])
             for each in (a, b)
         )
@@ -220,8 +222,8 @@ class AcceleratorOperations:
     ) -> TensorValue:
         """GELU of a convolution of width 3: its three taps side by side, then one product."""
         length = int(x.shape[0]) - 2
-        taps = [x[tap : tap + length : stride, :] for tap in range(3)]
-        y = self.linear(ops.concat(taps, axis=1), w, b, gelu=True, add=add)
+        taps = [x[tap : tap + length : stride, :] for tap in range(3)]  # each (rows, n_in)
+        y = self.linear(ops.concat(taps, axis=1), w, b, gelu=True, add=add)  # (rows, n_out)
         return self._pad(y) if padded else y
 
     def linear(
@@ -246,9 +248,12 @@ class AcceleratorOperations:
         """Self-attention over heads of 64, `(n_ctx, 3 * n_state)` to `(n_ctx, n_state)`."""
         n_ctx, n = int(qkv.shape[0]), int(Dim(n_state))
         heads = ops.reshape(qkv, [n_ctx, 3, n // HEAD, HEAD])
-        query, key, value = (ops.transpose(heads[:, part], 0, 1) for part in range(3))
-        scores = self.product(query * HEAD**-0.5, key, transposed=True)
-        mixed = self.product(ops.softmax(scores), value)
+        query, key, value = (
+            ops.transpose(heads[:, part], 0, 1)  # (heads, n_ctx, HEAD)
+            for part in range(3)
+        )
+        scores = self.product(query * HEAD**-0.5, key, transposed=True)  # (heads, n_ctx, n_ctx)
+        mixed = self.product(ops.softmax(scores), value)  # (heads, n_ctx, HEAD)
         return ops.reshape(ops.transpose(mixed, 0, 1), [n_ctx, n])
 
     def _pad(self, x: TensorValue) -> TensorValue:
@@ -257,7 +262,7 @@ class AcceleratorOperations:
 
 
 def place(arrays: Weights, op: Operations, device: Device) -> list[Buffer]:
-    """Weights on `device`, matrices laid out as `op` reads them."""
+    """Copy weights to `device`, matrices laid out as `op` reads them."""
     return [
         put(op.lay_out(each.values), device, op.weight)
         if isinstance(each, Matrix)
@@ -267,7 +272,7 @@ def place(arrays: Weights, op: Operations, device: Device) -> list[Buffer]:
 
 
 def put(array: np.ndarray, device: Device, dtype: DType | None = None) -> Buffer:
-    """An array on `device`, in type `dtype` where one is named."""
+    """Copy an array to `device`, in type `dtype` where one is given."""
     array = np.ascontiguousarray(array)
     if dtype == DType.bfloat16:  # numpy has no such type
         return Buffer.from_dlpack(torch.from_numpy(array).bfloat16()).to(device)
@@ -277,7 +282,7 @@ def put(array: np.ndarray, device: Device, dtype: DType | None = None) -> Buffer
 
 
 def cast(x: TensorValue, dtype: DType) -> TensorValue:
-    """`x` in another type; the same value where it has it already."""
+    """Convert `x` to another type, unless it has that type already."""
     return x if x.dtype == dtype else x.cast(dtype)
 
 

@@ -1,6 +1,6 @@
-"""A checkpoint's tensors, checked by name and shape, laid out for the graphs.
+"""A checkpoint's tensors, checked by name and shape and laid out for the graphs.
 
-Only this module and `engines.tensors` know the checkpoint's names.
+Only this module and `engines.checkpoints.content` know the checkpoint's names.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from whisper.model import ModelDimensions
 
 from engines.base import CheckpointError, FloatArray
 from engines.checkpoints import Checkpoint
-from engines.tensors import decoder_shapes, difference, encoder_shapes
+from engines.checkpoints.content import decoder_shapes, difference, encoder_shapes
 
 PANEL = 32
 """Columns of one packed panel; `kernels/tile.mojo` computes by the same number."""
@@ -28,7 +28,7 @@ TAPS = 3
 
 @dataclass(frozen=True)
 class Matrix:
-    """A weight matrix `(n_out, depth)`, to be laid out as the device's operations want it."""
+    """A weight matrix `(n_out, depth)`, which the device's operations lay out (`lay_out`)."""
 
     values: FloatArray
 
@@ -68,7 +68,7 @@ class PlainDecoderWeights:
 
 @dataclass(frozen=True)
 class DecoderWeights:
-    """Arguments of the CPU's graphs, matrices as `pack` makes them.
+    """Arguments of the CPU's graphs, with packed matrices (see `pack`).
 
     `cross`: as in `PlainDecoderWeights`. `stacked`: embedding, positions, matrices, biases, norms
     and last norm, as `kernels/decoder.mojo` describes them.
@@ -79,7 +79,7 @@ class DecoderWeights:
 
 
 def matrix_dtype(checkpoint: Checkpoint) -> DType:
-    """The type to keep a checkpoint's matrices in on a CPU: float16 where that is exact."""
+    """Return the type of a checkpoint's matrices on a CPU: float16 where that is exact."""
     return DType.float16 if checkpoint.fits_float16 else DType.float32
 
 
@@ -125,37 +125,37 @@ def _decoder_layer(block: Mapping[str, FloatArray], no_bias: FloatArray) -> Weig
     ]
 
 
-_NORM_PLACES = (0, 1, 6, 7, 12, 13)
-_MATRIX_PLACES = (2, 4, 8, 10, 14, 16)
-_BIAS_PLACES = (3, 5, 9, 11, 15, 17)
-"""Where `_decoder_layer` has which."""
+_NORMS = (0, 1, 6, 7, 12, 13)
+_MATRICES = (2, 4, 8, 10, 14, 16)
+_BIASES = (3, 5, 9, 11, 15, 17)
+"""Indices into the list that `_decoder_layer` returns."""
 
 
 def stack(weights: PlainDecoderWeights, weight: DType) -> DecoderWeights:
-    """The CPU's layout: matrices packed, in type `weight`, all layers in one array of each kind."""
+    """Lay weights out for the CPU: matrices packed in type `weight`, one array of each kind."""
 
     def packed(matrix: FloatArray | Matrix) -> AnyFloatArray:
         values = matrix.values if isinstance(matrix, Matrix) else matrix
         return pack(values).astype(weight.to_numpy())
 
-    def vectors(layer: Weights, places: tuple[int, ...]) -> FloatArray:
-        chosen = (layer[place] for place in places)
+    def vectors(layer: Weights, indices: tuple[int, ...]) -> FloatArray:
+        chosen = (layer[index] for index in indices)
         return np.concatenate([each for each in chosen if not isinstance(each, Matrix)])
 
     def matrices(layer: Weights) -> AnyFloatArray:
-        return np.concatenate([packed(layer[place]).ravel() for place in _MATRIX_PLACES])
+        return np.concatenate([packed(layer[index]).ravel() for index in _MATRICES])
 
     matrix, bias = weights.cross
     assert not isinstance(bias, Matrix)
     return DecoderWeights(
         cross=[packed(matrix), bias],
         stacked=[
-            packed(weights.embedding),
-            weights.positions,
-            np.stack([matrices(layer) for layer in weights.layers]),
-            np.stack([vectors(layer, _BIAS_PLACES) for layer in weights.layers]),
-            np.stack([vectors(layer, _NORM_PLACES) for layer in weights.layers]),
-            np.concatenate(weights.last_norm),
+            packed(weights.embedding),  # (panels, n, PANEL)
+            weights.positions,  # (n_text_ctx, n)
+            np.stack([matrices(layer) for layer in weights.layers]),  # (layers, 14 * n * n)
+            np.stack([vectors(layer, _BIASES) for layer in weights.layers]),  # (layers, 11 * n)
+            np.stack([vectors(layer, _NORMS) for layer in weights.layers]),  # (layers, 6 * n)
+            np.concatenate(weights.last_norm),  # (2 * n,)
         ],
     )
 
@@ -163,7 +163,7 @@ def stack(weights: PlainDecoderWeights, weight: DType) -> DecoderWeights:
 def _gather(
     state: Mapping[str, Tensor], half: str, shapes: dict[str, tuple[int, ...]]
 ) -> dict[str, FloatArray]:
-    """The tensors of one half as float32 arrays; raises unless they have exactly `shapes`."""
+    """Return one half's tensors as float32 arrays; raise unless they have exactly `shapes`."""
     prefix = f"{half}."
     tensors = {
         key.removeprefix(prefix): tensor for key, tensor in state.items() if key.startswith(prefix)
@@ -213,12 +213,12 @@ def _block(arrays: Mapping[str, FloatArray], layer: int) -> Weights:
 
 
 def _taps(weight: FloatArray) -> Matrix:
-    """A convolution's weight `(n_out, n_in, 3)` as the matrix `(n_out, 3 * n_in)`."""
+    """Turn a convolution's weight `(n_out, n_in, 3)` into the matrix `(n_out, 3 * n_in)`."""
     return Matrix(np.ascontiguousarray(weight.transpose(0, 2, 1).reshape(len(weight), -1)))
 
 
 def pack(matrix: FloatArray) -> FloatArray:
-    """A matrix `(n_out, depth)` as panels `(ceil(n_out / PANEL), depth, PANEL)`, zero-padded."""
+    """Pack a matrix `(n_out, depth)` into zero-padded panels `(panels, depth, PANEL)`."""
     n_out, depth = matrix.shape
     panels = -(-n_out // PANEL)
     padded = np.zeros((panels * PANEL, depth), np.float32)

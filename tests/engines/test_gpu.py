@@ -17,13 +17,13 @@ import pytest
 import torch
 from rapidfuzz.distance import Levenshtein
 
-from engines import checkpoints, isolation, registry
+from engines import checkpoints, registry, worker
 from engines.audio import load_clip
 from engines.base import Dtype, EngineError, Options, Transcript
-from engines.isolation import IsolatedEngine
 from engines.max_full import load_max_decoder
 from engines.whisper_engine import WhisperEngine
 from engines.whisper_torch import make_gpu
+from engines.worker import RemoteEngine
 from tests.fake_cuda import Cuda, FakeCuda
 from tests.processes import wait_until
 
@@ -148,18 +148,16 @@ def relative_error(found: np.ndarray, expected: np.ndarray) -> float:
         if key != registry.BASELINE
     ]
 )
-def apart(request: pytest.FixtureRequest) -> Iterator[IsolatedEngine]:
+def apart(request: pytest.FixtureRequest) -> Iterator[RemoteEngine]:
     """Each engine that uses the GPU, in a process of its own."""
-    engine = isolation.get(request.param)
-    assert isinstance(engine, IsolatedEngine)
+    engine = worker.get_engine(request.param)
+    assert isinstance(engine, RemoteEngine)
     yield engine
     engine.close()
 
 
 @pytest.mark.parametrize(("sample", "beams"), [*((each, 1) for each in SAMPLES), ("short", 5)])
-def test_float32_means_the_baseline_s_tokens(
-    apart: IsolatedEngine, sample: str, beams: int
-) -> None:
+def test_float32_means_the_baseline_s_tokens(apart: RemoteEngine, sample: str, beams: int) -> None:
     options = Options(temperatures=(0.0,), beam_size=beams if beams > 1 else None)
     found = apart.transcribe(load_clip(clip_of(sample)), options)
     assert found.tokens == baseline(sample, beams).tokens
@@ -174,7 +172,7 @@ def test_half_precision_disagrees_so_much(
     key: str, dtype: Dtype, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Printed, for whoever wants the figures; bounded only so that a mistake is seen."""
-    engine = isolation.get(key, dtype=dtype)
+    engine = worker.get_engine(key, dtype=dtype)
     lines = []
     for sample in SAMPLES:
         found, expected = engine.transcribe(load_clip(clip_of(sample)), GREEDY), baseline(sample)
@@ -213,7 +211,7 @@ def test_half_precision_moves_the_decoder_s_logits_by_roundings(dtype: Dtype) ->
     assert 0 < relative_error(half, exact) < ROUNDINGS * ROUNDING[dtype]
 
 
-def test_runs_give_the_gpu_s_memory_back(apart: IsolatedEngine) -> None:
+def test_runs_give_the_gpu_s_memory_back(apart: RemoteEngine) -> None:
     """All that the GPU's programs hold together, since each engine keeps its own account."""
     clip = load_clip(clip_of("short"))
     apart.transcribe(clip, GREEDY)
@@ -223,7 +221,7 @@ def test_runs_give_the_gpu_s_memory_back(apart: IsolatedEngine) -> None:
     assert torch.cuda.mem_get_info()[0] >= after_one - MEMORY_BYTES
 
 
-def test_a_process_that_ended_holds_nothing_on_the_gpu(apart: IsolatedEngine) -> None:
+def test_a_process_that_ended_holds_nothing_on_the_gpu(apart: RemoteEngine) -> None:
     apart.prepare()
     apart.close()  # whatever this process itself needs is there by now
     before, _ = torch.cuda.mem_get_info()
@@ -233,7 +231,7 @@ def test_a_process_that_ended_holds_nothing_on_the_gpu(apart: IsolatedEngine) ->
 
 
 def test_a_gpu_that_others_have_filled_is_told_and_the_next_run_works(
-    apart: IsolatedEngine,
+    apart: RemoteEngine,
 ) -> None:
     free, _ = torch.cuda.mem_get_info()
     others = torch.empty(free - MEMORY_BYTES, dtype=torch.uint8, device="cuda")

@@ -1,11 +1,12 @@
 """Mojo kernels against float64, at sizes that are no multiple of a vector or a tile.
 
-`whisper_decoder` and `whisper_logits` have theirs in `test_decoder_exact.py`, all layers together.
+`whisper_decoder` and `whisper_logits` are tested in `test_decoder.py`, all layers together.
 """
 
 import math
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,10 +18,17 @@ from max.dtype import DType
 from max.engine import Model
 from max.graph import Graph, Module, TensorType, ops
 
-from engines.choice import Rules, select_best
+from engines.base import SILENT
+from engines.max_graph.compile_cache import (
+    build_anywhere,
+    cache_folder,
+    entry_key,
+    load_compiled,
+    session,
+)
 from engines.max_graph.operations import AcceleratorOperations, CpuOperations, new_graph
-from engines.max_graph.session import session
 from engines.max_graph.weights import pack
+from engines.token_selection import TokenConstraints, select_top_k
 
 pytestmark = pytest.mark.max
 
@@ -30,9 +38,8 @@ ERROR = 2e-6
 Array = np.ndarray
 
 
-@pytest.fixture(scope="module")
-def run() -> Callable[..., Array]:
-    """Executes one of the kernels by name, all compiled together with symbolic sizes."""
+def build() -> Graph:
+    """One graph for each kernel and variant, in one module with symbolic sizes."""
     op, module = CpuOperations(), Module()
 
     def graph(name: str, inputs: list, body: Callable) -> Graph:
@@ -65,10 +72,10 @@ def run() -> Callable[..., Array]:
     graph(
         "select",
         [op.tensor("m", "v"), op.tensor("v"), *integers, op.tensor("k")],
-        lambda x, mask, ranges, weigh, k: ops.custom(
+        lambda x, mask, ranges, dominate, k: ops.custom(
             "whisper_select",
             device=op.device,
-            values=[x, mask, ranges, weigh],
+            values=[x, mask, ranges, dominate],
             out_types=[
                 TensorType(DType.int64, [x.shape[0], k.shape[0]], op.device),
                 op.tensor(x.shape[0], k.shape[0]),
@@ -80,13 +87,20 @@ def run() -> Callable[..., Array]:
     graph("product", [one, other], accelerator.product)
     across = op.tensor("batch", "n", "depth")
     graph("product across", [one, across], partial(accelerator.product, transposed=True))
-    last = graph(
+    return graph(
         "attention",
         [op.tensor("ctx", "qkv"), op.tensor("ctx", "state")],
         lambda qkv, like: op.attention(qkv, like.shape[1]),
     )
+
+
+@pytest.fixture(scope="module")
+def run() -> Callable[..., Array]:
+    """Executes one of the graphs by name; compiled once for the sources of kernels and graphs."""
     running = session("cpu")
-    models: dict[str, Model] = running.init_all(running.compile(last))
+    path = cache_folder() / f"kernels-{entry_key('cpu', Path(__file__).read_text())}.mef"
+    compiled = load_compiled(path, lambda: running.compile(build_anywhere(build)), SILENT)
+    models: dict[str, Model] = running.init_all(compiled)
 
     def execute(name: str, *arrays: Array, output: int = 0) -> Array:
         kept = (a if a.dtype in (np.float16, np.int64) else a.astype(np.float32) for a in arrays)
@@ -196,38 +210,38 @@ def select(request: pytest.FixtureRequest, run: Callable[..., Array]) -> Select:
     """Tokens and log-probabilities, by the kernel and by what stands for it elsewhere."""
 
     def on_host(
-        logits: Array, mask: Array, ranges: Array, weigh: bool, k: int
+        logits: Array, mask: Array, ranges: Array, dominate: bool, k: int
     ) -> tuple[Array, Array]:
-        rules = Rules(mask.astype(np.float32), weigh)
-        return select_best(logits.astype(np.float32), rules, ranges, k)
+        constraints = TokenConstraints(mask.astype(np.float32), dominate)
+        return select_top_k(logits.astype(np.float32), constraints, ranges, k)
 
     def by_kernel(
-        logits: Array, mask: Array, ranges: Array, weigh: bool, k: int
+        logits: Array, mask: Array, ranges: Array, dominate: bool, k: int
     ) -> tuple[Array, Array]:
-        weighed = np.array([weigh]).astype(np.int64)
-        arguments = (logits, mask, ranges, weighed, np.zeros(k))
+        flag = np.array([dominate]).astype(np.int64)
+        arguments = (logits, mask, ranges, flag, np.zeros(k))
         return run("select", *arguments), run("select", *arguments, output=1)
 
     return by_kernel if request.param == "kernel" else on_host
 
 
 @pytest.mark.parametrize("seed", range(5))
-@pytest.mark.parametrize("weigh", [True, False])
-def test_select(select: Select, seed: int, weigh: bool) -> None:
+@pytest.mark.parametrize("dominate", [True, False])
+def test_select(select: Select, seed: int, dominate: bool) -> None:
     """The best tokens under a mask and ranges, with the log-softmax over what is left."""
     rng = np.random.default_rng(seed)
     m, n, k, begin = 3, 1000, 6, 901
     logits = 3 * normal(m, n)
     mask = np.where(rng.random(n) < 0.1, -1e30, 0)
     ranges = np.array([[begin, 0, 950, n], [begin, 890, begin, n], [begin, begin, begin, 930]])
-    tokens, logprobs = select(logits, mask, ranges, weigh, k)
+    tokens, logprobs = select(logits, mask, ranges, dominate, k)
     for row in range(m):
         _, text, first, last = ranges[row]
         allowed = np.full(n, -np.inf)
         allowed[text:begin] = (logits[row] + mask)[text:begin]
         times = (logits[row] + mask)[first:last]
         sure = np.log(np.exp(times).sum()) > allowed[:begin].max(initial=-np.inf)
-        if weigh and sure:
+        if dominate and sure:
             allowed[:begin] = -np.inf
         allowed[first:last] = times
         expected = np.argsort(-allowed)[:k]

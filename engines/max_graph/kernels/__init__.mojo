@@ -1,10 +1,15 @@
-"""Kernels of Whisper, as MAX custom operations: for a CPU all but `product.mojo`.
+"""Whisper's kernels as MAX custom operations.
 
-Everything is float32, row-major and of run-time size, so one compiled graph serves every Whisper
-checkpoint; weights may be float16, widened in registers. `tile.mojo` holds the matrix product that
-all of them share, `linear.mojo` projections and convolutions, `attention.mojo` attention,
-`rows.mojo` what works row by row, `decoder.mojo` the text decoder, `select.mojo` the choice of tokens.
-`product.mojo` is the matrix product of an accelerator.
+Activations are float32, row-major and of run-time size, so one compiled graph serves every Whisper
+checkpoint. Weights are float32, or float16 widened in registers.
+
+    tile.mojo       the register tile of every matrix product below
+    linear.mojo     projections and convolutions, with bias, GELU and residual
+    attention.mojo  softmax attention over heads of 64
+    rows.mojo       layer norm, and padding a spectrogram
+    decoder.mojo    the text decoder's layers, and its logits
+    select.mojo     top k tokens under Whisper's filters
+    product.mojo    float32 matrix product on an accelerator; all others run on a CPU
 """
 
 from .attention import PackKeysValues, SelfAttention

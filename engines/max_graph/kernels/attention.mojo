@@ -1,4 +1,8 @@
-"""Self-attention without a mask over heads of 64, as Whisper's encoder has it."""
+"""Softmax attention over heads of 64, one head and a block of queries at a time.
+
+Keys and values are laid out as packed panels (see `tile.mojo`), so both products of attention are the register
+tile's: scores = queries @ keys over panels of `PANEL` positions, output = weights @ values over panels of columns.
+"""
 
 import extensibility
 from extensibility import InputTensor, OutputTensor
@@ -12,24 +16,25 @@ comptime HEAD = 64
 """Width of a head in every Whisper checkpoint."""
 
 comptime HEAD_PANELS = HEAD // PANEL
+"""Panels of one head's columns."""
+
 comptime SCALE = Float32(0.125)
 """1 / sqrt(HEAD)."""
 
 comptime QUERIES = 8 * ROWS
-"""Query rows of one task."""
+"""Query rows of one task, several tiles over the same keys and values."""
 
-comptime HIDDEN = Float32(-1e30)
-"""Score of the keys that only pad the last panel: their weight becomes exactly 0."""
+comptime LOWEST_SCORE = Float32(-1e30)
+"""Score of the positions that only pad the last panel: their weight becomes exactly 0."""
 
 
 @extensibility.register("whisper_pack_keys_values")
 struct PackKeysValues:
-    """Lays out keys and values for attention.
+    """Lays out keys and values as panels.
 
-    `kv`: `(ctx, columns)`, of which the last `layers * 2 * n_state` hold keys and values of one
-    layer after another. `keys`, `values`: `(layers, n_head, panels, HEAD * PANEL)`; inside a head
-    keys are transposed, `(panels, HEAD, PANEL)`, and values are
-    `(HEAD_PANELS, panels * PANEL, PANEL)`. Rows past `ctx` are zeros.
+    `kv`: `(n_ctx, columns)`, of which the last `layers * 2 * n_state` hold keys and values of one layer after
+    another. `keys`, `values`: `(layers, heads, panels, HEAD * PANEL)`. Inside a head keys are transposed,
+    `(panels, HEAD, PANEL)`, and values are `(HEAD_PANELS, panels * PANEL, PANEL)`. Positions past `n_ctx` are zeros.
     """
 
     @staticmethod
@@ -51,13 +56,13 @@ struct PackKeysValues:
         var kp = keys.unsafe_ptr()
         var vp = values.unsafe_ptr()
 
-        def work(task: Int) raises {imm}:
+        def work(task: Int) raises {imm}:  # task: layer * heads + head
             var k = kp.unsafe_offset(task * panels * HEAD * PANEL)
             var v = vp.unsafe_offset(task * panels * HEAD * PANEL)
             var column = (task // heads) * 2 * n_state + (task % heads) * HEAD
             for t in range(panels * PANEL):
                 var row = source.unsafe_offset(min(t, n_ctx - 1) * row_stride + column)
-                var live = Float32(1) if t < n_ctx else Float32(0)
+                var live = Float32(1) if t < n_ctx else Float32(0)  # 0 blanks the padding
                 var key = k.unsafe_offset((t // PANEL) * HEAD * PANEL + t % PANEL)
                 for d in range(HEAD):
                     key.unsafe_offset(d * PANEL).unsafe_store(live * row.unsafe_offset(d).unsafe_load())
@@ -69,7 +74,11 @@ struct PackKeysValues:
 
 @extensibility.register("whisper_self_attention")
 struct SelfAttention:
-    """Softmax attention; `y`: `(ctx, n_state)`, the heads side by side."""
+    """The encoder's self-attention, without a mask.
+
+    `qkv`: `(n_ctx, 3 * n_state)`, of which queries are the first third. `keys`, `values`: as `PackKeysValues` writes
+    them, for one layer. `y`: `(n_ctx, n_state)`, the heads side by side.
+    """
 
     @staticmethod
     def execute[
@@ -99,7 +108,7 @@ struct SelfAttention:
             var v = vp.unsafe_offset(head * size)
             var q = qp.unsafe_offset(head * HEAD)
             var out = yp.unsafe_offset(head * HEAD)
-            var scratch = List[Float32](unsafe_uninit_length=ROWS * panels * PANEL)
+            var scratch = List[Float32](unsafe_uninit_length=ROWS * panels * PANEL)  # scores of a tile
             var scores = scratch.unsafe_ptr()
             attend_all[False](
                 first, last, n_ctx, panels, q, 3 * n_state, k, v, scores, out, n_state, scores.as_unsafe_any_origin(), 0
@@ -126,11 +135,11 @@ def attend_all[
     kept: Pointer[mut=True, Float32, ...],
     kept_stride: Int,
 ):
-    """One head's output for queries `first` to `last`, in the largest tiles that fit.
+    """Writes one head's output for queries `first` to `last`, in the largest tiles that fit.
 
-    Keys and values are as `PackKeysValues` lays them out, `slots` panels of which the first `live`
-    rows count. `scores` is scratch for `ROWS * slots * PANEL` values. With `keep`, the scaled
-    scores before the softmax are copied to `kept`, a row of `live` for each query.
+    `q`: rows of `HEAD` values, `q_stride` apart; `y` likewise. `k`, `v`: `slots` panels as `PackKeysValues` lays
+    them out, of which the first `live` positions count. `scores`: scratch for `ROWS * slots * PANEL` values. With
+    `keep`, the scaled scores before the softmax are copied to `kept`, `live` values per query, `kept_stride` apart.
     """
     var i = first
     while i + ROWS <= last:
@@ -164,20 +173,26 @@ def attend[
     """Writes one head's output for `rows` queries from row `i` on; see `attend_all`."""
     var panels = ceildiv(live, PANEL)
     var n_keys = panels * PANEL
-    var queries = q.unsafe_offset(i * q_stride)
+    var queries = q.unsafe_offset(i * q_stride)  # (rows, HEAD)
+
+    # scores = queries @ keys, (rows, n_keys)
     for p in range(panels):
         var sums = multiply[rows](queries, q_stride, k.unsafe_offset(p * HEAD * PANEL), HEAD)
         comptime for r in range(rows):
             comptime for c in range(VECTORS):
                 scores.unsafe_offset(r * n_keys + p * PANEL + c * WIDTH).unsafe_store(sums[r * VECTORS + c])
+
+    # weights = softmax(scores * SCALE), in place
     for r in range(rows):
         var row = scores.unsafe_offset(r * n_keys)
         comptime if keep:
             for t in range(live):
                 kept.unsafe_offset((i + r) * kept_stride + t).unsafe_store(row.unsafe_offset(t).unsafe_load() * SCALE)
         for t in range(live, n_keys):
-            row.unsafe_offset(t).unsafe_store(HIDDEN)
+            row.unsafe_offset(t).unsafe_store(LOWEST_SCORE)
         softmax(n_keys, row)
+
+    # output = weights @ values, (rows, HEAD)
     comptime for p in range(HEAD_PANELS):
         var sums = multiply[rows](scores, n_keys, v.unsafe_offset(p * slots * PANEL * PANEL), n_keys)
         comptime for r in range(rows):
@@ -188,7 +203,7 @@ def attend[
 
 @always_inline
 def softmax(n: Int, row: Pointer[mut=True, Float32, ...]):
-    """Softmax of `SCALE * row` in place; `n` is a multiple of `WIDTH`."""
+    """Replaces `row` `(n,)` by the softmax of `SCALE * row`; `n` is a multiple of `WIDTH`."""
     var tops = row.unsafe_load[width=WIDTH]()
     for t in range(WIDTH, n, WIDTH):
         tops = max(tops, row.unsafe_offset(t).unsafe_load[width=WIDTH]())

@@ -1,8 +1,8 @@
-"""Whisper's text decoder as one operation: all layers, over caches it keeps in place.
+"""Whisper's text decoder as one operation: all layers, over caches written in place.
 
-One call does a whole step for a few beams, or a whole prompt. A step of a small model takes
-milliseconds, so what counts is to read each weight once and to hand work to the other cores
-rarely: six times a layer, with all heads of an attention, its projections and its cache in one go.
+One call runs a step of a few beams, or a whole prompt. A step of a small model takes milliseconds, so each weight is
+read once and work is handed to the other cores only six times per layer: an attention, its projections and its cache
+are one task per head.
 """
 
 import extensibility
@@ -12,19 +12,23 @@ from max.gpu.host import DeviceContext
 from std.math import ceildiv
 
 from .attention import HEAD, HEAD_PANELS, attend_all
-from .linear import products
-from .rows import normalise
+from .linear import write_panel
+from .rows import layer_norm_row
 from .tile import PANEL, ROWS
 
 comptime PANELS_PER_TASK = 4
-comptime VOCABULARY_PANELS_PER_TASK = 32
-comptime ROWS_AT_ONCE = 8
-"""Up to so many rows are normalised where they are rather than by several cores."""
+"""Panels of one task of a projection."""
 
-# Order of a layer's parts in the stacked weights; `weights.py` stacks them so.
-comptime NORMS = 6
-comptime BIASES = 11
-comptime MATRICES = 14
+comptime VOCABULARY_PANELS_PER_TASK = 32
+"""Likewise for the 1,621 panels of the vocabulary, of which single ones would make too many tasks."""
+
+comptime ROWS_AT_ONCE = 8
+"""Layer norms of up to 8 rows run on the calling core: handing work over has a cost."""
+
+# Lengths of a layer's parts in the stacked weights of `weights.py`, in units of n_state or its square.
+comptime NORMS = 6  # scale and shift of three norms
+comptime BIASES = 11  # query-key-value 3, out 1, cross query 1, cross out 1, MLP 4 and 1
+comptime MATRICES = 14  # query-key-value 3, out 1, cross query 1, cross out 1, MLP 4 and 4
 
 
 @extensibility.register("whisper_decoder")
@@ -32,16 +36,15 @@ struct Decoder:
     """Hidden states of new tokens after the last layer norm.
 
     `y`: `(batch * new, n_state)`. `qk`: with `align`, the scaled cross-attention scores
-    `(layers, heads, batch * new, n_ctx)`; else of one element.
+    `(layers, heads, batch * new, n_ctx)`; one element otherwise.
+    `keys`, `values`: self-attention caches `(layers, batch, heads, slots * HEAD * PANEL)`, written at positions `start`
+    to `start + new`; inside a head keys are `(slots, HEAD, PANEL)`, values `(HEAD_PANELS, slots * PANEL, PANEL)`.
     `tokens`: `(batch, new)`. `start`: `(1,)`, positions already in the caches.
-    `keys`, `values`: self-attention caches `(layers, batch, heads, slots * HEAD * PANEL)`, written
-    at positions `start` to `start + new`. `cross_keys`, `cross_values`:
-    `(layers, heads, panels, HEAD * PANEL)` over `n_ctx` positions of the audio.
+    `cross_keys`, `cross_values`: `(layers, heads, panels, HEAD * PANEL)` over `n_ctx` positions of the audio.
     `embedding`: `(vocabulary panels, n_state, PANEL)`. `positions`: `(n_text_ctx, n_state)`.
-    `matrices`: `(layers, 14 * n_state ** 2)`, packed one by one: query-key-value, out,
-    cross query, cross out, the two of the MLP. `biases`: `(layers, 11 * n_state)`, likewise.
-    `norms`: `(layers, 6 * n_state)`, scale and shift of the three layer norms. `last_norm`: scale
-    and shift, `(2 * n_state,)`. `audio`: `(n_ctx,)`, only for its length.
+    `matrices`: `(layers, 14 * n_state ** 2)`, packed one by one: query-key-value, out, cross query, cross out, the
+    two of the MLP. `biases`: `(layers, 11 * n_state)`, in the same order. `norms`: `(layers, 6 * n_state)`, scale and
+    shift of the three layer norms. `last_norm`: scale and shift, `(2 * n_state,)`. `audio`: `(n_ctx,)`, for its length.
     """
 
     @staticmethod
@@ -76,10 +79,10 @@ struct Decoder:
         var batch = keys.dim_size(1)
         var begin = Int(start.unsafe_ptr().unsafe_load())
 
-        var x_list = List[Float32](unsafe_uninit_length=rows * n)
-        var normal_list = List[Float32](unsafe_uninit_length=rows * n)
-        var mixed_list = List[Float32](unsafe_uninit_length=rows * n)
-        var wide_list = List[Float32](unsafe_uninit_length=rows * 4 * n)
+        var x_list = List[Float32](unsafe_uninit_length=rows * n)  # residual stream (rows, n)
+        var normal_list = List[Float32](unsafe_uninit_length=rows * n)  # after a layer norm (rows, n)
+        var mixed_list = List[Float32](unsafe_uninit_length=rows * n)  # attention's output (rows, n)
+        var wide_list = List[Float32](unsafe_uninit_length=rows * 4 * n)  # qkv (rows, 3 n), MLP (rows, 4 n)
         var x = x_list.unsafe_ptr()
         var normal = normal_list.unsafe_ptr()
         var mixed = mixed_list.unsafe_ptr()
@@ -94,10 +97,12 @@ struct Decoder:
             var k = keys.unsafe_ptr().unsafe_offset(layer * batch * heads * slots * HEAD * PANEL)
             var v = values.unsafe_ptr().unsafe_offset(layer * batch * heads * slots * HEAD * PANEL)
 
+            # Self-attention over the cache.
             normalise_rows(rows, n, x, g, normal)
             self_attention(rows, new, n, begin, slots, normal, w, b, k, v, wide, mixed)
             project[False, True](rows, n, n, mixed, w.unsafe_offset(3 * n * n), b.unsafe_offset(3 * n), x)
 
+            # Cross-attention over the audio.
             normalise_rows(rows, n, x, g.unsafe_offset(2 * n), normal)
             var at = layer * heads * cross_slots * HEAD * PANEL
             cross_attention[align=align](
@@ -116,6 +121,7 @@ struct Decoder:
             )
             project[False, True](rows, n, n, mixed, w.unsafe_offset(5 * n * n), b.unsafe_offset(5 * n), x)
 
+            # MLP.
             normalise_rows(rows, n, x, g.unsafe_offset(4 * n), normal)
             project[True, False](rows, n, 4 * n, normal, w.unsafe_offset(6 * n * n), b.unsafe_offset(6 * n), wide)
             project[False, True](rows, 4 * n, n, wide, w.unsafe_offset(10 * n * n), b.unsafe_offset(10 * n), x)
@@ -136,7 +142,7 @@ def embed[
     positions: Pointer[Float32, ...],
     x: Pointer[mut=True, Float32, ...],
 ):
-    """Token embedding plus position, read out of the packed panels."""
+    """Writes token embedding plus position to `x` `(rows, n)`, reading columns of the packed panels."""
     for row in range(rows):
         var token = Int(tokens.unsafe_offset(row).unsafe_load())
         var column = embedding.unsafe_offset((token // PANEL) * n * PANEL + token % PANEL)
@@ -154,16 +160,16 @@ def normalise_rows(
     g: Pointer[Float32, ...],
     y: Pointer[mut=True, Float32, ...],
 ) raises:
-    """Layer norm of every row with scale `g` and shift `g + n`."""
+    """Layer norm of every row of `x` `(rows, n)` to `y`, with scale `g` and shift `g + n`."""
     var shift = g.unsafe_offset(n).as_unsafe_any_origin()
     if rows <= ROWS_AT_ONCE:
         for i in range(rows):
-            normalise(n, x.unsafe_offset(i * n), g, shift, y.unsafe_offset(i * n))
+            layer_norm_row(n, x.unsafe_offset(i * n), g, shift, y.unsafe_offset(i * n))
         return
 
     def work(task: Int) raises {imm}:
         for i in range(task * ROWS_AT_ONCE, min((task + 1) * ROWS_AT_ONCE, rows)):
-            normalise(n, x.unsafe_offset(i * n), g, shift, y.unsafe_offset(i * n))
+            layer_norm_row(n, x.unsafe_offset(i * n), g, shift, y.unsafe_offset(i * n))
 
     sync_parallelize(work, ceildiv(rows, ROWS_AT_ONCE))
 
@@ -180,12 +186,12 @@ def project[
     b: Pointer[Float32, ...],
     y: Pointer[mut=True, Float32, ...],
 ) raises:
-    """`x @ w + b` into `y`, or onto it with `residual`."""
+    """Writes `x` `(rows, depth)` `@ w + b` to `y` `(rows, n)`, or adds it with `residual`."""
     var panels = n // PANEL
 
     def work(task: Int) raises {imm}:
         for p in range(task * PANELS_PER_TASK, min((task + 1) * PANELS_PER_TASK, panels)):
-            products[gelu, residual](0, rows, p, depth, n, depth, x, w, b, y.as_unsafe_any_origin(), y)
+            write_panel[gelu, residual](0, rows, p, depth, n, depth, x, w, b, y.as_unsafe_any_origin(), y)
 
     sync_parallelize(work, ceildiv(panels, PANELS_PER_TASK))
 
@@ -207,7 +213,11 @@ def self_attention[
     qkv: Pointer[mut=True, Float32, ...],
     mixed: Pointer[mut=True, Float32, ...],
 ) raises:
-    """Projects, appends to the caches and attends, one head a task."""
+    """Projects to queries, keys and values, appends to the caches and attends; one task per head.
+
+    `x`, `mixed`: `(rows, n)`. `qkv`: scratch `(rows, 3 * n)`. `keys`, `values`: one layer's caches. A row sees the
+    positions up to its own, which is the causal mask.
+    """
     var heads = n // HEAD
     var size = slots * HEAD * PANEL
 
@@ -215,14 +225,14 @@ def self_attention[
         comptime for part in range(3):
             comptime for panel in range(HEAD_PANELS):
                 var p = (part * n + head * HEAD) // PANEL + panel
-                products[False, False](0, rows, p, n, 3 * n, n, x, w, b, qkv.as_unsafe_any_origin(), qkv)
+                write_panel[False, False](0, rows, p, n, 3 * n, n, x, w, b, qkv.as_unsafe_any_origin(), qkv)
         var scratch = List[Float32](unsafe_uninit_length=ROWS * slots * PANEL)
         var scores = scratch.unsafe_ptr()
         for row in range(rows):
             var cache = ((row // new) * heads + head) * size
             var k = keys.unsafe_offset(cache)
             var v = values.unsafe_offset(cache)
-            var t = begin + row % new
+            var t = begin + row % new  # position in the cache
             var source = qkv.unsafe_offset(row * 3 * n + head * HEAD)
             for d in range(HEAD):
                 k.unsafe_offset(((t // PANEL) * HEAD + d) * PANEL + t % PANEL).unsafe_store(
@@ -256,13 +266,16 @@ def cross_attention[
     mixed: Pointer[mut=True, Float32, ...],
     qk: Pointer[mut=True, Float32, ...],
 ) raises:
-    """Projects queries and attends to the audio, one head a task; all rows share the audio."""
+    """Projects queries and attends to the audio; one task per head. All rows share keys and values.
+
+    `x`, `mixed`: `(rows, n)`. `queries`: scratch `(rows, n)`. `qk`: with `align` `(heads, rows, n_ctx)`.
+    """
     var size = slots * HEAD * PANEL
 
     def work(head: Int) raises {imm}:
         comptime for panel in range(HEAD_PANELS):
             var p = head * HEAD // PANEL + panel
-            products[False, False](0, rows, p, n, n, n, x, w, b, queries.as_unsafe_any_origin(), queries)
+            write_panel[False, False](0, rows, p, n, n, n, x, w, b, queries.as_unsafe_any_origin(), queries)
         var scratch = List[Float32](unsafe_uninit_length=ROWS * slots * PANEL)
         attend_all[align](
             0,
@@ -285,9 +298,10 @@ def cross_attention[
 
 @extensibility.register("whisper_logits")
 struct Logits:
-    """`x @ embedding` of the rows `picked`: `(picked, n_vocab)`.
+    """Logits of selected rows, `x @ embedding`.
 
-    `x`: `(rows, n_state)`. `picked`: `(m,)`, row numbers. `embedding` as in `Decoder`.
+    `x`: `(rows, n_state)`. `selected`: `(m,)`, row numbers. `embedding`: as in `Decoder`. `no_bias`: zeros
+    `(n_vocab,)`. `y`: `(m, n_vocab)`.
     """
 
     @staticmethod
@@ -296,7 +310,7 @@ struct Logits:
     ](
         y: OutputTensor[dtype=DType.float32, rank=2, ...],
         x: InputTensor[dtype=DType.float32, rank=2, ...],
-        picked: InputTensor[dtype=DType.int64, rank=1, ...],
+        selected: InputTensor[dtype=DType.int64, rank=1, ...],
         embedding: InputTensor[dtype=weight, rank=3, ...],
         no_bias: InputTensor[dtype=DType.float32, rank=1, ...],
         ctx: DeviceContext,
@@ -304,10 +318,10 @@ struct Logits:
         var m = y.dim_size(0)
         var n_vocab = y.dim_size(1)
         var n = x.dim_size(1)
-        var rows_list = List[Float32](unsafe_uninit_length=m * n)
+        var rows_list = List[Float32](unsafe_uninit_length=m * n)  # the selected rows, gathered
         var rows = rows_list.unsafe_ptr()
         for i in range(m):
-            var source = x.unsafe_ptr().unsafe_offset(Int(picked.unsafe_ptr().unsafe_offset(i).unsafe_load()) * n)
+            var source = x.unsafe_ptr().unsafe_offset(Int(selected.unsafe_ptr().unsafe_offset(i).unsafe_load()) * n)
             for c in range(n):
                 rows.unsafe_offset(i * n + c).unsafe_store(source.unsafe_offset(c).unsafe_load())
         var w = embedding.unsafe_ptr()
@@ -318,6 +332,6 @@ struct Logits:
         def work(task: Int) raises {imm}:
             var first = task * VOCABULARY_PANELS_PER_TASK
             for p in range(first, min(first + VOCABULARY_PANELS_PER_TASK, panels)):
-                products[False, False](0, m, p, n, n_vocab, n, rows, w, b, yp.as_unsafe_any_origin(), yp)
+                write_panel[False, False](0, m, p, n, n_vocab, n, rows, w, b, yp.as_unsafe_any_origin(), yp)
 
         sync_parallelize(work, ceildiv(panels, VOCABULARY_PANELS_PER_TASK))

@@ -1,4 +1,4 @@
-"""`y = x @ w + b`, with what usually follows it, for projections and convolutions."""
+"""`y = x @ w + b` with optional GELU and residual, for projections and convolutions of width 3."""
 
 import extensibility
 from extensibility import InputTensor, OutputTensor
@@ -9,19 +9,18 @@ from std.math import ceildiv, erf
 from .tile import FEW_ROWS, PANEL, ROWS, VECTORS, WIDTH, multiply
 
 comptime BLOCK = 8 * ROWS
-"""Rows of one task: small enough that its part of `x` stays in the second-level cache."""
+"""Rows of one task: its part of `x` stays in the second-level cache while all panels pass over it."""
 
 
 @extensibility.register("whisper_linear")
 struct Linear:
-    """A matrix product over packed weights, with bias and one optional epilogue.
+    """Matrix product over packed weights, with bias and epilogue.
 
-    `x`: `(rows, columns)`. `w`: `(panels, depth, PANEL)`, float32 or float16, zero-padded past the
-    last column.
-    `y`: `(m, n)`. Row `i` of the product reads `depth` contiguous values of `x` from row
-    `i * stride` on: with `depth = 3 * columns` that is a convolution of width 3 over a padded
-    sequence. `gelu`: exact GELU after the bias. `residual`: adds `r`, of `y`'s shape; otherwise
-    `r` is not read. `padded`: `y` has one more row of zeros at either end.
+    `x`: `(rows, columns)`. `w`: `(panels, depth, PANEL)`, float32 or float16, zero-padded past column `n`.
+    `b`: `(n,)`. `y`: `(m, n)`. Row `i` of the product reads `depth` contiguous values of `x` from row
+    `i * stride` on: with `depth = 3 * columns` that is a convolution of width 3 over a padded sequence.
+    `gelu`: exact GELU after the bias. `residual`: adds `r` `(m, n)`, which is not read otherwise.
+    `padded`: `y` is `(m + 2, n)` with a row of zeros at both ends.
     """
 
     @staticmethod
@@ -54,7 +53,7 @@ struct Linear:
         def work(task: Int) raises {imm}:
             var end = min((task + 1) * BLOCK, m)
             for p in range(ceildiv(n, PANEL)):
-                products[gelu, residual](
+                write_panel[gelu, residual](
                     task * BLOCK, end, p, depth, n, row_stride, xp, wp, bp, rp, yp
                 )
 
@@ -62,7 +61,7 @@ struct Linear:
 
 
 @always_inline
-def products[
+def write_panel[
     gelu: Bool, residual: Bool, weight: DType
 ](
     start: Int,
@@ -77,21 +76,21 @@ def products[
     r: Pointer[Float32, ...],
     y: Pointer[mut=True, Float32, ...],
 ):
-    """Writes rows `start` to `end` of panel `p` of the result, in the largest tiles that fit."""
+    """Writes rows `start` to `end` of columns `p * PANEL` to `(p + 1) * PANEL`, in the largest tiles that fit."""
     var i = start
     while i + ROWS <= end:
-        product[ROWS, gelu, residual](i, p, depth, n, row_stride, x, w, b, r, y)
+        write_tile[ROWS, gelu, residual](i, p, depth, n, row_stride, x, w, b, r, y)
         i += ROWS
     while i + FEW_ROWS <= end:
-        product[FEW_ROWS, gelu, residual](i, p, depth, n, row_stride, x, w, b, r, y)
+        write_tile[FEW_ROWS, gelu, residual](i, p, depth, n, row_stride, x, w, b, r, y)
         i += FEW_ROWS
     while i < end:
-        product[1, gelu, residual](i, p, depth, n, row_stride, x, w, b, r, y)
+        write_tile[1, gelu, residual](i, p, depth, n, row_stride, x, w, b, r, y)
         i += 1
 
 
 @always_inline
-def product[
+def write_tile[
     rows: Int, gelu: Bool, residual: Bool, weight: DType
 ](
     i: Int,
@@ -105,8 +104,8 @@ def product[
     r: Pointer[Float32, ...],
     y: Pointer[mut=True, Float32, ...],
 ):
-    """Writes `rows` rows of panel `p` of the result, from row `i` on."""
-    var sums = multiply[rows](
+    """Writes one tile: `rows` rows of panel `p` of the result, from row `i` on."""
+    var sums = multiply[rows](  # (rows, VECTORS)
         x.unsafe_offset(i * row_stride), row_stride, w.unsafe_offset(p * depth * PANEL), depth
     )
     comptime for row in range(rows):
@@ -120,7 +119,7 @@ def product[
                 comptime if residual:
                     value += r.unsafe_offset(at).unsafe_load[width=WIDTH]()
                 y.unsafe_offset(at).unsafe_store(value)
-            else:
+            else:  # the last panel's padding has no place in `y`
                 for lane in range(n - column):
                     var value = sums[row * VECTORS + v][lane] + b.unsafe_offset(column + lane).unsafe_load()
                     comptime if gelu:
@@ -132,6 +131,6 @@ def product[
 
 @always_inline
 def exact_gelu[width: Int](x: SIMD[DType.float32, width]) -> SIMD[DType.float32, width]:
-    """GELU by the error function, as PyTorch's default; not the tanh approximation."""
+    """Returns GELU by the error function, PyTorch's default, not the tanh approximation."""
     comptime SQRT_HALF = 0.70710678118654752440
     return 0.5 * x * (1 + erf(x * SQRT_HALF))

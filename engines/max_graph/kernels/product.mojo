@@ -1,9 +1,12 @@
-"""`y = a @ b` in float32 on an accelerator: plain multiply-adds at any size, nothing rounded.
+"""`y = a @ b` in float32 on an accelerator, at any size.
 
-MAX's built-in product of float32 matrices rounds both sides to TF32's 10 bits of mantissa, which
-is not the baseline's arithmetic, and does not compile for every NVIDIA GPU. What a block of threads
-does is written as what one thread does between two barriers, so that a processor can run the same
-code, one thread after another: so it is tested where there is no accelerator.
+MAX's built-in product of float32 matrices rounds both operands to TF32's 10 bits of mantissa, which is not the
+baseline's arithmetic, and it does not compile for every NVIDIA GPU. The code of a block of threads is split at its
+barriers into functions of one thread, so a CPU can run the same code one thread after another: that is how it is
+tested without an accelerator.
+
+More than `FEW` rows: a block computes a tile of `TILE` by `TILE`, `SLICE` depths at a time, from shared memory.
+Up to `FEW` rows, as in the decoder's steps: `SHARERS` threads split the depth of a column, whose weights are read once.
 """
 
 import extensibility
@@ -17,27 +20,31 @@ from std.math import ceildiv
 from std.memory import unsafe_stack_allocation
 
 comptime THREADS = 256
-"""Threads of a block."""
+"""Threads of a block: 8 warps."""
 
 comptime SIDE = 16
 """Threads along each side of a tile of the result."""
 
 comptime EACH = 4
-"""Rows, and columns, that one thread has of a tile: every `SIDE`-th."""
+"""Rows, and columns, of one thread: every `SIDE`-th of the tile, so 16 sums for 8 reads of shared memory."""
 
 comptime TILE = SIDE * EACH
+"""Rows, and columns, of a block's tile."""
+
 comptime SLICE = 16
-"""Depth of what a block holds of `a` and `b` at a time."""
+"""Depth of `a` and `b` in shared memory at a time: 8.3 KB for both, so many blocks fit on a processor."""
 
 comptime PITCH = TILE + 1
-"""Floats from one depth to the next in shared memory; odd, so that threads meet in no bank."""
+"""Floats from one depth to the next in shared memory; odd, which avoids bank conflicts."""
 
 comptime FEW = 8
-"""Up to so many rows, as in a step of the decoder, threads share a column's depth instead."""
+"""Largest number of rows for which threads share a column's depth."""
 
 comptime SHARERS = 8
+"""Threads that share the depth of a column."""
+
 comptime COLUMNS = THREADS // SHARERS
-"""Columns of a block whose depth `SHARERS` threads share."""
+"""Columns of a block with few rows."""
 
 comptime Quad = SIMD[DType.float32, EACH]
 comptime Sums = Array[Quad, EACH]
@@ -46,8 +53,10 @@ comptime Floats = MutPointer[Float32, MutAnyOrigin]
 
 @extensibility.register("whisper_product")
 struct Product:
-    """`y`: `(batch, m, n)`. `a`: `(batch, m, depth)`. `b`: `(batch, depth, n)` or, `transposed`,
-    `(batch, n, depth)`. All are float32 and row-major."""
+    """Batched float32 matrix product.
+
+    `y`: `(batch, m, n)`. `a`: `(batch, m, depth)`. `b`: `(batch, depth, n)` or, `transposed`, `(batch, n, depth)`.
+    """
 
     @staticmethod
     def execute[
@@ -89,17 +98,17 @@ struct Product:
                 var left = ap.unsafe_offset(i * m * depth)
                 var right = bp.unsafe_offset(i * depth * n)
                 if m == 1:
-                    few_here[transposed, 1](result, left, right, m, n, depth)
+                    few_on_cpu[transposed, 1](result, left, right, m, n, depth)
                 elif m <= FEW:
-                    few_here[transposed, FEW](result, left, right, m, n, depth)
+                    few_on_cpu[transposed, FEW](result, left, right, m, n, depth)
                 else:
-                    tiles_here[transposed](result, left, right, m, n, depth)
+                    tiles_on_cpu[transposed](result, left, right, m, n, depth)
 
 
 def tile_on_gpu[
     transposed: Bool
 ](y: Floats, a: Floats, b: Floats, rows: Int64, columns: Int64, deep: Int64):
-    """A block's tile of one product of the batch."""
+    """Computes a block's tile of one product of the batch."""
     var m, n, depth = Int(rows), Int(columns), Int(deep)
     var thread, row, column, i = thread_idx.x, block_idx.y * TILE, block_idx.x * TILE, block_idx.z
     var left = unsafe_stack_allocation[SLICE * PITCH, Float32, address_space=AddressSpace.SHARED]()
@@ -116,10 +125,10 @@ def tile_on_gpu[
     store(thread, row, column, sums, y.unsafe_offset(i * m * n), m, n)
 
 
-def tiles_here[
+def tiles_on_cpu[
     transposed: Bool
 ](y: Floats, a: Floats, b: Floats, m: Int, n: Int, depth: Int):
-    """The same on a processor, tile after tile and thread after thread."""
+    """Does the same on a CPU, tile after tile and thread after thread."""
     var left = List[Float32](length=SLICE * PITCH, fill=0)
     var right = List[Float32](length=SLICE * PITCH, fill=0)
     for row in range(0, m, TILE):
@@ -147,11 +156,11 @@ def fetch[
     count: Int,
     depth: Int,
 ):
-    """A thread's part of `SLICE` depths, from `begin` on, of `TILE` rows or columns of a matrix,
-    from `first` on; zeros past its `count` of them and past its depth.
+    """Copies one thread's part of a slice to shared memory `into` `(SLICE, PITCH)`.
 
-    `source` is `(count, depth)` or, `deep_first`, `(depth, count)`: neighbours in memory are read
-    by neighbouring threads.
+    The slice is `SLICE` depths from `begin` on, of `TILE` rows (or columns) from `first` on, zero past `count` and
+    `depth`. `source`: `(count, depth)` or, `deep_first`, `(depth, count)`. Neighbouring threads read neighbours in
+    memory.
     """
     comptime for part in range(SLICE * TILE // THREADS):
         var element = part * THREADS + thread
@@ -173,7 +182,7 @@ def accumulate(
     right: Pointer[Float32, ...],
     mut sums: Sums,
 ):
-    """Adds the slice's products to a thread's rows and columns of the tile."""
+    """Adds the slice's products to one thread's sums `(EACH, EACH)`."""
     var row = thread // SIDE
     var column = thread % SIDE
     comptime for d in range(SLICE):
@@ -187,7 +196,7 @@ def accumulate(
 
 @always_inline
 def store(thread: Int, row: Int, column: Int, sums: Sums, y: Floats, m: Int, n: Int):
-    """Writes a thread's part of the tile that begins at `row` and `column`."""
+    """Writes one thread's part of the tile that begins at `row` and `column`."""
     comptime for i in range(EACH):
         comptime for j in range(EACH):
             var r = row + thread // SIDE + i * SIDE
@@ -199,61 +208,62 @@ def store(thread: Int, row: Int, column: Int, sums: Sums, y: Floats, m: Int, n: 
 def few_on_gpu[
     transposed: Bool, rows: Int
 ](y: Floats, a: Floats, b: Floats, m64: Int64, n64: Int64, depth64: Int64):
-    """A block's columns of one product of the batch with at most `rows` rows."""
+    """Computes a block's columns of one product of the batch with at most `rows` rows."""
     var m, n, depth = Int(m64), Int(n64), Int(depth64)
     var thread, i = thread_idx.x, block_idx.z
-    var shares = unsafe_stack_allocation[rows * THREADS, Float32, address_space=AddressSpace.SHARED]()
-    share[transposed, rows](
-        thread, block_idx.x * COLUMNS, shares,
+    # (rows, SHARERS, COLUMNS)
+    var partial_sums = unsafe_stack_allocation[rows * THREADS, Float32, address_space=AddressSpace.SHARED]()
+    partial_sum[transposed, rows](
+        thread, block_idx.x * COLUMNS, partial_sums,
         a.unsafe_offset(i * m * depth), b.unsafe_offset(i * depth * n), m, n, depth,
     )
     barrier()
-    gather[rows](thread, block_idx.x * COLUMNS, shares, y.unsafe_offset(i * m * n), m, n)
+    add_partial_sums[rows](thread, block_idx.x * COLUMNS, partial_sums, y.unsafe_offset(i * m * n), m, n)
 
 
-def few_here[
+def few_on_cpu[
     transposed: Bool, rows: Int
 ](y: Floats, a: Floats, b: Floats, m: Int, n: Int, depth: Int):
-    """The same on a processor."""
-    var shares = List[Float32](length=rows * THREADS, fill=0)
+    """Does the same on a CPU."""
+    var partial_sums = List[Float32](length=rows * THREADS, fill=0)
     for column in range(0, n, COLUMNS):
         for thread in range(THREADS):
-            share[transposed, rows](thread, column, shares.unsafe_ptr(), a, b, m, n, depth)
+            partial_sum[transposed, rows](thread, column, partial_sums.unsafe_ptr(), a, b, m, n, depth)
         for thread in range(THREADS):
-            gather[rows](thread, column, shares.unsafe_ptr(), y, m, n)
+            add_partial_sums[rows](thread, column, partial_sums.unsafe_ptr(), y, m, n)
 
 
 @always_inline
-def share[
+def partial_sum[
     transposed: Bool, rows: Int
 ](
     thread: Int,
     first: Int,
-    shares: Pointer[mut=True, Float32, ...],
+    partial_sums: Pointer[mut=True, Float32, ...],
     a: Floats,
     b: Floats,
     m: Int,
     n: Int,
     depth: Int,
 ):
-    """One of the `SHARERS` sums over every `SHARERS`-th depth of a column, for every row.
+    """Computes one of the `SHARERS` partial sums of a column, over every `SHARERS`-th depth, for every row.
 
-    Rows past `m` repeat the last one, columns past `n` too: reading them is safe and cheap.
+    Rows past `m` and columns past `n` repeat the last one, which is safe to read and never stored.
     """
     comptime if transposed:
-        share_lines[rows](thread // SHARERS, thread % SHARERS, first, shares, a, b, m, n, depth, depth, 1)
+        partial_sum_of_line[rows](thread // SHARERS, thread % SHARERS, first, partial_sums, a, b, m, n, depth, depth, 1)
     else:
-        share_lines[rows](thread % COLUMNS, thread // COLUMNS, first, shares, a, b, m, n, depth, 1, n)
+        partial_sum_of_line[rows](thread % COLUMNS, thread // COLUMNS, first, partial_sums, a, b, m, n, depth, 1, n)
 
 
 @always_inline
-def share_lines[
+def partial_sum_of_line[
     rows: Int
 ](
     line: Int,
     sharer: Int,
     first: Int,
-    shares: Pointer[mut=True, Float32, ...],
+    partial_sums: Pointer[mut=True, Float32, ...],
     a: Floats,
     b: Floats,
     m: Int,
@@ -262,7 +272,7 @@ def share_lines[
     column_stride: Int,
     depth_stride: Int,
 ):
-    """`share` of column `first + line`, whose values are `depth_stride` apart."""
+    """Computes `partial_sum` of column `first + line`, whose values are `depth_stride` apart."""
     var column = b.unsafe_offset(min(first + line, n - 1) * column_stride)
     var sums = SIMD[DType.float32, rows](0)
     for d in range(sharer, depth, SHARERS):
@@ -270,18 +280,18 @@ def share_lines[
         comptime for r in range(rows):
             sums[r] = a.unsafe_offset(min(r, m - 1) * depth + d).unsafe_load().fma(right, sums[r])
     comptime for r in range(rows):
-        shares.unsafe_offset((r * SHARERS + sharer) * COLUMNS + line).unsafe_store(sums[r])
+        partial_sums.unsafe_offset((r * SHARERS + sharer) * COLUMNS + line).unsafe_store(sums[r])
 
 
 @always_inline
-def gather[
+def add_partial_sums[
     rows: Int
-](thread: Int, first: Int, shares: Pointer[Float32, ...], y: Floats, m: Int, n: Int):
-    """Adds the shares of one row and column; `THREADS` threads are enough for all."""
+](thread: Int, first: Int, partial_sums: Pointer[Float32, ...], y: Floats, m: Int, n: Int):
+    """Adds the partial sums of one row and column and writes the result; `THREADS` threads cover all."""
     var row = thread // COLUMNS
     var column = first + thread % COLUMNS
     if row < min(rows, m) and column < n:
         var total = Float32(0)
         comptime for sharer in range(SHARERS):
-            total += shares.unsafe_offset((row * SHARERS + sharer) * COLUMNS + thread % COLUMNS).unsafe_load()
+            total += partial_sums.unsafe_offset((row * SHARERS + sharer) * COLUMNS + thread % COLUMNS).unsafe_load()
         y.unsafe_offset(row * n + column).unsafe_store(total)

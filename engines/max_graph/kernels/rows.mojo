@@ -1,4 +1,4 @@
-"""Operations that work row by row: layer norm, and turning a spectrogram into padded frames."""
+"""Row-wise operations: layer norm, and transposing and padding a spectrogram."""
 
 import extensibility
 from extensibility import InputTensor, OutputTensor
@@ -9,13 +9,18 @@ from std.math import ceildiv, sqrt
 from .tile import WIDTH, Vector
 
 comptime ROWS_PER_TASK = 128
+"""Rows of one task."""
+
 comptime EPSILON = Float32(1e-5)
 """PyTorch's default for `nn.LayerNorm`, which Whisper uses."""
 
 
 @extensibility.register("whisper_layer_norm")
 struct LayerNorm:
-    """Layer norm over the last axis of `x` `(m, n)`, scaled by `w` and shifted by `b`, `(n,)`."""
+    """Layer norm over the last axis.
+
+    `x`, `y`: `(m, n)`. `w`, `b`: scale and shift, `(n,)`.
+    """
 
     @staticmethod
     def execute[
@@ -36,20 +41,23 @@ struct LayerNorm:
 
         def work(task: Int) raises {imm}:
             for i in range(task * ROWS_PER_TASK, min((task + 1) * ROWS_PER_TASK, m)):
-                normalise(n, xp.unsafe_offset(i * n), wp, bp, yp.unsafe_offset(i * n))
+                layer_norm_row(n, xp.unsafe_offset(i * n), wp, bp, yp.unsafe_offset(i * n))
 
         sync_parallelize(work, ceildiv(m, ROWS_PER_TASK))
 
 
 @always_inline
-def normalise(
+def layer_norm_row(
     n: Int,
     x: Pointer[Float32, ...],
     w: Pointer[Float32, ...],
     b: Pointer[Float32, ...],
     y: Pointer[mut=True, Float32, ...],
 ):
-    """One row; mean and variance in two passes, since one pass cancels."""
+    """Layer norm of one row `(n,)`.
+
+    The variance takes a pass of its own: the difference of two sums would cancel.
+    """
     var body = n - n % WIDTH
     var sums = Vector(0)
     for c in range(0, body, WIDTH):
@@ -59,6 +67,7 @@ def normalise(
         total += x.unsafe_offset(c).unsafe_load()
     var mean = total / Float32(n)
 
+    # Variance around the mean.
     sums = Vector(0)
     for c in range(0, body, WIDTH):
         var d = x.unsafe_offset(c).unsafe_load[width=WIDTH]() - mean
@@ -69,6 +78,7 @@ def normalise(
         total += d * d
     var scale = 1 / sqrt(total / Float32(n) + EPSILON)
 
+    # (x - mean) * scale * w + b
     for c in range(0, body, WIDTH):
         var d = (x.unsafe_offset(c).unsafe_load[width=WIDTH]() - mean) * scale
         var value = d.fma(w.unsafe_offset(c).unsafe_load[width=WIDTH](), b.unsafe_offset(c).unsafe_load[width=WIDTH]())
@@ -80,7 +90,7 @@ def normalise(
 
 @extensibility.register("whisper_pad_frames")
 struct PadFrames:
-    """`(n_mels, frames)` to `(frames + 2, n_mels)`, with a row of zeros at either end."""
+    """Transposes `mel` `(n_mels, frames)` into `y` `(frames + 2, n_mels)`, a row of zeros at both ends."""
 
     @staticmethod
     def execute[

@@ -1,4 +1,7 @@
-"""Choosing tokens: Whisper's filters, log-softmax and the best few, in two passes over a row."""
+"""Top k tokens under Whisper's filters, with log-softmax.
+
+`select_top_k` in `engines/token_selection.py` is the reference in NumPy.
+"""
 
 import extensibility
 from extensibility import InputTensor, OutputTensor
@@ -8,19 +11,19 @@ from std.math import exp, log
 
 from .tile import WIDTH, Vector
 
-comptime NOTHING = Float32(-1e30)
-"""Stands for minus infinity: below every logit, and safe to subtract."""
+comptime LOWEST = Float32(-1e30)
+"""Stands for minus infinity: below every logit, and finite, so that differences are no NaN."""
 
 
 @extensibility.register("whisper_select")
 struct Select:
-    """The `k` best tokens of each row with their log-probabilities, best first.
+    """Top k tokens of each row with their log-probabilities, best first.
 
-    `tokens`, `logprobs`: `(m, k)`. `logits`: `(m, n_vocab)`. `mask`: `(n_vocab,)`, 0 or a large
-    negative number, added to the logits. `ranges`: `(m, 4)`: where timestamps begin, the first
-    text token allowed, the first and one past the last timestamp allowed. `weigh`: `(1,)`, whether
-    timestamps that are together likelier than any text token rule text out, as in
-    `whisper.decoding.ApplyTimestampRules`. Ties go to the lower token.
+    `logits`: `(m, n_vocab)`. `mask`: `(n_vocab,)`, 0 or a large negative number, added to the logits.
+    `ranges`: `(m, 4)`: where timestamps begin, the first text token allowed, the first timestamp allowed and one
+    past the last. `timestamps_dominate`: `(1,)`, whether timestamps that are together likelier than any text token rule out
+    text, as in `whisper.decoding.ApplyTimestampRules`. `tokens`, `logprobs`: `(m, k)`; ties go to the lower
+    token, and a token is -1 where fewer than k are allowed.
     """
 
     @staticmethod
@@ -32,7 +35,7 @@ struct Select:
         logits: InputTensor[dtype=DType.float32, rank=2, ...],
         mask: InputTensor[dtype=DType.float32, rank=1, ...],
         ranges: InputTensor[dtype=DType.int64, rank=2, ...],
-        weigh: InputTensor[dtype=DType.int64, rank=1, ...],
+        timestamps_dominate: InputTensor[dtype=DType.int64, rank=1, ...],
         ctx: DeviceContext,
     ) raises:
         var m = logits.dim_size(0)
@@ -43,32 +46,32 @@ struct Select:
         var rp = ranges.unsafe_ptr()
         var tp = tokens.unsafe_ptr()
         var pp = logprobs.unsafe_ptr()
-        var weighed = weigh.unsafe_ptr().unsafe_load() != 0
+        var may_dominate = timestamps_dominate.unsafe_ptr().unsafe_load() != 0
 
         def work(row: Int) raises {imm}:
-            var x = lp.unsafe_offset(row * n)
+            var x = lp.unsafe_offset(row * n)  # (n_vocab,)
             var r = rp.unsafe_offset(row * 4)
             var begin = Int(r.unsafe_load())
             var text = Int(r.unsafe_offset(1).unsafe_load())
             var first = Int(r.unsafe_offset(2).unsafe_load())
             var last = Int(r.unsafe_offset(3).unsafe_load())
-            var text_top = top(text, begin, x, mp)
-            var time_top = top(first, last, x, mp)
-            var highest = max(text_top, time_top)
+            var text_top = largest_logit(text, begin, x, mp)
+            var time_top = largest_logit(first, last, x, mp)
+            var highest = max(text_top, time_top)  # subtracted before exp, which can't overflow then
             var text_sum = exp_sum(text, begin, highest, x, mp)
             var time_sum = exp_sum(first, last, highest, x, mp)
-            var only_time = weighed and time_sum > 0 and log(time_sum) + highest > text_top
+            var only_time = may_dominate and time_sum > 0 and log(time_sum) + highest > text_top
             var norm = highest + log(time_sum if only_time else text_sum + time_sum)
             for i in range(k):
-                best(i, begin if only_time else text, begin, first, last, norm, x, mp, tp.unsafe_offset(row * k), pp.unsafe_offset(row * k))
+                write_best(i, begin if only_time else text, begin, first, last, norm, x, mp, tp.unsafe_offset(row * k), pp.unsafe_offset(row * k))
 
         sync_parallelize(work, m)
 
 
 @always_inline
-def top(start: Int, end: Int, x: Pointer[Float32, ...], mask: Pointer[Float32, ...]) -> Float32:
-    """Largest masked logit in `start` to `end`."""
-    var tops = Vector(NOTHING)
+def largest_logit(start: Int, end: Int, x: Pointer[Float32, ...], mask: Pointer[Float32, ...]) -> Float32:
+    """Returns the largest masked logit of tokens `start` to `end`."""
+    var tops = Vector(LOWEST)
     var t = start
     while t + WIDTH <= end:
         tops = max(tops, x.unsafe_offset(t).unsafe_load[width=WIDTH]() + mask.unsafe_offset(t).unsafe_load[width=WIDTH]())
@@ -84,7 +87,7 @@ def top(start: Int, end: Int, x: Pointer[Float32, ...], mask: Pointer[Float32, .
 def exp_sum(
     start: Int, end: Int, shift: Float32, x: Pointer[Float32, ...], mask: Pointer[Float32, ...]
 ) -> Float32:
-    """Sum of `exp(masked logit - shift)` in `start` to `end`."""
+    """Returns the sum of `exp(masked logit - shift)` over tokens `start` to `end`."""
     var sums = Vector(0)
     var t = start
     while t + WIDTH <= end:
@@ -100,7 +103,7 @@ def exp_sum(
 
 
 @always_inline
-def best(
+def write_best(
     i: Int,
     text: Int,
     begin: Int,
@@ -112,9 +115,12 @@ def best(
     tokens: Pointer[mut=True, Int64, ...],
     logprobs: Pointer[mut=True, Float32, ...],
 ):
-    """Writes the `i`-th best: the largest that comes after the one before it."""
+    """Writes the `i`-th best token: the largest of those not chosen yet.
+
+    A pass per token over the row; k is a few beams, and most vectors are skipped by their maximum.
+    """
     var chosen = -1
-    var value = Float32(2) * NOTHING
+    var value = Float32(2) * LOWEST
     comptime for part in range(2):
         var t = text if part == 0 else first
         var end = begin if part == 0 else last
@@ -126,7 +132,7 @@ def best(
                     continue
             for lane in range(min(WIDTH, end - t)):
                 var v = x.unsafe_offset(t + lane).unsafe_load() + mask.unsafe_offset(t + lane).unsafe_load()
-                if v > value and not taken(i, t + lane, tokens):
+                if v > value and not is_chosen(i, t + lane, tokens):
                     value = v
                     chosen = t + lane
             t += WIDTH
@@ -135,8 +141,8 @@ def best(
 
 
 @always_inline
-def taken(i: Int, token: Int, tokens: Pointer[Int64, ...]) -> Bool:
-    """Whether one of the first `i` chosen tokens is `token`."""
+def is_chosen(i: Int, token: Int, tokens: Pointer[Int64, ...]) -> Bool:
+    """Returns whether `token` is one of the first `i` chosen tokens."""
     for j in range(i):
         if Int(tokens.unsafe_offset(j).unsafe_load()) == token:
             return True

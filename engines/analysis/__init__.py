@@ -1,0 +1,1 @@
+"""Analyses of encoders: their layers compared, and deliberate faults."""

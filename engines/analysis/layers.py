@@ -1,0 +1,319 @@
+"""Compare encoders after every stage of one window.
+
+Stages in order of depth: `log-mel` (the encoder's input), `conv1`, `conv2`, `positions` (`conv2`
+with the positional embedding added), `blocks.0`, …, `ln_post`. All are float32 on the host,
+whatever an encoder computes in: `log-mel` is `(n_mels, 3000)`, `conv1` `(3000, n_state)` and the
+rest `(n_audio_ctx, n_state)`.
+
+An encoder is spelled `ENGINE` or `ENGINE:DTYPE`. It is opened by its registry row's `open_stages`,
+a function of checkpoint, dtype (None: the engine's own choice) and listener that returns an
+`OpenEncoder`. For a MAX encoder on a CPU the dtype is that of its weights; it computes in float32
+either way.
+
+Every encoder is judged against PyTorch's in float64, which stands in for the exact result. An
+encoder passes a stage if its relative L2 error is at most `records.FACTOR` times the error that
+PyTorch's own float32 encoder makes there. Measured, MAX against PyTorch on an AVX-512 processor,
+the worst stage of each: 1.8 to 2.4 on tiny.en and base with real weights over five samples (base
+has outlier channels and reaches an error of 1.1e-5); on random weights of small, medium and large (8
+layers) 4.0, 4.3 and 4.7, all at `conv2`, whose sums are the deepest: MAX's kernel adds them up in
+one chain, PyTorch in blocks. The factor leaves room for processors that sum in another order. A
+wrong operation, or one matrix that is one percent too large, is far outside (see the tests).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from whisper.audio import (
+    HOP_LENGTH,
+    N_FRAMES,
+    N_SAMPLES,
+    SAMPLE_RATE,
+    log_mel_spectrogram,
+    pad_or_trim,
+)
+from whisper.model import AudioEncoder, Whisper
+
+from engines import checkpoints, registry
+from engines.analysis.records import EncoderInfo, LayerComparison, StageComparison
+from engines.base import SILENT, Clip, EngineError, EngineUnavailable, FloatArray, Listener
+from engines.checkpoints import Checkpoint
+from engines.metrics import bin_together, measure_similarity, summarise
+
+if TYPE_CHECKING:
+    from engines.max_graph.weights import EncoderWeights
+
+Stages: TypeAlias = Iterator[tuple[str, np.ndarray]]
+"""Name and output of every stage, in order of depth."""
+
+STAGES_BESIDE_BLOCKS = 5
+
+
+@dataclass(frozen=True)
+class OpenEncoder(EncoderInfo):
+    """An encoder that can be run stage by stage.
+
+    `stages` maps one log-mel window, float32 `(n_mels, 3000)`, to the output of every stage.
+    """
+
+    stages: Callable[[FloatArray], Stages] = field(repr=False)
+
+    def info(self) -> EncoderInfo:
+        """Return the encoder's record."""
+        return EncoderInfo(self.name, self.label, self.device, rounds_to=self.rounds_to)
+
+
+def cut_window(clip: Clip, n_mels: int, start: float = 0.0) -> FloatArray:
+    """Return one window's log-mel `(n_mels, 3000)`, as whisper's own loop cuts it at `start` s.
+
+    Raises `EngineError` when the clip ends before `start`.
+    """
+    if not 0 <= start <= clip.seconds:
+        raise EngineError(
+            f"The clip has {clip.seconds:.1f} s: a window can't start at {start:g} s."
+        )
+    mel = log_mel_spectrogram(clip.samples, n_mels, padding=N_SAMPLES)
+    at = round(start * SAMPLE_RATE / HOP_LENGTH)
+    end = min(mel.shape[-1] - N_FRAMES, at + N_FRAMES)
+    window: FloatArray = pad_or_trim(mel[:, at:end], N_FRAMES).numpy()
+    return window
+
+
+# PyTorch's encoder, stage by stage.
+
+
+@torch.inference_mode()
+def torch_stages(encoder: AudioEncoder, mel: FloatArray, dtype: torch.dtype) -> Stages:
+    """Yield every stage of `whisper.model.AudioEncoder.forward` (20250625).
+
+    Outputs are float32 on the host, float64 where `dtype` is.
+    """
+    kept = torch.float64 if dtype == torch.float64 else torch.float32
+
+    def on_host(x: torch.Tensor) -> np.ndarray:
+        host: np.ndarray = x.to(kept).cpu().numpy()
+        return host
+
+    yield "log-mel", mel
+    x = torch.from_numpy(mel)[None].to(encoder.positional_embedding.device, dtype)
+    x = F.gelu(encoder.conv1(x))  # (1, n_state, 3000)
+    yield "conv1", on_host(x[0].T)
+    x = F.gelu(encoder.conv2(x)).permute(0, 2, 1)  # (1, n_audio_ctx, n_state)
+    yield "conv2", on_host(x[0])
+    x = (x + encoder.positional_embedding).to(x.dtype)
+    yield "positions", on_host(x[0])
+    for layer, block in enumerate(encoder.blocks):
+        x = block(x)
+        yield f"blocks.{layer}", on_host(x[0])
+    yield "ln_post", on_host(encoder.ln_post(x)[0])
+
+
+def _open_torch(checkpoint: Checkpoint, device: str, dtype: str) -> OpenEncoder:
+    """Open PyTorch's encoder; float16 has half inputs and activations, as whisper's `fp16`."""
+    encoder = checkpoint.build(Whisper).encoder.to(device)
+    kind = torch.float16 if dtype == "float16" else torch.float32
+    return OpenEncoder(
+        name=dtype,
+        label=dtype,
+        device=device,
+        stages=lambda mel: torch_stages(encoder, mel, kind),
+        rounds_to="" if dtype == "float32" else dtype,
+    )
+
+
+def open_torch_cpu(checkpoint: Checkpoint, dtype: str | None, listener: Listener) -> OpenEncoder:
+    """Open the encoder of the `cpu` engine."""
+    return _open_torch(checkpoint, "cpu", dtype or "float32")
+
+
+def open_torch_gpu(checkpoint: Checkpoint, dtype: str | None, listener: Listener) -> OpenEncoder:
+    """Open the encoder of the `gpu` engine."""
+    return _open_torch(checkpoint, "cuda", dtype or "float32")
+
+
+def float64_stages(checkpoint: Checkpoint, mel: FloatArray) -> Stages:
+    """Yield every stage of PyTorch's encoder in float64, the reference of all errors."""
+    encoder = checkpoint.build(Whisper).encoder.double()
+    for module in encoder.modules():
+        if isinstance(module, torch.nn.LayerNorm):
+            module.__class__ = torch.nn.LayerNorm  # whisper's own computes in float32
+    yield from torch_stages(encoder, mel, torch.float64)
+
+
+# MAX's encoder, stage by stage.
+
+
+def open_max(
+    checkpoint: Checkpoint,
+    dtype: str | None = None,
+    listener: Listener = SILENT,
+    change: Callable[[EncoderWeights], EncoderWeights] = lambda weights: weights,
+) -> OpenEncoder:
+    """Open MAX's encoder where the engines run it; `dtype` of its weights, else the engines' own.
+
+    `change` is applied to the weights before they are laid out. On an accelerator `dtype` is that
+    of every product as well. Raises `EngineUnavailable` for a type that the graphs lack there.
+    """
+    from max.dtype import DType
+
+    from engines.max_graph import compile_cache
+    from engines.max_graph.encoder import MaxEncoder
+    from engines.max_graph.weights import encoder_weights, matrix_dtype
+
+    device = compile_cache.pick_device()
+    on_cpu = device.label == "cpu"
+    dtype = dtype or (matrix_dtype(checkpoint).name if on_cpu else "float32")
+    if on_cpu and dtype == "bfloat16":
+        raise EngineUnavailable("MAX's encoder has no bfloat16 on a CPU.")
+    weights = change(encoder_weights(checkpoint.state, checkpoint.dims))
+    models, op = compile_cache.load_encoder(checkpoint.dims, device, DType[dtype], listener)
+    # The stem graph computes `conv2` and `positions` as one: with zeros for positions it computes
+    # `conv2` alone, so no stage is computed by anything but the engines' own compiled graphs.
+    *convolutions, positions = weights.stem
+    assert isinstance(positions, np.ndarray)
+    unplaced = replace(weights, stem=[*convolutions, np.zeros_like(positions)], blocks=())
+    whole, without_positions = (
+        MaxEncoder(models, each, op, device) for each in (weights, unplaced)
+    )
+
+    def stages(mel: FloatArray) -> Stages:
+        yield "log-mel", mel
+        yield from islice(without_positions.stages(mel), 2)  # conv1, conv2
+        rest = islice(whole.stages(mel), 1, None)
+        yield "positions", next(rest)[1]
+        yield from rest
+
+    exact = dtype == "float32" or (on_cpu and checkpoint.fits_float16)
+    label = f"{dtype} weights" if on_cpu else dtype
+    return OpenEncoder(
+        name=dtype,
+        label=label,
+        device=device.label,
+        stages=stages,
+        rounds_to="" if exact else dtype,
+    )
+
+
+# The encoders of this machine.
+
+
+def open_encoder(name: str, checkpoint: Checkpoint, listener: Listener = SILENT) -> OpenEncoder:
+    """Open the encoder spelled `ENGINE` or `ENGINE:DTYPE`.
+
+    Raises `EngineUnavailable` where this machine has none, `EngineError` for a wrong spelling or
+    an engine whose stages can't be opened.
+    """
+    key, _, dtype = name.partition(":")
+    row = registry.row(key)
+    open_stages = row.stages_opener()
+    if open_stages is None:
+        raise EngineError(f"{key} can't be inspected layer by layer: it has no stages to open.")
+    if dtype and dtype not in row.dtypes:
+        raise EngineError(
+            f"{key} has no type {dtype!r}: pick {' or '.join(row.dtypes)}, after a colon."
+        )
+    if reason := row.why_unavailable():
+        raise EngineUnavailable(f"{key} can't run here: {reason}.")
+    opened: OpenEncoder = open_stages(checkpoint, dtype or None, listener)
+    return replace(opened, name=f"{key}:{opened.name}", label=f"{row.label}, {opened.label}")
+
+
+# The comparison.
+
+
+def compare_layers(
+    names: Sequence[str],
+    model: str,
+    clip: Clip,
+    listener: Listener = SILENT,
+    start: float = 0.0,
+) -> LayerComparison:
+    """Open encoders and compare them over one window of the clip; the first is the baseline.
+
+    Raises any `EngineError`, `Stopped` among them.
+    """
+    listener.report("loading")
+    checkpoint = checkpoints.load(model, listener)
+    opened = []
+    for name in names:
+        listener.report("comparing", 0.0, 1.0, f"opening {name}")
+        opened.append(open_encoder(name, checkpoint, listener))
+    mel = cut_window(clip, checkpoint.dims.n_mels, start)
+    stages = compare_stages(opened, checkpoint, mel, listener)
+    infos = tuple(encoder.info() for encoder in opened)
+    return LayerComparison(model, clip.name, start, infos, stages)
+
+
+def compare_stages(
+    encoders: Sequence[OpenEncoder],
+    checkpoint: Checkpoint,
+    mel: FloatArray,
+    listener: Listener = SILENT,
+) -> tuple[StageComparison, ...]:
+    """Run all encoders over one window in step, so that only one stage is held at a time.
+
+    Raises `Stopped`, and `EngineError` when the encoders have different stages.
+    """
+    if len({encoder.name for encoder in encoders}) < len(encoders):
+        raise EngineError("Name each encoder once: there is nothing to compare one with itself.")
+    plain = checkpoint.build(Whisper).encoder
+    runs = [
+        float64_stages(checkpoint, mel),
+        torch_stages(plain, mel, torch.float32),
+        *(encoder.stages(mel) for encoder in encoders),
+    ]
+    compared: list[StageComparison] = []
+    total = STAGES_BESIDE_BLOCKS + checkpoint.dims.n_audio_layer
+    while True:
+        share = min(len(compared) / total, 1.0)
+        listener.report("comparing", share, 1.0, f"comparing stage {len(compared) + 1}")
+        step = [next(run, None) for run in runs]
+        found = [each for each in step if each is not None]
+        if not found:
+            return tuple(compared)
+        if len(found) < len(step) or len({name for name, _ in found}) > 1:
+            raise EngineError("These encoders have different stages and can't be compared.")
+        exact, plain_output, *outputs = (output for _, output in found)
+        by_name = {e.name: output for e, output in zip(encoders, outputs, strict=True)}
+        compared.append(compare_stage(found[0][0], exact, plain_output, by_name))
+
+
+def compare_stage(
+    name: str, exact: np.ndarray, float32: FloatArray, outputs: Mapping[str, FloatArray]
+) -> StageComparison:
+    """Return the figures of one stage; the first of `outputs` is the baseline's.
+
+    `exact`: float64. `float32`: PyTorch's in float32.
+    """
+    baseline = next(iter(outputs))
+    finite = {key: bool(np.isfinite(output).all()) for key, output in outputs.items()}
+    return StageComparison(
+        name=name,
+        shape=outputs[baseline].shape,
+        histograms=bin_together(outputs) if all(finite.values()) else None,
+        statistics={
+            key: summarise(output) if finite[key] else None for key, output in outputs.items()
+        },
+        similarity={
+            key: measure_similarity(output[None], outputs[baseline][None])
+            for key, output in outputs.items()
+            if key != baseline
+        },
+        errors={key: relative_error(output, exact) for key, output in outputs.items()},
+        float32_error=relative_error(float32, exact),
+    )
+
+
+def relative_error(found: np.ndarray, exact: np.ndarray) -> float:
+    """Return ‖found - exact‖ / ‖exact‖; infinite for other shapes and values not finite."""
+    if found.shape != exact.shape or not np.isfinite(found).all():
+        return float("inf")
+    gap = float(np.linalg.norm(found.astype(np.float64) - exact))
+    norm = float(np.linalg.norm(exact.astype(np.float64)))
+    return gap / norm if gap and norm else (float("inf") if gap else 0.0)

@@ -1,0 +1,291 @@
+"""The engines in MAX: `max_hybrid` has its encoder in MAX graphs, `max_full` its decoder as well.
+
+Everything around them is whisper's own (windows, prompts, fallback, language detection, word
+timestamps), except the loop over tokens at temperature 0, which is `engines.token_selection`.
+"""
+
+from __future__ import annotations
+
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from whisper.decoding import DecodingOptions, DecodingTask, Inference
+
+from engines import transcription
+from engines.base import SILENT, Dtype, EngineUnavailable, Listener
+from engines.checkpoints import Checkpoint
+from engines.hardware import why_no_max
+from engines.token_selection import FastDecodingTask, IntArray, Step, TorchInference
+from engines.transcription import TimedWhisper, WhisperEngine
+
+if TYPE_CHECKING:
+    from engines.max_graph.decoder import Decoder
+    from engines.max_graph.encoder import MaxEncoder
+    from engines.max_graph.weights import EncoderWeights
+
+
+# The encoder, for both engines.
+
+
+class EncoderModule(nn.Module):
+    """A `MaxEncoder` where whisper expects PyTorch's encoder."""
+
+    def __init__(self, encoder: MaxEncoder) -> None:
+        super().__init__()
+        self.max_encoder = encoder
+
+    def forward(self, mel: Tensor) -> Tensor:
+        """Encode `(batch, n_mels, 3000)` to `(batch, n_audio_ctx, n_state)` on `mel`'s device."""
+        windows = mel.float().cpu().numpy()
+        features = [torch.from_numpy(self.max_encoder(window)) for window in windows]
+        return torch.stack(features).to(mel.device, mel.dtype)
+
+
+def load_max_encoder(
+    checkpoint: Checkpoint,
+    listener: Listener = SILENT,
+    dtype: Dtype = "float32",
+    weights: EncoderWeights | None = None,
+) -> tuple[MaxEncoder, float]:
+    """Return the MAX encoder of a checkpoint, and the seconds that compiling its graphs took.
+
+    `dtype`: the type of an accelerator's products; a CPU's are always float32. `weights`: used in
+    place of the checkpoint's.
+    """
+    from engines.max_graph import compile_cache
+    from engines.max_graph.encoder import MaxEncoder
+    from engines.max_graph.weights import encoder_weights
+
+    weights = weights or encoder_weights(checkpoint.state, checkpoint.dims)
+    device = compile_cache.pick_device()
+    weight = compile_cache.pick_weight(checkpoint, device, dtype)
+    start = perf_counter()
+    models, op = compile_cache.load_encoder(checkpoint.dims, device, weight, listener)
+    compiling = perf_counter() - start
+    return MaxEncoder(models, weights, op, device), compiling
+
+
+# max_hybrid
+
+
+class HybridWhisper(TimedWhisper):
+    """A whisper model with PyTorch's decoder under the fast token loop."""
+
+    def decoding_task(self, options: DecodingOptions) -> DecodingTask:
+        """Return the fast loop over one window."""
+        return HybridDecodingTask(self, options)
+
+
+class HybridDecodingTask(FastDecodingTask):
+    """The fast loop with PyTorch's decoder."""
+
+    def make_inference(self) -> TorchInference:
+        """Return PyTorch's decoder."""
+        return TorchInference(self.model, len(self.initial_tokens), self.sot_index)
+
+
+class MaxHybridEngine(WhisperEngine):
+    """Encoder in MAX, on the accelerator where there is one; decoder in PyTorch."""
+
+    key = "max_hybrid"
+    label = "MAX hybrid"
+    encoder = "MAX graph"
+    decoder = "PyTorch"
+
+    def build(self, checkpoint: Checkpoint, listener: Listener) -> tuple[TimedWhisper, float]:
+        """Return the checkpoint's model with the MAX encoder in place of PyTorch's."""
+        model = checkpoint.build(HybridWhisper)
+        encoder, compiling = load_max_encoder(checkpoint, listener, self.dtype)
+        model.encoder = EncoderModule(encoder)
+        return model.to(self.device), compiling
+
+
+def make_max_hybrid(model: str, dtype: Dtype) -> MaxHybridEngine:
+    """Return the `max_hybrid` engine; raises `EngineUnavailable` where it can't run."""
+    _check_available("max_hybrid", dtype)
+    if dtype == "bfloat16":
+        raise EngineUnavailable("max_hybrid has no bfloat16: whisper's decoder in PyTorch has none")
+    return MaxHybridEngine(model, "cuda" if torch.cuda.is_available() else "cpu", dtype)
+
+
+def _check_available(key: str, dtype: Dtype) -> None:
+    if reason := why_no_max():
+        raise EngineUnavailable(reason)
+    from engines.max_graph import compile_cache
+
+    if dtype != "float32" and compile_cache.pick_device().label == "cpu":
+        raise EngineUnavailable(f"{key} runs in float32 only on a CPU")
+
+
+# max_full
+
+
+class MaxFullEngine(WhisperEngine):
+    """Encoder and decoder in MAX, on the accelerator where there is one, else on the CPU."""
+
+    key = "max_full"
+    label = "MAX full"
+    encoder = "MAX graph"
+    decoder = "MAX graph"
+
+    def build(self, checkpoint: Checkpoint, listener: Listener) -> tuple[TimedWhisper, float]:
+        """Return a whisper model with both halves replaced; it holds no PyTorch weights."""
+        encoder, encoder_seconds = load_max_encoder(checkpoint, listener, self.dtype)
+        decoder, decoder_seconds = load_max_decoder(checkpoint, listener, self.dtype)
+        model = checkpoint.build(MaxWhisper)
+        model.encoder = EncoderModule(encoder)
+        model.decoder = DecoderModule(decoder)
+        return model, encoder_seconds + decoder_seconds
+
+
+def make_max_full(model: str, dtype: Dtype) -> MaxFullEngine:
+    """Return the `max_full` engine; raises `EngineUnavailable` where it can't run."""
+    _check_available("max_full", dtype)
+    from engines.max_graph import compile_cache
+
+    return MaxFullEngine(model, compile_cache.pick_device().label, dtype)
+
+
+def load_max_decoder(
+    checkpoint: Checkpoint,
+    listener: Listener = SILENT,
+    dtype: Dtype = "float32",
+    on_cpu: bool = False,
+) -> tuple[Decoder, float]:
+    """Return the MAX decoder of a checkpoint, and the seconds that compiling its graphs took.
+
+    `dtype`: the type of an accelerator's products. A CPU's are always float32, with matrices kept
+    in float16 when it holds all of them exactly. `on_cpu`: on the CPU, even where there is an
+    accelerator.
+    """
+    from max.driver import CPU
+
+    from engines.max_graph import compile_cache
+    from engines.max_graph.accelerator_decoder import AcceleratorDecoder
+    from engines.max_graph.decoder import CpuDecoder
+    from engines.max_graph.operations import CpuOperations
+    from engines.max_graph.weights import decoder_weights, stack
+
+    dims, weights = checkpoint.dims, decoder_weights(checkpoint.state, checkpoint.dims)
+    device = CPU() if on_cpu else compile_cache.pick_device()
+    weight = compile_cache.pick_weight(checkpoint, device, dtype)
+    start = perf_counter()
+    models, op = compile_cache.load_decoder(dims, device, weight, listener)
+    seconds = perf_counter() - start
+    if isinstance(op, CpuOperations):
+        return CpuDecoder(models, stack(weights, weight), dims), seconds
+    return AcceleratorDecoder(models, weights, dims, op, device), seconds
+
+
+class MaxWhisper(TimedWhisper):
+    """A whisper model whose halves hold no PyTorch parameters."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where whisper puts its tensors: the host, from which MAX reads them."""
+        return torch.device("cpu")
+
+    def decoding_task(self, options: DecodingOptions) -> DecodingTask:
+        """Return the fast loop over one window."""
+        return MaxDecodingTask(self, options)
+
+
+class CrossAttentionScores(nn.Module):
+    """Returns its argument, for the hooks by which whisper reads cross-attention scores."""
+
+    def forward(self, scores: Tensor) -> tuple[None, Tensor]:
+        """Return scores `(1, heads, tokens, n_audio_ctx)` where whisper's module has them."""
+        return None, scores
+
+
+class _Block(nn.Module):
+    """The parts of a layer that whisper looks for: cross-attention to hook, and an unused cache."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cross_attn = CrossAttentionScores()
+        self.attn = nn.Module()
+        self.attn.key = self.attn.value = nn.Identity()
+
+
+class DecoderModule(nn.Module):
+    """A MAX decoder where whisper expects PyTorch's, without a cache.
+
+    Whisper calls it to detect the language and to align words; its token loop uses
+    `MaxDecodingTask`.
+    """
+
+    def __init__(self, decoder: Decoder) -> None:
+        super().__init__()
+        self.max_decoder = decoder
+        self.blocks = nn.ModuleList(_Block() for _ in range(decoder.dims.n_text_layer))
+
+    def forward(self, tokens: Tensor, features: Tensor, kv_cache: None = None) -> Tensor:
+        """Return logits `(1, tokens, n_vocab)` of `tokens` `(1, tokens)` and one window."""
+        cross = self.max_decoder.compute_cross_kv(features[0].numpy())
+        logits, scores = self.max_decoder.align(tokens.numpy(), cross)
+        for block, layer in zip(self.blocks, torch.from_numpy(scores), strict=True):
+            block.get_submodule("cross_attn")(layer[None])
+        return torch.from_numpy(logits)[None]
+
+
+class MaxInference(Inference):
+    """Whisper's view of the MAX decoder with its cache; methods as in `FastInference`."""
+
+    def __init__(self, decoder: Decoder, sot_index: int) -> None:
+        self.decoder = decoder
+        self.sot_index = sot_index
+        self.cross: Any = None
+        self.cache: Any = None
+
+    def start(self, prompt: IntArray, features: Tensor, beams: int, **select: Any) -> Step:
+        """As `FastInference.start`; the prompt runs once, whatever the number of beams."""
+        self.cross = self.decoder.compute_cross_kv(features[0].numpy())
+        first = self.decoder.new_cache(1)
+        rows = np.array([self.sot_index, len(prompt) - 1], np.int64)
+        results = self.decoder.step(prompt[None], self.cross, first, rows, **select)
+        self.cache = first
+        if beams > 1:
+            self.cache = self.decoder.new_cache(beams)
+            self.cache.reorder_beams(first, [0] * beams)
+        return results
+
+    def advance(self, tokens: IntArray, **select: Any) -> Step:
+        """As `FastInference.advance`."""
+        assert self.cross is not None and self.cache is not None
+        transcription.check_stopped()
+        rows = np.arange(len(tokens), dtype=np.int64)
+        return self.decoder.step(tokens[:, None], self.cross, self.cache, rows, **select)
+
+    def logits(self, tokens: Tensor, audio_features: Tensor) -> Tensor:
+        """`(beams, tokens, n_vocab)`; of a prompt only the rows of `sot` and the end are filled."""
+        if self.cache is not None:
+            last, _, _ = self.advance(tokens[:, -1].numpy())
+            return torch.from_numpy(last)[:, None]
+        beams, length = tokens.shape
+        rows, _, _ = self.start(tokens[0].numpy(), audio_features, beams)
+        logits = torch.zeros(beams, length, rows.shape[1])
+        logits[:, self.sot_index] = torch.from_numpy(rows[0])
+        logits[:, -1] = torch.from_numpy(rows[1])
+        return logits
+
+    def rearrange_kv_cache(self, source_indices: list[int]) -> None:
+        """Make beam `i` continue beam `source_indices[i]`."""
+        assert self.cache is not None
+        if source_indices != list(range(len(source_indices))):
+            self.cache.reorder_beams(self.cache, source_indices)
+
+    def cleanup_caching(self) -> None:
+        """Drop the window's cache."""
+        self.cross = self.cache = None
+
+
+class MaxDecodingTask(FastDecodingTask):
+    """The fast loop with MAX's decoder."""
+
+    def make_inference(self) -> MaxInference:
+        """Return MAX's decoder."""
+        return MaxInference(self.model.decoder.max_decoder, self.sot_index)

@@ -1,0 +1,308 @@
+"""Token selection at temperature 0: greedy and beam search, and their NumPy reference.
+
+Whisper's own loop spends milliseconds per token on its filters (two log-softmaxes over the
+vocabulary, a Python loop over what was sampled) and, in a beam search, on dictionaries of tensors.
+Here the filters are reduced to one additive mask and four indices per row, so whatever computes
+the logits can also pick the tokens: `select_top_k` on the host, `max_graph/kernels/select.mojo` in
+MAX's graphs. Above temperature 0, where a random generator decides, whisper's own loop runs over
+the same decoder. Both MAX engines use it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from whisper.decoding import (
+    ApplyTimestampRules,
+    BeamSearchDecoder,
+    DecodingOptions,
+    DecodingTask,
+    PyTorchInference,
+    SuppressBlank,
+    SuppressTokens,
+)
+from whisper.model import Whisper
+
+from engines.base import EngineError, FloatArray
+
+IntArray: TypeAlias = npt.NDArray[np.int64]
+Step: TypeAlias = tuple[FloatArray, IntArray, FloatArray]
+"""Logits `(m, n_vocab)`, the top k tokens of each row and their log-probabilities `(m, k)`."""
+Beam: TypeAlias = tuple[int, ...]
+"""The tokens of one beam, the prompt included."""
+
+MASKED = np.float32(-1e30)
+"""Added to a logit that must not be chosen: far below every other, and finite."""
+
+BLOCK = 64
+"""Width of the blocks whose maxima bound the search for the top k; a matter of speed alone."""
+
+
+# The NumPy reference of kernels/select.mojo.
+
+
+@dataclass(frozen=True)
+class TokenConstraints:
+    """The tokens that a step may choose.
+
+    `mask`: float32 `(n_vocab,)`, 0 or `MASKED`. `timestamps_dominate`: whether timestamps that are
+    together likelier than any text token rule out text, as in
+    `whisper.decoding.ApplyTimestampRules`.
+    """
+
+    mask: FloatArray
+    timestamps_dominate: bool
+
+
+def select_top_k(
+    logits: FloatArray, constraints: TokenConstraints, ranges: IntArray, k: int
+) -> tuple[IntArray, FloatArray]:
+    """Return the top k tokens of each row with log-probabilities, best first, both `(m, k)`.
+
+    `logits`: `(m, n_vocab)`. `ranges`: `(m, 4)`: where timestamps begin, the first text token
+    allowed, the first timestamp allowed and one past the last. The log-softmax is over the allowed
+    tokens. Ties go to the lower token; a token is -1 where fewer than k are allowed.
+    """
+    mask = constraints.mask
+    top = np.full((len(logits), k), -1, np.int64)
+    logprobs = np.full((len(logits), k), MASKED, np.float32)
+    for row, (begin, text, first, last) in enumerate(ranges):
+        words = logits[row, text:begin] + mask[text:begin]
+        times = logits[row, first:last] + mask[first:last]
+        only_times = bool(
+            constraints.timestamps_dominate
+            and times.size
+            and _log_sum_exp(times) > words.max(initial=-np.inf)
+        )
+        allowed = times if only_times else np.concatenate([words, times])
+        places = _largest(allowed, k)
+        skipped = 0 if only_times else len(words)
+        tokens = np.where(places < skipped, text + places, first + places - skipped)
+        top[row, : len(places)] = tokens
+        logprobs[row, : len(places)] = allowed[places] - _log_sum_exp(allowed)
+    return top, logprobs
+
+
+def _largest(values: FloatArray, count: int) -> IntArray:
+    """Indices of the `count` largest finite values, largest first, ties in order."""
+    if count == 1:
+        order = np.array([values.argmax()])
+        return order[np.isfinite(values[order])]
+    maxima = np.sort(values[: len(values) // BLOCK * BLOCK].reshape(-1, BLOCK).max(1))
+    least = maxima[-count] if count <= len(maxima) else -np.inf  # `count` values are no smaller
+    candidates = np.flatnonzero((values >= least) & np.isfinite(values))
+    return candidates[np.argsort(-values[candidates], kind="stable")][:count]
+
+
+def _log_sum_exp(values: FloatArray) -> np.float32:
+    top = values.max()
+    return np.float32(top + np.log(np.exp(values - top).sum()))
+
+
+# Decoders that also select.
+
+
+class FastInference(Protocol):
+    """A decoder with its cache that also selects tokens; otherwise whisper's own `Inference`.
+
+    `select`: the arguments `constraints`, `ranges` and `k` of `select_top_k`.
+    """
+
+    def start(self, prompt: IntArray, features: Tensor, beams: int, **select: Any) -> Step:
+        """Run the prompt `(tokens,)` for all beams; two rows: after `sot`, and after the last."""
+        ...
+
+    def advance(self, tokens: IntArray, **select: Any) -> Step:
+        """Append one token to each beam; one row per beam."""
+        ...
+
+    def logits(self, tokens: Tensor, audio_features: Tensor) -> Tensor:
+        """As whisper's."""
+        ...
+
+    def rearrange_kv_cache(self, source_indices: list[int]) -> None:
+        """Make beam `i` continue beam `source_indices[i]`."""
+
+    def cleanup_caching(self) -> None:
+        """Drop the window's cache."""
+
+
+class TorchInference(PyTorchInference):
+    """Whisper's own decoder and cache, selecting on the host."""
+
+    def __init__(self, model: Whisper, prompt_length: int, sot_index: int) -> None:
+        super().__init__(model, prompt_length)
+        self.sot_index = sot_index
+        self._features: Tensor | None = None
+
+    def start(self, prompt: IntArray, features: Tensor, beams: int, **select: Any) -> Step:
+        """As `FastInference.start`."""
+        self._features = features
+        tokens = torch.from_numpy(prompt).repeat(beams, 1).to(features.device)
+        logits = self.logits(tokens, features)[0, [self.sot_index, -1]].cpu().numpy()
+        return logits, *select_top_k(logits, **select)
+
+    def advance(self, tokens: IntArray, **select: Any) -> Step:
+        """As `FastInference.advance`."""
+        assert self._features is not None, "start comes before advance"
+        last = torch.from_numpy(tokens)[:, None].to(self._features.device)
+        output = self.model.decoder(last, self._features, kv_cache=self.kv_cache)
+        logits = output[:, -1].cpu().numpy()  # (beams, n_vocab)
+        return logits, *select_top_k(logits, **select)
+
+
+# The loop over the tokens of one window.
+
+
+class FastDecodingTask(DecodingTask):
+    """Whisper's decoding of one window, with the fast loop at temperature 0."""
+
+    def __init__(self, model: Whisper, options: DecodingOptions) -> None:
+        super().__init__(model, options)
+        self.inference: FastInference = self.make_inference()
+        if isinstance(self.decoder, BeamSearchDecoder):
+            self.decoder.inference = self.inference
+
+    def make_inference(self) -> FastInference:
+        """Return what runs the decoder."""
+        raise NotImplementedError
+
+    def _main_loop(
+        self, audio_features: Tensor, tokens: Tensor
+    ) -> tuple[Tensor, Tensor, list[float]]:
+        if self.options.temperature > 0:
+            result: tuple[Tensor, Tensor, list[float]] = super()._main_loop(audio_features, tokens)
+            return result
+        try:
+            return self._search(audio_features, tokens[0].numpy())
+        finally:
+            self.inference.cleanup_caching()
+
+    def _search(self, features: Tensor, prompt: IntArray) -> tuple[Tensor, Tensor, list[float]]:
+        """Greedy search with one beam, else beam search: tokens, sums of log-probabilities and
+        the probability of no speech, for each beam."""
+        beams: list[Beam] = [tuple(prompt.tolist())] * self.n_group
+        sums = np.zeros(self.n_group, np.float32)
+        no_speech = float("nan")
+        for i in range(self.sample_len):
+            select = self._select(beams, k=1 if self.n_group == 1 else self.n_group + 1)
+            if i == 0:
+                logits, top, logprobs = self._start(prompt, features, select)
+                no_speech = _probability(logits[0], self.tokenizer.no_speech)
+                top = np.repeat(top[1:], self.n_group, 0)  # (beams, k)
+                logprobs = np.repeat(logprobs[1:], self.n_group, 0)
+            else:
+                last = np.array([beam[-1] for beam in beams], np.int64)
+                _, top, logprobs = self.inference.advance(last, **select)
+            if top.max() < 0:
+                raise EngineError(
+                    "The decoder's output is not a number, so no token can be chosen: the "
+                    "checkpoint's weights are broken."
+                )
+            if self.n_group == 1:
+                beams = [(*beams[0], int(top[0, 0]))]
+                sums += logprobs[0, 0]
+                completed = beams[0][-1] == self.tokenizer.eot
+            else:
+                beams, sums, completed = self._update_beams(beams, sums, top, logprobs)
+            if completed or len(beams[0]) > self.n_ctx:
+                break
+        return torch.tensor(beams), torch.from_numpy(sums), [no_speech] * self.n_group
+
+    def _start(self, prompt: IntArray, features: Tensor, select: dict[str, Any]) -> Step:
+        ranges = np.repeat(select["ranges"][:1], 2, 0)  # (2, 4): all beams are alike so far
+        return self.inference.start(prompt, features, self.n_group, **{**select, "ranges": ranges})
+
+    def _update_beams(
+        self, beams: list[Beam], sums: np.ndarray, top: IntArray, logprobs: np.ndarray
+    ) -> tuple[list[Beam], np.ndarray, bool]:
+        """`BeamSearchDecoder.update` of one audio, given each beam's top tokens."""
+        scores: dict[Beam, float] = {}
+        sources: dict[Beam, int] = {}
+        for beam, (prefix, before) in enumerate(zip(beams, sums, strict=True)):
+            for token, logprob in zip(top[beam].tolist(), logprobs[beam], strict=True):
+                if token >= 0:
+                    scores[(*prefix, token)] = float(before + logprob)
+                    sources[(*prefix, token)] = beam
+        going: list[Beam] = []
+        ended: list[Beam] = []
+        for sequence in sorted(scores, key=scores.__getitem__, reverse=True):
+            (ended if sequence[-1] == self.tokenizer.eot else going).append(sequence)
+            if len(going) == self.n_group:
+                break
+        self.inference.rearrange_kv_cache([sources[sequence] for sequence in going])
+        if self.decoder.finished_sequences is None:
+            self.decoder.finished_sequences = [{}]
+        finished = self.decoder.finished_sequences[0]
+        room = max(self.decoder.max_candidates - len(finished), 0)
+        finished |= {sequence: scores[sequence] for sequence in ended[:room]}
+        kept = np.array([scores[sequence] for sequence in going], np.float32)
+        return going, kept, len(finished) >= self.decoder.max_candidates
+
+    # Whisper's filters as constraints and ranges.
+
+    def _select(self, beams: list[Beam], k: int) -> dict[str, Any]:
+        at_start = len(beams[0]) == self.sample_begin
+        ranges = [self._ranges(beam[self.sample_begin :]) for beam in beams]
+        return {
+            "constraints": self._first_constraints if at_start else self._constraints,
+            "ranges": np.array(ranges, np.int64),  # (beams, 4)
+            "k": k,
+        }
+
+    @cached_property
+    def _timestamp_rules(self) -> ApplyTimestampRules | None:
+        rules = [f for f in self.logit_filters if isinstance(f, ApplyTimestampRules)]
+        return rules[0] if rules else None
+
+    @cached_property
+    def _constraints(self) -> TokenConstraints:
+        """The constraints of every position but the first."""
+        return self._make_constraints(at_start=False)
+
+    @cached_property
+    def _first_constraints(self) -> TokenConstraints:
+        """The same and no blank, for the first position."""
+        return self._make_constraints(at_start=True)
+
+    def _make_constraints(self, at_start: bool) -> TokenConstraints:
+        mask = np.zeros(self.model.dims.n_vocab, np.float32)
+        for each in self.logit_filters:
+            if isinstance(each, SuppressTokens):
+                mask[each.suppress_tokens] = MASKED
+            elif isinstance(each, SuppressBlank) and at_start:
+                mask[[*self.tokenizer.encode(" "), self.tokenizer.eot]] = MASKED
+        if self._timestamp_rules is not None:
+            mask[self.tokenizer.no_timestamps] = MASKED
+        return TokenConstraints(mask, self._timestamp_rules is not None)
+
+    def _ranges(self, sampled: Beam) -> tuple[int, int, int, int]:
+        """`ApplyTimestampRules` as the four numbers of `select_top_k`."""
+        begin, end = self.tokenizer.timestamp_begin, self.model.dims.n_vocab
+        if self._timestamp_rules is None:
+            return begin, 0, begin, end
+        if not sampled:  # a timestamp comes first
+            latest = self._timestamp_rules.max_initial_timestamp_index
+            return begin, begin, begin, end if latest is None else min(end, begin + latest + 1)
+        last_is_time = sampled[-1] >= begin
+        closed = len(sampled) < 2 or sampled[-2] >= begin
+        newest = next((token for token in reversed(sampled) if token >= begin), None)
+        first = begin
+        if newest is not None:  # timestamps do not decrease, and a segment has some length
+            first = newest if last_is_time and not closed else newest + 1
+        if last_is_time and closed:  # a pair is complete: text comes next
+            return begin, 0, end, end
+        return begin, self.tokenizer.eot if last_is_time else 0, first, end
+
+
+def _probability(logits: np.ndarray, token: int | None) -> float:
+    """Softmax of `logits` at `token`; nan where the vocabulary has no such token."""
+    if token is None:
+        return float("nan")
+    return float(torch.from_numpy(logits).softmax(dim=-1)[token])

@@ -1,0 +1,397 @@
+"""Transcription by whisper's own loop, with a stage clock, live segments and cancellation.
+
+Every engine runs `whisper.transcribe` (20250625) over a `TimedWhisper`, so two transcripts differ
+only by the encoder or decoder under test, or by the loop over one window's tokens, which is
+whisper's or, for MAX's engines, `engines.token_selection`. `WhisperEngine` is the base class of
+these engines. The hooks into whisper are in `engines.whisper_hooks`.
+"""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+from time import perf_counter
+from typing import Any, TypeVar, cast
+
+import numpy as np
+import torch
+import whisper.audio
+from torch import Tensor, nn
+from whisper.decoding import DecodingOptions, DecodingResult, DecodingTask
+from whisper.model import Whisper
+from whisper.tokenizer import LANGUAGES, TO_LANGUAGE_CODE
+
+from engines import checkpoints, logs, whisper_hooks
+from engines.base import (
+    SAMPLE_RATE,
+    SILENT,
+    Clip,
+    Dtype,
+    EngineError,
+    FloatArray,
+    Listener,
+    Options,
+    PrepareSeconds,
+    Progress,
+    Segment,
+    Span,
+    Stage,
+    StageSeconds,
+    Transcript,
+    Word,
+)
+from engines.checkpoints import Checkpoint
+from engines.errors import describe_error, ran_out_of_memory
+from engines.memory import give_back, peak_resident_bytes
+
+assert SAMPLE_RATE == whisper.audio.SAMPLE_RATE
+
+logger = logs.logger(__name__)
+
+Result = TypeVar("Result")
+
+SEED = 0
+"""Seed of the generator that sampling above temperature 0 draws from, the same for every run."""
+
+WIDEST_BEAM = 50
+"""Whisper allows 51 tokens at a window's first position, so a wider beam can't be filled."""
+
+
+class TranscriptionState(whisper_hooks.Run):
+    """What one transcription gathers while whisper's loop goes on."""
+
+    def __init__(self, device: torch.device, clip: Clip, listener: Listener) -> None:
+        self.device = device
+        self.clip = clip
+        self.listener = listener
+        self.generator = torch.Generator(device).manual_seed(SEED)
+        self.marks: list[Span] = []
+        self.features: list[FloatArray] = []
+        self.window_starts: list[float] = []
+        self.language_probability: float | None = None
+        self._seconds_done = 0.0
+        self._window_mel: Tensor | None = None
+        self._segments_sent = 0
+        self._encode_start = 0.0
+
+    def report(self, stage: Stage) -> None:
+        self.listener.progress(Progress(stage, self._seconds_done, self.clip.seconds))
+
+    def open_window(self, mel: Tensor) -> None:
+        """Note the start of a window; a retry at another temperature brings the same `mel`."""
+        if mel is not self._window_mel:
+            self._window_mel = mel
+            self.window_starts.append(whisper_hooks.read_window_start())
+
+    def keep_features(self, features: Tensor) -> None:
+        """Keep a window's features, float32 `(n_audio_ctx, n_state)`; a retry replaces them."""
+        del self.features[len(self.window_starts) - 1 :]
+        self.features.append(features.float().cpu().numpy())
+
+    def start_encoding(self) -> None:
+        """Start the encoder's clock, once the device is idle; raise `Stopped` if asked to."""
+        self.listener.check_stopped()
+        self.report("encoding")
+        synchronize(self.device)
+        self._encode_start = perf_counter()
+
+    def end_encoding(self) -> None:
+        """Stop the encoder's clock, once the device is idle."""
+        synchronize(self.device)
+        window = max(len(self.window_starts) - 1, 0)
+        start = self._encode_start
+        self.marks.append(Span("encode", start, perf_counter() - start, window))
+        self.report("decoding")
+
+    def add_mel_span(self, start: float, end: float) -> None:
+        """As `whisper_hooks.Run`."""
+        self.marks.append(Span("mel", start, end - start))
+
+    def add_segments(self, segments: list[dict[str, Any]], seek: int) -> None:
+        """As `whisper_hooks.Run`: send the segments that became final."""
+        for segment in segments[self._segments_sent :]:
+            self.listener.segment(to_segment(segment))
+        self._segments_sent = len(segments)
+        self._seconds_done = min(seek * whisper.audio.HOP_LENGTH / SAMPLE_RATE, self.clip.seconds)
+        self.report("decoding")
+
+    def sum_marks(self, stage: str) -> float:
+        return sum(mark.seconds for mark in self.marks if mark.stage == stage)
+
+
+def _current_state() -> TranscriptionState | None:
+    return cast("TranscriptionState | None", whisper_hooks.current_run.get())
+
+
+def check_stopped() -> None:
+    """Raise `Stopped` if this thread's transcription was asked to stop."""
+    state = _current_state()
+    if state is not None:
+        state.listener.check_stopped()
+
+
+class TimedWhisper(Whisper):
+    """A Whisper whose encoder is timed, whose decoder can be stopped, whose features are kept.
+
+    `encoder` may be any module that maps `(batch, n_mels, 3000)` to
+    `(batch, n_audio_ctx, n_audio_state)`.
+    """
+
+    def install_hooks(self) -> None:
+        """Install the clock and the stop check; call it once the modules are in place."""
+
+        def start_encoding(*_: Any) -> None:
+            state = _current_state()
+            if state is not None:
+                state.start_encoding()
+
+        def end_encoding(*_: Any) -> None:
+            state = _current_state()
+            if state is not None:
+                state.end_encoding()
+
+        self.encoder.register_forward_pre_hook(start_encoding)
+        self.encoder.register_forward_hook(end_encoding)
+        self.decoder.register_forward_pre_hook(lambda *_: check_stopped())
+
+    def decode(self, mel: Tensor, options: Any = None, **kwargs: Any) -> Any:
+        """Whisper's `decode` for one window `(n_mels, 3000)`, keeping the features it used."""
+        if mel.ndim == 3:
+            return [self.decode(window, options, **kwargs) for window in mel]
+        options = replace(options or DecodingOptions(), **kwargs)
+        state = _current_state()
+        if state is not None:
+            state.open_window(mel)
+        result: DecodingResult = self.decoding_task(options).run(mel[None])[0]
+        if state is not None:
+            state.keep_features(result.audio_features)
+        return result
+
+    def decoding_task(self, options: DecodingOptions) -> DecodingTask:
+        """Return the loop over one window's tokens; an engine may have one of its own."""
+        return DecodingTask(self, options)
+
+    def detect_language(self, mel: Tensor, tokenizer: Any = None) -> Any:
+        """Whisper's `detect_language`, keeping the probability of the language it found."""
+        tokens, probabilities = super().detect_language(mel, tokenizer)
+        state = _current_state()
+        if state is not None and isinstance(probabilities, dict):
+            state.language_probability = max(probabilities.values())
+        return tokens, probabilities
+
+
+def transcribe(
+    model: TimedWhisper, clip: Clip, options: Options, listener: Listener, names: dict[str, Any]
+) -> Transcript:
+    """Run whisper's loop over `clip`; `names`: the transcript's engine, model, device and dtype."""
+    state = TranscriptionState(model.device, clip, listener)
+    listener.report("mel", 0.0, clip.seconds)
+    token = whisper_hooks.current_run.set(state)
+    try:
+        synchronize(model.device)
+        start = perf_counter()
+        result = _call_whisper(model, clip, options, names["dtype"])
+        synchronize(model.device)
+        end = perf_counter()
+    finally:
+        whisper_hooks.current_run.reset(token)
+    mel, encode = state.sum_marks("mel"), state.sum_marks("encode")
+    segments = tuple(to_segment(segment) for segment in result["segments"])
+    return Transcript(
+        **names,
+        language=result["language"],
+        text=result["text"],
+        segments=segments,
+        tokens=tuple(token for segment in segments for token in segment.tokens),
+        features=np.stack(state.features) if state.features else np.zeros((0, 0, 0), np.float32),
+        seconds=StageSeconds(clip.decode_seconds, mel, encode, end - start - mel - encode),
+        audio_seconds=clip.seconds,
+        peak_memory_bytes=peak_memory(state.device),
+        window_starts=tuple(state.window_starts[: len(state.features)]),
+        spans=fill_gaps(state.marks, start, end),
+        language_probability=state.language_probability,
+    )
+
+
+def fill_gaps(marks: list[Span], start: float, end: float) -> tuple[Span, ...]:
+    """Return the marked stages in order, with `decode` wherever none was marked.
+
+    What lies between two marks belongs to the window of the one before it.
+    """
+    spans: list[Span] = []
+    now, window = start, None
+    for mark in [*marks, Span("end", end, 0.0)]:
+        if mark.start > now:
+            spans.append(Span("decode", now, mark.start - now, window))
+        spans.append(mark)
+        now, window = mark.start + mark.seconds, mark.window
+    return tuple(spans[:-1])
+
+
+def _call_whisper(
+    model: TimedWhisper, clip: Clip, options: Options, dtype: Dtype
+) -> dict[str, Any]:
+    beam = options.beam_size if options.beam_size and options.beam_size > 1 else None
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Performing inference on CPU")
+        return whisper.transcribe(
+            model,
+            clip.samples,
+            temperature=options.temperatures,
+            condition_on_previous_text=options.condition_on_previous_text,
+            word_timestamps=options.word_timestamps,
+            language=options.language,
+            beam_size=beam,
+            fp16=dtype == "float16" and model.device.type == "cuda",
+        )
+
+
+def to_segment(segment: dict[str, Any]) -> Segment:
+    """Return one of whisper's segment dictionaries as a record."""
+    words = segment.get("words")
+    return Segment(
+        start=float(segment["start"]),
+        end=float(segment["end"]),
+        text=segment["text"],
+        tokens=tuple(segment["tokens"]),
+        temperature=segment["temperature"],
+        words=None
+        if words is None
+        else tuple(
+            Word(float(w["start"]), float(w["end"]), w["word"], float(w["probability"]))
+            for w in words
+        ),
+    )
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait for the device's queued work, so that a clock read next is true."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def peak_memory(device: torch.device) -> int:
+    """Return peak bytes: PyTorch's allocations on CUDA, else this process's resident size."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return peak_resident_bytes()
+
+
+class WhisperEngine:
+    """An engine over a `TimedWhisper`; a subclass builds that model.
+
+    `prepare` and `transcribe` may be called from any thread; each engine does one thing at a time.
+    """
+
+    key: str
+    label: str
+    encoder: str
+    decoder: str
+
+    def __init__(self, model: str, device: str, dtype: Dtype) -> None:
+        self.model = model
+        self.device = device
+        self.dtype: Dtype = dtype
+        self._lock = threading.RLock()
+        self._whisper: TimedWhisper | None = None
+        self._prepared = PrepareSeconds()
+
+    def build(self, checkpoint: Checkpoint, listener: Listener) -> tuple[TimedWhisper, float]:
+        """Return the model with encoder and decoder in place, and the seconds spent compiling."""
+        raise NotImplementedError
+
+    def prepare(self, listener: Listener = SILENT) -> PrepareSeconds:
+        """Load and compile; a second call returns the first one's figures at once."""
+        with self._lock:
+            if self._whisper is None:
+                self._guard_memory(lambda: self._load(listener))
+            return self._prepared
+
+    def _load(self, listener: Listener) -> None:
+        listener.report("loading")
+        start = perf_counter()
+        checkpoint = checkpoints.load(self.model, listener)
+        model, compiling = self.build(checkpoint, listener)
+        del checkpoint
+        give_back()
+        model.install_hooks()
+        self._whisper = model
+        self._prepared = PrepareSeconds(perf_counter() - start - compiling, compiling)
+        logger.info("prepared", engine=self.key, model=self.model, **vars(self._prepared))
+
+    def _ready(self) -> TimedWhisper:
+        self.prepare()
+        assert self._whisper is not None
+        return self._whisper
+
+    def transcribe(
+        self, clip: Clip, options: Options | None = None, listener: Listener = SILENT
+    ) -> Transcript:
+        """Run the whole clip; raises `Stopped`, or another `EngineError`."""
+        options = options or Options()
+        names = {
+            "engine": self.key,
+            "model": self.model,
+            "device": self.device,
+            "dtype": self.dtype,
+        }
+        with self._lock:
+            model = self._ready()
+            check_options(self.model, model, options)
+            found = self._guard_memory(lambda: transcribe(model, clip, options, listener, names))
+        about = {"engine": self.key, "model": self.model, "clip": clip.name}
+        logger.info("transcribed", **about, audio_seconds=clip.seconds, **found.seconds.as_dict())
+        logger.debug("said", **about, text=found.text)
+        return found
+
+    def encode(self, mel: FloatArray) -> FloatArray:
+        """Encode log-mel windows `(batch, n_mels, 3000)` to `(batch, n_audio_ctx, n_state)`."""
+        with self._lock, torch.inference_mode():
+            model = self._ready()
+            return self._guard_memory(lambda: self._encode(model.encoder, model.device, mel))
+
+    def _encode(self, encoder: nn.Module, device: torch.device, mel: FloatArray) -> FloatArray:
+        windows = torch.from_numpy(np.ascontiguousarray(mel)).to(device)
+        if self.dtype == "float16" and windows.is_cuda:
+            windows = windows.half()
+        features: FloatArray = encoder(windows).float().cpu().numpy()
+        return features
+
+    def close(self) -> None:
+        """Free the memory; the engine can be prepared again."""
+        with self._lock:
+            self._whisper = None
+            give_back()
+
+    def _guard_memory(self, work: Callable[[], Result]) -> Result:
+        """Call `work`; where memory runs out, free what it took and raise `EngineError`."""
+        try:
+            return work()
+        except Exception as error:
+            if not ran_out_of_memory(error):
+                raise
+            sentence = f"{self.label} failed: {describe_error(error)}."
+        give_back()  # out here, where the error no longer holds on to the run's tensors
+        raise EngineError(sentence)
+
+
+def check_options(name: str, model: Whisper, options: Options) -> None:
+    """Raise `EngineError` for options that the checkpoint `name` can't serve."""
+    beams = options.beam_size
+    if beams is not None and not 1 <= beams <= WIDEST_BEAM:
+        raise EngineError(f"The beam size may be 1 to {WIDEST_BEAM}, not {beams}.")
+    if options.language is None:
+        return
+    code = TO_LANGUAGE_CODE.get(options.language.lower(), options.language.lower())
+    if code not in list(LANGUAGES)[: model.num_languages]:
+        raise EngineError(
+            f"{name} knows no language {options.language!r}: give a code such as en or "
+            "de, or leave the language on automatic."
+        )
+    if code != "en" and not model.is_multilingual:
+        raise EngineError(
+            f"{name} knows English only: leave the language on automatic, "
+            "or pick a multilingual model."
+        )

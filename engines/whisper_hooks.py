@@ -1,0 +1,117 @@
+"""Every private hook into openai-whisper (20250625), whose loop has none of its own.
+
+Four names inside the whisper package are replaced once, when this module is imported. Each behaves
+as the original unless this thread has a current `Run`:
+
+- the progress bar of `whisper.transcribe`, which also reports the segments that became final;
+- its log-mel spectrogram, which is timed;
+- the sampler above temperature 0, which draws from the run's own seeded generator, because engines
+  that run at the same time would otherwise disturb each other's random numbers;
+- the switch that turns fused attention off while words are aligned: it is process-wide in whisper
+  and would reach into engines running beside this one, so here it is per thread.
+
+Two local variables of `whisper.transcribe` are read from its frame: `all_segments` and `seek` by
+the progress bar, `time_offset` by `read_window_start`. `engines.token_selection` overrides
+`DecodingTask._main_loop`. A test names each of these if a new version of whisper lacks it.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from time import perf_counter
+from typing import Any
+
+import torch
+import whisper.audio
+import whisper.decoding
+import whisper.model
+import whisper.transcribe
+from torch import Tensor
+
+_transcribe_module = sys.modules["whisper.transcribe"]  # `whisper.transcribe` is the function
+
+
+class Run:
+    """What the hooks report of one transcription; `generator`: for sampling above temperature 0."""
+
+    generator: torch.Generator
+
+    def add_mel_span(self, start: float, end: float) -> None:
+        """Take in when the log-mel spectrogram was computed, on the clock of `perf_counter`."""
+
+    def add_segments(self, segments: list[dict[str, Any]], seek: int) -> None:
+        """Take in all segments so far, and the frame at which whisper's loop stands."""
+
+
+current_run: ContextVar[Run | None] = ContextVar("current_run", default=None)
+
+
+def read_window_start() -> float:
+    """Return where the window that whisper's loop decodes begins, in seconds of audio."""
+    frame = sys._getframe()
+    while frame is not None and frame.f_code is not whisper.transcribe.__code__:
+        frame = frame.f_back  # type: ignore[assignment]
+    return float(frame.f_locals["time_offset"]) if frame is not None else 0.0
+
+
+class _ProgressBar(_transcribe_module.tqdm.tqdm):  # type: ignore[name-defined]
+    """Whisper's progress bar; `update` is called once its loop has taken over new segments."""
+
+    def update(self, n: float = 1) -> bool | None:
+        run = current_run.get()
+        if run is not None:
+            loop = sys._getframe(1).f_locals
+            run.add_segments(loop["all_segments"], loop["seek"])
+        return super().update(n)
+
+
+class _TqdmModule:
+    tqdm = _ProgressBar
+
+
+def _timed_mel(audio: Any, *args: Any, **kwargs: Any) -> Tensor:
+    start = perf_counter()
+    mel = whisper.audio.log_mel_spectrogram(audio, *args, **kwargs)
+    run = current_run.get()
+    if run is not None:
+        run.add_mel_span(start, perf_counter())
+    return mel
+
+
+class _RunCategorical(torch.distributions.Categorical):
+    def sample(self, sample_shape: Any = ()) -> Tensor:
+        run = current_run.get()
+        if run is None:
+            return super().sample(torch.Size(sample_shape))
+        return torch.multinomial(self.probs, 1, generator=run.generator).squeeze(-1)
+
+
+class _PerThreadSwitch(threading.local):
+    on = True
+
+    def __bool__(self) -> bool:
+        return self.on
+
+
+_fused_attention = _PerThreadSwitch()
+
+
+@contextmanager
+def _without_fused_attention() -> Iterator[None]:
+    before = _fused_attention.on
+    _fused_attention.on = False
+    try:
+        yield
+    finally:
+        _fused_attention.on = before
+
+
+_transcribe_module.tqdm = _TqdmModule  # type: ignore[attr-defined]
+_transcribe_module.log_mel_spectrogram = _timed_mel  # type: ignore[attr-defined]
+whisper.decoding.Categorical = _RunCategorical
+whisper.model.MultiHeadAttention.use_sdpa = _fused_attention
+whisper.model.disable_sdpa = _without_fused_attention

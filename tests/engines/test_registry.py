@@ -1,0 +1,87 @@
+"""The table of engines: light to import, and a new engine is one file and one row."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from engines import registry
+from engines.analysis import layers
+from engines.base import EngineError, EngineUnavailable
+from engines.registry import EngineRow
+
+NEW_ENGINE = '''
+"""An engine in one file."""
+from engines.analysis.layers import open_torch_cpu as open_stages
+from engines.whisper_torch import TorchEngine
+
+
+def make(model, dtype):
+    return TorchEngine("new", "New engine", model, "cpu", dtype)
+
+
+def why_not():
+    return None
+'''
+
+
+def test_importing_the_table_imports_neither_torch_nor_max() -> None:
+    """Nor does asking for the engines of a machine without a GPU."""
+    code = (
+        "import sys; from engines import registry, hardware\n"
+        "heavy = lambda: {'torch', 'max.engine', 'max.driver', 'whisper'} & set(sys.modules)\n"
+        "assert not heavy(), heavy()\n"
+        "hardware._has_gpu_driver = lambda: False\n"
+        "registry.statuses()\n"
+        "assert not heavy(), heavy()\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+def test_a_new_engine_is_one_file_and_one_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "new_engine.py").write_text(NEW_ENGINE)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    new = EngineRow(
+        "new", "New engine", "PyTorch", "PyTorch", "#123456", ("float32",), False,
+        make="new_engine:make", why_not="new_engine:why_not",
+        open_stages="new_engine:open_stages",
+    )  # fmt: skip
+    monkeypatch.setattr(registry, "ENGINES", (*registry.ENGINES, new))
+    assert registry.get("new", "tiny.en").label == "New engine"
+    assert "new" in registry.available()
+    status = registry.statuses()[-1]
+    assert (status.key, status.colour, status.dtypes) == ("new", "#123456", ("float32",))
+    # `open_stages` is another path than the CPU engine's, so its encoder is offered as its own.
+    assert layers.candidates()[-1] == layers.Candidate("new:float32", "New engine, float32")
+    registry.release("tiny.en")
+
+
+def test_rows_agree_with_their_engines() -> None:
+    assert registry.all_keys()[0] == registry.BASELINE
+    assert len({row.colour for row in registry.ENGINES}) == len(registry.ENGINES)
+    for row in registry.ENGINES:
+        if row.why_unavailable() is None:
+            engine = registry.get(row.key, "tiny.en")
+            names = (row.key, row.label, row.encoder, row.decoder)
+            assert (engine.key, engine.label, engine.encoder, engine.decoder) == names
+
+
+def test_unavailable_engines_and_types_give_their_reason() -> None:
+    for status in registry.statuses():
+        if not status.available:
+            assert status.reason
+            with pytest.raises(EngineUnavailable, match=status.reason):
+                registry.get(status.key)
+            continue
+        for dtype in ("float16", "bfloat16"):
+            if dtype not in status.dtypes:
+                with pytest.raises(EngineUnavailable):
+                    registry.get(status.key, "tiny.en", dtype)  # type: ignore[arg-type]
+
+
+def test_an_unknown_engine_is_named() -> None:
+    with pytest.raises(EngineError, match="no engine 'tpu'"):
+        registry.get("tpu")
