@@ -17,7 +17,7 @@ from demo.panels import PANELS
 from demo.panels.headline import Headline, render_headline
 from demo.request import OWN_CLIP, RULES, Choices, ComparisonRequest
 from demo.snapshot import Comparison, lay_out
-from demo.wiring import QUICK, Component, Drawn, JobPanel, connect_panel, restore
+from demo.wiring import QUICK, Component, Drawn, JobPanel, connect_leaving, connect_panel, restore
 
 HEADER = """<header class="masthead"><h1>One clip, every engine</h1><p>The same speech through
 OpenAI’s Whisper on PyTorch and on Modular MAX, side by side: the words, the times, the
@@ -64,7 +64,8 @@ def build(
         visit = gr.Textbox(visible=False)
         add_endpoints(backend, queue)
         for panel in panels:
-            connect_panel(page, panel, queue, saved, visit)
+            connect_panel(panel, queue, saved, visit)
+        connect_leaving(page, panels, queue)
         start.click(None, js=SCROLL_TO_LANES, **QUICK)
         connect_clip(choices, controls)
         connect_exports(exports, backend, saved, visit, controls)

@@ -5,7 +5,7 @@ Values travel by name, never by position: a listener returns `{component: value}
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
@@ -83,9 +83,17 @@ class JobPanel:
         return {self.status: self.say(sentence, note, alert)}
 
 
-def connect_panel(
-    page: gr.Blocks, panel: JobPanel, queue: JobQueue, saved: SavedResults, visit: gr.Textbox
-) -> None:
+def connect_leaving(page: gr.Blocks, panels: Sequence[JobPanel], queue: JobQueue) -> None:
+    """Stop the jobs of a tab that closes, and of a program that leaves while its call runs."""
+
+    def leave(request: gr.Request) -> None:
+        for name in ("", *(panel.name for panel in panels)):
+            queue.stop(name_caller(request, name).visitor)
+
+    page.unload(leave)
+
+
+def connect_panel(panel: JobPanel, queue: JobQueue, saved: SavedResults, visit: gr.Textbox) -> None:
     """Tie a panel's buttons to its jobs. `visit`: where the tab's name goes."""
     names = list(panel.inputs)
 
@@ -120,9 +128,6 @@ def connect_panel(
             return {**status, panel.stop: gr.update(interactive=False), panel.start: gr.skip()}
         return {panel.stop: gr.skip()}
 
-    def leave(request: gr.Request) -> None:
-        queue.stop(name_caller(request, panel.name).visitor)
-
     begun = panel.start.click(begin, visit, [visit, *panel.all_outputs()], js=START, **QUICK)
     ran = begun.then(
         run,
@@ -134,7 +139,6 @@ def connect_panel(
     )
     ran.then(lambda: panel.buttons(running=False), None, [panel.start, panel.stop], **QUICK)
     panel.stop.click(stop, None, panel.all_outputs(), **QUICK)
-    page.unload(leave)
 
 
 def draw_and_save(

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from demo.compare import Run
+from demo.comparison import ComparisonTask
 from demo.snapshot import Comparison, Settings
 from engines import cli, logs, registry, worker
 from engines.audio import load_clip
@@ -77,7 +77,7 @@ def compare(errors: dict[str, Exception], **settings: Any) -> Comparison:
     engines = {key: fakes.FakeEngine(key, error=error) for key, error in errors.items()}
     chosen = Settings(engines=tuple(engines), model="tiny.en", **settings)
     get = lambda key, model, dtype: engines[key]  # noqa: E731
-    run = Run(chosen, fakes.STATUSES, get, fakes.open_fake_clip, clip_name="a clip")
+    run = ComparisonTask(chosen, fakes.STATUSES, get, fakes.open_fake_clip, clip_name="a clip")
     *_, last = run.snapshots()
     return last
 

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import os
-import queue
 import signal
 import socket
 import subprocess
 import sys
-import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -21,7 +18,7 @@ import pytest
 from gradio_client import Client
 from gradio_client.exceptions import AppError
 
-from tests.processes import PATIENCE, needs_proc, wait_until
+from tests.processes import needs_proc, wait_until
 
 pytestmark = needs_proc
 
@@ -125,31 +122,6 @@ def test_ctrl_c_ends_a_page_that_compiles(tmp_path: Path) -> None:
         assert "Traceback" not in app.log.read_text()
     finally:
         app.end()
-
-
-def test_the_end_waits_until_the_last_message_is_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
-    from demo import serve
-
-    monkeypatch.setattr(serve, "LAST_WORDS_SECONDS", 600.0)
-    messages: queue.SimpleQueue[str] = queue.SimpleQueue()
-    messages.put("stopped")
-    gradio = SimpleNamespace(
-        active_jobs=[None, [SimpleNamespace(session_hash="tab")]],
-        pending_messages_per_session={"tab": messages},
-    )
-    page: Any = SimpleNamespace(_queue=gradio)
-    assert serve.list_asking(page) == ["tab"]
-    waiting = threading.Thread(target=serve.wait_for_last_words, args=(page, ["tab"]), daemon=True)
-    waiting.start()
-    for change in (lambda: gradio.active_jobs.pop(), messages.get):
-        waiting.join(0.5)
-        assert waiting.is_alive()
-        change()
-    waiting.join(PATIENCE)
-    assert not waiting.is_alive()
-    monkeypatch.setattr(serve, "LAST_WORDS_SECONDS", 0.1)
-    gradio.active_jobs.append(["a run that goes on"])
-    serve.wait_for_last_words(page, ["tab"])
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ import httpx
 import pytest
 from gradio_client import Client
 
-from demo import limits, serve, space
+from demo import limits, server
 from engines import checkpoints, registry
 from engines.audio import load_clip
 from tests.processes import needs_proc, wait_until
@@ -45,7 +45,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]
 def test_what_is_compiled_and_downloaded_is_kept_in_persistent_storage(
     environment: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    space.settle(tmp_path)
+    server.set_environment(tmp_path)
     assert checkpoints.download_folder() == tmp_path / "cache" / "whisper"
     assert os.environ["MAX_WHISPER_CACHE"] == str(tmp_path / "max-whisper")
     assert not list(tmp_path.iterdir())
@@ -56,31 +56,31 @@ def test_without_storage_nothing_is_moved(
     storage: str, environment: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / "a file").touch()
-    space.settle(tmp_path / storage)
+    server.set_environment(tmp_path / storage)
     assert not {"XDG_CACHE_HOME", "MAX_WHISPER_CACHE"} & set(os.environ)
-    assert space.pick_address() == "0.0.0.0"
+    assert server.pick_address() == "0.0.0.0"
 
 
 def test_what_the_owner_set_stays(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
     environment.setenv("MAX_WHISPER_CACHE", "/elsewhere")
     environment.setenv("GRADIO_SERVER_NAME", "127.0.0.1")
-    space.settle(tmp_path)
+    server.set_environment(tmp_path)
     assert os.environ["MAX_WHISPER_CACHE"] == "/elsewhere"
-    assert space.pick_address() is None
+    assert server.pick_address() is None
 
 
 def test_elsewhere_nothing_is_set(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
     environment.delenv("SPACE_ID")
-    space.settle(tmp_path)
+    server.set_environment(tmp_path)
     assert not set(VARIABLES) & set(os.environ)
-    assert space.pick_address() is None
-    assert serve.serves_only_this_machine()
+    assert server.pick_address() is None
+    assert server.is_private()
 
 
 def test_a_space_is_public(environment: pytest.MonkeyPatch) -> None:
     environment.setenv("GRADIO_SERVER_NAME", "127.0.0.1")
-    assert not serve.serves_only_this_machine()
-    assert limits.read_limits(serve.serves_only_this_machine()).a_minute
+    assert not server.is_private()
+    assert limits.read_limits(server.is_private()).a_minute
 
 
 # The whole, once: some gigabytes are installed, so one test asks everything of one page.
@@ -227,10 +227,10 @@ def test_the_repository_is_a_space_as_it_stands(page: tuple[str, Path]) -> None:
     assert answer.status_code == 200 and "gradio" in answer.text
     code = base64.b64encode(SECRETS["DEMO_AUTH"].encode()).decode()
     client = Client(url, headers={"authorization": f"Basic {code}"}, verbose=False)
-    record: dict[str, Any] = client.predict(sample="short", api_name="/compare")
+    record: dict[str, Any] = client.predict(sample="jfk", api_name="/compare")
     lanes = {lane["engine"]: lane for lane in record["lanes"]}
     assert {"cpu", "max_hybrid", "max_full"} <= set(lanes)
-    ours = registry.get("cpu").transcribe(load_clip("audio_samples/short.flac"))
+    ours = registry.get("cpu").transcribe(load_clip("audio_samples/jfk.flac"))
     for key in ("cpu", "max_hybrid", "max_full"):
         assert lanes[key]["state"] == "done", lanes[key]
         assert lanes[key]["text"] == ours.text
@@ -267,6 +267,6 @@ def test_a_browser_opens_only_where_somebody_sits(
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(serve.sys, "platform", "linux")
-    monkeypatch.setattr(serve.sys.stdout, "isatty", lambda: terminal)
-    assert serve.can_open_browser() is opens
+    monkeypatch.setattr(server.sys, "platform", "linux")
+    monkeypatch.setattr(server.sys.stdout, "isatty", lambda: terminal)
+    assert server.can_open_browser() is opens

@@ -1,4 +1,4 @@
-"""Comparisons over fake engines: lanes are independent, snapshots immutable, a stop is quick and clean."""
+"""Comparisons over fake engines: independent lanes, immutable snapshots, a quick and clean stop."""
 
 from __future__ import annotations
 

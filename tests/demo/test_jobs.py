@@ -96,7 +96,7 @@ async def test_the_first_runs_and_the_rest_hear_their_places() -> None:
     async def attend(caller: Caller, end: asyncio.Event) -> None:
         with queue.join(caller, FakeTask()) as job:
             async for waiting in queue.wait(job):
-                heard.append((caller.visitor, waiting.ahead))
+                heard.append((caller.visitor, waiting.ahead))  # noqa: PERF401
             turns.append(caller.visitor)
             await end.wait()
 

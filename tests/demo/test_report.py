@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from demo.compare import Run
+from demo.comparison import ComparisonTask
 from demo.keepsakes import drop_features
 from demo.panels import PANELS, encoder_output
 from demo.panels.report import render_report
@@ -30,7 +30,7 @@ def compare(
     by_key: dict[str, Engine] = {engine.key: engine for engine in engines}
     options = Options(word_timestamps=words)
     settings = Settings(tuple(by_key), "tiny.en", options, schedule)
-    run = Run(
+    run = ComparisonTask(
         settings,
         fakes.STATUSES,
         lambda key, model, dtype: by_key[key],
