@@ -157,12 +157,12 @@ def test_a_listener_gets_every_stage_and_may_stop() -> None:
 
 
 def test_candidates_are_the_rows_that_open_stages(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = [candidate.name for candidate in layers.candidates()]
+    found = [candidate.name for candidate in records.candidates()]
     assert found[0] == "cpu:float32"
     assert not any(name.startswith("max_full") for name in found), "its encoder is max_hybrid's"
     blind = replace(registry.row("cpu"), key="blind", open_stages=None)
     monkeypatch.setattr(registry, "ENGINES", (*registry.ENGINES, blind))
-    assert [candidate.name for candidate in layers.candidates()] == found
+    assert [candidate.name for candidate in records.candidates()] == found
     with pytest.raises(EngineError, match="blind can't be inspected"):
         layers.open_encoder("blind", MINI)
 

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from engines import registry
-from engines.analysis import layers
 from engines.base import EngineError, EngineUnavailable
 from engines.registry import EngineRow
 
@@ -55,7 +54,7 @@ def test_a_new_engine_is_one_file_and_one_row(
     status = registry.statuses()[-1]
     assert (status.key, status.colour, status.dtypes) == ("new", "#123456", ("float32",))
     # `open_stages` is another path than the CPU engine's, so its encoder is offered as its own.
-    assert layers.candidates()[-1] == layers.Candidate("new:float32", "New engine, float32")
+    assert records.candidates()[-1] == records.Candidate("new:float32", "New engine, float32")
     registry.release("tiny.en")
 
 
@@ -79,7 +78,7 @@ def test_unavailable_engines_and_types_give_their_reason() -> None:
         for dtype in ("float16", "bfloat16"):
             if dtype not in status.dtypes:
                 with pytest.raises(EngineUnavailable):
-                    registry.get(status.key, "tiny.en", dtype)  # type: ignore[arg-type]
+                    registry.get(status.key, "tiny.en", dtype)
 
 
 def test_an_unknown_engine_is_named() -> None:
