@@ -36,7 +36,7 @@ from max.driver import Accelerator
 from max.engine import InferenceSession
 from engines.max_graph import accelerator_decoder, encoder
 from engines.max_graph.operations import AcceleratorOperations
-from engines.sizes import DIMENSIONS
+from engines.random_checkpoints import DIMENSIONS
 from max.dtype import DType
 from max.graph import Module
 op, dims = AcceleratorOperations(DType[sys.argv[3]]), DIMENSIONS["tiny"]
@@ -119,7 +119,7 @@ def test_the_decoder_graphs_compute_what_pytorch_computes(
     expected = small_whisper.decoder(
         torch.from_numpy(tokens), torch.from_numpy(features)[None].expand(3, -1, -1)
     ).numpy()
-    audio = decoder.listen(features)
+    audio = decoder.compute_cross_kv(features)
 
     one = decoder.new_cache(1)
     logits, _, _ = decoder.step(tokens[:1, :5], audio, one, np.array([0, 4]))
@@ -127,10 +127,10 @@ def test_the_decoder_graphs_compute_what_pytorch_computes(
     beams = decoder.new_cache(3)
     decoder.step(tokens[:, :5], audio, beams, np.array([4, 9, 14]))
     for place in range(5, SMALL.n_text_ctx - 1):
-        logits, chosen, _ = decoder.step(tokens[:, [place]], audio, beams, np.arange(3), best=4)
+        logits, chosen, _ = decoder.step(tokens[:, [place]], audio, beams, np.arange(3), k=4)
         assert np.abs(logits - expected[:, place]).max() < BOUND
         assert (chosen[:, 0] == expected[:, place].argmax(-1)).all()
-    beams.take(beams, [2, 2, 0])
+    beams.reorder_beams(beams, [2, 2, 0])
     logits, _, _ = decoder.step(tokens[[2, 2, 0], -1:], audio, beams, np.arange(3))
     assert np.abs(logits - expected[[2, 2, 0], -1]).max() < BOUND
     logits, scores = decoder.align(tokens[:1], audio)

@@ -21,8 +21,8 @@ from engines import checkpoints, isolation, registry
 from engines.audio import load_clip
 from engines.base import Dtype, EngineError, Options, Transcript
 from engines.isolation import IsolatedEngine
-from engines.max_full import load_max_decoder
-from engines.whisper_engine import WhisperEngine
+from engines.max_whisper import load_max_decoder
+from engines.transcription import WhisperEngine
 from engines.whisper_torch import make_gpu
 from tests.fake_cuda import Cuda, FakeCuda
 from tests.processes import wait_until
@@ -205,7 +205,7 @@ def test_half_precision_moves_the_decoder_s_logits_by_roundings(dtype: Dtype) ->
         load_max_decoder(checkpoint, on_cpu=True)[0],
         load_max_decoder(checkpoint, dtype=dtype)[0],
     ):
-        audio, cache = decoder.listen(heard), decoder.new_cache(3)
+        audio, cache = decoder.compute_cross_kv(heard), decoder.new_cache(3)
         prompt, _, _ = decoder.step(tokens[:, :15], audio, cache, rows[:45])
         step, _, _ = decoder.step(tokens[:, 15:], audio, cache, rows[:3])
         logits.append(np.concatenate([prompt, step]))
