@@ -99,9 +99,7 @@ def _layers_types(
 ) -> list[TensorType | BufferType]:
     """Types of the inputs of `step` and `align`, in the order of `AcceleratorDecoder._inputs`."""
     n, layers = dims.n_text_state, dims.n_text_layer
-    cross = TensorType(
-        op.weight, [layers, dims.n_text_head, dims.n_audio_ctx, HEAD], op.device
-    )
+    cross = TensorType(op.weight, [layers, dims.n_text_head, dims.n_audio_ctx, HEAD], op.device)
     return [
         _cache_type(op, dims, "batch"),  # keys
         _cache_type(op, dims, "batch"),  # values
@@ -178,7 +176,8 @@ def _self_attention(
     n = int(x.shape[1])
     qkv = op.linear(op.layer_norm(x, w[0], w[1]), w[2], w[3])  # (batch * new, 3 * n)
     query, key, value = (
-        ops.reshape(part, [batch, new, n // HEAD, HEAD]) for part in ops.split(qkv, [n, n, n], axis=1)
+        ops.reshape(part, [batch, new, n // HEAD, HEAD])
+        for part in ops.split(qkv, [n, n, n], axis=1)
     )
     window = [layer, slice(None), (slice(cache.start, cache.end), new)]
     ops.buffer_store_slice(cache.keys, cast(key, op.weight), window)
@@ -286,9 +285,7 @@ class AcceleratorDecoder:
         constraints, ranges = allow_all(self.dims, len(rows), constraints, ranges)
         return logits, *select_top_k(logits, constraints, ranges, k)
 
-    def align(
-        self, tokens: IntArray, cross: AcceleratorCrossKV
-    ) -> tuple[FloatArray, FloatArray]:
+    def align(self, tokens: IntArray, cross: AcceleratorCrossKV) -> tuple[FloatArray, FloatArray]:
         rows = np.arange(tokens.size, dtype=np.int64)
         results = self._models["align"].execute(
             *self._inputs(tokens, cross, self.new_cache(1), rows)

@@ -289,9 +289,7 @@ class CpuDecoder:
         logits, top, logprobs = (result.to_numpy() for result in results)
         return logits, top, logprobs
 
-    def align(
-        self, tokens: IntArray, cross: CrossKV
-    ) -> tuple[FloatArray, FloatArray]:
+    def align(self, tokens: IntArray, cross: CrossKV) -> tuple[FloatArray, FloatArray]:
         rows = np.arange(tokens.size, dtype=np.int64)
         logits, qk = self._models["align"].execute(
             *self._inputs(tokens, cross, self.new_cache(1)),

@@ -26,9 +26,7 @@ from engines.base import (
 )
 
 MARKS = {
-    row.key: [
-        getattr(pytest.mark, name) for name in ("max", "gpu") if f"why_no_{name}" in reason
-    ]
+    row.key: [getattr(pytest.mark, name) for name in ("max", "gpu") if f"why_no_{name}" in reason]
     for row in registry.ENGINES
     if (reason := (row.why_not or "").replace("why_no_cuda", "why_no_gpu"))
 }

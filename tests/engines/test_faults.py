@@ -146,7 +146,9 @@ EXPECTED = {
 @pytest.mark.parametrize(
     "fault",
     [
-        pytest.param(fault, marks=[] if fault.key in ("conv_layout", "scaled") else pytest.mark.slow)
+        pytest.param(
+            fault, marks=[] if fault.key in ("conv_layout", "scaled") else pytest.mark.slow
+        )
         for fault in FAULTS
     ],
     ids=lambda fault: fault.key,
@@ -182,7 +184,9 @@ def test_without_a_fault_the_faulty_engine_is_the_engine() -> None:
 def test_only_the_first_window_is_decoded() -> None:
     samples = load_clip("audio_samples/columbia.flac").samples[: 65 * SAMPLE_RATE]
     options = Options(language="en", temperatures=(0.0,))
-    transcript = FaultyEngine(get_fault("first_window"), "tiny.en").transcribe(Clip(samples), options)
+    transcript = FaultyEngine(get_fault("first_window"), "tiny.en").transcribe(
+        Clip(samples), options
+    )
     assert len(transcript.features) == 1
     assert transcript.segments
     assert transcript.segments[-1].end <= 30

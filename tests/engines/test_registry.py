@@ -60,7 +60,7 @@ def test_a_new_engine_is_one_file_and_one_row(
 
 
 def test_rows_agree_with_their_engines() -> None:
-    assert registry.BASELINE == registry.all_keys()[0]
+    assert registry.all_keys()[0] == registry.BASELINE
     assert len({row.colour for row in registry.ENGINES}) == len(registry.ENGINES)
     for row in registry.ENGINES:
         if row.why_unavailable() is None:
