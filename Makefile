@@ -19,7 +19,7 @@ TEST_MODELS := $(VENV)/.test-models-ready
 
 .DEFAULT_GOAL := help
 .PHONY: help demo transcribe engines test test-cpu test-gpu test-max test-slow test-space test-cross graph-test gpu-check compare-simple browser bad-input load-check audit lint \
-	debug-encoder benchmark benchmark-json benchmark-save benchmark-kv-cache figures evaluate evaluate-ray constraints clean checkpoint checkpoints
+	debug-encoder benchmark benchmark-json benchmark-save figures evaluate evaluate-ray constraints clean checkpoint checkpoints structure
 
 help: ## list the tasks
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -27,11 +27,11 @@ help: ## list the tasks
 demo: $(RUN) $(DEFAULT_MODEL) ## open the page: one clip, every engine, side by side
 	$(PY) app.py $(ARGS)
 
-transcribe: $(RUN) ## print one engine's transcript: ARGS="CLIP --engine cpu --model nano"
+transcribe: $(RUN) ## print one engine's transcript: ARGS="CLIP --engine cpu --model base"
 	$(PY) -m engines.transcribe $(ARGS)
 
 engines: $(RUN) ## list the engines, and why one is unavailable on this machine
-	$(PY) -m engines.registry $(ARGS)
+	$(PY) -m engines.cli engines $(ARGS)
 
 test: $(DEV) $(TEST_MODELS) browser ## run the quick tests: ten minutes on two cores
 	$(PY) -m pytest $(ARGS)
@@ -54,29 +54,26 @@ test-space: $(DEV) $(TEST_MODELS) ## run the page in a new environment, as a Spa
 test-cross: $(DEV) $(TEST_MODELS) ## compile MAX's graphs for GPUs that this machine lacks: up to two hours
 	$(PY) -m pytest -m cross $(ARGS)
 
-graph-test: $(RUN) ## does MAX import, compile and run here, in how long, and agree with PyTorch?
-	$(PY) -m engines.max_graph.check $(ARGS)
+graph-test: $(RUN) ## what is here and whether it works: packages, GPU, MAX's compiler, equal encoders
+	$(PY) -m engines.cli doctor $(ARGS)
 
 gpu-check: $(RUN) ## what PyTorch and MAX see of a GPU, and whether it works
-	$(PY) -m engines.gpu_check $(ARGS)
+	$(PY) -m engines.cli doctor --gpu $(ARGS)
 
 compare-simple: $(RUN) ## what every engine wrote, differences marked: ARGS="CLIP"
-	$(PY) -m engines.compare_simple $(ARGS)
+	$(PY) -m engines.cli compare $(ARGS)
 
 debug-encoder: $(RUN) ## compare two encoders after every stage: ARGS="cpu max_hybrid --clip CLIP"
-	$(PY) -m engines.microscope $(ARGS)
+	$(PY) -m engines.cli layers $(ARGS)
 
 benchmark: $(RUN) ## time the engines: medians of runs that take turns, as tables
-	$(PY) -m engines.bench $(ARGS)
+	$(PY) -m engines.cli benchmark $(ARGS)
 
-benchmark-json: $(RUN) ## the same as lines of JSON
-	$(PY) -m engines.bench --lines $(ARGS)
+benchmark-json: $(RUN) ## the same as one JSON object
+	$(PY) -m engines.cli benchmark --json - $(ARGS)
 
-benchmark-save: $(DEV) ## measure all that the figures are made of into docs/benchmark.json: a quarter of an hour
-	$(PY) -m engines.bench all --json docs/benchmark.json $(ARGS)
-
-benchmark-kv-cache: $(RUN) ## time decoding with and without the cache; draws build/kv-cache.svg
-	$(PY) -m engines.bench kv-cache --plot build/kv-cache.svg $(ARGS)
+benchmark-save: $(RUN) ## measure tiny.en and base, greedy and beam 5, into docs/benchmark.json: a quarter of an hour
+	$(PY) -m engines.cli benchmark --models tiny.en,base --clips columbia --beams 1,5 --json docs/benchmark.json $(ARGS)
 
 bad-input: $(DEV) ## make hundreds of odd and broken clips and put each through the reader
 	$(PY) -m tests.bad_input.check $(ARGS)
@@ -84,17 +81,20 @@ bad-input: $(DEV) ## make hundreds of odd and broken clips and put each through 
 load-check: $(DEV) ## put fifty visitors on the page at once, then 300 comparisons, and count
 	$(PY) -m tests.load.check $(ARGS)
 
+structure: $(DEV) ## print the size of the code, its imports, and the targets for both
+	$(PY) -m tests.structure $(ARGS)
+
 audit: $(DEV) ## ask a public database for known faults in what is installed
 	$(PY) -m pip_audit --local $(ARGS)
 
-figures: $(RUN) ## write the README's figures and docs/benchmarks.md from docs/benchmark.json
-	$(PY) -m engines.figures $(ARGS)
+figures: $(RUN) ## print the tables of docs/benchmark.json as Markdown
+	$(PY) -m engines.cli benchmark --show docs/benchmark.json --markdown $(ARGS)
 
-evaluate: $(RUN) ## word error rate and real-time factor over many clips: ARGS="FOLDER --processes 4"
-	$(PY) -m engines.evaluate $(ARGS)
+evaluate: $(RUN) ## word error rate and real-time factor over many clips: ARGS="FOLDER"
+	$(PY) -m engines.cli evaluate $(ARGS)
 
 evaluate-ray: $(RAY) ## the same on a Ray started here, or on a cluster: ARGS="FOLDER --address ADDRESS"
-	$(PY) -m engines.evaluate --ray $(ARGS)
+	$(PY) -m engines.cli evaluate --ray $(ARGS)
 
 lint: $(DEV) ## ruff and mypy
 	$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m mypy

@@ -1,43 +1,42 @@
 """Build the page and serve it: `python app.py` opens it in a browser, or prints its address."""
 
-from demo import lab, page, serve, session, space
-from engines import checkpoints, isolation, laboratory, logs, reading, registry
+from demo import page, server, uploads
+from demo.analysis import Analyses
+from demo.comparison import Backend
+from demo.jobs import JobQueue, SavedResults
+from demo.limits import read_limits
+from engines import hardware, logs, models, registry, worker
+from engines.analysis import fault_catalogue, records
 
-space.settle()
-visitors = serve.expect_visitors()
-app = page.build(
-    session.Backend(
-        statuses=registry.statuses,
-        get=isolation.borrow,
-        give_back=isolation.give_back,
-        models=checkpoints.names,
-        load_clip=reading.load_clip,
-        samples=serve.SAMPLES,
-        own_checkpoints=serve.serves_only_this_machine(),
-        laboratory=lab.Laboratory(
-            candidates=laboratory.candidates,
-            look=laboratory.look,
-            faults=laboratory.FAULTS,
-            run_fault=laboratory.run_fault,
-            why_no_faults=laboratory.why_no_max,
-        ),
+server.set_environment()
+uploads.make_folder()
+queue, saved = JobQueue(read_limits(server.is_private())), SavedResults()
+backend = Backend(
+    statuses=registry.statuses,
+    get_engine=worker.borrow_engine,
+    release_engine=worker.release_engine,
+    models=models.names,
+    load_clip=worker.load_clip,
+    samples=uploads.publish_samples(server.SAMPLES),
+    own_checkpoints=server.is_private(),
+    analyses=Analyses(
+        candidates=records.candidates,
+        compare_layers=worker.compare_layers,
+        faults=fault_catalogue.FAULTS,
+        run_fault=worker.run_fault,
+        why_no_faults=hardware.why_no_max,
     ),
-    *visitors,
 )
+app = page.build(backend, queue, saved)
 
 
 def main() -> None:
     """Start getting the engines ready, and serve."""
     logs.set_up("info")
-    reading.start()
-    ready = [status.key for status in registry.statuses() if status.available]
-    registry.warm(ready, "base", isolation.get)
-    serve.serve_until_told(
-        app,
-        registry.statuses,
-        *visitors,
-        isolation.end_for_good,
-        inbrowser=serve.can_open_browser(),
+    worker.start_reader()
+    registry.warm(backend.choices().available, models.DEFAULT_MODEL, worker.get_engine)
+    server.serve_until_told(
+        app, backend, queue, saved, worker.shut_down, inbrowser=server.can_open_browser()
     )
 
 

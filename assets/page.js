@@ -16,19 +16,29 @@
     }
     return name;
   };
-  /* Whether a panel of the laboratory shows a result; what replaces it leaves no less room. */
-  const panels = () => document.querySelectorAll("#layers, #finding");
-  window.isFilled = (name) => {
-    const panel = document.querySelector(name);
-    const filled = Boolean(panel.querySelector(".chooser"));
-    if (filled) panel.style.minHeight = `${panel.offsetHeight}px`;
-    return filled;
+  window.saveFile = (parcel) => {
+    if (!parcel) return;
+    const {name, type, text} = JSON.parse(parcel);
+    const anchor = document.createElement("a");
+    anchor.href = URL.createObjectURL(new Blob([text], {type}));
+    anchor.download = name;
+    anchor.click();
+    setTimeout(() => URL.revokeObjectURL(anchor.href), 10000);
   };
-  addEventListener("resize", () => { for (const panel of panels()) panel.style.minHeight = ""; });
+  /* The address bar is where a link belongs; the clipboard is a courtesy that a browser may refuse.
+     `stage` and other words in the address stay. */
+  window.showLink = (query) => {
+    const address = new URL(location.href);
+    const ours = new URLSearchParams(query);
+    for (const [key, value] of ours) address.searchParams.set(key, value);
+    for (const key of ["sample", "model"]) if (!ours.has(key)) address.searchParams.delete(key);
+    history.replaceState(history.state, "", address);
+    if (navigator.clipboard) navigator.clipboard.writeText(address.href).catch(() => {});
+  };
   window.wasReloaded = () => performance.getEntriesByType("navigation")[0]?.type !== "navigate";
 
   /* Stage mode: space runs, escape stops whatever runs. A control that uses the key keeps it. */
-  const BUTTONS = { " ": "#compare", Escape: "#stop, #look-stop, #fault-stop" };
+  const BUTTONS = { " ": "#compare", Escape: "#stop, #inspect-stop, #fault-stop" };
   const usesSpace = (element) =>
     element.closest("button, select, textarea, summary, [contenteditable]") ||
     (element.matches("input") && element.type !== "radio");
@@ -62,7 +72,7 @@
   });
 
   /* Words play only while the clip that they are of is in the player. The lanes name theirs as
-     `Wish.clip_id` does: a sample by its key, a clip of one's own by its folder and file. */
+     `ComparisonRequest.find_clip` does: a sample by its key, a clip of one's own by its folder and file. */
   let inPlayer;
   window.noteClip = (file) => { inPlayer = file?.path ?? null; };
   window.nameClip = () => {

@@ -1,60 +1,34 @@
-"""The page: its layout, and which control starts what. Panels are drawn elsewhere."""
+"""The page: its layout, and which control starts what. Panels are drawn in `demo.panels`."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import aclosing
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import gradio as gr
 
-from demo.api import connect_api
-from demo.headline import render_headline, summarise
-from demo.histograms import list_features
-from demo.keepsakes import READ_VISIT, Keepsakes
-from demo.lab import connect_lab, lay_out_lab
-from demo.lanes import list_lanes
-from demo.link import Choices
-from demo.runs import Runs, name_caller
-from demo.samples import Sample, list_samples
-from demo.scores import render_scores
-from demo.session import (
-    Backend,
-    Wish,
-    advise,
-    free_buttons,
-    read_settings,
-    restore,
-    run_in_turn,
-    start_waiting,
-    stop_waiting,
-)
-from demo.snapshot import Settings, Status, lay_out
-from demo.take_away import TakeAway, connect_take_away, lay_out_take_away
-from demo.timeline import render_timeline
-from demo.timings import render_legend, render_timings
+from demo.analysis_panels import lay_out_faults, lay_out_layers
+from demo.api import add_endpoints
+from demo.comparison import Backend
+from demo.exports import connect_exports, lay_out_exports
+from demo.jobs import JobQueue, SavedResults, Task
+from demo.panels import PANELS
+from demo.panels.headline import Headline, render_headline
+from demo.request import OWN_CLIP, RULES, Choices, ComparisonRequest
+from demo.snapshot import Comparison, lay_out
+from demo.wiring import QUICK, Component, Drawn, JobPanel, connect_panel, restore
 
-OWN_CLIP = "own"
-BEAMS, REPEATS = (1, 5), (1, 3, 5)
+HEADER = """<header class="masthead"><h1>One clip, every engine</h1><p>The same speech through
+OpenAI’s Whisper on PyTorch and on Modular MAX, side by side: the words, the times, the
+differences.</p><p class="keys"><kbd>Space</kbd> runs, <kbd>Esc</kbd> stops</p></header>"""
 
-LANGUAGES = {
-    "Find out": "",
-    "English": "en",
-    "French": "fr",
-    "German": "de",
-    "Hindi": "hi",
-    "Italian": "it",
-    "Japanese": "ja",
-    "Korean": "ko",
-    "Mandarin": "zh",
-    "Polish": "pl",
-    "Portuguese": "pt",
-    "Russian": "ru",
-    "Spanish": "es",
-    "Ukrainian": "uk",
-}
+FOOTER = """<footer class="credits"><p>Runs OpenAI’s Whisper on PyTorch and on Modular MAX. MAX is
+used under the Modular MAX Community License; this project is not endorsed by Modular.</p>
+<p>A model is downloaded on its first use. Models whose names end in .en know only English.</p>
+<p><a href="?stage=1">Stage mode</a>: large type for a talk; space runs, escape stops.</p>
+</footer>"""
+
 SCROLL_TO_LANES = """() => {
   if (innerWidth < 720) document.querySelector("#summary").scrollIntoView({behavior: "smooth"});
 }"""
@@ -63,140 +37,68 @@ SCROLL_TO_LANES = """() => {
 JOIN_PARTS = "${value.flat(9).join('')}"
 """A panel made of nested parts: of these only the changed ones travel to the browser."""
 
-START = "async () => { await clipArrives(); return [nameVisit()]; }"
-"""What the click on Compare sends, once a recording just made is on the server."""
-
 NOTE_CLIP = "(file) => { noteClip(file); }"
-"""A function of `assets/page.js`: which clip the player has."""
-
-FOOTER = """<footer class="credits"><p>Runs OpenAI’s Whisper on PyTorch and on Modular MAX. MAX is
-used under the Modular MAX Community License; this project is not endorsed by Modular.</p>
-<p><strong>nano</strong> is a tiny checkpoint trained on synthetic speech of a limited vocabulary.
-For real speech choose an official checkpoint; it is downloaded on first use.</p>
-<p><a href="?stage=1">Stage mode</a>: large type for a talk; space runs, escape stops.</p>
-</footer>"""
-
-
-@dataclass(frozen=True)
-class Controls:
-    """The components that a visitor sets."""
-
-    sample: gr.Radio
-    audio: gr.Audio
-    engines: gr.CheckboxGroup
-    model: gr.Dropdown
-    language: gr.Dropdown
-    beam: gr.Radio
-    schedule: gr.Radio
-    words: gr.Checkbox
-    gpu_dtype: gr.Radio
-    repeats: gr.Radio
-
-    def inputs(self) -> list[gr.components.Component]:
-        """In the order that `read_settings` and the listeners take them."""
-        return [
-            self.sample,
-            self.audio,
-            self.engines,
-            self.model,
-            self.language,
-            self.beam,
-            self.schedule,
-            self.words,
-            self.gpu_dtype,
-            self.repeats,
-        ]
-
-
-@dataclass(frozen=True)
-class Panels:
-    """The components that a run fills, in the order of `outputs`."""
-
-    compare: gr.Button
-    stop: gr.Button
-    summary: gr.HTML
-    lanes: gr.HTML
-    timeline: gr.HTML
-    timings: gr.HTML
-    scores: gr.HTML
-    features: gr.HTML
-
-    def outputs(self) -> list[gr.components.Component]:
-        """As `Painter.paint` returns their values."""
-        return [
-            self.compare,
-            self.stop,
-            self.summary,
-            self.lanes,
-            self.timeline,
-            self.timings,
-            self.scores,
-            self.features,
-        ]
+READ_TAB = "() => [nameVisit(), wasReloaded(), location.search]"
+"""Functions of `assets/page.js`."""
 
 
 def build(
-    backend: Backend, runs: Runs | None = None, keepsakes: Keepsakes | None = None
+    backend: Backend, queue: JobQueue | None = None, saved: SavedResults | None = None
 ) -> gr.Blocks:
-    """The whole page over a backend.
-
-    `runs` and `keepsakes`: given by who serves the page and looks after them.
-    """
-    runs, keepsakes = runs or Runs(), keepsakes or Keepsakes()
-    statuses = tuple(backend.statuses())
-    samples = list_samples(backend.samples)
+    """The whole page over a backend. `queue` and `saved`: given where the page is served."""
+    queue, saved = queue or JobQueue(), saved or SavedResults()
+    choices = backend.choices()
+    gr.set_static_paths([backend.samples])  # shown where they are, not copied to the uploads
     with gr.Blocks(
         title="One clip, every engine", fill_width=True, analytics_enabled=False
     ) as page:
-        gr.HTML(
-            "<header class='masthead'><h1>One clip, every engine</h1><p>The same speech through "
-            "OpenAI’s Whisper on PyTorch and on Modular MAX, side by side: the words, the times, "
-            "the differences.</p><p class='keys'><kbd>Space</kbd> runs, <kbd>Esc</kbd> stops</p>"
-            "</header>",
-            apply_default_css=False,
-        )
-        controls, compare, stop = lay_out_controls(statuses, samples, backend)
-        panels = lay_out_panels(statuses, samples, compare, stop)
-        take_away = lay_out_take_away(statuses)
-        if backend.laboratory is not None:
-            lab = lay_out_lab(backend.laboratory)
-            by_key = {sample.key: sample for sample in samples}
-            connect_lab(page, lab, runs, keepsakes, backend.load_clip, by_key, controls)
+        gr.HTML(HEADER, apply_default_css=False)
+        controls, start, stop = lay_out_controls(choices)
+        outputs = lay_out_panels(choices)
+        exports = lay_out_exports(choices)
+        panels = [make_comparison_panel(backend, controls, outputs, start, stop)]
+        if backend.analyses is not None:
+            panels.append(lay_out_layers(backend, backend.analyses, controls))
+            panels.append(lay_out_faults(backend, backend.analyses, controls))
         gr.HTML(FOOTER, apply_default_css=False)
-        connect_api(backend, runs)  # first, so that its names are free
-        connect(page, backend, samples, controls, panels, runs, keepsakes)
-        connect_files(page, backend, samples, controls, take_away, keepsakes)
+        visit = gr.Textbox(visible=False)
+        add_endpoints(backend, queue)
+        for panel in panels:
+            connect_panel(page, panel, queue, saved, visit)
+        start.click(None, js=SCROLL_TO_LANES, **QUICK)
+        connect_clip(choices, controls)
+        connect_exports(exports, backend, saved, visit, controls)
+        connect_load(page, backend, panels, saved, visit, controls)
     return page
 
 
-def lay_out_controls(
-    statuses: Sequence[Status], samples: Sequence[Sample], backend: Backend
-) -> tuple[Controls, gr.Button, gr.Button]:
-    """The clip and the buttons on the left, the settings on the right."""
+def lay_out_controls(choices: Choices) -> tuple[dict[str, Component], gr.Button, gr.Button]:
+    """The clip and the buttons on the left, the settings on the right; controls by field name, and
+    `audio`, the player."""
+    first = ComparisonRequest.default(choices)
     with gr.Row(elem_classes="controls", equal_height=False):
         with gr.Column(scale=6, min_width=320, elem_classes="clip"):
-            sample, audio = lay_out_clip(samples)
+            controls = lay_out_clip(choices, first)
             with gr.Row(elem_classes="actions"):
-                compare = gr.Button("Compare", variant="primary", elem_id="compare", scale=3)
+                start = gr.Button("Compare", variant="primary", elem_id="compare", scale=3)
                 stop = gr.Button("Stop", elem_id="stop", interactive=False, scale=1, min_width=96)
         with gr.Column(scale=5, min_width=320, elem_classes="settings"):
-            controls = lay_out_settings(sample, audio, statuses, backend)
-    return controls, compare, stop
+            controls |= lay_out_settings(choices, first)
+    return controls, start, stop
 
 
-def lay_out_clip(samples: Sequence[Sample]) -> tuple[gr.Radio, gr.Audio]:
+def lay_out_clip(choices: Choices, first: ComparisonRequest) -> dict[str, Component]:
     """A sample, or the visitor's own clip."""
-    choices = [(sample.title, sample.key) for sample in samples]
-    first = samples[0] if samples else None
+    titles = [(title, key) for key, title in RULES["sample"].values(choices).items()]
     sample = gr.Radio(
-        [*choices, ("Your own", OWN_CLIP)],
-        value=first.key if first else OWN_CLIP,
-        label="Clip",
+        [*titles, ("Your own", OWN_CLIP)],
+        value=first.sample or OWN_CLIP,
+        label=RULES["sample"].label,
         elem_id="sample",
         elem_classes="pills",
     )
     audio = gr.Audio(
-        value=str(first.path) if first else None,
+        value=show_sample(choices, first.sample),
         type="filepath",
         sources=["upload", "microphone"],
         show_label=False,
@@ -206,219 +108,167 @@ def lay_out_clip(samples: Sequence[Sample]) -> tuple[gr.Radio, gr.Audio]:
         buttons=[],
         waveform_options={"waveform_color": "#8b93a1", "waveform_progress_color": "#0072B2"},
     )
-    return sample, audio
+    return {"sample": sample, "audio": audio}
 
 
-def lay_out_settings(
-    sample: gr.Radio, audio: gr.Audio, statuses: Sequence[Status], backend: Backend
-) -> Controls:
-    """Everything that a run can be told; the defaults suit a first visit."""
-    ready = [status.key for status in statuses if status.available]
-    engines = gr.CheckboxGroup(
-        [(name_engine(status), status.key) for status in statuses],
-        value=ready,
-        label="Engines",
-        elem_id="engines",
-        elem_classes="pills",
-    )
-    with gr.Row():
-        model = lay_out_models(backend)
-        language = gr.Dropdown(list(LANGUAGES.items()), value="en", label="Language")
-    with gr.Row():
-        schedule = gr.Radio(
-            [("All at once", "parallel"), ("One at a time, fair", "one at a time")],
-            value="parallel",
-            label="Schedule",
-            elem_id="schedule",
+def lay_out_settings(choices: Choices, first: ComparisonRequest) -> dict[str, Component]:
+    """Everything that a comparison can be told; a new option gets a control by its rule alone."""
+    controls: dict[str, Component] = {
+        "engines": gr.CheckboxGroup(
+            [(name_engine(status), status.key) for status in choices.engines],
+            value=list(first.engines),
+            label=RULES["engines"].label,
+            elem_id="engines",
             elem_classes="pills",
-            scale=3,
-            min_width=300,
         )
-        beam = lay_out_numbers("Beam size", "beam", BEAMS)
+    }
     with gr.Row():
-        repeats = lay_out_numbers("Runs each", "repeats", REPEATS)
-        words = gr.Checkbox(label="Time every word", elem_id="words", min_width=120)
-    gpu_dtype = gr.Radio(
-        ["float32", "float16"],
-        value="float32",
-        label="GPU precision",
-        visible="gpu" in ready,
-        elem_classes="pills",
-    )
-    return Controls(
-        sample, audio, engines, model, language, beam, schedule, words, gpu_dtype, repeats
-    )
+        controls["model"] = gr.Dropdown(
+            [(name_model(choices, name), name) for name in choices.models],
+            value=first.model,
+            label="Model, or a checkpoint’s path" if choices.own_checkpoints else "Model",
+            allow_custom_value=choices.own_checkpoints,
+            elem_id="model",
+        )
+        controls["language"] = gr.Dropdown(
+            [(name, code) for code, name in RULES["language"].values(choices).items()],
+            value=first.language,
+            label=RULES["language"].label,
+            elem_id="language",
+        )
+    for row in (("schedule", "beam_size"), ("repeats", "word_timestamps")):
+        with gr.Row():
+            controls |= {name: lay_out_option(name, choices, first) for name in row}
+    rest = [name for name in RULES if name not in {"sample", *controls}]
+    return controls | {name: lay_out_option(name, choices, first) for name in rest}
 
 
-def lay_out_numbers(label: str, name: str, numbers: Sequence[int]) -> gr.Radio:
-    """A choice between a few numbers, the first to begin with."""
+def lay_out_option(name: str, choices: Choices, first: ComparisonRequest) -> Component:
+    """A control for a flag, or for one of a few values."""
+    rule, value = RULES[name], getattr(first, name)
+    if isinstance(value, bool):
+        return gr.Checkbox(value, label=rule.label, elem_id=name, min_width=120)
+    values = [(label, each) for each, label in rule.values(choices).items()]
+    wide = sum(len(label) for label, _ in values) > 12
     return gr.Radio(
-        [(str(number), number) for number in numbers],
-        value=numbers[0],
-        label=label,
+        values,
+        value=value,
+        label=rule.label,
         elem_id=name,
         elem_classes="pills",
-        scale=1,
-        min_width=120,
+        visible=name != "gpu_dtype" or "gpu" in choices.available,
+        scale=3 if wide else 1,
+        min_width=300 if wide else 120,
     )
 
 
-def lay_out_models(backend: Backend) -> gr.Dropdown:
-    """The model's name or, where the visitor owns the machine, a checkpoint's path."""
-    names = list(backend.models())
-    return gr.Dropdown(
-        names,
-        value=names[0],
-        label="Model, or a checkpoint’s path" if backend.own_checkpoints else "Model",
-        allow_custom_value=backend.own_checkpoints,
-        elem_id="model",
-    )
-
-
-def name_engine(status: Status) -> str:
+def name_engine(status: Any) -> str:
     """An engine's name in the list of choices."""
-    return status.label if status.available else f"{status.label} (not here)"
+    return str(status.label if status.available else f"{status.label} (not here)")
 
 
-def lay_out_panels(
-    statuses: Sequence[Status], samples: Sequence[Sample], compare: gr.Button, stop: gr.Button
-) -> Panels:
-    """Everything that a run fills, with room reserved for it."""
-    ready = Settings(engines=tuple(status.key for status in statuses if status.available))
-    reference = samples[0].reference if samples else None
-    blank = replace(lay_out(ready, statuses), reference=reference)
-    summary = gr.HTML(render_headline(summarise(blank)), elem_id="summary", apply_default_css=False)
-    lanes = show_parts(list_lanes(blank), "lanes")
-    with gr.Column(elem_classes=["sheet"]):
-        gr.HTML("<h2>Where the time went</h2>" + render_legend(), apply_default_css=False)
-        timeline = gr.HTML(render_timeline(blank), elem_id="timeline", apply_default_css=False)
-        timings = gr.HTML(render_timings(blank), elem_id="timings", apply_default_css=False)
-    with gr.Column(elem_classes=["sheet"]):
-        gr.HTML("<h2>How far the words are apart</h2>", apply_default_css=False)
-        scores = gr.HTML(render_scores(blank), elem_id="scores", apply_default_css=False)
-    with gr.Column(elem_classes=["sheet"]):
-        gr.HTML("<h2>What the encoders made of it</h2>", apply_default_css=False)
-        features = show_parts(list_features(blank), "features")
-    return Panels(compare, stop, summary, lanes, timeline, timings, scores, features)
+def name_model(choices: Choices, name: str) -> str:
+    """A model's name in the list of choices."""
+    return name if choices.is_multilingual(name) else f"{name} (English only)"
 
 
-def show_parts(parts: list[Any], name: str) -> gr.HTML:
-    """A panel whose value is a list of parts."""
-    return gr.HTML(parts, html_template=JOIN_PARTS, elem_id=name, apply_default_css=False)
+def lay_out_panels(choices: Choices) -> dict[str, Component]:
+    """A component for each panel, by its key."""
+    first = ComparisonRequest.default(choices)
+    clip = first.find_clip(choices)
+    blank = replace(
+        lay_out(first.settings, choices.engines), reference=clip.reference if clip else None
+    )
+    outputs: dict[str, Component] = {}
+    for panel in PANELS:
+        value = panel.render(blank)
+        named: dict[str, Any] = {"elem_id": panel.key, "apply_default_css": False}
+        if not isinstance(value, str):
+            named["html_template"] = JOIN_PARTS
+        if not panel.title:
+            outputs[panel.key] = gr.HTML(value, **named)
+            continue
+        with gr.Column(elem_classes=["sheet"]):
+            gr.HTML(f"<h2>{panel.title}</h2>", apply_default_css=False)
+            outputs[panel.key] = gr.HTML(value, **named)
+    return outputs
 
 
-def connect(
-    page: gr.Blocks,
+def make_comparison_panel(
     backend: Backend,
-    samples: Sequence[Sample],
-    controls: Controls,
-    panels: Panels,
-    runs: Runs,
-    keepsakes: Keepsakes,
-) -> None:
-    """Tie controls to what they start."""
-    by_key = {sample.key: sample for sample in samples}
-    ticket = gr.Number(visible=False, precision=0)
-    visit, reloaded = gr.Textbox(visible=False), gr.Checkbox(visible=False)
-    quick: dict[str, Any] = {
-        "queue": False,
-        "show_progress": "hidden",
-        "api_visibility": "private",
-    }
+    controls: dict[str, Component],
+    outputs: dict[str, Component],
+    start: gr.Button,
+    stop: gr.Button,
+) -> JobPanel:
+    """What Compare starts."""
 
-    def begin(request: gr.Request, visit: str) -> list[Any]:
-        ticket = runs.draw_ticket(name_caller(request).visitor)
-        return [visit, ticket, *start_waiting(runs.count_ahead())]
+    def make(held: dict[str, Any]) -> Task:
+        request = ComparisonRequest.from_controls(held, backend.choices())
+        return backend.start_comparison(request)
 
-    async def compare(
-        request: gr.Request, visit: str, ticket: int, sample: str, audio: str | None, *chosen: Any
-    ) -> AsyncIterator[list[Any]]:
-        held = (sample, audio, *chosen)
-        wish = Wish(by_key.get(sample), audio, read_settings(*chosen), held)
-        keep = partial(keepsakes.keep, visit)
-        steps = run_in_turn(backend, runs, name_caller(request), ticket, wish, keep)
-        async with aclosing(steps):
-            async for values in steps:
-                yield values
+    def say(sentence: str, note: str, alert: bool) -> str:
+        return render_headline(Headline(sentence, note, alert))
 
-    def reload(visit: str, reloaded: bool) -> list[Any]:
-        count = len(controls.inputs())
-        return restore(keepsakes, visit if reloaded else "", count)
-
-    def stop(request: gr.Request) -> list[Any]:
-        waited = runs.stop(name_caller(request).visitor)
-        return stop_waiting() if waited else [gr.skip(), gr.skip()]
-
-    def leave(request: gr.Request) -> None:
-        runs.stop(name_caller(request).visitor)
-
-    begun = panels.compare.click(
-        begin,
-        visit,
-        [visit, ticket, panels.compare, panels.stop, panels.summary],
-        js=START,
-        **quick,
-    )
-    run = begun.then(
-        compare,
-        [visit, ticket, *controls.inputs()],
-        panels.outputs(),
-        show_progress="hidden",
-        api_visibility="private",
-        concurrency_limit=None,  # `Runs` is the queue
-    )
-    run.then(free_buttons, None, [panels.compare, panels.stop], **quick)
-    panels.stop.click(stop, None, [panels.stop, panels.summary], **quick)
-    page.unload(leave)
-    page.load(
-        reload,
-        [visit, reloaded],
-        [*controls.inputs(), *panels.outputs()],
-        js=READ_VISIT,
-        **quick,
-    )
-    panels.compare.click(None, js=SCROLL_TO_LANES, **quick)
-    connect_clip(by_key, controls, panels, quick)
-
-
-def connect_files(
-    page: gr.Blocks,
-    backend: Backend,
-    samples: Sequence[Sample],
-    controls: Controls,
-    panel: TakeAway,
-    keepsakes: Keepsakes,
-) -> None:
-    """Tie the buttons of what can be taken away to a finished comparison, and links to controls."""
-    by_key = {sample.key: sample for sample in samples}
-    choices = Choices(
-        samples=tuple(by_key),
-        engines=[status.key for status in backend.statuses()],
-        models=list(backend.models()),
-        languages=list(LANGUAGES.values()),
-        beams=BEAMS,
-        repeats=REPEATS,
-    )
-    connect_take_away(
-        page, panel, keepsakes, vars(controls), choices, lambda key: show_sample(by_key.get(key))
+    return JobPanel(
+        "comparison", start, stop, controls, outputs, "summary", make, draw_comparison, say
     )
 
 
-def connect_clip(
-    by_key: Mapping[str, Sample], controls: Controls, panels: Panels, quick: dict[str, Any]
-) -> None:
+def draw_comparison(comparison: Comparison, first: bool) -> Iterator[Drawn]:
+    """The live panels, then the others at the start and the end.
+
+    Between them no engine's time pays for charts; at the end the words don't wait for them.
+    """
+    yield {panel.key: panel.render(comparison) for panel in PANELS if panel.live}
+    if first or comparison.finished:
+        yield {panel.key: panel.render(comparison) for panel in PANELS if not panel.live}
+
+
+def connect_clip(choices: Choices, controls: dict[str, Component]) -> None:
     """Show the chosen sample; a clip of the visitor's own unchooses it."""
-    sample, audio = controls.sample, controls.audio
-
-    def choose(key: str, model: str) -> list[Any]:
-        return [show_sample(by_key.get(key)), advise(model) if key == OWN_CLIP else gr.skip()]
-
-    sample.input(choose, [sample, controls.model], [audio, panels.summary], **quick)
-    audio.change(None, audio, None, js=NOTE_CLIP, **quick)
+    sample, audio = controls["sample"], controls["audio"]
+    assert isinstance(sample, gr.Radio) and isinstance(audio, gr.Audio)
+    sample.input(lambda key: show_sample(choices, key), sample, audio, **QUICK)
+    audio.change(None, audio, None, js=NOTE_CLIP, **QUICK)
     for event in (audio.clear, audio.upload, audio.start_recording):
-        event(lambda: OWN_CLIP, None, sample, **quick)
+        event(lambda: OWN_CLIP, None, sample, **QUICK)
 
 
-def show_sample(sample: Sample | None) -> str | None:
+def show_sample(choices: Choices, key: str) -> str | None:
     """The clip to show for a choice; None makes room for the visitor's own."""
+    sample = choices.find_sample(key)
     return str(sample.path) if sample else None
+
+
+def connect_load(
+    page: gr.Blocks,
+    backend: Backend,
+    panels: list[JobPanel],
+    saved: SavedResults,
+    visit: gr.Textbox,
+    controls: dict[str, Component],
+) -> None:
+    """Restore what the tab's visit left when its page was reloaded; else follow the address."""
+    reloaded, query = gr.Checkbox(visible=False), gr.Textbox(visible=False)
+    outputs = {visit, *controls.values()}
+    for panel in panels:
+        outputs |= {*panel.inputs.values(), *panel.all_outputs()}
+
+    def load(name: str, was_reloaded: bool, asked: str) -> dict[Component, Any]:
+        found: dict[Component, Any] = {visit: name}
+        comparison = saved.find(name, panels[0].name) if was_reloaded else None
+        if comparison is None and asked:
+            choices = backend.choices()
+            request = ComparisonRequest.from_query(asked, choices)
+            held = {**request.to_controls(), "audio": show_sample(choices, request.sample)}
+            default = ComparisonRequest.default(choices)
+            if request.sample == default.sample:
+                del held["audio"]  # as it is
+            found |= {controls[each]: value for each, value in held.items()}
+        if was_reloaded:
+            for panel in panels:
+                found |= restore(panel, saved.find(name, panel.name))
+        return found
+
+    page.load(load, [visit, reloaded, query], list(outputs), js=READ_TAB, **QUICK)

@@ -1,4 +1,4 @@
-"""A finished comparison as a record: what the JSON file, the API and the report say of it.
+"""A finished comparison as a record: what the API, the MCP tools, the JSON file and the report say.
 
 Times are in seconds, sizes in bytes, rates are shares (0.05 is 5 %). `docs/api.md` explains every
 field. Records are frozen and hold plain values only, so `as_json` can't fail.
@@ -12,10 +12,10 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
 from functools import cache
 
-from demo import diffs
-from demo.headline import summarise
-from demo.snapshot import Comparison, Lane, Settings
+from demo.panels.headline import summarise
+from demo.snapshot import Comparison, Lane, Settings, Status
 from engines.base import Segment
+from engines.metrics import score as score_words
 
 FORMAT = "one clip, every engine: comparison 1"
 """Names the fields and their meaning; a change that breaks a reader gets another number."""
@@ -136,6 +136,18 @@ class AbsentRecord:
 
 
 @dataclass(frozen=True)
+class EngineRecord:
+    """One engine of the project; `reason`: why this machine can't run it, else None."""
+
+    engine: str
+    label: str
+    encoder: str
+    decoder: str
+    available: bool
+    reason: str | None
+
+
+@dataclass(frozen=True)
 class ComparisonRecord:
     """One clip through several engines.
 
@@ -180,6 +192,13 @@ def describe(comparison: Comparison) -> ComparisonRecord:
             for status in comparison.absent
         ],
         machine=describe_machine(),
+    )
+
+
+def describe_engine(status: Status) -> EngineRecord:
+    """One engine of the registry."""
+    return EngineRecord(
+        status.key, status.label, status.encoder, status.decoder, status.available, status.reason
     )
 
 
@@ -248,7 +267,7 @@ def count_errors(expected: str | None, lane: Lane) -> ErrorsRecord | None:
     """A lane's words against expected ones."""
     if expected is None or lane.transcript is None:
         return None
-    score = diffs.score(expected, lane.transcript.text, lane.transcript.language)
+    score = score_words(expected, lane.transcript.text, lane.transcript.language)
     return ErrorsRecord(
         words=score.raw.expected_words,
         substituted=score.raw.count("replace"),
@@ -263,9 +282,9 @@ def count_errors(expected: str | None, lane: Lane) -> ErrorsRecord | None:
 
 @cache
 def describe_machine() -> MachineRecord:
-    """This machine; imported late because it pulls in torch."""
-    from engines.measure.machine import describe as look
-    from engines.measure.machine import version_of
+    """This machine."""
+    from engines.benchmark.machine import describe as look
+    from engines.benchmark.machine import version_of
 
     here = look()
     versions: Mapping[str, str | None] = {**here.versions, "gradio": version_of("gradio")}

@@ -163,6 +163,11 @@ class Comparison:
         return not any(lane.running for lane in self.lanes)
 
     @property
+    def complete(self) -> bool:
+        """True when every lane has run to its end."""
+        return bool(self.lanes) and all(lane.state == "done" for lane in self.lanes)
+
+    @property
     def baseline(self) -> Lane | None:
         """The lane the others are measured against: the CPU's, else the first."""
         first = self.lanes[0] if self.lanes else None
@@ -172,6 +177,16 @@ class Comparison:
     def done(self) -> tuple[Lane, ...]:
         """The lanes that have a transcript."""
         return tuple(lane for lane in self.lanes if lane.transcript is not None)
+
+    def to_save(self) -> Comparison | None:
+        """What a reload of the page shall find: finished lanes, without encoder features."""
+        if not self.done:
+            return None
+        lanes = tuple(
+            replace(lane, transcript=lane.transcript and lane.transcript.without_features())
+            for lane in halt(self).lanes
+        )
+        return replace(self, lanes=lanes, features_dropped=True)
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,15 @@
-"""A transcript as subtitles: SubRip (SRT) and WebVTT, one cue for each segment.
+"""Subtitles of a transcript by Whisper's own writers: SubRip (SRT) and WebVTT, one cue a segment.
 
-Times are rounded to milliseconds, and a cue lasts at least one, as WebVTT demands. A segment
-without words makes no cue, so a transcript without speech is an empty SRT, or a VTT of its head.
+Whisper's writers escape nothing but `-->`: text is made safe for players first. Times are rounded
+to milliseconds, and a cue lasts at least one, as WebVTT demands.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+import io
+from collections.abc import Callable, Sequence
+from html import escape
+from typing import Any
 
 from engines.base import Segment
 
@@ -15,54 +17,28 @@ WORD_JOINER = "\N{WORD JOINER}"
 """An invisible character; SRT has no escapes, and players take `<` with a letter for a tag."""
 
 
-@dataclass(frozen=True)
-class Cue:
-    """One line of text with its times in milliseconds from the start of the clip."""
-
-    start: int
-    end: int
-    text: str
-
-
 def write_srt(segments: Sequence[Segment]) -> str:
-    """The segments as SubRip, UTF-8 text with a number above each cue."""
-    return "".join(
-        f"{number}\n{clock(cue.start, ',')} --> {clock(cue.end, ',')}\n{plain(cue.text)}\n\n"
-        for number, cue in enumerate(list_cues(segments), start=1)
-    )
+    """Write segments as SubRip."""
+    from whisper.utils import WriteSRT
+
+    return _write(WriteSRT, segments, lambda text: text.replace("<", f"<{WORD_JOINER}"))
 
 
 def write_vtt(segments: Sequence[Segment]) -> str:
-    """The segments as WebVTT."""
-    cues = "".join(
-        f"\n{clock(cue.start, '.')} --> {clock(cue.end, '.')}\n{escaped(cue.text)}\n"
-        for cue in list_cues(segments)
-    )
-    return f"WEBVTT\n{cues}"
+    """Write segments as WebVTT."""
+    from whisper.utils import WriteVTT
+
+    return _write(WriteVTT, segments, lambda text: escape(text, quote=False))
 
 
-def list_cues(segments: Iterable[Segment]) -> Iterator[Cue]:
-    """A cue for each segment that has words, on one line: an empty line would end it."""
+def _write(writer: Any, segments: Sequence[Segment], make_safe: Callable[[str], str]) -> str:
+    cues = []
     for segment in segments:
-        text = " ".join(segment.text.replace("\0", " ").split())
+        text = " ".join(segment.text.replace("\0", " ").split())  # an empty line would end the cue
         start = max(0, round(segment.start * 1000))
+        end = max(start + 1, round(segment.end * 1000))
         if text:
-            yield Cue(start, max(start + 1, round(segment.end * 1000)), text)
-
-
-def clock(milliseconds: int, point: str) -> str:
-    """`01:02:03,004`: hours may have more than two digits."""
-    seconds, rest = divmod(milliseconds, 1000)
-    minutes, seconds = divmod(seconds, 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours:02d}:{minutes:02d}:{seconds:02d}{point}{rest:03d}"
-
-
-def plain(text: str) -> str:
-    """Text that no player takes for a tag or for a line of times."""
-    return text.replace("<", f"<{WORD_JOINER}").replace("-->", f"--{WORD_JOINER}>")
-
-
-def escaped(text: str) -> str:
-    """Text with the three characters that WebVTT reserves, as entities."""
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+            cues.append({"start": start / 1000, "end": end / 1000, "text": make_safe(text)})
+    file = io.StringIO()
+    writer("").write_result({"segments": cues}, file)
+    return file.getvalue()

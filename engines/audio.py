@@ -1,16 +1,16 @@
-"""Any clip → mono float32 at 16 kHz, or one sentence that says what to do.
+"""Any audio file → mono float32 at 16 kHz, or one sentence that says what to do.
 
 FFmpeg's libraries, bundled with PyAV, decode and resample, so no `ffmpeg` program is needed. The
 resampler is asked for what `whisper.load_audio` (20250625) asks of that program: signed 16-bit,
-mono, 16 kHz, then a division by 32768. A clip therefore reaches the engines as it would reach
-Whisper itself, already-suitable 16-bit files bit for bit.
+mono, 16 kHz, then a division by 32768. The engines therefore get the samples that Whisper itself
+would get, bit for bit where the file is 16-bit mono at 16 kHz already.
 """
 
 from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from time import perf_counter
 from typing import BinaryIO, NoReturn
@@ -22,7 +22,7 @@ from av.audio.resampler import AudioResampler
 from av.audio.stream import AudioStream
 from av.container import InputContainer
 
-from engines.base import SAMPLE_RATE, AudioError, Clip, FloatArray, Stopped
+from engines.base import SAMPLE_RATE, SILENT, AudioError, Clip, FloatArray, Listener
 
 MAX_SECONDS = 1800.0
 """Longest clip taken, in seconds of decoded audio."""
@@ -31,21 +31,24 @@ MAX_BYTES = 100 * 2**20
 """Largest file taken, in bytes."""
 
 SOURCE_RATES = (4_000, 384_000)
-"""Samples per second a file may have: below is no speech, above is no recorder."""
+"""Lowest and highest sample rate of a file: no recorder of speech is outside."""
 
 DEMUXERS = (
     "aac,ac3,aiff,amr,ape,asf,au,avi,caf,eac3,flac,flv,matroska,mov,mp3,mpeg,mpegts,ogg,tta,"
     "voc,w64,wav,wv"
 )
-"""The containers FFmpeg may recognise. Playlists (hls, dash, concat, sdp) are absent on purpose:
-they name other files and hosts, which a stranger's upload must not make this machine read."""
+"""The containers FFmpeg may recognise. Playlists (hls, dash, concat, sdp) are left out on purpose:
+they name other files and hosts, which an upload must not make this machine read."""
+
+REPORT_SECONDS = 60.0
+"""Seconds of sound between two reports of progress."""
 
 SUGGESTION = "save it as WAV, FLAC, MP3, M4A or Ogg and try again"
 
 
 def load_clip(
     path: str | os.PathLike[str],
-    stopped: Callable[[], bool] = lambda: False,
+    listener: Listener = SILENT,
     *,
     max_seconds: float = MAX_SECONDS,
     max_bytes: int = MAX_BYTES,
@@ -53,22 +56,21 @@ def load_clip(
 ) -> Clip:
     """Decode the first audio track of a file to mono float32 `(n,)` at 16 kHz.
 
-    The container is recognised by its content, not its extension, and its header's duration is
-    not believed: decoding stops as soon as `max_seconds` of sound have come out, so memory stays
+    The content decides which container it is, not the extension, and the header's duration is not
+    believed: decoding ends as soon as `max_seconds` of sound have come out, so that memory stays
     bounded. A file that breaks off in the middle gives what comes before the break. `name` is
-    what people are shown, else the file's own name. `stopped` is asked before each
-    packet. `Clip.decode_seconds` is the wall time of all this.
+    shown to people in place of the file's own. `Clip.decode_seconds` is the wall time of all this.
 
-    Raises `Stopped` once `stopped` says so, and `AudioError`, one sentence with its remedy, for
-    anything that is not a clip within the limits: no such file, a folder, a link, not audio, no
-    samples, NaN or infinite samples.
+    Raises `AudioError`, one sentence with its remedy, for anything that is not a clip within the
+    limits (no such file, a folder, a link, not audio, no samples, NaN or infinite samples), and
+    `Stopped` between two packets.
     """
     started = perf_counter()
     shown = printable(name or Path(path).name or os.fspath(path))
     _check_file(path, shown, max_bytes)
     try:
         with open(path, "rb") as file:
-            samples = _decode(file, shown, max_seconds, stopped)
+            samples = _decode(file, shown, max_seconds, listener)
     except (av.FFmpegError, ValueError) as error:
         _refuse(shown, error)
     except OSError as error:
@@ -79,7 +81,7 @@ def load_clip(
 
 
 def _check_file(path: str | os.PathLike[str], name: str, max_bytes: int) -> None:
-    """Refuse all that need not be opened to be refused."""
+    """Refuse what need not be opened to be refused."""
     if "://" in os.fspath(path):
         raise AudioError(f"{name} is a link, and links are not followed: download the file first.")
     try:
@@ -102,12 +104,10 @@ def _check_file(path: str | os.PathLike[str], name: str, max_bytes: int) -> None
         )
 
 
-def _decode(
-    file: BinaryIO, name: str, max_seconds: float, stopped: Callable[[], bool]
-) -> FloatArray:
-    """The whole first audio track, mono at 16 kHz, float32 `(n,)` within [-1, 1].
+def _decode(file: BinaryIO, name: str, max_seconds: float, listener: Listener) -> FloatArray:
+    """Decode the first audio track: float32 `(n,)` within [-1, 1].
 
-    The chunks go into one buffer: a file of small packets has millions of them.
+    One buffer takes all chunks: a file of small packets has millions of them.
     """
     with av.open(
         file,
@@ -120,10 +120,15 @@ def _decode(
             raise AudioError(f"{name} holds no audio track: choose a file with sound in it.")
         if not _has_decoder(container.streams.audio[0]):
             raise AudioError(f"{name} has its sound in a coding unknown here: {SUGGESTION}.")
-        sound = bytearray()
-        for chunk in _mono_16k(_frames(container, name, stopped), name):
+        claimed = (container.duration or 0) / av.time_base
+        sound, reported = bytearray(), 0.0
+        for chunk in _mono_16k(_frames(container, name, listener), name):
             sound += chunk.tobytes()
-            if len(sound) > max_seconds * SAMPLE_RATE * np.dtype(np.int16).itemsize:
+            seconds = len(sound) / (SAMPLE_RATE * np.dtype(np.int16).itemsize)
+            if seconds >= reported + REPORT_SECONDS:
+                listener.report("reading", seconds, claimed if claimed > seconds else 0.0)
+                reported = seconds
+            if seconds > max_seconds:
                 raise AudioError(
                     f"{name} is longer than {_length(max_seconds)}, the limit: cut it into "
                     "shorter parts."
@@ -133,18 +138,15 @@ def _decode(
     return np.frombuffer(sound, np.int16).astype(np.float32) / 32768.0
 
 
-def _frames(
-    container: InputContainer, name: str, stopped: Callable[[], bool]
-) -> Iterator[AudioFrame]:
-    """Decoded frames of the first audio track, past damaged packets as any player would go.
+def _frames(container: InputContainer, name: str, listener: Listener) -> Iterator[AudioFrame]:
+    """Decode the first audio track, skipping damaged packets as players do.
 
-    A file of which more packets fail than decode is refused rather than half heard.
+    Refuses a file of which more packets fail than decode.
     """
     decoded = damaged = 0
     packets = container.demux(container.streams.audio[0])
     while True:
-        if stopped():
-            raise Stopped("stopped")
+        listener.check_stopped()
         try:
             packet = next(packets, None)
         except av.FFmpegError:  # the file breaks off: keep what came before
@@ -171,7 +173,7 @@ def _has_decoder(stream: AudioStream) -> bool:
 
 
 def _mono_16k(frames: Iterator[AudioFrame], name: str) -> Iterator[np.ndarray]:
-    """Resampled int16 chunks `(n,)`; a track may change its rate or layout on the way."""
+    """Resample to int16 chunks `(n,)`; a track may change its rate or layout on the way."""
     resampler: AudioResampler | None = None
     interleaver: AudioResampler | None = None
     source: tuple[str, str, int] | None = None
@@ -191,14 +193,14 @@ def _mono_16k(frames: Iterator[AudioFrame], name: str) -> Iterator[np.ndarray]:
 
 
 def _resampled(resampler: AudioResampler | None, frame: AudioFrame | None) -> Iterator[np.ndarray]:
-    """What the resampler has ready, flat; a frame of None asks for what it still holds."""
+    """Flatten what the resampler has ready; a frame of None asks for what it still holds."""
     if resampler is not None:
         for ready in resampler.resample(frame):
             yield ready.to_ndarray().reshape(-1)
 
 
 def _make_interleaver(frame: AudioFrame) -> AudioResampler | None:
-    """What makes the samples of a float track readable, to look for NaN; None for integers.
+    """Make what gives the samples of a float track, to look for NaN; None for integers.
 
     Planar frames can't be read as they are: PyAV (18.1) finds the end of a frame's planes by a
     null pointer, for which eight channels leave no room, and the process ends.
@@ -230,7 +232,7 @@ def _refuse(name: str, error: Exception) -> NoReturn:
 
 
 def printable(text: str, longest: int = 80) -> str:
-    """The text on one line and not too long, for a sentence."""
+    """Put a text on one line and cut it, for a sentence."""
     line = "".join(
         letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text
     )
@@ -238,7 +240,7 @@ def printable(text: str, longest: int = 80) -> str:
 
 
 def _length(seconds: float) -> str:
-    """A length as people say it: `30 minutes`, `90 seconds`."""
+    """Say a length in words: `30 minutes`, `90 seconds`."""
     minutes = seconds / 60
     return (
         f"{minutes:g} minutes" if seconds > 60 and minutes.is_integer() else f"{seconds:g} seconds"

@@ -7,7 +7,7 @@ PyTorch, MAX or a browser.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, replace
-from typing import Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -47,17 +47,34 @@ class Clip:
     """Decoded audio.
 
     `samples`: float32 `(n,)`, mono, 16 kHz, finite, nominally within [-1, 1].
-    `decode_seconds`: wall time that decoding and resampling the file took.
+    `decode_seconds`: wall time that decoding and resampling the file took. `file`: the .npy file
+    whose memory map `samples` is (`open_clip`); pickling such a clip sends its path only.
     """
 
     samples: FloatArray
     name: str = "clip"
     decode_seconds: float = 0.0
+    file: str | None = field(default=None, init=False, repr=False, compare=False)
 
     @property
     def seconds(self) -> float:
         """Length of the audio in seconds."""
         return len(self.samples) / SAMPLE_RATE
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self.file is None:
+            return Clip, (self.samples, self.name, self.decode_seconds)
+        return open_clip, (self.file, self.name, self.decode_seconds)
+
+
+def open_clip(file: str, name: str, decode_seconds: float) -> Clip:
+    """Map the samples in a .npy file into memory; whoever wrote the file removes it.
+
+    The pages are copied on a write, so that PyTorch takes the array for a writable one.
+    """
+    clip = Clip(np.asarray(np.load(file, mmap_mode="c")), name, decode_seconds)
+    object.__setattr__(clip, "file", file)  # not an argument: `replace` must not keep it
+    return clip
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,15 @@
-"""Memory of this process, as the system counts it, and the GPU's."""
+"""Memory of this process as the system counts it, and the GPU's; imports no PyTorch by itself."""
 
 from __future__ import annotations
 
 import ctypes
 import gc
+import resource
+import sys
 from contextlib import suppress
+from pathlib import Path
 
-import torch
+STATUS, CLEAR_REFS = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 def give_back() -> None:
@@ -16,7 +19,28 @@ def give_back() -> None:
     PyTorch keeps a GPU's in the same way, which the other engines' processes may need.
     """
     gc.collect()
-    if torch.cuda.is_initialized():
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
         torch.cuda.empty_cache()
     with suppress(AttributeError, OSError):
         ctypes.CDLL(None).malloc_trim(0)
+
+
+def peak_resident_bytes() -> int:
+    """Peak resident size of this process.
+
+    From Linux's `VmHWM`: `ru_maxrss` survives `exec`, so that a process started by a larger one
+    would report that one's size.
+    """
+    with suppress(OSError, ValueError, IndexError):
+        for line in STATUS.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def reset_peak_resident() -> None:
+    """Let `peak_resident_bytes` count from the current size on, where Linux allows it."""
+    with suppress(OSError):
+        CLEAR_REFS.write_text("5")

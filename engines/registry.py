@@ -15,6 +15,7 @@ from typing import Any
 
 from engines import hardware
 from engines.base import Dtype, Engine, EngineError, Stopped
+from engines.models import DEFAULT_MODEL
 
 
 @dataclass(frozen=True)
@@ -184,24 +185,17 @@ def row(key: str) -> EngineRow:
     return found
 
 
-def get(key: str, model: str | None = None, dtype: Dtype = "float32") -> Engine:
+def get(key: str, model: str = DEFAULT_MODEL, dtype: Dtype = "float32") -> Engine:
     """Return the engine `key` for `model`, the same object each time; nothing is loaded yet.
 
-    `model`: the default one when None. Raises `EngineUnavailable` with the reason, or `EngineError`
-    for an unknown key.
+    Raises `EngineUnavailable` with the reason, or `EngineError` for an unknown key.
     """
     found = row(key)
-    name = (key, model or _default_model(), dtype)
+    name = (key, model, dtype)
     with _lock:
         if name not in _engines:
-            _engines[name] = found.make_engine(name[1], dtype)
+            _engines[name] = found.make_engine(model, dtype)
         return _engines[name]
-
-
-def _default_model() -> str:
-    from engines.checkpoints import DEFAULT_MODEL  # which imports PyTorch
-
-    return DEFAULT_MODEL
 
 
 def release(model: str) -> None:
@@ -213,7 +207,7 @@ def release(model: str) -> None:
 
 def warm(
     engine_keys: Iterable[str],
-    model: str | None = None,
+    model: str = DEFAULT_MODEL,
     get_engine: Callable[[str, str], Engine] = get,
 ) -> threading.Thread:
     """Prepare engines in the background; a failure shows when the engine is used.
@@ -224,7 +218,7 @@ def warm(
 
     def prepare() -> None:
         for key in engine_keys:
-            if was_stopped(partial(get_engine, key, model or _default_model())):
+            if was_stopped(partial(get_engine, key, model)):
                 return
 
     thread = threading.Thread(target=prepare, name="warm engines", daemon=True)

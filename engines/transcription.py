@@ -8,8 +8,6 @@ these engines. The hooks into whisper are in `engines.whisper_hooks`.
 
 from __future__ import annotations
 
-import resource
-import sys
 import threading
 import warnings
 from collections.abc import Callable
@@ -46,7 +44,7 @@ from engines.base import (
 )
 from engines.checkpoints import Checkpoint
 from engines.errors import describe_error, ran_out_of_memory
-from engines.memory import give_back
+from engines.memory import give_back, peak_resident_bytes
 
 assert SAMPLE_RATE == whisper.audio.SAMPLE_RATE
 
@@ -278,8 +276,7 @@ def peak_memory(device: torch.device) -> int:
     """Return peak bytes: PyTorch's allocations on CUDA, else this process's resident size."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+    return peak_resident_bytes()
 
 
 class WhisperEngine:

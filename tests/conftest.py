@@ -16,9 +16,7 @@ from tests.install_browser import find_browser
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-    from demo.limits import Limits
-    from engines.base import Clip
-    from tests.fake_lab import FakeLab
+    from tests.fake_page import FakePage
 
 BROWSER_ARGUMENTS = [
     "--headless",
@@ -100,74 +98,53 @@ def note_stranger(strangers: list[str], url: str) -> None:
         strangers.append(url)
 
 
-@pytest.fixture
-def sample_folder(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def sample_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two short clips, one of them with its reference."""
     import soundfile
 
     from tests.fakes import make_clip
 
-    folder = tmp_path / "samples"
-    folder.mkdir()
-    for name in ("short", "talk"):
+    folder = tmp_path_factory.mktemp("samples")
+    for name in ("jfk", "columbia"):
         soundfile.write(folder / f"{name}.flac", make_clip(2.0).samples, 16_000)
-    (folder / "short.txt").write_text("The compiler turns a graph into fast code for every chip")
+    (folder / "jfk.txt").write_text("The compiler turns a graph into fast code for every chip")
     return folder
 
 
-@pytest.fixture
-def uploads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder for uploads of a page that the test serves."""
-    folder = tmp_path / "uploads"
-    monkeypatch.setenv("GRADIO_TEMP_DIR", str(folder))
-    return folder
+@pytest.fixture(scope="module")
+def uploads(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The folder for uploads of the pages that a module serves."""
+    folder = tmp_path_factory.mktemp("uploads")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRADIO_TEMP_DIR", str(folder))
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def serve_fakes(sample_folder: Path, uploads: Path) -> Iterator[Callable[..., FakePage]]:
+    """Serves a page over fakes, with the given limits."""
+    from tests.fake_page import FakePage
+
+    served: list[FakePage] = []
+
+    def serve(**options: Any) -> FakePage:
+        served.append(FakePage(sample_folder, **options))
+        return served[-1]
+
+    yield serve
+    for fake in served:
+        fake.close()
+
+
+@pytest.fixture(scope="module")
+def shared_page(serve_fakes: Callable[..., FakePage]) -> FakePage:
+    """The page that the tests of a module share."""
+    return serve_fakes()
 
 
 @pytest.fixture
-def lab() -> FakeLab:
-    """A laboratory whose gate is open."""
-    from tests.fake_lab import FakeLab
-
-    made = FakeLab()
-    made.gate.set()
-    return made
-
-
-@pytest.fixture
-def serve_fakes(sample_folder: Path, uploads: Path) -> Iterator[Callable[..., str]]:
-    """Serves the page over the given fake engines, and the given laboratory, at an address."""
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    from demo import page, serve, session
-    from demo.keepsakes import Keepsakes
-    from demo.limits import Limits
-    from demo.runs import Runs
-    from tests import fakes
-
-    served = []
-
-    def serve_page(
-        limits: Limits | None = None,
-        load_clip: Callable[..., Clip] = fakes.read_fake_clip,
-        lab: FakeLab | None = None,
-        **engines: Any,
-    ) -> str:
-        backend = session.Backend(
-            statuses=lambda: fakes.STATUSES,
-            get=lambda key, model, dtype: engines[key],
-            models=lambda: ("tiny.en", "tiny.en"),
-            load_clip=load_clip,
-            samples=sample_folder,
-            laboratory=lab.laboratory() if lab else None,
-        )
-        runs = Runs(limits or Limits())
-        keepsakes = Keepsakes()
-        blocks = page.build(backend, runs, keepsakes)
-        served.append(blocks)
-        _, url, _ = serve.serve(
-            blocks, lambda: fakes.STATUSES, runs, keepsakes, prevent_thread_lock=True, quiet=True
-        )
-        return str(url)
-
-    yield serve_page
-    for blocks in served:
-        blocks.close()
+def fake_page(shared_page: FakePage) -> FakePage:
+    """The module's page as if just started."""
+    shared_page.reset()
+    return shared_page

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from demo.lab import Laboratory
+from demo.analysis import Analyses
 from engines.base import SILENT, Clip, EngineError, FloatArray, Listener
 from engines.examination import Candidate, Examination, OpenSpecimen, Stages, examine
 from engines.faults.catalogue import Fault
@@ -93,13 +93,11 @@ class FakeLab:
             listener.report("comparing", 0.4, 1.0, what)
             self.gate.wait(0.02)
 
-    def look(
+    def compare_layers(
         self, names: Sequence[str], model: str, clip: Clip, listener: Listener, start: float
     ) -> Examination:
         """The named specimens."""
         self.wait(listener, "looking at stage 3")
-        if model != "tiny.en":
-            raise EngineError("Only nano is here.")
         if start > clip.seconds:
             raise EngineError(f"The clip has {clip.seconds:.1f} s.")
         specimens = {each.name: each for each in (CPU, MAX, WIDE)}
@@ -114,18 +112,13 @@ class FakeLab:
         self.wait(listener, "transcribing with the fault")
         return make_finding(key, clip.seconds, listener)
 
-    def laboratory(self) -> Laboratory:
+    def analyses(self) -> Analyses:
         """What the page asks for."""
-        candidates = (
-            Candidate(CPU.name, CPU.label),
-            Candidate(MAX.name, MAX.label),
-            Candidate(WIDE.name, WIDE.label),
-        )
-        return Laboratory(
+        candidates = tuple(Candidate(each.name, each.label) for each in (CPU, MAX, WIDE))
+        return Analyses(
             lambda: candidates,
-            self.look,
+            self.compare_layers,
             FAULTS,
             self.run_fault,
             lambda: self.reason,
-            lambda model: len(NAMES),
         )

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -211,13 +211,18 @@ def make_clip(seconds: float = 6.0) -> Clip:
     return Clip(np.zeros(int(seconds * SAMPLE_RATE), np.float32), "fake", 0.003)
 
 
-def open_fake_clip(stopped: Callable[[], bool]) -> Clip:
-    """Six seconds of silence, for a run."""
+def open_fake_clip(listener: Listener = SILENT) -> Clip:
+    """Six seconds of silence, for a task."""
     return make_clip()
 
 
-def read_fake_clip(path: str | Path, stopped: Callable[[], bool] = lambda: False) -> Clip:
+def read_fake_clip(path: str | Path, listener: Listener = SILENT) -> Clip:
     """Any FLAC or WAV is six seconds of silence; anything else is refused."""
     if Path(path).read_bytes()[:4] not in (b"fLaC", b"RIFF"):
         raise AudioError(f"{Path(path).name} holds no audio that can be read.")
     return make_clip()
+
+
+def fake_max(**traits: Any) -> FakeEngine:
+    """The other engine, whose features differ a little."""
+    return FakeEngine(**{"key": "max_hybrid", "label": "MAX hybrid", "noise": 1e-6} | traits)

@@ -21,17 +21,53 @@ def read_stat(pid: str) -> list[str]:
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
 
 
-def members(group: int) -> dict[int, float]:
-    """The living processes of a group, each with the processor seconds it has taken."""
+def living() -> dict[int, list[str]]:
+    """Every process that is no zombie, with what `read_stat` gives."""
     found = {}
     for name in filter(str.isdigit, os.listdir("/proc")):
         try:
             stat = read_stat(name)
         except OSError:
             continue
-        if int(stat[2]) == group and stat[0] != "Z":
-            found[int(name)] = (int(stat[11]) + int(stat[12])) / os.sysconf("SC_CLK_TCK")
+        if stat[0] != "Z":
+            found[int(name)] = stat
     return found
+
+
+def members(group: int) -> dict[int, float]:
+    """The living processes of a group, each with the processor seconds it has taken."""
+    tick = os.sysconf("SC_CLK_TCK")
+    return {
+        pid: (int(stat[11]) + int(stat[12])) / tick
+        for pid, stat in living().items()
+        if int(stat[2]) == group
+    }
+
+
+def children(parent: int) -> list[int]:
+    """The living processes that a process started."""
+    return [pid for pid, stat in living().items() if int(stat[1]) == parent]
+
+
+def workers(group: int) -> list[int]:
+    """The members of a worker's group but the shell that ends it with its parent."""
+
+    def is_shell(pid: int) -> bool:
+        try:
+            return Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"/bin/sh")
+        except OSError:
+            return True
+
+    return [pid for pid in members(group) if not is_shell(pid)]
+
+
+def is_gone(pid: int) -> bool:
+    """Whether there is no such process any more."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    return False
 
 
 def wait_until(true: Callable[[], bool], what: str, seconds: float = PATIENCE) -> None:

@@ -7,29 +7,29 @@ from __future__ import annotations
 
 import http.server
 import os
+import struct
 import subprocess
 import sys
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from time import perf_counter
+from typing import Any, NamedTuple
 
 import av
 import numpy as np
 import pytest
+import soundfile
 from av.audio.frame import AudioFrame
 
 from engines.audio import load_clip
-from engines.base import SAMPLE_RATE, AudioError
+from engines.base import SAMPLE_RATE, AudioError, Listener, Progress, Stopped
 
 TONE_HZ = 440.0
 LEVEL = 0.25
 """Root mean square of the tone before it is written to a file."""
 
 
-@dataclass(frozen=True)
-class Kind:
+class Kind(NamedTuple):
     """How to write one kind of file; `sample_format` is what FFmpeg's encoder wants."""
 
     extension: str
@@ -38,12 +38,8 @@ class Kind:
     rate: int = 44_100
     layout: str = "stereo"
 
-    @property
-    def id(self) -> str:
-        """A readable name for pytest."""
-        return f"{self.extension}-{self.codec}-{self.rate}-{self.layout}"
 
-
+WAV = Kind("wav", "pcm_s16le", "s16")
 KINDS = [
     Kind("wav", "pcm_u8", "u8"),
     Kind("wav", "pcm_s16le", "s16"),
@@ -72,6 +68,9 @@ KINDS = [
 ]
 
 
+each_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: "-".join(map(str, kind)))
+
+
 def tone(seconds: float, rate: int) -> np.ndarray:
     """A sine of `TONE_HZ`, float64 `(n,)`, root mean square `LEVEL`."""
     times = np.arange(round(seconds * rate)) / rate
@@ -96,19 +95,17 @@ def write_sound(path: Path, kind: Kind, mono: np.ndarray) -> Path:
     return path
 
 
-def write_tone(path: Path, kind: Kind | None = None, seconds: float = 1.0) -> Path:
+def write_tone(path: Path, kind: Kind = WAV, seconds: float = 1.0) -> Path:
     """A tone in a file of this kind: 16-bit stereo WAV at 44.1 kHz unless told otherwise."""
-    kind = kind or Kind("wav", "pcm_s16le", "s16")
     return write_sound(path, kind, tone(seconds, kind.rate))
 
 
-def write_floats(path: Path, values: np.ndarray) -> Path:
-    """A 32-bit float WAV, mono 16 kHz, byte by byte: no encoder touches the values."""
-    data = values.astype("<f4").tobytes()
-    header = b"RIFF" + (36 + len(data)).to_bytes(4, "little") + b"WAVEfmt " + bytes([16, 0, 0, 0])
-    header += bytes([3, 0, 1, 0]) + (16_000).to_bytes(4, "little") + (64_000).to_bytes(4, "little")
-    header += bytes([4, 0, 32, 0]) + b"data" + len(data).to_bytes(4, "little")
-    path.write_bytes(header + data)
+def write_floats(path: Path, values: np.ndarray, **fields: int) -> Path:
+    """A 32-bit float WAV, mono 16 kHz, byte by byte; `form` and `rate` may lie."""
+    data, rate = values.astype("<f4").tobytes(), fields.get("rate", 16_000)
+    sizes = struct.pack("<HHIIHH", fields.get("form", 3), 1, rate, 64_000, 4, 32)
+    head = b"RIFF" + struct.pack("<I", 36 + len(data)) + b"WAVEfmt " + struct.pack("<I", 16) + sizes
+    path.write_bytes(head + b"data" + struct.pack("<I", len(data)) + data)
     return path
 
 
@@ -118,17 +115,17 @@ def loudest_hz(samples: np.ndarray) -> float:
     return float(np.argmax(spectrum) * SAMPLE_RATE / len(samples))
 
 
-def refusal(path: str | os.PathLike[str], **limits: object) -> str:
+def refusal(path: str | os.PathLike[str], **limits: Any) -> str:
     """The sentence with which a clip is refused; it must be one sentence, on one line."""
     with pytest.raises(AudioError) as caught:
-        load_clip(path, **limits)  # type: ignore[arg-type]
+        load_clip(path, **limits)
     sentence = str(caught.value)
     assert sentence.endswith(".") and "\n" not in sentence
     assert ". " not in sentence, f"more than one sentence: {sentence}"
     return sentence
 
 
-@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.id)
+@each_kind
 def test_a_tone_survives_every_format(kind: Kind, tmp_path: Path) -> None:
     clip = load_clip(write_tone(tmp_path / f"tone.{kind.extension}", kind))
 
@@ -152,54 +149,23 @@ def test_sixteen_bit_mono_at_16_khz_arrives_bit_for_bit(tmp_path: Path) -> None:
 
 
 def test_both_sides_of_a_stereo_clip_are_heard(tmp_path: Path) -> None:
-    path = tmp_path / "sides.flac"
-    left, right = tone(1.0, 48_000), np.zeros(48_000)
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("flac", rate=48_000, layout="stereo", format="s16")
-        both = (np.stack([left, right]) * 32767).astype(np.int16)
-        frame = AudioFrame.from_ndarray(both.T.reshape(1, -1), format="s16", layout="stereo")
-        frame.sample_rate = 48_000
-        for ready in [*av.AudioResampler("s16", frame_size=4096).resample(frame)]:
-            container.mux(stream.encode(ready))
-        container.mux(stream.encode(None))
+    both = np.stack([tone(1.0, 16_000), np.zeros(16_000)], axis=1)
+    path = tmp_path / "sides.wav"
+    soundfile.write(path, both, 16_000)
     middle = load_clip(path).samples[1600:-1600]
     assert np.sqrt(np.mean(middle**2)) == pytest.approx(LEVEL / 2, rel=0.02)
 
 
-def test_silence_is_a_clip(tmp_path: Path) -> None:
-    kind = Kind("wav", "pcm_s16le", "s16")
-    clip = load_clip(write_sound(tmp_path / "silence.wav", kind, np.zeros(44_100)))
+def test_silence_is_a_clip_and_loud_sound_is_clipped_not_wrapped(tmp_path: Path) -> None:
+    clip = load_clip(write_sound(tmp_path / "silence.wav", WAV, np.zeros(44_100)))
     assert len(clip.samples) == SAMPLE_RATE and not clip.samples.any()
-
-
-def test_sound_above_full_scale_is_clipped_not_wrapped(tmp_path: Path) -> None:
-    clip = load_clip(write_floats(tmp_path / "loud.wav", np.full(16_000, 3.0)))
-    assert clip.samples.min() > 0.99
+    assert load_clip(write_floats(tmp_path / "loud.wav", np.full(99, 3.0))).samples.min() > 0.99
 
 
 def test_the_content_decides_not_the_extension(tmp_path: Path) -> None:
     kind = Kind("mp3", "libmp3lame", "fltp")
     path = write_tone(tmp_path / "tone.mp3", kind).rename(tmp_path / "tone.wav")
     assert loudest_hz(load_clip(path).samples) == pytest.approx(TONE_HZ, abs=2.0)
-
-
-def test_only_the_first_audio_track_of_a_film_is_taken(tmp_path: Path) -> None:
-    path = tmp_path / "film.mkv"
-    with av.open(str(path), "w") as container:
-        picture = container.add_stream("mpeg4", rate=10, width=64, height=48, pix_fmt="yuv420p")
-        sounds = [container.add_stream("pcm_s16le", rate=16_000, layout="mono") for _ in range(2)]
-        black = av.VideoFrame(64, 48, "yuv420p")
-        container.mux(picture.encode(black))
-        for sound, values in zip(sounds, (tone(0.2, 16_000), np.zeros(3_200)), strict=True):
-            frame = AudioFrame.from_ndarray(
-                (values * 32767).astype(np.int16)[None, :], format="s16", layout="mono"
-            )
-            frame.sample_rate = 16_000
-            container.mux(sound.encode(frame))
-        container.mux(picture.encode(None))
-        for sound in sounds:
-            container.mux(sound.encode(None))
-    assert np.abs(load_clip(path).samples).max() > LEVEL
 
 
 def test_tags_in_an_old_alphabet_do_no_harm(tmp_path: Path) -> None:
@@ -210,7 +176,7 @@ def test_tags_in_an_old_alphabet_do_no_harm(tmp_path: Path) -> None:
     assert load_clip(path).seconds == pytest.approx(1.0)
 
 
-@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.id)
+@each_kind
 def test_a_file_that_breaks_off_gives_its_beginning_or_a_reason(kind: Kind, tmp_path: Path) -> None:
     sound = tone(6.0, kind.rate)
     sound += np.random.default_rng(3).normal(scale=0.02, size=len(sound))  # gives codecs some work
@@ -235,24 +201,17 @@ def test_a_damaged_middle_does_not_hide_the_rest(tmp_path: Path) -> None:
     assert 2.0 < load_clip(path).seconds < 3.1
 
 
-def not_audio_files() -> dict[str, bytes]:
-    """Things people choose by mistake, or on purpose."""
-    noise = np.random.default_rng(1).bytes(200_000)
-    return {
-        "letter.wav": b"Dear all, the recording follows in my next letter.\n" * 100,
-        "zeros.mp3": bytes(10_000),
-        "noise.mp3": noise,
-        "picture.png": b"\x89PNG\r\n\x1a\n" + noise,
-        "archive.zip": b"PK\x03\x04" + noise,
-        "header.wav": b"RIFF\x24\x00\x00\x00WAVE",
-        "header.flac": b"fLaC",
-        "header.ogg": b"OggS" + bytes(24),
-    }
-
-
-@pytest.mark.parametrize("name", not_audio_files())
-def test_not_audio(name: str, tmp_path: Path) -> None:
-    (tmp_path / name).write_bytes(not_audio_files()[name])
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("letter.wav", b"Dear all, the recording follows in my next letter.\n" * 100),
+        ("picture.png", b"\x89PNG\r\n\x1a\n" + np.random.default_rng(1).bytes(99_000)),
+        ("header.flac", b"fLaC"),
+    ],
+)
+def test_not_audio(name: str, content: bytes, tmp_path: Path) -> None:
+    """More of them: `tests/bad_input`."""
+    (tmp_path / name).write_bytes(content)
     sentence = refusal(tmp_path / name)
     assert sentence.startswith(name) and "save it as WAV" in sentence
 
@@ -274,48 +233,64 @@ def test_random_damage_never_escapes_as_another_error(tmp_path: Path) -> None:
             assert np.isfinite(clip.samples).all() and clip.seconds <= 60
 
 
-def test_a_coding_without_a_decoder(tmp_path: Path) -> None:
-    path = write_floats(tmp_path / "odd.wav", np.zeros(1_000))
-    content = bytearray(path.read_bytes())
-    content[20:22] = b"\x99\x99"  # the number of a format that nobody registered
-    path.write_bytes(content)
-    assert "unknown here" in refusal(path)
-
-
-def test_pictures_without_sound(tmp_path: Path) -> None:
-    path = tmp_path / "mute.mkv"
+def write_film(path: Path, *sounds: np.ndarray) -> Path:
+    """A picture, with audio tracks."""
     with av.open(str(path), "w") as container:
         picture = container.add_stream("mpeg4", rate=10, width=64, height=48, pix_fmt="yuv420p")
+        tracks = [container.add_stream("pcm_s16le", rate=16_000, layout="mono") for _ in sounds]
         container.mux(picture.encode(av.VideoFrame(64, 48, "yuv420p")))
+        for track, values in zip(tracks, sounds, strict=True):
+            samples = (values * 32767).astype(np.int16)[None, :]
+            frame = AudioFrame.from_ndarray(samples, format="s16", layout="mono")
+            frame.sample_rate = 16_000
+            container.mux(track.encode(frame))
         container.mux(picture.encode(None))
-    assert "choose a file with sound" in refusal(path)
+        for track in tracks:
+            container.mux(track.encode(None))
+    return path
 
 
-def test_no_samples(tmp_path: Path) -> None:
-    assert "record or export it again" in refusal(write_floats(tmp_path / "none.wav", np.empty(0)))
+def test_only_the_first_audio_track_of_a_film_is_taken(tmp_path: Path) -> None:
+    film = write_film(tmp_path / "film.mkv", tone(0.2, 16_000), np.zeros(3_200))
+    assert np.abs(load_clip(film).samples).max() > LEVEL
+    assert "choose a file with sound" in refusal(write_film(tmp_path / "mute.mkv"))
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_samples_that_are_not_numbers(value: float, tmp_path: Path) -> None:
-    values = tone(0.5, 16_000)
-    values[5_000] = value
-    sentence = refusal(write_floats(tmp_path / "broken.wav", values))
-    assert "not numbers" in sentence and "export it again" in sentence
+BROKEN = {value: np.r_[tone(0.3, 16_000), value] for value in (np.nan, np.inf, -np.inf)}
 
 
-def test_an_empty_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("values", "fields", "sentence"),
+    [
+        (np.zeros(1_000), {"form": 0x9999}, "unknown here"),
+        (np.empty(0), {}, "record or export it again"),
+        (np.zeros(1_000), {"rate": 50}, "convert it to 16000"),
+        (np.zeros(1_000), {"rate": 1_000_000}, "convert it to 16000"),
+        *((values, {}, "not numbers (NaN or infinite): export it") for values in BROKEN.values()),
+    ],
+)
+def test_samples_that_nobody_can_use(
+    values: np.ndarray, fields: dict[str, int], sentence: str, tmp_path: Path
+) -> None:
+    assert sentence in refusal(write_floats(tmp_path / "odd.wav", values, **fields))
+
+
+def test_what_is_no_file_to_read(tmp_path: Path) -> None:
     (tmp_path / "empty.wav").touch()
-    assert "empty (0 bytes): record or export it again" in refusal(tmp_path / "empty.wav")
-
-
-def test_a_missing_file_a_folder_and_a_pipe(tmp_path: Path) -> None:
-    missing = refusal(tmp_path / "gone.wav")
-    assert str(tmp_path / "gone.wav") in missing and "check the path" in missing
-    assert "choose one audio file" in refusal(tmp_path)
-    assert "check the path" in refusal("nul\0byte.wav")
-    if hasattr(os, "mkfifo"):
-        os.mkfifo(tmp_path / "pipe.wav")
-        assert "save the audio to a file first" in refusal(tmp_path / "pipe.wav")
+    os.mkfifo(tmp_path / "pipe.wav")
+    with (tmp_path / "large.wav").open("wb") as file:
+        file.truncate(100 * 2**20 + 1)  # a sparse file: no room is taken
+    refusals: dict[str | Path, str] = {
+        tmp_path / "empty.wav": "empty (0 bytes): record or export it again",
+        tmp_path / "gone.wav": f"{tmp_path / 'gone.wav'}: check the path",
+        "nul\0byte.wav": "check the path",
+        tmp_path: "choose one audio file",
+        tmp_path / "pipe.wav": "save the audio to a file first",
+        tmp_path / "large.wav": "larger than 100 MB, the limit: shorten it",
+        "https://example.org/clip.mp3": "download the file first",
+    }
+    for path, sentence in refusals.items():
+        assert sentence in refusal(path)
 
 
 def test_a_strange_name_stays_on_one_line(tmp_path: Path) -> None:
@@ -329,14 +304,6 @@ def test_the_name_people_gave_is_the_name_they_see(tmp_path: Path) -> None:
     assert refusal(path, name="interview.wav", max_bytes=10).startswith("interview.wav is larger")
 
 
-def test_over_the_size_limit_is_refused_unopened(tmp_path: Path) -> None:
-    path = tmp_path / "large.wav"
-    with path.open("wb") as file:
-        file.truncate(100 * 2**20 + 1)  # a sparse file: no room is taken
-    sentence = refusal(path)
-    assert "larger than 100 MB" in sentence and "shorten it" in sentence
-
-
 def test_over_the_length_limit(tmp_path: Path) -> None:
     path = write_tone(tmp_path / "long.wav", seconds=3.0)
     assert "longer than 2 seconds" in refusal(path, max_seconds=2.0)
@@ -345,20 +312,32 @@ def test_over_the_length_limit(tmp_path: Path) -> None:
     assert "longer than 2 minutes" in sentence and "cut it into shorter parts" in sentence
 
 
-def test_decoding_stops_at_the_length_limit(tmp_path: Path) -> None:
+class Counter(Listener):
+    """Counts the packets, and wants to stop at one of them."""
+
+    def __init__(self, stop_at: int = 0) -> None:
+        self.packets, self.stop_at, self.heard = 0, stop_at, list[Progress]()
+
+    def progress(self, progress: Progress) -> None:
+        self.heard.append(progress)
+
+    def stopped(self) -> bool:
+        self.packets += 1
+        return self.packets == self.stop_at
+
+
+def test_decoding_ends_at_the_length_limit_or_a_stop_and_reports(tmp_path: Path) -> None:
     kind = Kind("flac", "flac", "s16", rate=8_000, layout="mono")
-    path = write_sound(tmp_path / "hours.flac", kind, np.zeros(8_000 * 1800))
-    stopped_early = load_refused_seconds(path, max_seconds=10.0)
-    read_whole = load_refused_seconds(path, max_seconds=1_700.0)
-    # 10 s of silence must cost far less than 1,700 s of it: 0.007 s and 1.0 s when seen.
-    assert stopped_early < read_whole / 10
-
-
-def load_refused_seconds(path: Path, max_seconds: float) -> float:
-    """How long it takes to refuse a clip that is too long."""
-    started = perf_counter()
-    assert "longer than" in refusal(path, max_seconds=max_seconds)
-    return perf_counter() - started
+    path = write_sound(tmp_path / "long.flac", kind, np.zeros(8_000 * 200))
+    whole, cut, stopped = Counter(), Counter(), Counter(stop_at=3)
+    assert load_clip(path, whole).seconds == 200
+    assert "longer than" in refusal(path, listener=cut, max_seconds=10.0)
+    assert cut.packets < whole.packets / 10, "what comes after the limit is not decoded"
+    assert [each.stage for each in whole.heard] == 3 * ["reading"]
+    assert all(0 < each.done < each.total == 200 for each in whole.heard)
+    with pytest.raises(Stopped):
+        load_clip(path, stopped)
+    assert stopped.packets == 3
 
 
 def test_a_header_that_lies_about_the_length_is_not_believed(tmp_path: Path) -> None:
@@ -370,15 +349,6 @@ def test_a_header_that_lies_about_the_length_is_not_believed(tmp_path: Path) -> 
         path.write_bytes(content)
         assert load_clip(path, max_seconds=4.0).seconds == pytest.approx(3.0, abs=0.1)
         assert "longer than" in refusal(path, max_seconds=2.0)
-
-
-@pytest.mark.parametrize("rate", [50, 1_000_000])
-def test_a_sampling_rate_no_recorder_has(rate: int, tmp_path: Path) -> None:
-    path = write_floats(tmp_path / "odd.wav", np.zeros(1_000))
-    content = bytearray(path.read_bytes())
-    content[24:28] = rate.to_bytes(4, "little")
-    path.write_bytes(content)
-    assert "convert it to 16000" in refusal(path)
 
 
 def playlists() -> dict[str, Callable[[str], str]]:
@@ -413,10 +383,6 @@ def test_a_playlist_opens_nothing(name: str, tmp_path: Path) -> None:
     assert not asked
 
 
-def test_a_link_is_not_followed() -> None:
-    assert "download the file first" in refusal("https://example.org/clip.mp3")
-
-
 def test_ffmpeg_prints_nothing(tmp_path: Path) -> None:
     path = write_tone(tmp_path / "tone.mp3", Kind("mp3", "libmp3lame", "fltp"))
     content = bytearray(path.read_bytes())
@@ -429,11 +395,6 @@ def test_ffmpeg_prints_nothing(tmp_path: Path) -> None:
         "    try: load_clip(path)\n"
         "    except AudioError: pass\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program, str(path), str(tmp_path / "letter.wav")],
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd=Path(__file__).parents[1],
-    )
+    command = [sys.executable, "-c", program, str(path), str(tmp_path / "letter.wav")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout == "" and done.stderr == ""

@@ -72,7 +72,7 @@ def test_every_command_shown_exists() -> None:
         assert (ROOT / f"{module.replace('.', '/')}.py").is_file(), module
 
 
-PARSERS = {"engines.bench": "engines.measure.command_line"}
+PARSERS = {"engines.transcribe": "engines.cli"}
 """Where a command's options are read, if not in its own module."""
 
 
@@ -84,7 +84,7 @@ def test_every_option_shown_is_understood() -> None:
         named = PARSERS.get(named, named)
         source = (ROOT / f"{named.replace('.', '/')}.py").read_text()
         for option in re.findall(r"(?<!\S)[\[`]?(--[a-z-]+)", line):
-            assert f'"{option}"' in source, f"{named} {option}"
+            assert option == "--help" or f'"{option}"' in source, f"{named} {option}"
             count += 1
     assert count > 4
 

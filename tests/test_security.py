@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import json
 import logging
+import shutil
 import socket
 import uuid
 from collections.abc import Callable
@@ -20,21 +21,23 @@ import pytest
 import torch
 from gradio import processing_utils
 
-from demo import guard, health, serve, tidy
+from demo import middleware, server
+from demo import uploads as upload_folder
 from engines import checkpoints
 from engines.base import CheckpointError
 from tests import fakes
-
-Serve = Callable[..., str]
+from tests.fake_page import FakePage
 
 ROOT = Path(__file__).resolve().parents[1]
 META = {"_type": "gradio.FileData"}
 SECRET = "only for the machine's owner"
+REST: list[Any] = ["", "cpu", "base", "en", 1, False, "float32"]
+"""The arguments of `/transcribe` after the clip."""
 
 
 @pytest.fixture
-def url(serve_fakes: Serve) -> str:
-    return serve_fakes(cpu=fakes.FakeEngine(), max_hybrid=fakes.FakeEngine("max_hybrid"))
+def url(fake_page: FakePage) -> str:
+    return fake_page.url
 
 
 @pytest.fixture
@@ -75,9 +78,9 @@ def list_paths(secret: Path) -> list[str]:
 
 def test_no_file_of_the_machine_is_served(url: str, secret: Path) -> None:
     for path in list_paths(secret):
-        for road in ("gradio_api/file=", "gradio_api/file/", "file=", "static/", "assets/",
+        for route in ("gradio_api/file=", "gradio_api/file/", "file=", "static/", "assets/",
                      "svelte/", "gradio_api/custom_component/1/client/x/"):  # fmt: skip
-            answer = httpx.get(f"{url}{road}{path}")
+            answer = httpx.get(f"{url}{route}{path}")
             assert SECRET not in answer.text and "root:" not in answer.text
             assert "GRADIO_ANALYTICS_ENABLED" not in answer.text and "repositoryformat" not in (
                 answer.text
@@ -88,21 +91,17 @@ def test_no_file_of_the_machine_is_served(url: str, secret: Path) -> None:
 def test_no_file_of_the_machine_is_a_clip(shape: dict[str, Any], url: str, secret: Path) -> None:
     for path in (str(secret), "/etc/passwd", f"file://{secret}", "../../../../etc/passwd"):
         clip = {"path": path, "url": path, **shape}
-        answer = predict(url, "transcribe", clip, "", "cpu", "tiny.en", "en", 1, False, "float32")
+        answer = predict(url, "transcribe", clip, *REST)
         assert "event: error" in answer
         assert SECRET not in answer and "root:" not in answer
 
 
-def test_a_link_in_the_uploads_leads_nowhere(url: str, secret: Path) -> None:
-    from gradio.utils import get_upload_folder
-
-    folder = Path(get_upload_folder())
-    folder.mkdir(parents=True, exist_ok=True)
-    link = folder / f"{uuid.uuid4().hex}.wav"
+def test_a_link_in_the_uploads_leads_nowhere(url: str, uploads: Path, secret: Path) -> None:
+    link = uploads / f"{uuid.uuid4().hex}.wav"
     link.symlink_to(secret)
     try:
         clip = {"path": str(link), "meta": META}
-        answer = predict(url, "transcribe", clip, "", "cpu", "tiny.en", "en", 1, False, "float32")
+        answer = predict(url, "transcribe", clip, *REST)
     finally:
         link.unlink()
     assert "event: error" in answer and SECRET not in answer
@@ -130,33 +129,33 @@ def test_no_address_is_fetched(address: str, url: str, monkeypatch: pytest.Monke
         return whole(host, *rest, **more)
 
     monkeypatch.setattr(socket, "getaddrinfo", look_up)
-    for road in ("gradio_api/file=", "gradio_api/file/", "gradio_api/proxy="):
-        assert httpx.get(f"{url}{road}{address}").status_code in (400, 403, 404)
-    clip, rest = (
-        {"path": address, "url": address, "meta": META},
-        ["tiny.en", "en", 1, False, "float32"],
-    )
-    for arguments in ([clip, "", "cpu", *rest], [None, clip, "cpu", *rest]):
+    for route in ("gradio_api/file=", "gradio_api/file/", "gradio_api/proxy="):
+        assert httpx.get(f"{url}{route}{address}").status_code in (400, 403, 404)
+    clip = {"path": address, "url": address, "meta": META}
+    for arguments in ([clip, *REST], [None, clip, *REST[1:]]):
         assert "event: error" in predict(url, "transcribe", *arguments)
     assert not asked
 
 
-def test_the_page_s_copy_of_its_sample_is_nobody_s_clip(
-    serve_fakes: Serve, uploads: Path, sample_folder: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_sample_of_the_page_is_nobody_s_clip(
+    url: str, uploads: Path, sample_folder: Path
 ) -> None:
-    """Gradio tells every visitor where it lies; a clip is deleted at the end of its call."""
-    monkeypatch.setattr(serve, "SAMPLES", sample_folder)
-    url = serve_fakes(cpu=fakes.FakeEngine())
-    names = tidy.name_copies(sample_folder.glob("*.flac"))
-    (held,) = {path for path in uploads.rglob("*.flac") if path.parent.name in names}
-    rest = ["", "cpu", "tiny.en", "en", 1, False, "float32"]
-    answer = predict(url, "transcribe", {"path": str(held), "meta": META}, *rest)
-    assert "not a file that was uploaded here" in answer
-    tidy.discard(str(held))
-    assert held.exists()
+    """The page tells every visitor where it lies; a clip is deleted at the end of its call."""
+    held = str(sample_folder / "jfk.flac")
+    assert held in httpx.get(f"{url}config").text.replace("\\/", "/")
+    answer = predict(url, "transcribe", {"path": held, "meta": META}, *REST)
+    assert "not a file that was uploaded here" in answer and Path(held).exists()
+    assert not list(uploads.rglob("*.flac")), "the page copies no sample"
 
 
-def test_roads_nobody_needs_are_closed(url: str) -> None:
+def test_the_samples_are_published_elsewhere() -> None:
+    folder = upload_folder.publish_samples(server.SAMPLES)
+    assert {"jfk.flac", "jfk.txt"} <= {path.name for path in folder.iterdir()}
+    assert not folder.is_relative_to(ROOT)
+    shutil.rmtree(folder)
+
+
+def test_routes_nobody_needs_are_closed(url: str) -> None:
     assert httpx.post(f"{url}gradio_api/process_recording").status_code == 403
     assert httpx.get(f"{url}gradio_api/deep_link?session_hash=x").status_code == 403
     assert httpx.post(f"{url}gradio_api/vibe-edit/", json={}).status_code == 403
@@ -166,7 +165,7 @@ def test_roads_nobody_needs_are_closed(url: str) -> None:
 
 
 def test_bodies_have_a_limit_whatever_they_say(url: str) -> None:
-    huge = {"data": ["x" * (guard.MOST_JSON_BYTES + 1)]}
+    huge = {"data": ["x" * (middleware.MOST_JSON_BYTES + 1)]}
     assert httpx.post(f"{url}gradio_api/call/compare", json=huge).status_code == 413
 
     def drip() -> Any:
@@ -178,7 +177,7 @@ def test_bodies_have_a_limit_whatever_they_say(url: str) -> None:
 
 
 def test_an_upload_over_the_limit_is_refused(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(guard, "MOST_UPLOAD_BYTES", 1000)
+    monkeypatch.setattr(middleware, "MOST_UPLOAD_BYTES", 1000)
     answer = httpx.post(f"{url}gradio_api/upload", files={"files": ("a.wav", b"x" * 2000)})
     assert answer.status_code == 413
 
@@ -193,50 +192,37 @@ def test_an_uploaded_page_is_never_shown_as_one(url: str) -> None:
     assert "html" not in answer.headers["content-type"]
 
 
-@pytest.mark.parametrize(
-    "header",
-    [
-        None,
-        "Basic",
-        "Basic !!!",
-        "Basic " + base64.b64encode(b"me:wrong").decode(),
-        "Basic " + base64.b64encode(b"me:").decode(),
-        "Basic " + base64.b64encode(b"me:secret\n").decode(),
-        "Bearer " + base64.b64encode(b"me:secret").decode(),
-    ],
-)
+def encode(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()
+
+
 def test_nothing_but_health_answers_without_the_password(
-    header: str | None, serve_fakes: Serve, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv(guard.AUTH, "me:secret")
-    url = serve_fakes(cpu=fakes.FakeEngine())
-    headers = {"authorization": header} if header else {}
-    for road in (
-        "",
-        "config",
-        "gradio_api/info",
-        "gradio_api/file=x",
-        "gradio_api/mcp/",
-        "theme.css",
-    ):
-        answer = httpx.get(f"{url}{road}", headers=headers)
-        assert answer.status_code == 401 and "Basic" in answer.headers["www-authenticate"]
-    assert httpx.post(f"{url}gradio_api/upload", headers=headers).status_code == 401
-    assert httpx.get(f"{url}health", headers=headers).status_code == 200
-
-
-def test_the_password_opens_the_page_and_is_not_logged(
-    serve_fakes: Serve,
+    serve_fakes: Callable[..., FakePage],
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    monkeypatch.setenv(guard.AUTH, "me:hush-hush")
-    url = serve_fakes(cpu=fakes.FakeEngine())
-    for road in ("", "config"):
-        assert httpx.get(f"{url}{road}", auth=("me", "hush-hush")).status_code == 200
-        assert "hush-hush" not in httpx.get(f"{url}{road}", auth=("me", "hush-hush")).text
+    monkeypatch.setenv(middleware.AUTH, "me:hush-hush")
+    url = serve_fakes().url
+    wrong = ("me:wrong", "me:", "me:hush-hush\n")
+    for header in (
+        None,
+        "Basic",
+        "Basic !!!",
+        *(f"Basic {encode(each)}" for each in wrong),
+        f"Bearer {encode('me:hush-hush')}",
+    ):
+        headers = {"authorization": header} if header else {}
+        for route in ("", "config", "gradio_api/info", "gradio_api/file=x", "gradio_api/mcp/",
+                      "theme.css"):  # fmt: skip
+            answer = httpx.get(f"{url}{route}", headers=headers)
+            assert answer.status_code == 401 and "Basic" in answer.headers["www-authenticate"]
+        assert httpx.post(f"{url}gradio_api/upload", headers=headers).status_code == 401
+        assert httpx.get(f"{url}health", headers=headers).status_code == 200
+    for route in ("", "config"):
+        answer = httpx.get(f"{url}{route}", auth=("me", "hush-hush"))
+        assert answer.status_code == 200 and "hush-hush" not in answer.text
     out, err = capfd.readouterr()
     assert "hush-hush" not in caplog.text + out + err
 
@@ -245,9 +231,9 @@ def test_the_password_opens_the_page_and_is_not_logged(
 def test_half_a_password_does_not_start_the_page(
     half: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(guard.AUTH, half)
+    monkeypatch.setenv(middleware.AUTH, half)
     with pytest.raises(ValueError, match="name:password") as caught:
-        guard.read_credentials()
+        middleware.read_credentials()
     assert "secret" not in str(caught.value)
 
 
@@ -255,9 +241,9 @@ def test_health_is_said_and_illness_too(url: str) -> None:
     answer = httpx.get(f"{url}health")
     assert answer.status_code == 200 and answer.json()["status"] == "ok"
     assert answer.json()["memory_bytes"] > 0
-    assert health.find_fault([fakes.GPU], 10**12) == "No engine can run."
-    assert "left" in str(health.find_fault([fakes.CPU], 1000))
-    assert health.find_fault([fakes.CPU, fakes.GPU], 10**12) is None
+    assert server.find_fault([fakes.GPU], 10**12) == "No engine can run."
+    assert "left" in str(server.find_fault([fakes.CPU], 1000))
+    assert server.find_fault([fakes.CPU, fakes.GPU], 10**12) is None
 
 
 class Evil:
@@ -287,7 +273,7 @@ def test_a_checkpoint_has_a_limit(tmp_path: Path) -> None:
 
 
 def test_the_page_names_no_path_of_the_machine(url: str) -> None:
-    for road in ("", "config", "health", "gradio_api/info"):
-        text = httpx.get(f"{url}{road}").text
-        assert str(ROOT) not in text, road
+    for route in ("", "config", "health", "gradio_api/info"):
+        text = httpx.get(f"{url}{route}").text
+        assert str(ROOT) not in text, route
     assert json.loads(httpx.get(f"{url}health").text)["status"] == "ok"

@@ -92,7 +92,7 @@ def app(tmp_path: Path) -> Iterator[App]:
 
 def test_sigterm_stops_what_runs_and_leaves_nothing(app: App) -> None:
     clients = [Client(app.url, verbose=False) for _ in range(2)]
-    ask: dict[str, Any] = {"sample": "talk", "engines": ["cpu"], "api_name": "/compare"}
+    ask: dict[str, Any] = {"sample": "columbia", "engines": ["cpu"], "api_name": "/compare"}
     first = clients[0].submit(repeats=5, **ask)
     wait_until(lambda: app.queue()["running"] == 1, "the first run", START_SECONDS)
     second = clients[1].submit(**ask)
@@ -112,6 +112,7 @@ def test_sigterm_stops_what_runs_and_leaves_nothing(app: App) -> None:
         client.close()
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_a_page_that_compiles(tmp_path: Path) -> None:
     """With nothing cached MAX compiles for a minute after the start, where there is MAX."""
     app = App(tmp_path, MAX_WHISPER_CACHE=str(tmp_path / "cache"))

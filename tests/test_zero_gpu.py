@@ -12,16 +12,16 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from engines import gpu_calls, isolation, registry, zero_gpu
-from engines.base import EngineError, EngineUnavailable, Stopped, Transcript
-from engines.gpu_calls import ZeroEngine
-from engines.isolation import IsolatedEngine
+from engines import registry, worker, zero_gpu
+from engines.base import EngineError, EngineUnavailable, Stopped
+from engines.worker import RemoteEngine, ZeroGpuEngine
+from tests.fake_handlers import ENGINE
 from tests.fake_spaces import DEVICE, FakeSpaces
 from tests.fakes import WORDS, make_clip
-from tests.processes import PATIENCE, read_stat, wait_until
-from tests.test_isolation import COMMAND, Ear
+from tests.processes import children, is_gone, wait_until
+from tests.workers import Recorder, Waiter
 
-MakeEngine = Callable[[str], ZeroEngine]
+MakeEngine = Callable[[str], ZeroGpuEngine]
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Spaces are Linux")
 
@@ -33,49 +33,36 @@ def spaces(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeSpaces]:
     monkeypatch.setenv("SPACES_ZERO_GPU", "true")
     monkeypatch.setitem(sys.modules, "spaces", fake)
     zero_gpu.load_spaces.cache_clear()
-    gpu_calls.set_up.cache_clear()
+    zero_gpu.register.cache_clear()
     yield fake
     zero_gpu.load_spaces.cache_clear()
-    gpu_calls.set_up.cache_clear()
-    isolation.close_all()
+    zero_gpu.register.cache_clear()
+    worker.close_engines()
 
 
 @pytest.fixture
 def make_engine(spaces: FakeSpaces) -> MakeEngine:
     """Makes an engine whose model names its fault; see `tests/faulty_worker.py`."""
     row = registry.row("gpu")
-    return lambda fault: ZeroEngine("gpu", fault, "float32", row, COMMAND)
-
-
-def children(pid: int) -> list[int]:
-    """Processes that a process started and that live."""
-    found = []
-    for name in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            stat = read_stat(name)
-        except OSError:
-            continue
-        if int(stat[1]) == pid and stat[0] != "Z":
-            found.append(int(name))
-    return found
+    return lambda fault: ZeroGpuEngine("gpu", fault, "float32", row, ENGINE)
 
 
 def test_a_run_is_a_call_that_has_the_gpu(make_engine: MakeEngine, spaces: FakeSpaces) -> None:
-    engine, ear = make_engine("sound"), Ear()
+    engine, heard = make_engine("sound"), Recorder()
     for calls in (1, 2):
-        transcript = engine.transcribe(make_clip(2.0), listener=ear)
+        transcript = engine.transcribe(make_clip(2.0), listener=heard)
         assert transcript.text.split() == WORDS.split()
         assert transcript.device == engine.device == DEVICE, "the worker was started in the call"
         assert len(spaces.forks) == calls
-    assert [s.text for s in ear.segments] == 2 * [s.text for s in transcript.segments]
+    assert [s.text for s in heard.segments] == 2 * [s.text for s in transcript.segments]
     assert not [pid for pid in spaces.forks if os.path.exists(f"/proc/{pid}")]
 
 
 def test_one_generator_is_wrapped_for_all_engines(spaces: FakeSpaces) -> None:
-    made = [isolation.get(key) for key in registry.available() if key != "cpu"]
-    assert all(isinstance(engine, ZeroEngine) for engine in made)
-    assert not isinstance(isolation.get("cpu"), ZeroEngine)
-    assert gpu_calls.set_up() is gpu_calls.set_up()
+    made = [worker.get_engine(key) for key in registry.available() if key != "cpu"]
+    assert all(isinstance(engine, ZeroGpuEngine) for engine in made)
+    assert not isinstance(worker.get_engine("cpu"), ZeroGpuEngine)
+    assert zero_gpu.register() is zero_gpu.register()
     ((function, seconds),) = spaces.wrapped
     assert inspect.isgeneratorfunction(function) and seconds == zero_gpu.CALL_SECONDS
 
@@ -83,8 +70,8 @@ def test_one_generator_is_wrapped_for_all_engines(spaces: FakeSpaces) -> None:
 def test_the_page_s_process_opens_neither_max_nor_cuda() -> None:
     """All that happens there before a fork."""
     code = (
-        "import sys, torch; from engines import registry; from engines.gpu_calls import *;"
-        "[ZeroEngine(row.key, 'nano', 'float32', row).prepare() for row in registry.ROWS];"
+        "import sys, torch; from engines import registry; from engines.worker import ZeroGpuEngine;"
+        "[ZeroGpuEngine(row.key, 'tiny.en', 'float32', row).prepare() for row in registry.ENGINES];"
         "print(torch.cuda.is_initialized(), 'max.engine' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -92,28 +79,12 @@ def test_the_page_s_process_opens_neither_max_nor_cuda() -> None:
 
 
 def test_stop_ends_the_call_and_its_worker(make_engine: MakeEngine, spaces: FakeSpaces) -> None:
-    engine = make_engine("deaf")
-    wants_to_stop = threading.Event()
-    outcome: list[Transcript | EngineError] = []
-
-    class Visitor(Ear):
-        def stopped(self) -> bool:
-            return wants_to_stop.is_set()
-
-    def run() -> None:
-        try:
-            outcome.append(engine.transcribe(make_clip(1.0), listener=Visitor()))
-        except EngineError as error:
-            outcome.append(error)
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
+    visitor = Waiter(make_engine("deaf"))
     wait_until(lambda: bool(spaces.forks and children(spaces.forks[0])), "the call's worker")
-    (worker,) = children(spaces.forks[0])
-    wants_to_stop.set()
-    thread.join(PATIENCE)
-    assert isinstance(outcome[0], Stopped)
-    wait_until(lambda: not os.path.exists(f"/proc/{worker}"), "the end of the worker")
+    (process,) = children(spaces.forks[0])
+    visitor.leave()
+    assert isinstance(visitor.outcome, Stopped)
+    wait_until(lambda: is_gone(process), "the end of the worker")
 
 
 @pytest.mark.parametrize(
@@ -159,9 +130,9 @@ def test_without_the_package_the_reason_is_shown(monkeypatch: pytest.MonkeyPatch
     zero_gpu.load_spaces.cache_clear()
     try:
         with pytest.raises(EngineUnavailable, match="needs the package spaces"):
-            isolation.get("gpu")
-        assert type(isolation.get("cpu")) is IsolatedEngine
-        assert isolation.pick_kind("max_full") is IsolatedEngine, "on the processor, as it says"
+            worker.get_engine("gpu")
+        assert type(worker.get_engine("cpu")) is RemoteEngine
+        assert worker.pick_class("max_full") is RemoteEngine, "on the processor, as it says"
     finally:
         zero_gpu.load_spaces.cache_clear()
 
@@ -169,4 +140,4 @@ def test_without_the_package_the_reason_is_shown(monkeypatch: pytest.MonkeyPatch
 def test_elsewhere_nothing_is_wrapped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SPACES_ZERO_GPU", raising=False)
     assert not zero_gpu.is_usable() and zero_gpu.why_not() is None
-    assert isolation.pick_kind("gpu") is IsolatedEngine
+    assert worker.pick_class("gpu") is RemoteEngine

@@ -16,7 +16,7 @@ from torch import Tensor
 from whisper.decoding import DecodingOptions, DecodingResult
 
 from engines import checkpoints, registry
-from engines.analysis import layers
+from engines.analysis import layers, records
 from engines.analysis.fault_catalogue import FAULTS, Fault, get_fault
 from engines.analysis.records import FaultResult, LayerComparison
 from engines.base import (
@@ -178,7 +178,7 @@ def _compare(
 def as_json(result: FaultResult) -> dict[str, Any]:
     """Return one object: `fault`, `title`, `model`, `clip`, `audio_seconds`, `first_stage` (null
     where no stage shows the fault), `right` and `faulty` text (null where the run failed, and then
-    `error` says how), and `layers` as `layers.as_json`."""
+    `error` says how), and `layers` as `records.as_json`."""
     return {
         "fault": result.fault.key,
         "title": result.fault.title,
@@ -189,7 +189,7 @@ def as_json(result: FaultResult) -> dict[str, Any]:
         "right": result.right.text.strip(),
         "faulty": None if result.faulty is None else result.faulty.text.strip(),
         "error": result.error,
-        "layers": layers.as_json(result.layers),
+        "layers": records.as_json(result.layers),
     }
 
 

@@ -12,9 +12,9 @@ either way.
 
 Every encoder is judged against PyTorch's in float64, which stands in for the exact result. An
 encoder passes a stage if its relative L2 error is at most `records.FACTOR` times the error that
-PyTorch's own float32 encoder makes there. Measured, MAX against PyTorch on an AVX-512 processor, the
-worst stage of each: 1.8 to 2.4 on tiny.en and base with real weights over five samples (base has
-outlier channels and reaches an error of 1.1e-5); on random weights of small, medium and large (8
+PyTorch's own float32 encoder makes there. Measured, MAX against PyTorch on an AVX-512 processor,
+the worst stage of each: 1.8 to 2.4 on tiny.en and base with real weights over five samples (base
+has outlier channels and reaches an error of 1.1e-5); on random weights of small, medium and large (8
 layers) 4.0, 4.3 and 4.7, all at `conv2`, whose sums are the deepest: MAX's kernel adds them up in
 one chain, PyTorch in blocks. The factor leaves room for processors that sum in another order. A
 wrong operation, or one matrix that is one percent too large, is far outside (see the tests).
@@ -23,9 +23,9 @@ wrong operation, or one matrix that is one percent too large, is far outside (se
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import torch
@@ -41,10 +41,10 @@ from whisper.audio import (
 from whisper.model import AudioEncoder, Whisper
 
 from engines import checkpoints, registry
-from engines.analysis.records import Candidate, EncoderInfo, LayerComparison, StageComparison
+from engines.analysis.records import EncoderInfo, LayerComparison, StageComparison
 from engines.base import SILENT, Clip, EngineError, EngineUnavailable, FloatArray, Listener
 from engines.checkpoints import Checkpoint
-from engines.features import bin_together, measure_similarity, summarise
+from engines.metrics import bin_together, measure_similarity, summarise
 
 if TYPE_CHECKING:
     from engines.max_graph.weights import EncoderWeights
@@ -203,20 +203,6 @@ def open_max(
 # The encoders of this machine.
 
 
-def candidates() -> tuple[Candidate, ...]:
-    """Return every encoder that this machine can open, the baseline first.
-
-    Engines that share an encoder, and so name the same `open_stages`, are offered once.
-    """
-    found, offered = [], set()
-    for row in registry.ENGINES:
-        if row.open_stages in offered or not row.open_stages or row.why_unavailable():
-            continue
-        offered.add(row.open_stages)
-        found += [Candidate(f"{row.key}:{dtype}", f"{row.label}, {dtype}") for dtype in row.dtypes]
-    return tuple(found)
-
-
 def open_encoder(name: str, checkpoint: Checkpoint, listener: Listener = SILENT) -> OpenEncoder:
     """Open the encoder spelled `ENGINE` or `ENGINE:DTYPE`.
 
@@ -331,85 +317,3 @@ def relative_error(found: np.ndarray, exact: np.ndarray) -> float:
     gap = float(np.linalg.norm(found.astype(np.float64) - exact))
     norm = float(np.linalg.norm(exact.astype(np.float64)))
     return gap / norm if gap and norm else (float("inf") if gap else 0.0)
-
-
-# As JSON and as text.
-
-
-def as_json(result: LayerComparison) -> dict[str, Any]:
-    """Return one object: `model`, `clip`, `start` in seconds, `factor`, `baseline`, `encoders`
-    (`name`, `label`, `device`, and `first_past`: the first stage above the bound, or null) and
-    `stages` (`name`, `shape`, `bound`, and by encoder `errors` against float64, `statistics` and
-    `similarity`; null where values are not finite)."""
-    return {
-        "model": result.model,
-        "clip": result.clip,
-        "start": result.start,
-        "factor": result.factor,
-        "baseline": result.baseline.name,
-        "encoders": [
-            {
-                "name": encoder.name,
-                "label": encoder.label,
-                "device": encoder.device,
-                "first_past": result.first_past(encoder.name),
-            }
-            for encoder in result.encoders
-        ],
-        "stages": [
-            {
-                "name": stage.name,
-                "shape": list(stage.shape),
-                "bound": result.bound(stage),
-                "errors": {key: _finite(error) for key, error in stage.errors.items()},
-                "statistics": {key: _plain(value) for key, value in stage.statistics.items()},
-                "similarity": {key: _plain(value) for key, value in stage.similarity.items()},
-            }
-            for stage in result.stages
-        ],
-    }
-
-
-def _plain(figures: Any) -> dict[str, float | None] | None:
-    if figures is None:
-        return None
-    return {key: _finite(value) for key, value in asdict(figures).items()}
-
-
-def _finite(value: float) -> float | None:
-    return value if np.isfinite(value) else None
-
-
-HEADINGS = ("mean", "std", "min", "max", "error", "bound", "cosine", "max |Δ|")
-
-
-def format_text(result: LayerComparison) -> str:
-    """Return a table for each encoder but the baseline, and a verdict below it."""
-    baseline = result.baseline
-    lines = [
-        f"{result.model}, {result.clip}, the window at {result.start:g} s",
-        f"baseline: {baseline.label} ({baseline.device}); errors are against float64",
-    ]
-    for encoder in result.others:
-        lines += ["", f"{encoder.label} ({encoder.device})"]
-        lines.append(f"{'stage':<12}" + "".join(f"{name:>13}" for name in HEADINGS))
-        lines += [_format_stage(result, stage, encoder.name) for stage in result.stages]
-        first = result.first_past(encoder.name)
-        than = f"{result.factor:g} times PyTorch's float32 error"
-        lines.append(
-            f"more than {than} from {first} on" if first else f"every stage is within {than}"
-        )
-    return "\n".join(lines)
-
-
-def _format_stage(result: LayerComparison, stage: StageComparison, name: str) -> str:
-    statistics, similarity = stage.statistics[name], stage.similarity[name]
-    if statistics is None:
-        return f"{stage.name:<12}" + "not finite".rjust(13)
-    row = [statistics.mean, statistics.std, statistics.minimum, statistics.maximum]
-    cells = [f"{value:13.5f}" for value in row]
-    cells += [f"{stage.error(name):13.1e}", f"{result.bound(stage):13.1e}"]
-    if similarity is None:
-        return f"{stage.name:<12}" + "".join(cells) + "other shape".rjust(13)
-    cells += [f"{similarity.cosine:13.9f}", f"{similarity.max_abs:13.1e}"]
-    return f"{stage.name:<12}" + "".join(cells)

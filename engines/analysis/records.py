@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from engines import registry
 from engines.base import Transcript
-from engines.features import FeatureSimilarity, FeatureStatistics, SharedHistograms
+from engines.metrics import FeatureSimilarity, FeatureStatistics, SharedHistograms
 
 if TYPE_CHECKING:
     from engines.analysis.fault_catalogue import Fault
@@ -27,6 +30,20 @@ class Candidate:
 
     name: str
     label: str
+
+
+def candidates() -> tuple[Candidate, ...]:
+    """Return every encoder that this machine can open, the baseline first.
+
+    Engines that share an encoder, and so name the same `open_stages`, are offered once.
+    """
+    found, offered = [], set()
+    for row in registry.ENGINES:
+        if row.open_stages in offered or not row.open_stages or row.why_unavailable():
+            continue
+        offered.add(row.open_stages)
+        found += [Candidate(f"{row.key}:{dtype}", f"{row.label}, {dtype}") for dtype in row.dtypes]
+    return tuple(found)
 
 
 @dataclass(frozen=True)
@@ -144,3 +161,85 @@ class FaultResult:
     def first_stage(self) -> str | None:
         """The first stage that the fault moves past the bound, or None."""
         return self.layers.first_past(self.faulty_encoder.name)
+
+
+# As JSON and as text.
+
+
+def as_json(result: LayerComparison) -> dict[str, Any]:
+    """Return one object: `model`, `clip`, `start` in seconds, `factor`, `baseline`, `encoders`
+    (`name`, `label`, `device`, and `first_past`: the first stage above the bound, or null) and
+    `stages` (`name`, `shape`, `bound`, and by encoder `errors` against float64, `statistics` and
+    `similarity`; null where values are not finite)."""
+    return {
+        "model": result.model,
+        "clip": result.clip,
+        "start": result.start,
+        "factor": result.factor,
+        "baseline": result.baseline.name,
+        "encoders": [
+            {
+                "name": encoder.name,
+                "label": encoder.label,
+                "device": encoder.device,
+                "first_past": result.first_past(encoder.name),
+            }
+            for encoder in result.encoders
+        ],
+        "stages": [
+            {
+                "name": stage.name,
+                "shape": list(stage.shape),
+                "bound": result.bound(stage),
+                "errors": {key: _finite(error) for key, error in stage.errors.items()},
+                "statistics": {key: _plain(value) for key, value in stage.statistics.items()},
+                "similarity": {key: _plain(value) for key, value in stage.similarity.items()},
+            }
+            for stage in result.stages
+        ],
+    }
+
+
+def _plain(figures: Any) -> dict[str, float | None] | None:
+    if figures is None:
+        return None
+    return {key: _finite(value) for key, value in asdict(figures).items()}
+
+
+def _finite(value: float) -> float | None:
+    return value if np.isfinite(value) else None
+
+
+HEADINGS = ("mean", "std", "min", "max", "error", "bound", "cosine", "max |Δ|")
+
+
+def format_text(result: LayerComparison) -> str:
+    """Return a table for each encoder but the baseline, and a verdict below it."""
+    baseline = result.baseline
+    lines = [
+        f"{result.model}, {result.clip}, the window at {result.start:g} s",
+        f"baseline: {baseline.label} ({baseline.device}); errors are against float64",
+    ]
+    for encoder in result.others:
+        lines += ["", f"{encoder.label} ({encoder.device})"]
+        lines.append(f"{'stage':<12}" + "".join(f"{name:>13}" for name in HEADINGS))
+        lines += [_format_stage(result, stage, encoder.name) for stage in result.stages]
+        first = result.first_past(encoder.name)
+        than = f"{result.factor:g} times PyTorch's float32 error"
+        lines.append(
+            f"more than {than} from {first} on" if first else f"every stage is within {than}"
+        )
+    return "\n".join(lines)
+
+
+def _format_stage(result: LayerComparison, stage: StageComparison, name: str) -> str:
+    statistics, similarity = stage.statistics[name], stage.similarity[name]
+    if statistics is None:
+        return f"{stage.name:<12}" + "not finite".rjust(13)
+    row = [statistics.mean, statistics.std, statistics.minimum, statistics.maximum]
+    cells = [f"{value:13.5f}" for value in row]
+    cells += [f"{stage.error(name):13.1e}", f"{result.bound(stage):13.1e}"]
+    if similarity is None:
+        return f"{stage.name:<12}" + "".join(cells) + "other shape".rjust(13)
+    cells += [f"{similarity.cosine:13.9f}", f"{similarity.max_abs:13.1e}"]
+    return f"{stage.name:<12}" + "".join(cells)

@@ -16,14 +16,12 @@ from whisper.model import ModelDimensions, Whisper
 
 from engines.base import SILENT, CheckpointError, Listener
 from engines.checkpoints import sources
+from engines.checkpoints.content import AlignmentHeads
 from engines.checkpoints.digests import TENSOR_DIGESTS, digest_tensors
-from engines.checkpoints.formats import AlignmentHeads, read_content
+from engines.checkpoints.formats import read_content
+from engines.models import DEFAULT_MODEL, OFFICIAL_MODELS, QUICK_MODEL, names
 
-DEFAULT_MODEL = "base"
-"""The multilingual checkpoint that the page and every command start with."""
-
-QUICK_MODEL = "tiny.en"
-"""The quick choice for English."""
+__all__ = ["DEFAULT_MODEL", "QUICK_MODEL", "Checkpoint", "fetch", "load", "names", "read"]
 
 AnyWhisper = TypeVar("AnyWhisper", bound=Whisper)
 
@@ -63,11 +61,6 @@ class Checkpoint:
         return model.eval().requires_grad_(False)
 
 
-def names() -> tuple[str, ...]:
-    """Return the official names; a path or a Hugging Face repository works as well."""
-    return tuple(whisper.available_models())
-
-
 def load(name: str, listener: Listener = SILENT) -> Checkpoint:
     """Read a checkpoint once for all engines that hold it at the same time.
 
@@ -83,7 +76,7 @@ def load(name: str, listener: Listener = SILENT) -> Checkpoint:
 
 def fetch(name: str, listener: Listener = SILENT) -> Path:
     """Return the file or folder of a checkpoint, brought to this machine if need be."""
-    if name in whisper.available_models():
+    if name in OFFICIAL_MODELS:
         return sources.find(name) or sources.fetch(name, listener)
     path = Path(name).expanduser()
     if path.exists():
@@ -100,7 +93,7 @@ def _load(name: str, listener: Listener) -> Checkpoint:
     path = fetch(name, listener)
     listener.report("loading")
     checkpoint = read(path, name)
-    if name not in whisper.available_models():
+    if name not in OFFICIAL_MODELS:
         return checkpoint
     expected = TENSOR_DIGESTS.get(name)
     if expected is not None and digest_tensors(checkpoint.state) != expected:

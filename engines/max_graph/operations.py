@@ -70,7 +70,7 @@ class CpuOperations:
     device = DeviceRef.CPU()
 
     def lay_out(self, matrix: FloatArray) -> AnyFloatArray:
-        """Pack a matrix `(n_out, depth)` into the panels `(panels, depth, PANEL)` of the kernels."""
+        """Pack a matrix `(n_out, depth)` into the kernels' panels `(panels, depth, PANEL)`."""
         return pack(matrix).astype(self.weight.to_numpy())
 
     def tensor(self, *shape: Size) -> TensorType:

@@ -1,6 +1,6 @@
 """A checkpoint's tensors, checked by name and shape and laid out for the graphs.
 
-Only this module and `engines.checkpoints.shapes` know the checkpoint's names.
+Only this module and `engines.checkpoints.content` know the checkpoint's names.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from whisper.model import ModelDimensions
 
 from engines.base import CheckpointError, FloatArray
 from engines.checkpoints import Checkpoint
-from engines.checkpoints.shapes import decoder_shapes, difference, encoder_shapes
+from engines.checkpoints.content import decoder_shapes, difference, encoder_shapes
 
 PANEL = 32
 """Columns of one packed panel; `kernels/tile.mojo` computes by the same number."""

@@ -1,7 +1,7 @@
-"""Makes a corpus of odd, broken and hostile clips with the program ffmpeg, and bytes of our own.
+"""Makes a corpus of odd, broken and hostile clips, of bytes and with the program ffmpeg.
 
-`make(folder)` writes the files and gives a `Case` for each: what it is, and what must come of it.
-Nothing is downloaded, and everything is drawn from a fixed seed.
+`make_quick` and `make_slow` write the files and return a `Case` for each: what it is, and what must
+come of it. Nothing is downloaded, and everything is drawn from a fixed seed.
 """
 
 from __future__ import annotations
@@ -101,17 +101,19 @@ KINDS = (
 """A codec that this ffmpeg lacks leaves its file out; `check` prints which those were."""
 
 
-def make(folder: Path) -> list[Case]:
-    """Write every file into an empty folder."""
+def make_quick(folder: Path) -> list[Case]:
+    """Write the files that need no ffmpeg into an empty folder."""
+    writers = (write_liars, write_values, write_lengths, write_strangers, write_names)
+    return [case for write in writers for case in write(folder)]
+
+
+def make_slow(folder: Path) -> list[Case]:
+    """Write the files that ffmpeg makes, and what is made of those, into an empty folder."""
     cases = list(write_formats(folder))
     sound = {case.path.suffix: case for case in cases if case.outcome == "heard"}
     cases += write_endings(folder, sound)
     cases += write_truncations(folder, sound)
-    cases += write_liars(folder)
-    cases += write_values(folder)
-    cases += write_lengths(folder)
-    cases += write_strangers(folder)
-    cases += write_names(folder)
+    cases += write_bombs(folder)
     cases += write_damage(folder, sound)
     return cases
 
@@ -281,7 +283,7 @@ def write_packets(path: Path) -> None:
 
 
 def write_lengths(folder: Path) -> Iterator[Case]:
-    """From no sample to three hours, and small files that unpack to hours."""
+    """From no sample to three hours."""
     (folder / "lengths").mkdir()
     write_packets(folder / "lengths" / "packets.mka")
     yield Case("packets of one sample", folder / "lengths" / "packets.mka", "heard", SECONDS)
@@ -290,15 +292,6 @@ def write_lengths(folder: Path) -> Iterator[Case]:
         path.write_bytes(wav(as_bytes(tone())[: 2 * count]))
         outcome: Outcome = "either" if count else "refused"
         yield Case(f"{count} samples", path, outcome, count / 16_000 if count else None)
-    for codec, ending in BOMBS.items():
-        path, minute = (folder / "lengths" / f"{name}.{ending}" for name in ("hours", "minute"))
-        rate = ("-ar", "8000", "-b:a", "8k") if codec in ("libmp3lame", "aac") else ()
-        silence = ("-f", "lavfi", "-i", "anullsrc=r=8000:cl=mono:d=60")
-        again = ("-stream_loop", str(LONG_SECONDS // 60 - 1), "-i", str(minute), "-c", "copy")
-        if run_ffmpeg(*silence, "-c:a", codec, *rate, str(minute)) and run_ffmpeg(
-            *again, str(path)
-        ):
-            yield Case(f"three hours of silence in {codec}, a bomb", path, "refused")
     path = folder / "lengths" / "hours.wav"
     with path.open("wb") as file:  # sparse: no room is taken
         file.write(wav(b"", rate=8000, bits=8, data=8000 * LONG_SECONDS))
@@ -309,6 +302,19 @@ def write_lengths(folder: Path) -> Iterator[Case]:
         file.write(wav(b"", data=2**31 - 100))
         file.truncate(2**31)
     yield Case("a file of 2 GB", path, "refused")
+
+
+def write_bombs(folder: Path) -> Iterator[Case]:
+    """Small files that unpack to three hours of silence."""
+    (folder / "bombs").mkdir()
+    silence = ("-f", "lavfi", "-i", "anullsrc=r=8000:cl=mono:d=60")
+    for codec, ending in BOMBS.items():
+        path, minute = (folder / "bombs" / f"{name}.{ending}" for name in ("hours", "minute"))
+        rate = ("-ar", "8000", "-b:a", "8k") if codec in ("libmp3lame", "aac") else ()
+        again = ("-stream_loop", str(LONG_SECONDS // 60 - 1), "-i", str(minute), "-c", "copy")
+        made = run_ffmpeg(*silence, "-c:a", codec, *rate, str(minute))
+        if made and run_ffmpeg(*again, str(path)):
+            yield Case(f"three hours of silence in {codec}", path, "refused")
 
 
 def write_strangers(folder: Path) -> Iterator[Case]:

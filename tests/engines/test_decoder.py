@@ -21,7 +21,7 @@ from whisper.tokenizer import get_tokenizer
 from engines.analysis.layers import relative_error
 from engines.base import CheckpointError, EngineError
 from engines.checkpoints import Checkpoint
-from engines.checkpoints.shapes import decoder_shapes, encoder_shapes
+from engines.checkpoints.content import decoder_shapes, encoder_shapes
 from engines.max_graph.decoder import Decoder
 from engines.max_graph.weights import decoder_weights, matrix_dtype
 from engines.max_whisper import (

@@ -16,7 +16,7 @@ from engines.analysis.records import FACTOR
 from engines.audio import load_clip
 from engines.base import SILENT, CheckpointError
 from engines.checkpoints import Checkpoint
-from engines.checkpoints.shapes import encoder_shapes
+from engines.checkpoints.content import encoder_shapes
 from engines.max_graph.weights import PANEL, encoder_weights, pack
 from engines.max_whisper import load_max_encoder
 from tests.engines.checkpoint_files import DIMENSIONS, random_state

@@ -1,9 +1,9 @@
 """At temperature 0 every float32 engine gives openai-whisper's tokens and word times.
 
 The quick tests run the short samples through `tiny.en` and `base`. The slow ones add the long
-sample and telephone prompts in five languages (Debian's `asterisk-core-sounds-*-g722`, skipped where they
-are not installed): 100 of them one by one, and joined to clips of several windows, where the text of
-the window before is a prompt or not. `PROMPTS=500` takes more of them.
+sample and telephone prompts in five languages, 100 of them one by one, and joined to clips of
+several windows, where the text of the window before is a prompt or not. The prompts are Debian's
+`asterisk-core-sounds-*-g722`; without these packages their tests are skipped.
 """
 
 from __future__ import annotations

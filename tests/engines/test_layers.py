@@ -13,7 +13,7 @@ from whisper.audio import N_FRAMES, log_mel_spectrogram, pad_or_trim
 from whisper.model import Whisper
 
 from engines import registry
-from engines.analysis import layers
+from engines.analysis import layers, records
 from engines.analysis.layers import OpenEncoder, Stages, cut_window
 from engines.analysis.records import EncoderInfo, LayerComparison
 from engines.audio import load_clip
@@ -110,7 +110,7 @@ def test_a_difference_shows_first_where_it_is() -> None:
     assert cosines == pytest.approx([1.0] * 6)
     shares = result.stages[-1].histograms
     assert shares is not None and set(shares.shares) == {"a", "b"}
-    assert "float32 error from positions on" in layers.format_text(result)
+    assert "float32 error from positions on" in records.format_text(result)
 
 
 def test_values_that_are_not_finite_are_past_any_bound() -> None:
@@ -125,8 +125,8 @@ def test_values_that_are_not_finite_are_past_any_bound() -> None:
     stage = result.stages[NAMES.index("blocks.0")]
     assert stage.statistics["b"] is None and stage.statistics["a"] is not None
     assert stage.histograms is None
-    assert "not finite" in layers.format_text(result)
-    record = json.loads(json.dumps(layers.as_json(result), allow_nan=False))
+    assert "not finite" in records.format_text(result)
+    record = json.loads(json.dumps(records.as_json(result), allow_nan=False))
     assert [encoder["first_past"] for encoder in record["encoders"]] == [None, "blocks.0"]
     assert record["stages"][4]["errors"]["b"] is None
 
@@ -184,5 +184,5 @@ def test_engines_are_compared_on_real_weights() -> None:
     assert result.first_past("max_hybrid:float32") is None
     assert replace(result, factor=0.1).first_past("max_hybrid:float32") == "conv1"
     assert result.stages[0].error("max_hybrid:float32") == 0
-    assert "every stage is within" in layers.format_text(result)
-    json.dumps(layers.as_json(result), allow_nan=False)
+    assert "every stage is within" in records.format_text(result)
+    json.dumps(records.as_json(result), allow_nan=False)

@@ -1,0 +1,40 @@
+"""The panels of a comparison, one module each: a frozen snapshot in, HTML out.
+
+The page and the report iterate over `PANELS`: a new panel is one module and one row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from demo.panels import encoder_output, headline, lanes, scores, timeline, timings
+from demo.snapshot import Comparison
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One panel of the page.
+
+    `key`: its element's id. `title`: its heading, or "" for none. `render`: HTML of a comparison,
+    whole or as nested lists of parts, of which only the changed ones travel to the browser; `""`
+    draws nothing. `live`: drawn with every snapshot; the others at the start and the end only, so
+    that no engine's time pays for charts. `document`: what the report shows instead, if not that.
+    """
+
+    key: str
+    title: str
+    render: Callable[[Comparison], str | list[Any]]
+    live: bool = False
+    document: Callable[[Comparison], str | list[Any]] | None = None
+
+
+PANELS: tuple[Panel, ...] = (
+    Panel("summary", "", headline.render, live=True),
+    Panel("lanes", "", lanes.render, live=True, document=lanes.render_document),
+    Panel("timings", "Where the time went", timings.render),
+    Panel("timeline", "Timeline", timeline.render),
+    Panel("scores", "Accuracy", scores.render),
+    Panel("features", "Encoder output", encoder_output.render),
+)

@@ -1,0 +1,231 @@
+"""The machine: its parts, its packages, the threads that every engine gets, and its limits."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from multiprocessing import get_context
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+from typing import Any
+
+from engines.base import EngineError
+
+PACKAGES = ("torch", "max", "openai-whisper", "numpy")
+
+
+@dataclass(frozen=True)
+class Machine:
+    """`threads`: those of every engine. `memory_bytes`: installed memory.
+
+    `load_average`: processes that wanted to run during the minute before; well above 0 means that
+    others shared the machine.
+    """
+
+    cpu: str
+    cores: int
+    threads: int
+    memory_bytes: int
+    gpu: str | None
+    system: str
+    python: str
+    versions: Mapping[str, str | None]
+    load_average: float | None
+
+    def describe(self) -> str:
+        """Return two lines for people."""
+        found = " · ".join(f"{name} {number}" for name, number in self.versions.items() if number)
+        busy = "" if self.load_average is None else f" · load average {self.load_average:.1f}"
+        return (
+            f"{self.cpu} · {self.cores} cores, {self.threads} used by every engine"
+            f"{f' · {self.gpu}' if self.gpu else ''}{busy}\n{found} · Python {self.python}"
+        )
+
+
+def describe() -> Machine:
+    """Look at this machine, without importing PyTorch."""
+    return Machine(
+        cpu=_cpu_model(),
+        cores=os.cpu_count() or 1,
+        threads=int(os.environ.get("OMP_NUM_THREADS") or count_cores()),
+        memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        gpu=_gpu_model(),
+        system=platform.platform(),
+        python=platform.python_version(),
+        versions={name: version_of(name) for name in PACKAGES},
+        load_average=os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+    )
+
+
+def version_of(package: str) -> str | None:
+    """Return the installed version; None where the package is not installed."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _cpu_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor() or platform.machine())
+
+
+def _gpu_model() -> str | None:
+    with suppress(OSError, subprocess.SubprocessError):
+        command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+        found = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20)
+        return found.stdout.splitlines()[0].strip() if found.stdout.strip() else None
+    return None
+
+
+# Equal threads.
+
+
+def limit_threads(threads: int | None = None, place: int = 0) -> int:
+    """Give this process, and those that it will start, so many threads; return how many.
+
+    PyTorch takes as many as OpenMP is told, MAX (26.7) as many as there are processors that it may
+    run on, so this narrows the processors as well: to one of each core unless told otherwise.
+    `place` counts the processes that run at the same time, for processors of their own. Raises
+    `EngineError` where there is no such choice.
+    """
+    if not sys.platform.startswith("linux"):
+        if threads is not None:
+            raise EngineError("--threads needs Linux: elsewhere MAX takes every processor.")
+        return os.cpu_count() or 1
+    allowed = sorted(os.sched_getaffinity(0))
+    cores = _one_of_each_core()
+    ordered = [*cores, *(each for each in allowed if each not in cores)]
+    wanted = threads or len(cores)
+    if wanted > len(ordered):
+        raise EngineError(f"--threads {wanted}: only {len(ordered)} processors may be used here.")
+    chosen = {ordered[(place * wanted + number) % len(ordered)] for number in range(wanted)}
+    for task in os.listdir("/proc/self/task"):
+        with suppress(ProcessLookupError):  # a thread that has just ended
+            os.sched_setaffinity(int(task), chosen)
+    os.environ["OMP_NUM_THREADS"] = str(wanted)
+    return wanted
+
+
+def count_cores() -> int:
+    """Return how many cores this process may use."""
+    return len(_one_of_each_core())
+
+
+def _one_of_each_core() -> list[int]:
+    """Return the processors that this process may use, without a core's second and later ones."""
+    if not hasattr(os, "sched_getaffinity"):
+        return list(range(os.cpu_count() or 1))
+    first: dict[str, int] = {}
+    for processor in sorted(os.sched_getaffinity(0)):
+        siblings = f"/sys/devices/system/cpu/cpu{processor}/topology/thread_siblings_list"
+        core = str(processor)
+        with suppress(OSError):
+            core = Path(siblings).read_text()
+        first.setdefault(core, processor)
+    return list(first.values())
+
+
+# The machine's limits.
+
+READ_BYTES = 512 * 2**20
+"""More than the last-level cache of most processors holds."""
+
+LANES, DEPTH, ROUNDS = 4096, 4, 20_000
+"""Numbers that stay in the first-level cache, multiply-adds on each in a row, and how often."""
+
+LIMIT_RUNS = 7
+
+
+def measure_limits() -> dict[str, dict[str, Any]]:
+    """Measure bytes read and float32 operations a second, with the threads of every engine.
+
+    In a process of its own: its memory and its compiler leave nothing behind in this one.
+    """
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(_measure_limits).result()
+
+
+def _measure_limits() -> dict[str, dict[str, Any]]:
+    from llvmlite import binding
+
+    if platform.machine() in ("x86_64", "AMD64"):
+        # LLVM uses half of a 512-bit register unless told; read when numba is first imported.
+        features = f"{binding.get_host_cpu_features().flatten()},-prefer-256-bit"
+        os.environ["NUMBA_CPU_FEATURES"] = features
+    import numpy as np
+    from numba import get_num_threads, njit, prange
+
+    @njit(parallel=True, fastmath=True)
+    def read(x):  # type: ignore[no-untyped-def]
+        total = np.float32(0)
+        for i in prange(len(x)):
+            total += x[i]
+        return total
+
+    @njit(parallel=True, fastmath={"contract"})
+    def multiply_add(parts, a, b):  # type: ignore[no-untyped-def]
+        sums = np.zeros(parts, np.float32)
+        for part in prange(parts):
+            x = np.full(LANES, np.float32(0.5), np.float32)
+            for _ in range(ROUNDS):
+                for i in range(LANES):
+                    value = x[i]
+                    for _ in range(DEPTH):
+                        value = value * a + b
+                    x[i] = value
+            sums[part] = x.sum()
+        return sums
+
+    numbers, parts = np.ones(READ_BYTES // 4, np.float32), get_num_threads()
+    a, b = np.float32(0.999), np.float32(0.001)
+    operations = 2 * parts * ROUNDS * LANES * DEPTH
+    return {
+        "read_bytes_per_second": _rates(lambda: read(numbers), READ_BYTES),
+        "multiply_add_flops": _rates(lambda: multiply_add(parts, a, b), operations),
+    }
+
+
+def _rates(run: Callable[[], object], amount: int) -> dict[str, Any]:
+    """Summarise an amount over the seconds of each run; a first run, which compiles, is dropped."""
+    rates = []
+    for _ in range(1 + LIMIT_RUNS):
+        start = perf_counter()
+        run()
+        rates.append(amount / (perf_counter() - start))
+    return summarise(rates[1:])
+
+
+def describe_limits(limits: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return a line for people."""
+    shown = (
+        ("plain read", limits["read_bytes_per_second"], "GB/s"),
+        ("multiply-add loop", limits["multiply_add_flops"], "GFLOP/s in float32"),
+    )
+    return " · ".join(
+        f"{name} {rate['median'] / 1e9:.0f} {unit} "
+        f"({rate['min'] / 1e9:.0f} to {rate['max'] / 1e9:.0f})"
+        for name, rate, unit in shown
+    )
+
+
+def summarise(samples: Sequence[float]) -> dict[str, Any]:
+    """Return the samples, at least one, with their median, least and most."""
+    return {
+        "samples": list(samples),
+        "median": median(samples),
+        "min": min(samples),
+        "max": max(samples),
+    }

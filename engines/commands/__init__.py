@@ -1,0 +1,1 @@
+"""What `engines.cli` prints: comparisons, checks of this machine, layers and faults."""

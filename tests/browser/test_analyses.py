@@ -1,0 +1,162 @@
+"""Layer inspection and faults driven in headless Chromium over fakes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from threading import Event
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests import fakes
+from tests.browser.driving import Open, analyse, count_received, tab_to
+from tests.fake_lab import WRONG_WORDS
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+    from tests.fake_page import FakePage
+
+pytestmark = pytest.mark.browser
+
+EARLY = "This fault sits in the first convolution."
+
+
+def shown_stage(page: Page, panel: str) -> str:
+    """The stage whose histograms can be seen; exactly one can."""
+    names = page.locator(f"#{panel} .slide").evaluate_all(
+        "slides => slides.filter(slide => getComputedStyle(slide).visibility === 'visible')"
+        ".map(slide => slide.getAttribute('aria-label'))"
+    )
+    assert len(names) == 1
+    return str(names[0])
+
+
+def test_layers_are_inspected_where_asked_and_each_shows_its_values(
+    fake_page: FakePage, open_page: Open
+) -> None:
+    page = open_page(fake_page.url)
+    page.locator("#audio .play-pause-button").wait_for()
+    page.locator("#window-start input").fill("3")
+    received = count_received(page)
+    analyse(page, "inspect")
+    assert "7 stages" in page.inner_text("#inspect-status")
+    assert "3 s" in page.inner_text("#layers")
+    assert page.locator("#layers .verdicts li").count() == 2
+    page.wait_for_timeout(500)
+    weight = len(page.inner_html("#layers").encode())
+    assert weight < sum(received.values()) < 1.5 * weight, "the panel travels once"
+    assert shown_stage(page, "layers") == "ln_post"
+    page.locator("#layers .stage", has_text="positions").click()
+    assert shown_stage(page, "layers") == "positions"
+    page.keyboard.press("ArrowUp")
+    assert shown_stage(page, "layers") == "conv2"
+    labels = page.locator("#layers input").evaluate_all("all => all.map(i => i.labels.length)")
+    assert labels and set(labels) == {1}
+    assert page.get_by_role("radio", name=re.compile("^conv1")).count() == 1
+    assert page.locator("#layers svg[role=img]:not([aria-label])").count() == 0
+    page.locator("#window-start input").fill("90")
+    page.click("#inspect")
+    page.locator("#inspect-status [role=alert]").first.wait_for()
+    assert "The clip has 6.0 s." in page.inner_text("#inspect-status")
+
+
+def test_a_fault_shows_its_text_beside_the_right_one(fake_page: FakePage, open_page: Open) -> None:
+    page = open_page(fake_page.url)
+    page.get_by_label("Early fault").check()
+    page.get_by_text(EARLY).wait_for()
+    analyse(page, "fault")
+    assert "first shows at conv1, 2 words changed." in page.inner_text("#fault-status")
+    text = page.inner_text("#finding")
+    assert fakes.WORDS in text and WRONG_WORDS in text
+    assert page.locator("#finding ins").all_inner_texts()
+    page.get_by_label("Breaking fault").check()
+    page.locator("#fault:enabled").click()
+    page.get_by_text("The run broke: ValueError: the shapes don't fit").wait_for()
+
+
+def test_nothing_chosen_and_no_clip_are_sentences(fake_page: FakePage, open_page: Open) -> None:
+    page = open_page(fake_page.url)
+    for label in ("MAX, float16 weights", "MAX, float32 weights"):
+        page.get_by_label(label).uncheck()
+    page.click("#inspect")
+    page.get_by_text("Choose at least one encoder.").wait_for()
+    page.get_by_label("Your own").check()
+    page.locator("#fault:enabled").click()
+    page.locator("#fault-status").get_by_text("There is no clip yet").wait_for()
+    page.locator("#fault:enabled").wait_for()
+
+
+def test_all_three_kinds_of_job_wait_in_one_queue_and_stop_by_themselves(
+    fake_page: FakePage, open_page: Open
+) -> None:
+    gate = Event()
+    fake_page.use(cpu=fakes.FakeEngine(last_word=gate))
+    page = open_page(fake_page.url)
+    page.click("#compare")
+    page.locator(".lane--decoding").first.wait_for()
+    page.click("#fault")
+    page.get_by_text("Waiting: 1 run is ahead of yours.").wait_for()
+    page.click("#inspect")
+    page.get_by_text("Waiting: 2 runs are ahead of yours.").wait_for()
+    page.click("#inspect-stop")
+    page.locator("#inspect-status").get_by_text("Stopped before its turn came.").wait_for()
+    gate.set()
+    page.locator("#finding .chooser").first.wait_for(state="attached")
+    page.locator("#inspect:enabled").wait_for()
+    assert page.locator("#layers .chooser").count() == 0
+    fake_page.lab.gate.clear()
+    page.click("#inspect")
+    page.get_by_text("Looking at stage 3").wait_for()
+    assert page.locator("#inspect").is_disabled()
+    page.click("#inspect-stop")
+    page.locator("#inspect-status").get_by_text("Stopped.").wait_for()
+    fake_page.lab.gate.set()
+    analyse(page, "inspect")
+
+
+def test_a_reload_loses_nothing_that_was_found(fake_page: FakePage, open_page: Open) -> None:
+    page = open_page(fake_page.url)
+    page.get_by_label("MAX, float32 weights").uncheck()
+    analyse(page, "inspect")
+    page.get_by_label("Early fault").check()
+    page.get_by_text(EARLY).wait_for()
+    analyse(page, "fault")
+    said = [page.inner_text(f"#{name}-status p") for name in ("inspect", "fault")]
+    page.reload()
+    page.locator("#layers .chooser").first.wait_for(state="attached")
+    page.locator("#finding .chooser").first.wait_for(state="attached")
+    page.get_by_text(EARLY).wait_for()
+    assert [page.inner_text(f"#{name}-status p") for name in ("inspect", "fault")] == said
+    assert page.get_by_label("Early fault").is_checked()
+    assert not page.get_by_label("MAX, float32 weights").is_checked()
+    other = open_page(fake_page.url)
+    other.locator("#finding").wait_for(state="attached")
+    assert other.locator(".chooser").count() == 0
+
+
+def test_the_keyboard_is_enough(fake_page: FakePage, open_page: Open) -> None:
+    page = open_page(fake_page.url)
+    tab_to(page, "#inspect")
+    page.keyboard.press("Enter")
+    page.locator("#layers .chooser").first.wait_for(state="attached")
+    page.locator("#inspect:enabled").wait_for()
+    tab_to(page, "#layers .chooser:checked")
+    page.keyboard.press("ArrowUp")
+    assert shown_stage(page, "layers") == "blocks.1"
+    tab_to(page, "#faults input:checked")
+    page.keyboard.press("ArrowDown")
+    page.get_by_text(EARLY).wait_for()
+    tab_to(page, "#fault")
+    page.keyboard.press("Enter")
+    page.locator("#finding .chooser").first.wait_for(state="attached")
+
+
+def test_a_machine_without_max_says_why(
+    serve_fakes: Callable[..., FakePage], open_page: Open
+) -> None:
+    fake = serve_fakes(reason="the package max is not installed")
+    page = open_page(fake.url)
+    assert page.locator("#fault").is_disabled()
+    page.get_by_text("Faults can’t run here: the package max is not installed.").wait_for()

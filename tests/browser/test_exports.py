@@ -1,0 +1,90 @@
+"""What a visitor exports, saved by a browser and opened from disk; links bring settings back."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests import fakes
+from tests.browser.driving import Open, compare, list_axe_faults
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+    from tests.fake_page import FakePage
+
+pytestmark = pytest.mark.browser
+
+
+def save(page: Page, button: str, folder: Path) -> Path:
+    """Press a button and keep the file it gives."""
+    with page.expect_download() as started:
+        page.click(button)
+    path = folder / started.value.suggested_filename
+    started.value.save_as(path)
+    return path
+
+
+def test_files_are_saved_and_the_report_opens_offline(
+    fake_page: FakePage, open_page: Open, browser: Browser, tmp_path: Path
+) -> None:
+    fake_page.use(max_hybrid=fakes.fake_max(words="The compiler <b>turned"))
+    page = open_page(fake_page.url)
+    page.click("#save-record")
+    page.locator("#export-note", has_text="press Compare").wait_for()
+    compare(page)
+    record = json.loads(save(page, "#save-record", tmp_path).read_text(encoding="utf-8"))
+    assert [lane["engine"] for lane in record["lanes"]] == ["cpu", "max_hybrid"]
+    assert save(page, "#save-srt-cpu", tmp_path).read_text().startswith("1\n00:00:00,000 --> ")
+    assert "turned" in save(page, "#save-vtt-max_hybrid", tmp_path).read_text()
+    report = save(page, "#save-report", tmp_path)
+    assert record["run"] in report.name
+    for theme in ("light", "dark"):
+        check_report(browser, report, theme)
+
+
+def check_report(browser: Browser, report: Path, theme: Any) -> None:
+    """The file, opened from disk without a network and without scripts, and then by axe-core,
+    which the report's own policy would forbid to run."""
+    plain = browser.new_context(
+        offline=True,
+        java_script_enabled=False,
+        color_scheme=theme,
+        viewport={"width": 390, "height": 800},
+    )
+    tab, asked = plain.new_page(), []
+    tab.on("request", lambda request: asked.append(request.url))
+    tab.goto(report.as_uri())
+    text = tab.inner_text("main")
+    assert "turned" in text and "chip" in text
+    assert tab.locator("ins, del").count()
+    assert tab.locator(".transcript b").count() == 0
+    assert not [url for url in asked if not url.startswith(("file:", "data:"))]
+    plain.close()
+    checked = browser.new_context(bypass_csp=True, color_scheme=theme)
+    tab = checked.new_page()
+    tab.goto(report.as_uri())
+    assert list_axe_faults(tab) == []
+    checked.close()
+
+
+def test_a_link_brings_the_settings_to_another_visitor(
+    fake_page: FakePage, open_page: Open
+) -> None:
+    page = open_page(fake_page.url)
+    page.locator("#word_timestamps input").check()
+    page.locator("#schedule label", has_text="One at a time").click()
+    page.locator("#sample label", has_text="Address").click()
+    page.click("#link")
+    page.wait_for_function("location.search.includes('sample=columbia')")
+    query = page.evaluate("location.search")
+    assert "schedule=in-turn" in query and "words=1" in query and "__theme=light" in query
+    other = open_page(fake_page.url, query="&" + query.removeprefix("?"))
+    other.wait_for_function("document.querySelector('#word_timestamps input').checked")
+    other.wait_for_function("nameClip() === 'columbia'")
+    other.wait_for_function(
+        "document.querySelector('#schedule input:checked')?.value === 'one at a time'"
+    )

@@ -1,0 +1,201 @@
+"""What every look of the page keeps: accessible, still, fitting, light; and stage mode."""
+
+from __future__ import annotations
+
+from threading import Event
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests import fakes
+from tests.browser.driving import (
+    Open,
+    analyse,
+    compare,
+    count_received,
+    list_axe_faults,
+    tab_to,
+    wait_for_states,
+    wait_until_still,
+)
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+    from tests.fake_page import FakePage
+
+pytestmark = pytest.mark.browser
+
+STAGE = "&stage=1"
+SIZE = "s => parseFloat(getComputedStyle(document.querySelector(s)).fontSize)"
+FITS = "document.documentElement.scrollWidth <= innerWidth"
+
+
+@pytest.mark.parametrize("query", ["", STAGE])
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_no_serious_fault_in_any_theme_width_and_state(
+    fake_page: FakePage, open_page: Open, theme: str, query: str
+) -> None:
+    other = fakes.fake_max(words=fakes.WORDS.replace("turns", "turned"))
+    fake_page.use(max_hybrid=other)
+    page = open_page(fake_page.url, theme, 1400, query)
+    page.locator("#audio .play-pause-button").wait_for(state="attached")
+    assert list_axe_faults(page) == []
+    page.evaluate("document.querySelector('#compare').click()")
+    wait_for_states(page, "done", "done")
+    page.locator("#features img").nth(2).wait_for(state="attached")
+    page.get_by_label("Early fault").check()
+    for name in ("inspect", "fault"):
+        analyse(page, name)
+    page.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
+    assert page.evaluate(FITS)
+    assert list_axe_faults(page) == []
+    if not query:
+        page.set_viewport_size({"width": 390, "height": 900})
+        page.wait_for_function(FITS)
+        assert list_axe_faults(page) == []
+
+
+def test_what_the_checks_look_for_would_be_found(fake_page: FakePage, open_page: Open) -> None:
+    page = open_page(fake_page.url)
+    page.locator("#audio .play-pause-button").wait_for()
+    wait_until_still(page, "document.body.scrollHeight")
+    watch_shifts(page)
+    page.evaluate("document.querySelector('.masthead').style.marginTop = '200px'")
+    assert list_shifts(page)
+    page.evaluate("document.querySelector('h1').innerHTML += '<img src=\"data:,\">'")
+    assert any(fault.startswith("image-alt") for fault in list_axe_faults(page))
+    received = count_received(page)
+    read = "url => fetch(url, {cache: 'reload'}).then(a => a.arrayBuffer()).then(b => b.byteLength)"
+    clip = page.evaluate(
+        "performance.getEntriesByType('resource').map(e => e.name).find(n => n.endsWith('.flac'))"
+    )
+    assert page.evaluate(read, clip) > 0
+    length = page.evaluate(read, page.url)
+    for _ in range(400):
+        if received[page.url] == length:
+            break
+        page.wait_for_timeout(50)
+    assert received == {page.url: length}
+
+
+@pytest.mark.parametrize("width", [1400, 390])
+def test_lanes_and_controls_stand_still_while_a_comparison_runs(
+    fake_page: FakePage, open_page: Open, width: int
+) -> None:
+    gate = Event()
+    fake_page.use(cpu=fakes.FakeEngine(last_word=gate))
+    page = open_page(fake_page.url, width=width)
+    page.locator("#audio .waveform-container").wait_for()
+    places = (
+        "[...document.querySelectorAll('.lane, .lane > *, .controls > *')]"
+        ".map(e => e.getBoundingClientRect().top + scrollY)"
+    )
+    wait_until_still(page, places)
+    before = page.evaluate(places)
+    page.click("#compare")
+    page.locator(".lane--decoding .segment").first.wait_for()
+    during = page.evaluate(places)
+    gate.set()
+    wait_for_states(page, "done", "done")
+    page.locator("#features img").nth(2).wait_for(state="attached")
+    assert page.evaluate(places) == during == before
+
+
+def watch_shifts(page: Page) -> None:
+    """Note what the browser calls a layout shift from now on."""
+    page.evaluate(
+        """() => {
+          window.shifts = [];
+          const note = (entry) => shifts.push(entry.value);
+          new PerformanceObserver((list) => list.getEntries().forEach(note))
+            .observe({type: "layout-shift"});
+        }"""
+    )
+
+
+def list_shifts(page: Page) -> list[float]:
+    """The shifts so far."""
+    page.evaluate("new Promise((done) => requestAnimationFrame(() => setTimeout(done, 100)))")
+    return list(page.evaluate("window.shifts"))
+
+
+def test_a_long_comparison_weighs_less_than_a_megabyte(
+    fake_page: FakePage, open_page: Open
+) -> None:
+    """Twice the words of a talk, said slowly, and features of the size of a real encoder's."""
+    traits = {"words": " ".join([fakes.WORDS] * 72), "shape": (1500, 384)}
+    fake_page.use(
+        cpu=fakes.FakeEngine(pace=0.02, **traits),  # type: ignore[arg-type]
+        max_hybrid=fakes.fake_max(pace=0.03, **traits),
+    )
+    page = open_page(fake_page.url)
+    page.locator("#audio .play-pause-button").wait_for()
+    received = count_received(page)
+    compare(page)
+    page.wait_for_timeout(500)
+    assert 100_000 < sum(received.values()) < 1_000_000, received
+
+
+# Stage mode.
+
+
+def test_space_runs_and_escape_stops_on_stage_only(fake_page: FakePage, open_page: Open) -> None:
+    gate = Event()
+    fake_page.use(cpu=fakes.FakeEngine(last_word=gate), max_hybrid=fakes.fake_max(last_word=gate))
+    fake_page.lab.gate.clear()
+    page = open_page(fake_page.url, query=STAGE)
+    tab_to(page, "#sample input:checked")
+    page.keyboard.press("ArrowRight")
+    page.wait_for_function("document.querySelector('#sample input:checked').value === 'columbia'")
+    page.keyboard.press("Space")
+    wait_for_states(page, "decoding", "decoding")
+    page.keyboard.press("Space")
+    page.keyboard.press("Escape")
+    wait_for_states(page, "stopped", "stopped")
+    for name in ("inspect", "fault"):
+        page.click(f"#{name}")
+        page.locator(f"#{name}-status .bar span").wait_for(state="attached")
+        page.keyboard.press("Escape")
+        page.locator(f"#{name}-status").get_by_text("Stopped.").wait_for()
+        page.locator(f"#{name}:enabled").wait_for()
+    gate.set()
+    page.locator("body").press("Space")
+    wait_for_states(page, "done", "done")
+    plain = open_page(fake_page.url)
+    plain.locator("body").press("Space")
+    plain.wait_for_timeout(300)
+    wait_for_states(plain, "idle", "idle")
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_the_stage_is_large_plain_and_of_high_contrast(
+    fake_page: FakePage, open_page: Open, theme: str
+) -> None:
+    plain = open_page(fake_page.url, theme=theme)
+    page = open_page(fake_page.url, theme=theme, query=STAGE)
+    page.locator("body").press("Space")
+    wait_for_states(page, "done", "done")
+    for selector in (".summary", ".lane h2", ".transcript", ".figures dd.number"):
+        assert page.evaluate(SIZE, selector) >= 1.25 * plain.evaluate(SIZE, selector)
+    for hidden in ("#engines", "#schedule", "#audio", "#export", ".credits"):
+        assert page.locator(hidden).is_hidden()
+    colours = (
+        "() => ['color', 'backgroundColor'].map(what => getComputedStyle("
+        "document.querySelector(what === 'color' ? '.lane h2' : '.lane'))[what])"
+    )
+    ink, paper = page.evaluate(colours)
+    assert measure_contrast(ink, paper) > 15
+    page.locator(".keys").wait_for()
+
+
+def measure_contrast(one: str, other: str) -> float:
+    """The contrast ratio of WCAG 2.2 between two CSS colours `rgb(r, g, b)`."""
+
+    def luminance(colour: str) -> float:
+        parts = [float(part) / 255 for part in colour[colour.index("(") + 1 : -1].split(",")[:3]]
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    dark, light = sorted((luminance(one), luminance(other)))
+    return (light + 0.05) / (dark + 0.05)

@@ -1,0 +1,123 @@
+"""Comparisons to draw, and a reader of the HTML that is drawn, for the tests of the panels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from html.parser import HTMLParser
+from typing import Any
+
+from demo.panels.templating import join_parts
+from demo.snapshot import Comparison, Lane, Lap, Schedule, Settings, lay_out
+from engines.base import Options, PrepareSeconds, StageSeconds
+from tests import fakes
+
+EVIL = "<script>alert(1)</script><img src=x onerror=alert(1)>\"'&</style>--><b>"
+VOID = {"br", "img", "input", "link", "meta"}
+
+
+@dataclass
+class Element:
+    """One element of a page that was read."""
+
+    tag: str
+    attributes: dict[str, str] = field(default_factory=dict)
+    children: list[Element | str] = field(default_factory=list)
+
+    def walk(self) -> Iterator[Element]:
+        """Yield this element and all beneath it."""
+        yield self
+        for child in self.children:
+            if isinstance(child, Element):
+                yield from child.walk()
+
+    def all(self, tag: str = "", kind: str = "", **attributes: str) -> list[Element]:
+        """List the elements beneath with a tag, a class and attributes."""
+        return [
+            each
+            for each in self.walk()
+            if tag in ("", each.tag)
+            and (not kind or kind in each.attributes.get("class", "").split())
+            and all(each.attributes.get(name) == value for name, value in attributes.items())
+        ]
+
+    @property
+    def text(self) -> str:
+        """All text, with single spaces."""
+        parts = [child if isinstance(child, str) else child.text for child in self.children]
+        return " ".join(" ".join(parts).split())
+
+    def style(self, name: str) -> float:
+        """A length of the style attribute, without its unit."""
+        pairs = dict(each.split(":") for each in self.attributes["style"].split(";") if each)
+        return float(pairs[name].rstrip("%"))
+
+
+class _Reader(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.open = [Element("page")]
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        element = Element(tag, {name: value or "" for name, value in attrs})
+        self.open[-1].children.append(element)
+        if tag not in VOID:
+            self.open.append(element)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.open[-1].children.append(Element(tag, {name: value or "" for name, value in attrs}))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop().tag == tag, f"</{tag}> closes another element"
+
+    def handle_data(self, data: str) -> None:
+        self.open[-1].children.append(data)
+
+
+def read(panel: str | list[Any]) -> Element:
+    """Read what a panel renders; every element has to be closed."""
+    reader = _Reader()
+    reader.feed(join_parts(panel))
+    (page,) = reader.open
+    return page
+
+
+def finish(lane: Lane, words: str = fakes.WORDS, factor: float = 1.0, **traits: Any) -> Lane:
+    """A lane that has run over a clip of six seconds in two, or `factor` times as long."""
+    engine = fakes.FakeEngine(lane.key, lane.label, words=words, **traits)
+    written = engine.transcribe(fakes.make_clip())
+    seconds = StageSeconds(audio=0.0, mel=0.1 * factor, encode=0.4 * factor, decode=1.5 * factor)
+    return replace(
+        lane,
+        state="done",
+        device="cpu",
+        segments=written.segments,
+        prepare=PrepareSeconds(load=0.2, compile=1.5),
+        laps=(Lap(seconds, written.spans),),
+        transcript=replace(written, seconds=seconds),
+    )
+
+
+def compare(
+    words: str = fakes.WORDS,
+    schedule: Schedule = "parallel",
+    reference: str | None = None,
+    language: str | None = "en",
+    **traits: Any,
+) -> Comparison:
+    """CPU and MAX hybrid, which was twice as fast and wrote `words`; `traits` of its engine."""
+    options = Options(language=language)
+    settings = Settings(("cpu", "max_hybrid"), "tiny.en", options, schedule)
+    blank = lay_out(settings, fakes.STATUSES)
+    cpu, hybrid = blank.lanes
+    done = (
+        finish(cpu, windows=traits.get("windows", 1)),
+        finish(hybrid, words, factor=0.5, **traits),
+    )
+    return replace(blank, lanes=done, audio_seconds=6.0, reference=reference)
+
+
+def keep_running(comparison: Comparison) -> Comparison:
+    """The comparison before its last engine is done."""
+    *done, last = comparison.lanes
+    return replace(comparison, lanes=(*done, replace(last, state="decoding", transcript=None)))

@@ -1,0 +1,222 @@
+"""One request for page, link, programs and tools; any JSON is one, or refused in a sentence."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from demo.request import (
+    CLIP_GONE,
+    DEFAULT_MODEL,
+    NO_CLIP,
+    NO_ENGINE,
+    OWN_CLIP,
+    RULES,
+    Choices,
+    ComparisonRequest,
+    RequestError,
+)
+from demo.samples import list_samples
+from engines.base import Options
+from engines.languages import LANGUAGES
+from tests import fakes
+from tests.fake_page import make_backend
+
+JSON: dict[str, Any] = {
+    "clip": None,
+    "sample": "jfk",
+    "engines": [],
+    "model": "base",
+    "language": "en",
+    "beam_size": 1,
+    "schedule": "parallel",
+    "word_timestamps": False,
+    "gpu_dtype": "float32",
+    "repeats": 1,
+}
+EVERYTHING: dict[str, Any] = JSON | {
+    "engines": ["max_hybrid", "cpu"],
+    "language": "fr",
+    "beam_size": 5.0,
+    "schedule": "one at a time",
+    "word_timestamps": True,
+    "gpu_dtype": "float16",
+    "repeats": 3,
+}
+
+anything = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text()
+    | st.sampled_from(["/etc/passwd", "../jfk", "file:///etc/passwd", "http://127.0.0.1/", "\0"]),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=8,
+)
+"""Any JSON, and the numbers that JSON lacks."""
+
+clips = st.fixed_dictionaries(
+    {"path": anything},
+    optional={"meta": st.just({"_type": "gradio.FileData"}) | anything, "url": anything},
+)
+often = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+
+
+@pytest.fixture(scope="module")
+def choices(sample_folder: Path) -> Choices:
+    return make_backend(sample_folder).choices()
+
+
+def read(choices: Choices, **changes: Any) -> ComparisonRequest | str:
+    """The request, or the one sentence with which it is refused; nothing else may come out."""
+    try:
+        return ComparisonRequest.from_json(JSON | changes, choices)
+    except RequestError as error:
+        sentence = str(error)
+    assert sentence.endswith(".") and sentence.isprintable() and len(sentence) < 300
+    return sentence
+
+
+@pytest.mark.parametrize("name", JSON)
+def test_any_json_is_a_request_or_refused_in_a_sentence(name: str, choices: Choices) -> None:
+    outcomes = []
+
+    @often
+    @given(value=anything | clips if name == "clip" else anything)
+    def fuzz(value: Any) -> None:
+        outcomes.append(read(choices, **{name: value}))
+
+    fuzz()
+    assert any(isinstance(outcome, str) for outcome in outcomes)
+
+
+@often
+@given(values=st.fixed_dictionaries(dict.fromkeys(JSON, anything)), clip=clips)
+def test_any_json_everywhere_and_any_clip_is_refused(values: dict[str, Any], clip: Any) -> None:
+    choices = make_backend(Path("nowhere")).choices()
+    assert isinstance(read(choices, **values), str)
+    assert isinstance(read(choices, sample="", clip=clip), str)
+
+
+def test_a_nest_of_lists_is_refused_too(choices: Choices) -> None:
+    nest: list[Any] = []
+    for _ in range(100_000):
+        nest = [nest]
+    assert isinstance(read(choices, model=nest), str)
+
+
+def test_every_right_value_is_taken_and_told_to_the_engines(choices: Choices) -> None:
+    request = read(choices, **EVERYTHING)
+    assert isinstance(request, ComparisonRequest)
+    told = request.settings
+    assert told.engines == ("cpu", "max_hybrid") and told.repeats == 3
+    assert told.options == Options(language="fr", beam_size=5, word_timestamps=True)
+    assert (told.model, told.schedule, told.gpu_dtype) == ("base", "one at a time", "float16")
+    plain = read(choices, language=None, engines=None)
+    assert isinstance(plain, ComparisonRequest)
+    assert plain.settings.options.language is None and plain.engines == ("cpu", "max_hybrid")
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"model": "tiny.en", "language": "cy"}, "tiny.en knows only English, not Welsh"),
+        ({"language": "klingon"}, "language can't be 'klingon': use a code such as en"),
+        ({"model": "/etc/passwd"}, "model can't be '/etc/passwd': use one of base, tiny.en."),
+        ({"sample": ""}, "use one of jfk, columbia"),
+        ({"engines": ["tpu"]}, "engine can't be 'tpu': use one of cpu, gpu, max_hybrid."),
+        ({"beam_size": 99}, "beam_size must be a whole number from 1 to 10, and 99 isn't."),
+    ],
+)
+def test_each_problem_is_one_sentence(
+    changes: dict[str, Any], sentence: str, choices: Choices
+) -> None:
+    assert sentence in str(read(choices, **changes))
+
+
+def test_the_page_s_controls_are_a_request_and_back(choices: Choices, tmp_path: Path) -> None:
+    held = {**JSON, "audio": None, "language": ""}
+    request = ComparisonRequest.from_controls(held | {"engines": ["cpu"]}, choices)
+    assert request.sample == "jfk" and request.to_controls()["engines"] == ["cpu"]
+    clip = tmp_path / "folder" / "own.wav"
+    own = held | {"sample": OWN_CLIP, "audio": str(clip), "engines": ["cpu"]}
+    for changes, sentence in (
+        ({"audio": None}, NO_CLIP),
+        ({}, CLIP_GONE),
+        ({"sample": "jfk", "engines": []}, NO_ENGINE),
+    ):
+        with pytest.raises(RequestError) as caught:
+            ComparisonRequest.from_controls(own | changes, choices)
+        assert str(caught.value) == sentence
+    clip.parent.mkdir()
+    clip.touch()
+    request = ComparisonRequest.from_controls(own, choices)
+    assert request.to_controls()["sample"] == OWN_CLIP
+    found = request.find_clip(choices)
+    assert found is not None and (found.key, found.title) == ("folder/own.wav", "own.wav")
+
+
+def test_a_link_carries_every_field_but_what_is_the_visitor_s_own(choices: Choices) -> None:
+    request = read(choices, **EVERYTHING)
+    assert isinstance(request, ComparisonRequest)
+    query = request.to_query(choices)
+    assert query == (
+        "sample=jfk&engines=cpu,max_hybrid&model=base&language=fr&beam=5&schedule=in-turn&words=1"
+        "&gpu=float16&runs=3"
+    )
+    assert ComparisonRequest.from_query("?" + query, choices) == request
+    own = ComparisonRequest(upload="/tmp/a.wav", model="/home/me/secret.pt").to_query(choices)
+    assert "sample" not in own and "secret" not in own and "language=auto" in own
+
+
+@often
+@given(values=st.dictionaries(st.sampled_from([rule.link for rule in RULES.values()]), st.text()))
+def test_what_a_link_names_wrongly_stays_as_it_is(values: dict[str, str]) -> None:
+    choices = Choices((), fakes.STATUSES, ("base", "tiny.en"))
+    from urllib.parse import urlencode
+
+    request = ComparisonRequest.from_query(urlencode(values), choices)
+    default = ComparisonRequest.default(choices)
+    for name, rule in RULES.items():
+        assert getattr(request, name) in {getattr(default, name), *rule.values(choices)} or (
+            name == "engines" and set(request.engines) <= {"cpu", "gpu", "max_hybrid"}
+        )
+    assert ComparisonRequest.from_query("beam=5&" * 1000, choices) == default
+
+
+def test_only_the_machine_s_own_user_may_name_a_checkpoint_file(choices: Choices) -> None:
+    mine = dataclasses.replace(choices, own_checkpoints=True)
+    request = read(mine, model="/home/me/my.pt")
+    assert isinstance(request, ComparisonRequest) and request.model == "/home/me/my.pt"
+
+
+def test_every_option_has_a_rule_and_the_tables_match_whisper_s() -> None:
+    from whisper.tokenizer import LANGUAGES as theirs
+
+    from engines import checkpoints
+
+    assert list(LANGUAGES.items()) == list(theirs.items())
+    assert checkpoints.DEFAULT_MODEL == DEFAULT_MODEL
+    fields = {each.name for each in dataclasses.fields(ComparisonRequest)}
+    assert fields - set(RULES) == {"upload"}
+    assert {rule.link for rule in RULES.values()} == {
+        "sample", "engines", "model", "language", "beam", "schedule", "words", "gpu", "runs",
+    }  # fmt: skip
+
+
+def test_samples_come_titled_ones_first_with_their_references(
+    sample_folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "a_clip.flac").touch()
+    for path in sample_folder.iterdir():
+        (tmp_path / path.name).touch()
+    samples = list_samples(tmp_path)
+    assert [sample.title for sample in samples] == ["Kennedy, 11 s", "Address, 3:19", "A clip"]
+    assert samples[0].reference is not None and samples[1].reference is None
+    assert list_samples(tmp_path / "nowhere") == ()

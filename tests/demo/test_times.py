@@ -1,0 +1,127 @@
+"""Bars and timeline: every stage of every run where it belongs, in boxes and in words."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+
+from demo.panels import timeline, timings
+from demo.snapshot import Comparison, Lap
+from engines.base import Span
+from tests.demo.reading import Element, compare, read
+
+
+def read_boxes(track: Element) -> list[tuple[float, float]]:
+    """Left end and width of a row's boxes, in per cent."""
+    return [(box.style("left"), box.style("width")) for box in track.all("i")]
+
+
+def test_bars_stack_to_each_engine_s_total() -> None:
+    done = compare()
+    for track, total in zip(read(timings.render(done)).all(kind="track"), (2.0, 1.0), strict=True):
+        boxes = read_boxes(track)
+        assert len(boxes) == len(timings.STAGE_NAMES)
+        for (left, width), (after, _) in pairwise(boxes):
+            assert left + width == pytest.approx(after, abs=0.01)
+        assert sum(boxes[-1]) == pytest.approx(100 * total / 2.0, abs=0.01)
+        assert track.all(kind="sum")[0].text == f"{total:.2f} s"
+
+
+def test_repeats_have_a_line_for_their_spread() -> None:
+    done = compare()
+    assert not read(timings.render(done)).all(kind="spread")
+    lap = done.lanes[0].laps[0]
+    slow = replace(lap, seconds=replace(lap.seconds, mel=lap.seconds.mel + 0.5))
+    lanes = (replace(done.lanes[0], laps=(lap, lap, slow)), done.lanes[1])
+    several = replace(done, lanes=lanes, settings=replace(done.settings, repeats=3))
+    page = read(timings.render(several))
+    (spread,) = page.all(kind="spread")
+    assert (spread.style("left"), spread.style("width")) == (80.0, 20.0)  # 2.0 to 2.5 s
+    assert "median of 3" in page.text
+    assert "runs from 2.000 to 2.500 s" in page.all(role="img")[0].attributes["aria-label"]
+
+
+def test_bars_name_their_settings_and_every_stage() -> None:
+    page = read(timings.render(compare()))
+    assert page.all("figcaption")[0].text == (
+        "Seconds by stage: tiny.en, beam 1, the engines shared the processor."
+    )
+    assert page.all(kind="who")[1].text == "MAX hybrid cpu, float32"
+    label = page.all(role="img")[0].attributes["aria-label"]
+    assert label.startswith("CPU: read audio 0.000 s, log-mel 0.100 s, encoder 0.400 s, decoder")
+    assert page.all("ul")[0].text == " ".join(timings.STAGE_NAMES.values())
+    assert "beam 1, one at a time." in read(timings.render(compare(schedule="one at a time"))).text
+
+
+def test_an_engine_that_failed_keeps_its_empty_row() -> None:
+    done = compare()
+    failed = replace(done.lanes[1], state="failed", transcript=None, laps=())
+    broken = replace(done, lanes=(done.lanes[0], failed))
+    for panel in (timings, timeline):
+        for track in read(panel.render(broken)).all(kind="track")[1::2]:
+            assert read_boxes(track) == []
+            assert "MAX hybrid: nothing" in track.all(role="img")[0].attributes["aria-label"]
+
+
+def run_windows() -> Comparison:
+    """Two runs of each engine over three windows, half a second after 1.5 s of getting ready."""
+    done = compare(windows=3)
+    lanes = []
+    for lane in done.lanes:
+        spans = lane.laps[0].spans
+        ready = Span("prepare", spans[0].start - 2.0, 1.5)
+        laps = (Lap(lane.laps[0].seconds, spans),) * 2
+        assert lane.transcript is not None
+        transcript = replace(lane.transcript, spans=spans)
+        lanes.append(replace(lane, ready=ready, laps=laps, transcript=transcript))
+    return replace(done, lanes=tuple(lanes), start=spans[0].start - 2.5)
+
+
+def test_every_stage_of_every_window_has_a_box_on_both_clocks() -> None:
+    own, whole = read(timeline.render(run_windows())).all("figure")
+    for stage, runs, clock in (
+        ("prepare", 0, 1),
+        ("mel", 1, 2),
+        ("encode", 3, 6),
+        ("decode", 3, 6),
+    ):
+        assert len(own.all("i", f"key--{stage}")) == 2 * runs
+        assert len(whole.all("i", f"key--{stage}")) == 2 * clock
+    for track in own.all(kind="track") + whole.all(kind="track"):
+        assert all(left + width <= 100.01 for left, width in read_boxes(track))
+    assert all(read_boxes(track)[0][0] == 0 for track in own.all(kind="track"))
+    tips = [box.attributes["title"] for box in whole.all(kind="track")[1].all("i")]
+    assert tips[0] == "Getting ready: 1.500 s from 0.500 s"
+    assert tips[1].startswith("Log-mel: 0.020 s from 2.500 s")
+    assert any(tip.startswith("Encoder, window 3: ") for tip in tips)
+
+
+def test_a_row_is_told_in_words() -> None:
+    rows = read(timeline.render(run_windows())).all(role="img")
+    assert re.fullmatch(
+        r"MAX hybrid: getting ready 1\.500 s, log-mel 0\.040 s, encoder [\d.]+ s, "
+        r"decoder loop [\d.]+ s",
+        rows[-1].attributes["aria-label"],
+    )
+
+
+@pytest.mark.parametrize(
+    ("longest", "ticks"),
+    [
+        (0.0, []),
+        (0.12, ["0.00", "0.02", "0.04", "0.06", "0.08", "0.10", "0.12 s"]),
+        (7.8, ["0", "2", "4", "6 s"]),
+        (30.0, ["0", "5", "10", "15", "20", "25", "30 s"]),
+    ],
+)
+def test_ticks_are_round(longest: float, ticks: list[str]) -> None:
+    assert [label for _, label in timings.list_ticks(longest)] == ticks
+
+
+def test_a_crowded_row_leaves_out_what_nobody_sees() -> None:
+    boxes = tuple(timings.Box("decode", float(n), 1e-6 if n % 2 else 1.0, "") for n in range(1000))
+    assert len(timeline.pick_visible(boxes, 1000.0)) == 500
+    assert len(timeline.pick_visible(boxes[:100], 1000.0)) == 100

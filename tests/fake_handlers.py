@@ -1,0 +1,136 @@
+"""Handlers for worker processes that go wrong as a word of their request says."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from engines import audio
+from engines.base import Clip, EngineError, EngineUnavailable, Listener, Options
+from engines.worker_handlers import ClipHandler
+from tests.fakes import FakeEngine
+
+ENGINE = "tests.fake_handlers:FakeEngineHandler"
+CLIPS = "tests.fake_handlers:FakeClipHandler"
+ANALYSIS = "tests.fake_handlers:FakeAnalysisHandler"
+
+GATE = "compiles until "
+"""A model's name that begins so goes on with a file; `prepare` waits until that exists."""
+
+ONCE = " once "
+"""A fault followed by this and a file happens while the file is not there."""
+
+FAULTS = {
+    "segfault": "ended by SIGSEGV",
+    "killed": "memory runs out",
+    "memory": "there was not enough memory",
+    "gpu memory": "the GPU has not enough memory",
+    "disk": "the disk is full",
+    "raises": "a graph did not fit",
+    "pages": "the compiler says one thing after another",
+}
+"""Faults that end a request, with what the sentence about each must say."""
+
+MAX_BYTES = 2**30
+
+
+class OutOfMemoryError(RuntimeError):
+    """Has the name of PyTorch's error."""
+
+
+def go_wrong(fault: str, listener: Listener) -> None:
+    """Do what the fault's name says; nothing for a name that is none."""
+    fault, once, path = fault.partition(ONCE)
+    if once and Path(path).exists():
+        return
+    if once:
+        Path(path).touch()
+    match fault:
+        case "segfault":
+            os.kill(os.getpid(), signal.SIGSEGV)
+        case "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "deaf":
+            time.sleep(600)
+        case "hangs":
+            ctypes.PyDLL(None).sleep(600)  # a PyDLL's functions keep Python's lock
+        case "patient":
+            while True:
+                listener.report("comparing", 0.5, 1.0, "stage 2")
+                time.sleep(0.01)
+        case "memory":
+            raise MemoryError
+        case "large":
+            np.ones(2 * MAX_BYTES, np.uint8)
+        case "gpu memory":
+            raise OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+        case "disk":
+            Path("/dev/full").write_text("x")
+        case "raises":
+            raise RuntimeError("a graph did not fit")
+        case "refuses":
+            raise EngineError("The clip has 6.0 s.")
+        case "pages":
+            raise RuntimeError("the compiler says\n" + "one thing after another\n" * 999)
+
+
+class FakeEngineHandler:
+    """Says its words, unless its model's name is that of a fault; `absent` can't be made."""
+
+    def __init__(self, key: str, model: str, dtype: str) -> None:
+        if model == "absent":
+            raise EngineUnavailable("no such device here")
+        device = os.environ.get("CUDA_VISIBLE_DEVICES", "fake device")
+        pace = 0.2 if model == "slow" else 0.0
+        self.engine = FakeEngine(key=key, model=model, pace=pace, device=device)
+
+    def prepare(self, listener: Listener) -> Any:
+        """Compile as MAX does, in a process of its own, for as long as the gate is shut."""
+        _, gate, file = self.engine.model.partition(GATE)
+        if gate and not self.engine.prepared.is_set():
+            compiler = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+            listener.report("compiling")
+            if file == "hangs":
+                go_wrong("hangs", listener)
+            while not Path(file).exists():
+                time.sleep(0.02)
+            compiler.kill()
+            compiler.wait()
+        return self.engine.prepare(listener), self.engine.device
+
+    def transcribe(self, clip: Clip, options: Options, listener: Listener) -> Any:
+        """Go wrong, or don't."""
+        go_wrong(self.engine.model, listener)
+        return self.engine.transcribe(clip, options, listener), self.engine.device
+
+
+class FakeClipHandler(ClipHandler):
+    """Breaks on a clip whose name is that of a fault, and reads a second of silence from others."""
+
+    def __init__(self) -> None:
+        resource.setrlimit(resource.RLIMIT_AS, (MAX_BYTES, MAX_BYTES))
+        audio.load_clip = self._load  # type: ignore[assignment]
+
+    def _load(self, path: str, listener: Listener) -> Clip:
+        go_wrong(Path(path).stem, listener)
+        return Clip(np.zeros(16_000, np.float32), Path(path).name, 0.01)
+
+
+class FakeAnalysisHandler:
+    """Returns its arguments, after a word of progress, unless the model is a fault."""
+
+    def compare_layers(self, *arguments: Any) -> Any:
+        """Go wrong, or don't."""
+        *given, listener = arguments
+        listener.report("comparing", 0.25, 1.0, "stage 1")
+        go_wrong(given[1], listener)
+        return given

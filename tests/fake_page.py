@@ -1,0 +1,75 @@
+"""The page over fake engines, served once and set back between tests."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from demo import page, server
+from demo.comparison import Backend
+from demo.jobs import JobQueue, SavedResults
+from demo.limits import Limits
+from engines.base import Clip
+from tests import fakes
+from tests.fake_lab import FakeLab
+
+MODELS = ("base", "tiny.en")
+
+
+def make_backend(samples: Path, **changes: Any) -> Backend:
+    """Fakes behind the page's checks."""
+    engine = fakes.FakeEngine()
+    asked: dict[str, Any] = {
+        "statuses": lambda: fakes.STATUSES,
+        "get_engine": lambda key, model, dtype: engine,
+        "models": lambda: MODELS,
+        "load_clip": fakes.read_fake_clip,
+        "samples": samples,
+    }
+    return Backend(**asked | changes)
+
+
+class FakePage:
+    """A served page at `url`, whose engines, laboratory and way to read clips a test may change."""
+
+    def __init__(
+        self, samples: Path, limits: Limits | None = None, reason: str | None = None
+    ) -> None:
+        """`reason`: why faults can't run on this page."""
+        os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+        self.engines: dict[str, Any] = {}
+        self.load_clip: Callable[..., Clip] = fakes.read_fake_clip
+        self.lab = FakeLab(reason=reason)
+        self.queue, self.saved = JobQueue(limits), SavedResults()
+        self.reset(limits)
+        backend = make_backend(
+            samples,
+            get_engine=lambda key, model, dtype: self.engines[key],
+            load_clip=lambda path, listener: self.load_clip(path, listener),
+            analyses=self.lab.analyses(),
+        )
+        self.blocks = page.build(backend, self.queue, self.saved)
+        _, url, _ = server.serve(
+            self.blocks, backend, self.queue, self.saved, prevent_thread_lock=True, quiet=True
+        )
+        self.url = str(url)
+
+    def reset(self, limits: Limits | None = None) -> None:
+        """As if just started: no jobs, no results, engines that say their words at once."""
+        self.queue.close()
+        self.queue.__init__(limits)  # type: ignore[misc]
+        self.saved.__init__()  # type: ignore[misc]
+        self.load_clip = fakes.read_fake_clip
+        self.lab.gate.set()
+        self.use(cpu=fakes.FakeEngine(), max_hybrid=fakes.fake_max())
+
+    def use(self, **engines: Any) -> None:
+        """Put these engines behind the page, by key; the others stay."""
+        self.engines |= engines
+
+    def close(self) -> None:
+        """End it."""
+        self.queue.close()
+        self.blocks.close(verbose=False)
