@@ -9,7 +9,6 @@ from dataclasses import replace
 import pytest
 
 from demo.comparison import ComparisonTask
-from demo.keepsakes import drop_features
 from demo.panels import PANELS, encoder_output
 from demo.panels.report import render_report
 from demo.record import as_json, count_errors, describe
@@ -143,6 +142,7 @@ def test_nothing_from_a_file_or_a_model_becomes_markup() -> None:
 def test_a_panel_that_was_drawn_before_stands_in_for_what_is_no_longer_kept() -> None:
     end = compare(fakes.FakeEngine(), fake_max())
     drawn = {"features": encoder_output.render(end)}
-    light = drop_features(end)
+    light = end.to_save()
+    assert light is not None
     assert "Relative L2" in read(render_report(light, drawn)).text
     assert "was not kept" in read(render_report(light)).text

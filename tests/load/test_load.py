@@ -17,14 +17,15 @@ from typing import Any
 import pytest
 from gradio_client.exceptions import AppError
 
-from demo import keepsakes, serve
+from demo import jobs, server
 from demo.limits import Limits
 from engines import audio
 from engines.base import Clip, Transcript
 from tests import fakes
+from tests.fake_page import FakePage
 from tests.load import check, visitors
 
-Serve = Callable[..., str]
+Serve = Callable[..., FakePage]
 
 CLIP = visitors.Clip(Path("visitor-1.wav"), 3.0)
 CRASH = (
@@ -66,6 +67,13 @@ def echoes() -> dict[str, fakes.FakeEngine]:
     return {"cpu": Echo(), "max_hybrid": Echo("max_hybrid", "MAX hybrid")}
 
 
+def serve_real_reader(fake: FakePage, **engines: Any) -> str:
+    """A page that reads clips, with these engines; its address."""
+    fake.load_clip = audio.load_clip
+    fake.use(**engines)
+    return fake.url
+
+
 def list_uploads(folder: Path, sample_folder: Path) -> list[str]:
     """The files that visitors left, without the page's copy of its sample."""
     found = {path.name for path in folder.rglob("*") if path.is_file()}
@@ -75,7 +83,7 @@ def list_uploads(folder: Path, sample_folder: Path) -> list[str]:
 def test_fifty_visitors_at_once_get_each_their_own(
     serve_fakes: Serve, clips: list[visitors.Clip], uploads: Path, sample_folder: Path
 ) -> None:
-    url = serve_fakes(load_clip=audio.load_clip, **echoes())
+    url = serve_real_reader(serve_fakes(), **echoes())
     visits = visitors.visit_at_once(url, clips, BOTH)
     assert [visit.fault or visit.refusal for visit in visits if not visit.text] == []
     assert [visit.text for visit in visits] == [f"This is {clip.path.name}" for clip in clips]
@@ -99,7 +107,7 @@ def test_visitors_past_the_limit_are_refused_in_a_sentence(
     engines: dict[str, Any] = echoes()
     for fake in engines.values():
         fake.last_word = gate
-    url = serve_fakes(load_clip=audio.load_clip, limits=Limits(waiting=3), **engines)
+    url = serve_real_reader(serve_fakes(limits=Limits(waiting=3)), **engines)
     visits = visitors.visit_at_once(url, clips[:12], BOTH)
     assert not [visit.fault for visit in visits if visit.fault]
     refused = [visit.refusal for visit in visits if visit.refusal]
@@ -111,10 +119,10 @@ def test_memory_is_flat_over_many_comparisons(
     serve_fakes: Serve, clips: list[visitors.Clip], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What Python holds after each lap of visitors, with room for the last few of them."""
-    monkeypatch.setattr(keepsakes, "MOST_VISITS", 4)
-    monkeypatch.setattr(serve, "MOST_SESSIONS", 4)
-    monkeypatch.setattr(serve, "EVENTS_REMEMBERED", 4)
-    url = serve_fakes(load_clip=audio.load_clip, **echoes())
+    monkeypatch.setattr(jobs, "MOST_VISITS", 4)
+    monkeypatch.setattr(server, "MOST_SESSIONS", 4)
+    monkeypatch.setenv("GRADIO_ANALYTICS_MAX_EVENTS", "4")
+    url = serve_real_reader(serve_fakes(), **echoes())
 
     def go_round() -> int:
         for number, clip in enumerate(clips[:LAP]):
