@@ -1,0 +1,59 @@
+"""An analysis as a task: its progress, how it stops, and its errors."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+from demo.analysis import AnalysisTask
+from engines.base import EngineError, Listener
+
+
+def test_an_task_tells_what_it_does_and_brings_its_result() -> None:
+    gate = threading.Event()
+
+    def work(listener: Listener) -> str:
+        listener.report("comparing", 0.5, 1.0, "walking")
+        gate.wait(60)
+        return "milk"
+
+    snapshots = []
+    for snapshot in AnalysisTask(work).snapshots():
+        snapshots.append(snapshot)
+        if snapshot.what == "walking":
+            gate.set()
+    assert [snapshot.state for snapshot in snapshots][-1] == "done"
+    assert (snapshots[-1].result, snapshots[-1].share) == ("milk", 1.0)
+    assert any(snapshot.state == "running" and snapshot.share == 0.5 for snapshot in snapshots)
+
+
+def test_an_task_stops_at_once_and_its_work_soon() -> None:
+    ended = threading.Event()
+
+    def work(listener: Listener) -> None:
+        try:
+            while True:
+                listener.report("comparing", 0.0, 1.0, "walking")
+                time.sleep(0.01)
+        finally:
+            ended.set()
+
+    task = AnalysisTask(work)
+    snapshots = task.snapshots()
+    assert next(snapshots).state == "running"
+    task.stop()
+    assert next(snapshots).state == "stopped"
+    assert list(snapshots) == []
+    assert ended.wait(60)
+
+
+def test_an_task_s_errors_are_sentences() -> None:
+    def refuse(listener: Listener) -> None:
+        raise EngineError("There is no such thing.")
+
+    def break_down(listener: Listener) -> None:
+        raise KeyError("k")
+
+    last = [list(AnalysisTask(work).snapshots())[-1] for work in (refuse, break_down)]
+    assert [snapshot.state for snapshot in last] == ["failed", "failed"]
+    assert [snapshot.reason for snapshot in last] == ["There is no such thing.", "KeyError: 'k'"]
