@@ -188,8 +188,7 @@ def row(key: str) -> EngineRow:
 def get(key: str, model: str = DEFAULT_MODEL, dtype: Dtype = "float32") -> Engine:
     """Return the engine `key` for `model`, the same object each time; nothing is loaded yet.
 
-    `model`: the default one when None. Raises `EngineUnavailable` with the reason, or `EngineError`
-    for an unknown key.
+    Raises `EngineUnavailable` with the reason, or `EngineError` for an unknown key.
     """
     found = row(key)
     name = (key, model, dtype)

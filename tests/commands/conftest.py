@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+import soundfile
 from typer.testing import CliRunner, Result
 
-from engines import cli, registry
+from engines import cli, registry, worker
 from engines.base import EngineError
-from engines.benchmark import interleave, machine, processes
+from engines.benchmark import interleave, machine
 from tests import fakes
 
 LIMITS = {
@@ -19,6 +21,16 @@ LIMITS = {
 }
 
 Command = Callable[..., Result]
+
+
+@pytest.fixture
+def sample_folder(tmp_path: Path) -> Path:
+    """Two clips of two seconds, `short` and `talk`."""
+    folder = tmp_path / "samples"
+    folder.mkdir()
+    for name in ("short", "talk"):
+        soundfile.write(folder / f"{name}.flac", fakes.make_clip(2.0).samples, 16_000)
+    return folder
 
 
 @pytest.fixture
@@ -39,8 +51,8 @@ def command(engines: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Command
     def get(key: str, model: str, dtype: str = "float32") -> Any:
         return engines[key]
 
-    monkeypatch.setattr(processes, "get_engine", get)
-    monkeypatch.setattr(processes, "shut_down", lambda: None)
+    monkeypatch.setattr(worker, "get_engine", get)
+    monkeypatch.setattr(worker, "close_engines", lambda: None)
     monkeypatch.setattr(registry, "get", get)
     monkeypatch.setattr(registry, "available", lambda: tuple(reversed(engines)))
     monkeypatch.setattr(machine, "limit_threads", lambda *_: 1)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 from demo.panels import faults
-from engines.faults.lab import Finding
+from engines.analysis.records import FaultResult
 from tests.demo.reading import Element, read
 from tests.fake_lab import FAULTS, make_result
 
 
-def show(finding: Finding) -> Element:
+def show(finding: FaultResult) -> Element:
     return read(faults.render(finding))
 
 

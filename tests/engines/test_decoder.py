@@ -75,9 +75,9 @@ def random_tokens(dims: ModelDimensions, *shape: int) -> np.ndarray:
 
 
 @cache
-def exact_decoder(dims: ModelDimensions, half: bool = True) -> TextDecoder:
+def exact_decoder(sizes: tuple[int, ...], half: bool = True) -> TextDecoder:
     """Whisper's decoder in float64, its layer norms included."""
-    decoder = checkpoint(dims, half).build(Whisper).decoder.double()
+    decoder = checkpoint(ModelDimensions(*sizes), half).build(Whisper).decoder.double()
     for module in decoder.modules():
         if isinstance(module, nn.LayerNorm):
             module.__class__ = nn.LayerNorm
@@ -88,7 +88,7 @@ def exact_logits(
     dims: ModelDimensions, tokens: np.ndarray, features: np.ndarray, half: bool = True
 ) -> np.ndarray:
     """Logits `(batch, tokens, n_vocab)` in float64."""
-    decoder = exact_decoder(dims, half)
+    decoder = exact_decoder(tuple(vars(dims).values()), half)
     with torch.inference_mode():
         audio = torch.from_numpy(features).double()[None].expand(len(tokens), -1, -1)
         x = decoder.token_embedding(torch.from_numpy(tokens))
@@ -228,20 +228,26 @@ def make_options(prompt: str | tuple[int, ...] | None = None, **options: Any) ->
 
 
 @cache
+def whisper_model(vocabulary: int) -> Whisper:
+    return checkpoint(with_vocabulary(vocabulary)).build(Whisper)
+
+
+@cache
 def whisper_s_result(vocabulary: int, seed: int, **options: Any) -> DecodingResult:
     """What whisper's own loop over PyTorch writes."""
     dims = with_vocabulary(vocabulary)
-    features = torch.from_numpy(make_features(dims, seed))[None]
+    features, model = torch.from_numpy(make_features(dims, seed))[None], whisper_model(vocabulary)
     torch.manual_seed(0)
-    return DecodingTask(checkpoint(dims).build(Whisper), make_options(**options)).run(features)[0]
+    return DecodingTask(model, make_options(**options)).run(features)[0]
 
 
 def assert_agree(kind: str, seed: int, vocabulary: int = 51864, **options: Any) -> None:
     """Tokens agree with whisper's, and so does what fallback decides by."""
     expected = whisper_s_result(vocabulary, seed, **options)
     features = torch.from_numpy(make_features(with_vocabulary(vocabulary), seed))[None]
+    model = fast_model(kind, vocabulary)
     torch.manual_seed(0)
-    task = fast_model(kind, vocabulary).decoding_task(make_options(**options))
+    task = model.decoding_task(make_options(**options))
     assert isinstance(task, FastDecodingTask)
     found = task.run(features)[0]
     assert found.language == expected.language

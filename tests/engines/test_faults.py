@@ -1,4 +1,4 @@
-"""Each fault changes what it says it does, shows first where it is, and leaves the engines alone."""
+"""Each fault changes what it says, shows first where it is, and leaves the engines alone."""
 
 from __future__ import annotations
 
@@ -183,7 +183,7 @@ def test_only_the_first_window_is_decoded() -> None:
 
 
 @pytest.mark.max
-def test_what_breaks_is_told_and_the_look_goes_on() -> None:
+def test_what_breaks_is_reported_and_the_layers_are_still_compared() -> None:
     def break_at_the_end(stages: Stages) -> Stages:
         for name, output in stages:
             yield name, output[:, :3] if name == "ln_post" else output

@@ -20,7 +20,9 @@ def test_a_new_version_of_whisper_still_has_what_is_hooked() -> None:
             {"all_segments", "seek", "time_offset"} <= set(whisper.transcribe.__code__.co_varnames
             + whisper.transcribe.__code__.co_cellvars)
         ),
-        "whisper.transcribe calls `log_mel_spectrogram(audio,`": "log_mel_spectrogram(audio," in loop,
+        "whisper.transcribe calls `log_mel_spectrogram(audio,`": (
+            "log_mel_spectrogram(audio," in loop
+        ),
         "whisper.transcribe calls `model.detect_language(` and `model.decode(`": (
             "model.detect_language(" in loop and "model.decode(" in loop
         ),
