@@ -1,8 +1,4 @@
-<<<<<<< HEAD
 """An analysis task: what it tells, how it stops, and its errors."""
-=======
-"""An analysis as a task: its progress, how it stops, and its errors."""
->>>>>>> main
 
 from __future__ import annotations
 
@@ -13,11 +9,7 @@ from demo.analysis import AnalysisTask
 from engines.base import EngineError, Listener
 
 
-<<<<<<< HEAD
 def test_a_task_tells_what_it_does_and_brings_its_result() -> None:
-=======
-def test_an_task_tells_what_it_does_and_brings_its_result() -> None:
->>>>>>> main
     gate = threading.Event()
 
     def work(listener: Listener) -> str:
@@ -26,7 +18,6 @@ def test_an_task_tells_what_it_does_and_brings_its_result() -> None:
         return "milk"
 
     snapshots = []
-<<<<<<< HEAD
     for view in AnalysisTask(work).snapshots():
         snapshots.append(view)
         if view.what == "walking":
@@ -37,18 +28,6 @@ def test_an_task_tells_what_it_does_and_brings_its_result() -> None:
 
 
 def test_a_task_stops_at_once_and_its_work_soon() -> None:
-=======
-    for snapshot in AnalysisTask(work).snapshots():
-        snapshots.append(snapshot)
-        if snapshot.what == "walking":
-            gate.set()
-    assert [snapshot.state for snapshot in snapshots][-1] == "done"
-    assert (snapshots[-1].result, snapshots[-1].share) == ("milk", 1.0)
-    assert any(snapshot.state == "running" and snapshot.share == 0.5 for snapshot in snapshots)
-
-
-def test_an_task_stops_at_once_and_its_work_soon() -> None:
->>>>>>> main
     ended = threading.Event()
 
     def work(listener: Listener) -> None:
@@ -68,11 +47,7 @@ def test_an_task_stops_at_once_and_its_work_soon() -> None:
     assert ended.wait(60)
 
 
-<<<<<<< HEAD
 def test_a_task_s_errors_are_sentences() -> None:
-=======
-def test_an_task_s_errors_are_sentences() -> None:
->>>>>>> main
     def refuse(listener: Listener) -> None:
         raise EngineError("There is no such thing.")
 
@@ -80,10 +55,5 @@ def test_an_task_s_errors_are_sentences() -> None:
         raise KeyError("k")
 
     last = [list(AnalysisTask(work).snapshots())[-1] for work in (refuse, break_down)]
-<<<<<<< HEAD
     assert [view.state for view in last] == ["failed", "failed"]
     assert [view.reason for view in last] == ["There is no such thing.", "KeyError: 'k'"]
-=======
-    assert [snapshot.state for snapshot in last] == ["failed", "failed"]
-    assert [snapshot.reason for snapshot in last] == ["There is no such thing.", "KeyError: 'k'"]
->>>>>>> main
