@@ -63,12 +63,12 @@ def test_nothing_becomes_markup_in_headlines_layers_and_faults() -> None:
     finding = make_result("early")
     assert finding.faulty is not None
     found = replace(
-        finding.examination,
+        finding.layers,
         model=EVIL,
         clip=EVIL,
-        specimens=tuple(replace(each, label=EVIL) for each in finding.examination.specimens),
+        encoders=tuple(replace(each, label=EVIL) for each in finding.layers.encoders),
     )
-    hostile = replace(finding, faulty=replace(finding.faulty, text=EVIL), examination=found)
+    hostile = replace(finding, faulty=replace(finding.faulty, text=EVIL), layers=found)
     broken = replace(hostile, faulty=None, error=EVIL)
     for html in (layers.render(found), faults.render(hostile), faults.render(broken)):
         page = read(html)
