@@ -20,8 +20,8 @@ from rapidfuzz.distance import Levenshtein
 from engines import checkpoints, registry, worker
 from engines.audio import load_clip
 from engines.base import Dtype, EngineError, Options, Transcript
-from engines.max_full import load_max_decoder
-from engines.whisper_engine import WhisperEngine
+from engines.max_whisper import load_max_decoder
+from engines.transcription import WhisperEngine
 from engines.whisper_torch import make_gpu
 from engines.worker import RemoteEngine
 from tests.fake_cuda import Cuda, FakeCuda
@@ -204,7 +204,7 @@ def test_half_precision_moves_the_decoder_s_logits_by_roundings(dtype: Dtype) ->
         load_max_decoder(checkpoint, on_cpu=True)[0],
         load_max_decoder(checkpoint, dtype=dtype)[0],
     ):
-        audio, cache = decoder.listen(heard), decoder.new_cache(3)
+        cross, cache = decoder.compute_cross_kv(heard), decoder.new_cache(3)
         prompt, _, _ = decoder.step(tokens[:, :15], cross, cache, rows[:45])
         step, _, _ = decoder.step(tokens[:, 15:], cross, cache, rows[:3])
         logits.append(np.concatenate([prompt, step]))

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from engines import registry
+from engines.analysis import records
 from engines.base import EngineError, EngineUnavailable
 from engines.registry import EngineRow
 
