@@ -141,9 +141,18 @@ EXPECTED = {
 """Where each was put in, and so where measuring has to find it."""
 
 
+QUICK = ("conv_layout", "scaled")
+"""One fault of the weights and one of the stages; the others run with the slow tests."""
+
+
 @pytest.mark.max
-@pytest.mark.slow
-@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.key)
+@pytest.mark.parametrize(
+    "fault",
+    [
+        pytest.param(fault, marks=[] if fault.key in QUICK else pytest.mark.slow, id=fault.key)
+        for fault in FAULTS
+    ],
+)
 def test_a_fault_shows_first_where_it_was_put_in(fault: Fault) -> None:
     result = run_fault(fault.key, "tiny.en", load_clip(CLIP))
     middle = f"blocks.{checkpoints.load('tiny.en').dims.n_audio_layer // 2}"
