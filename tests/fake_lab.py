@@ -9,10 +9,10 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from demo.analysis import Analyses
+from engines.analysis.fault_catalogue import Fault
+from engines.analysis.layers import OpenEncoder, Stages, compare_stage
+from engines.analysis.records import Candidate, FaultResult, LayerComparison
 from engines.base import SILENT, Clip, EngineError, FloatArray, Listener
-from engines.examination import Candidate, Examination, OpenSpecimen, Stages, examine
-from engines.faults.catalogue import Fault
-from engines.faults.lab import Finding
 from tests import fakes
 
 NAMES = ("log-mel", "conv1", "conv2", "positions", "blocks.0", "blocks.1", "ln_post")
@@ -26,13 +26,13 @@ FAULTS = (
 PLACES = {"late": "ln_post", "early": "conv1", "none": None, "broken": "conv1"}
 
 
-def make_specimen(
+def make_encoder(
     name: str,
     label: str,
     noise: float = 0.0,
     place: str | None = None,
     names: Sequence[str] = NAMES,
-) -> OpenSpecimen:
+) -> OpenEncoder:
     """Seeded stages with so much noise, and half as large from `place` on."""
 
     def stages(mel: FloatArray) -> Stages:
@@ -44,31 +44,48 @@ def make_specimen(
             output = output * (0.5 if at_fault else 1.0) + quiet * rng.normal(size=output.shape)
             yield stage, output.astype(np.float32)
 
-    return OpenSpecimen(name, label, "cpu", stages)
+    return OpenEncoder(name, label, "cpu", stages)
 
 
-CPU = make_specimen("cpu:float32", "PyTorch CPU, float32")
-MAX = make_specimen("max_hybrid:float16", "MAX, float16 weights", noise=1e-7)
-WIDE = make_specimen("max_hybrid:float32", "MAX, float32 weights", noise=2e-7)
+CPU = make_encoder("cpu:float32", "PyTorch CPU, float32")
+MAX = make_encoder("max_hybrid:float16", "MAX, float16 weights", noise=1e-7)
+WIDE = make_encoder("max_hybrid:float32", "MAX, float32 weights", noise=2e-7)
 
 
-def make_examination(
+def compare_encoders(
+    encoders: Sequence[OpenEncoder],
+    model: str = "tiny.en",
+    clip: str = "fake",
+    start: float = 0.0,
+    listener: Listener = SILENT,
+) -> LayerComparison:
+    """Compare encoders with an exact one, from which float32 is 1e-6 away."""
+    mel = np.zeros((80, 3000), np.float32)
+    stages = []
+    for step in zip(*(encoder.stages(mel) for encoder in encoders), strict=True):
+        listener.report("comparing", len(stages) / 10, 1.0, f"comparing stage {len(stages) + 1}")
+        outputs = {each.name: output for each, (_, output) in zip(encoders, step, strict=True)}
+        exact = outputs[encoders[0].name].astype(np.float64)
+        plain = (exact * (1 + 1e-6)).astype(np.float32)
+        stages.append(compare_stage(step[0][0], exact, plain, outputs))
+    infos = tuple(encoder.info() for encoder in encoders)
+    return LayerComparison(model, clip, start, infos, tuple(stages))
+
+
+def make_comparison(
     place: str | None = None, noise: float = 1e-7, listener: Listener = SILENT
-) -> Examination:
+) -> LayerComparison:
     """PyTorch, MAX, and MAX with a fault."""
-    faulty = make_specimen("max_hybrid:float16 with a fault", "MAX with the fault", noise, place)
-    specimens = [CPU, replace(MAX, label="MAX"), faulty]
-    return examine(
-        specimens, np.zeros((80, 3000), np.float32), "tiny.en", "fake", listener=listener
-    )
+    faulty = make_encoder("max_hybrid:float16 with a fault", "MAX with the fault", noise, place)
+    return compare_encoders([CPU, replace(MAX, label="MAX"), faulty], listener=listener)
 
 
-def make_finding(key: str, seconds: float = 6.0, listener: Listener = SILENT) -> Finding:
+def make_fault_result(key: str, seconds: float = 6.0, listener: Listener = SILENT) -> FaultResult:
     """What each fault of `FAULTS` is said to do."""
     fault = next(fault for fault in FAULTS if fault.key == key)
     right = fakes.FakeEngine().transcribe(fakes.make_clip(seconds))
     text = right.text if key in ("none", "late") else WRONG_WORDS
-    return Finding(
+    return FaultResult(
         fault=fault,
         model="tiny.en",
         clip="fake",
@@ -76,7 +93,7 @@ def make_finding(key: str, seconds: float = 6.0, listener: Listener = SILENT) ->
         right=right,
         faulty=None if key == "broken" else replace(right, text=text),
         error="ValueError: the shapes don't fit" if key == "broken" else None,
-        examination=make_examination(PLACES[key], listener=listener),
+        layers=make_comparison(PLACES[key], listener=listener),
     )
 
 
@@ -95,22 +112,21 @@ class FakeLab:
 
     def compare_layers(
         self, names: Sequence[str], model: str, clip: Clip, listener: Listener, start: float
-    ) -> Examination:
-        """The named specimens."""
+    ) -> LayerComparison:
+        """The named encoders."""
         self.wait(listener, "looking at stage 3")
         if start > clip.seconds:
             raise EngineError(f"The clip has {clip.seconds:.1f} s.")
-        specimens = {each.name: each for each in (CPU, MAX, WIDE)}
-        mel = np.zeros((80, 3000), np.float32)
-        chosen = [specimens[name] for name in names]
-        return examine(chosen, mel, model, clip.name, start, listener)
+        encoders = {each.name: each for each in (CPU, MAX, WIDE)}
+        chosen = [encoders[name] for name in names]
+        return compare_encoders(chosen, model, clip.name, start, listener)
 
     def run_fault(
         self, key: str, model: str, clip: Clip, language: str | None, listener: Listener
-    ) -> Finding:
-        """As `make_finding` has it."""
+    ) -> FaultResult:
+        """As `make_fault_result` has it."""
         self.wait(listener, "transcribing with the fault")
-        return make_finding(key, clip.seconds, listener)
+        return make_fault_result(key, clip.seconds, listener)
 
     def analyses(self) -> Analyses:
         """What the page asks for."""
