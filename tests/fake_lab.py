@@ -11,7 +11,7 @@ import numpy as np
 from demo.analysis import Analyses
 from engines.analysis.fault_catalogue import Fault
 from engines.analysis.layers import OpenEncoder, Stages, compare_stage
-from engines.analysis.records import Candidate, FaultResult, LayerComparison
+from engines.analysis.records import Candidate, FaultResult, LayerComparison, StageComparison
 from engines.base import SILENT, Clip, EngineError, FloatArray, Listener
 from tests import fakes
 
@@ -61,7 +61,7 @@ def compare_encoders(
 ) -> LayerComparison:
     """Compare encoders with an exact one, from which float32 is 1e-6 away."""
     mel = np.zeros((80, 3000), np.float32)
-    stages = []
+    stages: list[StageComparison] = []
     for step in zip(*(encoder.stages(mel) for encoder in encoders), strict=True):
         listener.report("comparing", len(stages) / 10, 1.0, f"comparing stage {len(stages) + 1}")
         outputs = {each.name: output for each, (_, output) in zip(encoders, step, strict=True)}
