@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from demo.analysis import Analyses
 from engines.analysis.fault_catalogue import Fault
-from engines.analysis.layers import compare_stage
-from engines.analysis.records import Candidate, EncoderInfo, FaultResult, LayerComparison
-from engines.base import SILENT, Clip, EngineError, Listener
+from engines.analysis.layers import OpenEncoder, Stages, compare_stage
+from engines.analysis.records import Candidate, FaultResult, LayerComparison, StageComparison
+from engines.base import SILENT, Clip, EngineError, FloatArray, Listener
 from tests import fakes
 
 NAMES = ("log-mel", "conv1", "conv2", "positions", "blocks.0", "blocks.1", "ln_post")
@@ -26,65 +26,53 @@ FAULTS = (
 PLACES = {"late": "ln_post", "early": "conv1", "none": None, "broken": "conv1"}
 
 
-@dataclass(frozen=True)
-class FakeEncoder(EncoderInfo):
+def make_encoder(
+    name: str,
+    label: str,
+    noise: float = 0.0,
+    place: str | None = None,
+    names: Sequence[str] = NAMES,
+) -> OpenEncoder:
     """Seeded stages with so much noise, and half as large from `place` on."""
 
-    noise: float = 0.0
-    place: str | None = None
-
-    def info(self) -> EncoderInfo:
-        """Its record."""
-        return EncoderInfo(self.name, self.label, self.device, rounds_to=self.rounds_to)
-
-    def stages(self, names: Sequence[str]) -> Iterator[np.ndarray]:
-        """The output of every stage, float64."""
+    def stages(mel: FloatArray) -> Stages:
         rng, at_fault = np.random.default_rng(2), False
         for stage in names:
             output = rng.normal(size=(40, 16))
-            at_fault = at_fault or stage == self.place
-            quiet = 0.0 if stage == "log-mel" else self.noise
-            noise = rng.normal(size=output.shape)
-            yield output * (0.5 if at_fault else 1.0) + quiet * noise
+            at_fault = at_fault or stage == place
+            quiet = 0.0 if stage == "log-mel" else noise
+            output = output * (0.5 if at_fault else 1.0) + quiet * rng.normal(size=output.shape)
+            yield stage, output.astype(np.float32)
+
+    return OpenEncoder(name, label, "cpu", stages)
 
 
-def make_encoder(
-    name: str, label: str, noise: float = 0.0, place: str | None = None, rounds_to: str = ""
-) -> FakeEncoder:
-    """An encoder of that name."""
-    return FakeEncoder(name, label, "cpu", noise, place, rounds_to=rounds_to)
-
-
-CPU = make_encoder("cpu:float32", "PyTorch CPU, float32", noise=1e-7)
+CPU = make_encoder("cpu:float32", "PyTorch CPU, float32")
 MAX = make_encoder("max_hybrid:float16", "MAX, float16 weights", noise=1e-7)
 WIDE = make_encoder("max_hybrid:float32", "MAX, float32 weights", noise=2e-7)
 
 
 def compare_encoders(
-    encoders: Sequence[FakeEncoder],
+    encoders: Sequence[OpenEncoder],
     model: str = "tiny.en",
     clip: str = "fake",
     start: float = 0.0,
     listener: Listener = SILENT,
-    names: Sequence[str] = NAMES,
 ) -> LayerComparison:
-    """The encoders after every stage."""
-    exact = make_encoder("exact", "float64")
-    runs = [list(each.stages(names)) for each in (exact, *encoders)]
-    stages = []
-    for number, name in enumerate(names):
-        listener.report("comparing", number, len(names), f"comparing stage {number + 1}")
-        truth, *outputs = (run[number] for run in runs)
-        by_name = {
-            each.name: output.astype(np.float32)
-            for each, output in zip(encoders, outputs, strict=True)
-        }
-        stages.append(compare_stage(name, truth, by_name[encoders[0].name], by_name))
-    infos = tuple(each.info() for each in encoders)
+    """Compare encoders with an exact one, from which float32 is 1e-6 away."""
+    mel = np.zeros((80, 3000), np.float32)
+    stages: list[StageComparison] = []
+    for step in zip(*(encoder.stages(mel) for encoder in encoders), strict=True):
+        listener.report("comparing", len(stages) / 10, 1.0, f"comparing stage {len(stages) + 1}")
+        outputs = {each.name: output for each, (_, output) in zip(encoders, step, strict=True)}
+        exact = outputs[encoders[0].name].astype(np.float64)
+        plain = (exact * (1 + 1e-6)).astype(np.float32)
+        stages.append(compare_stage(step[0][0], exact, plain, outputs))
+    infos = tuple(encoder.info() for encoder in encoders)
     return LayerComparison(model, clip, start, infos, tuple(stages))
 
 
-def make_layers(
+def make_comparison(
     place: str | None = None, noise: float = 1e-7, listener: Listener = SILENT
 ) -> LayerComparison:
     """PyTorch, MAX, and MAX with a fault."""
@@ -92,7 +80,7 @@ def make_layers(
     return compare_encoders([CPU, replace(MAX, label="MAX"), faulty], listener=listener)
 
 
-def make_result(key: str, seconds: float = 6.0, listener: Listener = SILENT) -> FaultResult:
+def make_fault_result(key: str, seconds: float = 6.0, listener: Listener = SILENT) -> FaultResult:
     """What each fault of `FAULTS` is said to do."""
     fault = next(fault for fault in FAULTS if fault.key == key)
     right = fakes.FakeEngine().transcribe(fakes.make_clip(seconds))
@@ -105,7 +93,7 @@ def make_result(key: str, seconds: float = 6.0, listener: Listener = SILENT) -> 
         right=right,
         faulty=None if key == "broken" else replace(right, text=text),
         error="ValueError: the shapes don't fit" if key == "broken" else None,
-        layers=make_layers(PLACES[key], listener=listener),
+        layers=make_comparison(PLACES[key], listener=listener),
     )
 
 
@@ -129,15 +117,16 @@ class FakeLab:
         self.wait(listener, "looking at stage 3")
         if start > clip.seconds:
             raise EngineError(f"The clip has {clip.seconds:.1f} s.")
-        known = {each.name: each for each in (CPU, MAX, WIDE)}
-        return compare_encoders([known[n] for n in names], model, clip.name, start, listener)
+        encoders = {each.name: each for each in (CPU, MAX, WIDE)}
+        chosen = [encoders[name] for name in names]
+        return compare_encoders(chosen, model, clip.name, start, listener)
 
     def run_fault(
         self, key: str, model: str, clip: Clip, language: str | None, listener: Listener
     ) -> FaultResult:
-        """As `make_result` has it."""
+        """As `make_fault_result` has it."""
         self.wait(listener, "transcribing with the fault")
-        return make_result(key, clip.seconds, listener)
+        return make_fault_result(key, clip.seconds, listener)
 
     def analyses(self) -> Analyses:
         """What the page asks for."""
