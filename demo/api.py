@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import aclosing, contextmanager, suppress
 from dataclasses import asdict
 from inspect import Parameter, Signature
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, TypedDict, get_type_hints
 
 import gradio as gr
 
@@ -26,11 +26,11 @@ from demo.record import (
     describe_lane,
 )
 from demo.request import (
+    DEFAULTS,
+    RULES,
     ComparisonRequest,
     RequestError,
-    describe_parameters,
     find_upload,
-    list_parameters,
 )
 from demo.snapshot import Comparison
 
@@ -155,3 +155,24 @@ def used_once(clip: Any) -> Iterator[None]:
     finally:
         with suppress(RequestError):
             uploads.discard(find_upload(clip))
+
+
+def list_parameters(*left_out: str, **defaults: Any) -> list[Parameter]:
+    """The fields as parameters of a function that programs call, with its own defaults."""
+    types = get_type_hints(ComparisonRequest)
+    return [
+        Parameter(
+            name,
+            Parameter.POSITIONAL_OR_KEYWORD,
+            default=defaults.get(name, None if name == "engines" else DEFAULTS[name]),
+            annotation=list[str] | None if name == "engines" else types[name],
+        )
+        for name in RULES
+        if name not in left_out
+    ]
+
+
+def describe_parameters(*left_out: str) -> str:
+    """A line for each field, as a docstring's `Args:` has it."""
+    lines = (f"    {name}: {rule.help}" for name, rule in RULES.items() if name not in left_out)
+    return "\n".join(lines)

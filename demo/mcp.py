@@ -26,7 +26,7 @@ from demo.comparison import Backend
 from demo.jobs import Caller, JobQueue, Refused
 from demo.limits import name_address
 from demo.record import ComparisonRecord, EngineRecord, describe, describe_engine
-from demo.request import ComparisonRequest, RequestError, describe_parameters, list_parameters
+from demo.request import ComparisonRequest, RequestError
 
 PATH = "/gradio_api/mcp"
 """Where Gradio's own server would be, so that clients find it."""
@@ -94,7 +94,7 @@ def make_tools(backend: Backend, queue: JobQueue, only_this_machine: bool = True
         """The engines of this page, and why this machine can't run one."""
         return [describe_engine(status) for status in backend.statuses()]
 
-    options = list_parameters(schedule=api.SCHEDULE)
+    options = api.list_parameters(schedule=api.SCHEDULE)
     parameters = [
         Parameter("context", Parameter.POSITIONAL_OR_KEYWORD, annotation=Context),
         *(each for each in options if each.name == "sample"),
@@ -106,7 +106,7 @@ def make_tools(backend: Backend, queue: JobQueue, only_this_machine: bool = True
     called.__signature__ = Signature(parameters, return_annotation=ComparisonRecord)
     called.__annotations__ = {each.name: each.annotation for each in parameters}
     called.__annotations__["return"] = ComparisonRecord
-    server.add_tool(called, description=PURPOSE + describe_parameters())
+    server.add_tool(called, description=PURPOSE + api.describe_parameters())
     server.add_tool(list_engines)
     return Tools([Mount(PATH, app=server.streamable_http_app())], server.session_manager.run)
 

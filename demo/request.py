@@ -12,9 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from inspect import Parameter
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 from urllib.parse import parse_qs, urlencode
 
 from demo import uploads
@@ -307,7 +306,7 @@ class ComparisonRequest:
 RULES: dict[str, Rule] = {
     each.name: each.metadata["rule"] for each in fields(ComparisonRequest) if each.metadata
 }
-_DEFAULTS = {each.name: each.default for each in fields(ComparisonRequest)}
+DEFAULTS = {each.name: each.default for each in fields(ComparisonRequest)}
 
 
 def check_language_of_model(language: str, model: str, choices: Choices) -> None:
@@ -322,7 +321,7 @@ def check_language_of_model(language: str, model: str, choices: Choices) -> None
 
 def check(name: str, value: Any, choices: Choices) -> Any:
     """A field's value from any JSON; raises `RequestError` with one sentence."""
-    rule, default = RULES[name], _DEFAULTS[name]
+    rule, default = RULES[name], DEFAULTS[name]
     known = rule.values(choices)
     if isinstance(default, tuple):
         return check_several(name, value, list(known))
@@ -399,24 +398,3 @@ def show(value: Any) -> str:
         letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text
     )
     return line if len(line) <= LONGEST_SHOWN else line[: LONGEST_SHOWN - 1] + "…"
-
-
-def list_parameters(*left_out: str, **defaults: Any) -> list[Parameter]:
-    """The fields as parameters of a function that programs call, with its own defaults."""
-    types = get_type_hints(ComparisonRequest)
-    return [
-        Parameter(
-            name,
-            Parameter.POSITIONAL_OR_KEYWORD,
-            default=defaults.get(name, None if name == "engines" else _DEFAULTS[name]),
-            annotation=list[str] | None if name == "engines" else types[name],
-        )
-        for name in RULES
-        if name not in left_out
-    ]
-
-
-def describe_parameters(*left_out: str) -> str:
-    """A line for each field, as a docstring's `Args:` has it."""
-    lines = (f"    {name}: {rule.help}" for name, rule in RULES.items() if name not in left_out)
-    return "\n".join(lines)

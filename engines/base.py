@@ -6,6 +6,7 @@ PyTorch, MAX or a browser.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -19,6 +20,10 @@ DEFAULT_TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 """Whisper's own fallback ladder (`whisper.transcribe`, 20250625)."""
 
 FloatArray = npt.NDArray[np.float32]
+
+Stages = Iterator[tuple[str, npt.NDArray[Any]]]
+"""Name and output of every stage of an encoder, in order of depth."""
+
 Dtype = Literal["float32", "float16", "bfloat16"]
 
 

@@ -10,9 +10,9 @@ import numpy as np
 
 from demo.analysis import Analyses
 from engines.analysis.fault_catalogue import Fault
-from engines.analysis.layers import OpenEncoder, Stages, compare_stage
+from engines.analysis.layers import OpenEncoder, compare_stage
 from engines.analysis.records import Candidate, FaultResult, LayerComparison, StageComparison
-from engines.base import SILENT, Clip, EngineError, FloatArray, Listener
+from engines.base import SILENT, Clip, EngineError, FloatArray, Listener, Stages
 from tests import fakes
 
 NAMES = ("log-mel", "conv1", "conv2", "positions", "blocks.0", "blocks.1", "ln_post")

@@ -11,7 +11,7 @@ from itertools import pairwise
 from PIL import Image
 
 from demo.panels.histograms import Chart, draw_difference, draw_shares, scale_difference
-from demo.panels.palette import colour_engine
+from demo.panels.templating import colour_engine
 from demo.panels.templating import render as render_template
 from demo.snapshot import Comparison, Lane
 from engines import metrics

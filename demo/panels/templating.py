@@ -12,9 +12,21 @@ from typing import Any
 
 import jinja2
 
-from demo.panels.palette import STAGE_COLOURS, colour_engine
+from engines.registry import ENGINES
 
 FOLDER = Path(__file__).resolve().parent.parent / "templates"
+
+OTHER_ENGINE = "#56B4E9"
+
+STAGE_COLOURS = {
+    "prepare": "#767676",
+    "audio": "#999999",
+    "mel": "#56B4E9",
+    "encode": "#E69F00",
+    "decode": "#0072B2",
+}
+"""Okabe and Ito's colours, which stay apart for colour-blind eyes. Colour is never the only sign:
+engines carry names, bars carry patterns, changes carry + and −."""
 
 
 def render(template: str, **values: Any) -> str:
@@ -63,6 +75,11 @@ def join_names(names: Sequence[str]) -> str:
     """Join names with commas and an "and"."""
     *others, last = names
     return f"{', '.join(others)} and {last}" if others else last
+
+
+def colour_engine(key: str) -> str:
+    """Return the colour that stands for an engine everywhere on the page."""
+    return next((row.colour for row in ENGINES if row.key == key), OTHER_ENGINE)
 
 
 def _make_environment() -> jinja2.Environment:

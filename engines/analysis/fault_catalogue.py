@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from engines.base import EngineError, FloatArray
+from engines.base import EngineError, FloatArray, Stages
 
 if TYPE_CHECKING:
-    from engines.analysis.layers import Stages
     from engines.max_graph.weights import EncoderWeights, Weights
 
 SCALE = 0.276

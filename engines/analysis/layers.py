@@ -22,10 +22,10 @@ wrong operation, or one matrix that is one percent too large, is far outside (se
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -42,15 +42,13 @@ from whisper.model import AudioEncoder, Whisper
 
 from engines import checkpoints, registry
 from engines.analysis.records import EncoderInfo, LayerComparison, StageComparison
-from engines.base import SILENT, Clip, EngineError, EngineUnavailable, FloatArray, Listener
+from engines.base import SILENT, Clip, EngineError, EngineUnavailable, FloatArray, Listener, Stages
 from engines.checkpoints import Checkpoint
 from engines.metrics import bin_together, measure_similarity, summarise
 
 if TYPE_CHECKING:
     from engines.max_graph.weights import EncoderWeights
 
-Stages: TypeAlias = Iterator[tuple[str, np.ndarray]]
-"""Name and output of every stage, in order of depth."""
 
 STAGES_BESIDE_BLOCKS = 5
 

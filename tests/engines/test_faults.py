@@ -17,9 +17,18 @@ from engines.analysis import fault_catalogue as catalogue
 from engines.analysis import faults
 from engines.analysis.fault_catalogue import FAULTS, Fault, get_fault
 from engines.analysis.faults import FaultyEngine, run_fault
-from engines.analysis.layers import Stages, cut_window
+from engines.analysis.layers import cut_window
 from engines.audio import load_clip
-from engines.base import SAMPLE_RATE, Clip, EngineError, FloatArray, Listener, Options, Stopped
+from engines.base import (
+    SAMPLE_RATE,
+    Clip,
+    EngineError,
+    FloatArray,
+    Listener,
+    Options,
+    Stages,
+    Stopped,
+)
 from tests.engines.checkpoint_files import DIMENSIONS, random_state
 
 CLIP = "audio_samples/jfk.flac"

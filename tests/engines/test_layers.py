@@ -14,7 +14,7 @@ from whisper.model import Whisper
 
 from engines import registry
 from engines.analysis import layers, records
-from engines.analysis.layers import OpenEncoder, Stages, cut_window
+from engines.analysis.layers import OpenEncoder, cut_window
 from engines.analysis.records import EncoderInfo, LayerComparison
 from engines.audio import load_clip
 from engines.base import (
@@ -25,6 +25,7 @@ from engines.base import (
     Listener,
     PartListener,
     Progress,
+    Stages,
     Stopped,
 )
 from engines.checkpoints import Checkpoint
