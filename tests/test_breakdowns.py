@@ -72,6 +72,7 @@ def test_one_lane_says_so_the_other_finishes_the_next_run_works(
     assert [lane.state for lane in compare(engines).lanes] == ["done", "done"]
 
 
+@pytest.mark.slow
 def test_a_model_s_file_that_is_lost_half_way(make: MakeEngine, tmp_path: Path) -> None:
     """A run goes on without it; getting ready says what is wrong, and works once it is back."""
     file = tmp_path / "mine.pt"

@@ -216,6 +216,7 @@ def list_processes(folder: str) -> list[str]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.space
 @pytest.mark.max
 @needs_proc
@@ -241,6 +242,7 @@ def test_the_repository_is_a_space_as_it_stands(page: tuple[str, Path]) -> None:
     assert not [secret for secret in (password, SECRETS["HF_TOKEN"], code) if secret in said]
 
 
+@pytest.mark.slow
 @pytest.mark.space
 def test_what_spaces_adds_fits_the_requirements(python: Path, front_matter: dict[str, Any]) -> None:
     """Spaces installs these in one go with requirements.txt; pip must find versions for all."""
