@@ -172,7 +172,7 @@ def test_any_length(engine: Engine, n_samples: int) -> None:
 
 
 def test_options_that_it_cannot_serve_are_sentences(engine: Engine, jfk: Clip) -> None:
-    with pytest.raises(EngineError, match="tiny.en knows English only"):
+    with pytest.raises(EngineError, match=r"tiny\.en knows English only"):
         engine.transcribe(jfk, Options(language="de"))
     with pytest.raises(EngineError, match="knows no language 'xx': give a code"):
         engine.transcribe(jfk, Options(language="xx"))

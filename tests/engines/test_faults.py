@@ -1,4 +1,4 @@
-"""Each fault changes what it says it does, shows first where it is, and leaves the engines alone."""
+"""Each fault changes what it says, shows first where it is, and leaves the engines alone."""
 
 from __future__ import annotations
 
