@@ -15,8 +15,8 @@ encoder passes a stage if its relative L2 error is at most `records.FACTOR` time
 PyTorch's own float32 encoder makes there. Measured, MAX against PyTorch on an AVX-512 processor,
 the worst stage of each: 1.8 to 2.4 on tiny.en and base with real weights over five samples (base
 has outlier channels and reaches an error of 1.1e-5); on random weights of small, medium and large
-(8 layers) 4.0, 4.3 and 4.7, all at `conv2`, whose sums are the deepest: MAX's kernel adds them up in
-one chain, PyTorch in blocks. The factor leaves room for processors that sum in another order. A
+(8 layers) 4.0, 4.3 and 4.7, all at `conv2`, whose sums are the deepest: MAX's kernel adds them up
+in one chain, PyTorch in blocks. The factor leaves room for processors that sum in another order. A
 wrong operation, or one matrix that is one percent too large, is far outside (see the tests).
 """
 
