@@ -225,4 +225,5 @@ def read_fake_clip(path: str | Path, listener: Listener = SILENT) -> Clip:
 
 def fake_max(**traits: Any) -> FakeEngine:
     """The other engine, whose features differ a little."""
-    return FakeEngine(**{"key": "max_hybrid", "label": "MAX hybrid", "noise": 1e-6} | traits)
+    merged: dict[str, Any] = {"key": "max_hybrid", "label": "MAX hybrid", "noise": 1e-6, **traits}
+    return FakeEngine(**merged)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from engines.registry import ROWS
+from engines.registry import ENGINES
 from tests.test_setup import PIXI, ROOT, make_tasks, pins
 
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -107,5 +107,5 @@ def test_every_link_inside_the_repository_leads_somewhere() -> None:
 
 
 def test_every_engine_is_in_the_table() -> None:
-    for key in (row.key for row in ROWS):
+    for key in (row.key for row in ENGINES):
         assert f"\n| `{key}` |" in TEXT, f"{key} has no row in the README's table of engines"

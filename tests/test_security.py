@@ -264,14 +264,6 @@ def test_a_checkpoint_runs_no_code(tmp_path: Path) -> None:
     assert not mark.exists()
 
 
-def test_a_checkpoint_has_a_limit(tmp_path: Path) -> None:
-    file = tmp_path / "large.pt"
-    with file.open("wb") as sparse:
-        sparse.truncate(checkpoints.MAX_FILE_BYTES + 1)
-    with pytest.raises(CheckpointError, match="larger than any"):
-        checkpoints.read(file, "large")
-
-
 def test_the_page_names_no_path_of_the_machine(url: str) -> None:
     for route in ("", "config", "health", "gradio_api/info"):
         text = httpx.get(f"{url}{route}").text

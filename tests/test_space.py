@@ -18,8 +18,9 @@ import pytest
 from gradio_client import Client
 
 from demo import limits, server
-from engines import checkpoints, registry
+from engines import registry
 from engines.audio import load_clip
+from engines.checkpoints import sources
 from tests.processes import needs_proc, wait_until
 from tests.test_readme import front_matter
 from tests.test_setup import ROOT
@@ -46,7 +47,7 @@ def test_what_is_compiled_and_downloaded_is_kept_in_persistent_storage(
     environment: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     server.set_environment(tmp_path)
-    assert checkpoints.download_folder() == tmp_path / "cache" / "whisper"
+    assert sources.whisper_folder() == tmp_path / "cache" / "whisper"
     assert os.environ["MAX_WHISPER_CACHE"] == str(tmp_path / "max-whisper")
     assert not list(tmp_path.iterdir())
 
@@ -146,7 +147,7 @@ def space_variables(python: Path, home: Path, port: int) -> dict[str, str]:
 
     Without the server's name, which Spaces sets as well: the page knows where to listen.
     """
-    from engines.max_graph.session import cache_folder
+    from engines.max_graph.compile_cache import cache_folder
 
     return {
         "PATH": f"{python.parent}:/usr/local/bin:/usr/bin:/bin",

@@ -5,12 +5,8 @@ Colour is never the only sign: engines carry names, bars carry patterns, changes
 
 from __future__ import annotations
 
-ENGINE_COLOURS = {
-    "cpu": "#0072B2",
-    "gpu": "#E69F00",
-    "max_hybrid": "#009E73",
-    "max_full": "#CC79A7",
-}
+from engines.registry import ENGINES
+
 OTHER_ENGINE = "#56B4E9"
 
 STAGE_COLOURS = {
@@ -24,4 +20,4 @@ STAGE_COLOURS = {
 
 def colour_engine(key: str) -> str:
     """Return the colour that stands for an engine everywhere on the page."""
-    return ENGINE_COLOURS.get(key, OTHER_ENGINE)
+    return next((row.colour for row in ENGINES if row.key == key), OTHER_ENGINE)

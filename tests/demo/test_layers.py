@@ -17,11 +17,11 @@ from demo.panels.layers import Scale, find_scale, judge, mark, name_power, rende
 from engines import microscope, registry
 from engines.examination import Examination, examine
 from tests.demo.reading import read
-from tests.fake_lab import NAMES, make_examination, make_specimen
+from tests.fake_lab import NAMES, make_layers, make_specimen
 
 
 def test_every_stage_is_a_choice_with_its_histograms_and_figures() -> None:
-    page = read(render(make_examination()))
+    page = read(render(make_layers()))
     assert [each.text for each in page.all(kind="name")] == list(NAMES)
     assert len(page.all(kind="chooser")) == len(page.all(kind="slide")) == len(NAMES)
     assert all(len(slide.all("figure")) == 4 for slide in page.all(kind="slide"))
@@ -34,7 +34,7 @@ def test_every_stage_is_a_choice_with_its_histograms_and_figures() -> None:
 
 @pytest.mark.parametrize(("chosen", "opened"), [("", -1), ("conv2", 2), ("none", -1)])
 def test_the_last_stage_is_open_unless_another_is_asked_for(chosen: str, opened: int) -> None:
-    page = read(render(make_examination(), "stage", chosen))
+    page = read(render(make_layers(), "stage", chosen))
     (found,) = page.all("input", "chooser", checked="")
     assert found is page.all("input", "chooser")[opened]
 
@@ -49,10 +49,10 @@ def test_a_mark_stands_further_right_the_larger_the_error() -> None:
 
 
 def test_the_scale_holds_every_figure() -> None:
-    assert find_scale(make_examination(noise=1e-7), "error") == Scale(-8, 1)
-    assert find_scale(make_examination(noise=1e-10), "error").lowest <= -10
-    assert find_scale(make_examination(noise=50.0), "error") == Scale(-8, 2)
-    assert find_scale(make_examination(noise=0.0), "cosine").lowest <= -15
+    assert find_scale(make_layers(noise=1e-7), "error") == Scale(-8, 1)
+    assert find_scale(make_layers(noise=1e-10), "error").lowest <= -10
+    assert find_scale(make_layers(noise=50.0), "error") == Scale(-8, 2)
+    assert find_scale(make_layers(noise=0.0), "cosine").lowest <= -15
 
 
 def test_numbers_are_written_as_people_write_them() -> None:
@@ -62,7 +62,7 @@ def test_numbers_are_written_as_people_write_them() -> None:
 
 
 def test_words_say_where_an_encoder_differs_from_the_baseline() -> None:
-    result = make_examination("positions")
+    result = make_layers("positions")
     sound, faulty = result.others
     assert judge(result, faulty) == (
         "MAX with the fault: differs from PyTorch CPU, float32 at positions, by 0.5."
@@ -71,7 +71,7 @@ def test_words_say_where_an_encoder_differs_from_the_baseline() -> None:
         "MAX: matches PyTorch CPU, float32 at every stage; the largest relative error is 1."
     )
     assert summarise(result) == "7 stages compared: MAX with the fault differs."
-    same = make_examination(noise=0.0)
+    same = make_layers(noise=0.0)
     assert judge(same, same.others[-1]).endswith(
         "the same as PyTorch CPU, float32 in every bit, at every stage."
     )
@@ -125,7 +125,7 @@ def test_what_rounds_is_not_judged_as_float32() -> None:
     assert summarise(crowd) == "7 stages compared: in float32 all match."
     assert "In float32, up to 1e-05" in read(render(crowd)).text
     assert "round" in read(render(crowd)).all("p", "caption")[-1].text
-    assert "half type" not in read(render(make_examination())).text
+    assert "half type" not in read(render(make_layers())).text
 
 
 def test_values_that_are_not_finite_are_said_in_words() -> None:

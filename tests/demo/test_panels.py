@@ -14,7 +14,7 @@ from demo.snapshot import Comparison, lay_out
 from engines.base import Options
 from tests import fakes
 from tests.demo.reading import EVIL, compare, keep_running, read
-from tests.fake_lab import make_examination, make_finding
+from tests.fake_lab import make_layers, make_result
 
 CHARTS = [panel for panel in PANELS if not panel.live]
 BY_KEY = {panel.key: panel for panel in PANELS}
@@ -60,15 +60,15 @@ def test_nothing_from_a_file_or_a_model_becomes_markup(panel: Panel) -> None:
 
 def test_nothing_becomes_markup_in_headlines_layers_and_faults() -> None:
     assert not read(render_headline(Headline(EVIL, EVIL, alert=True))).all("script")
-    finding = make_finding("early")
+    finding = make_result("early")
     assert finding.faulty is not None
     found = replace(
-        finding.examination,
+        finding.layers,
         model=EVIL,
         clip=EVIL,
-        specimens=tuple(replace(each, label=EVIL) for each in finding.examination.specimens),
+        encoders=tuple(replace(each, label=EVIL) for each in finding.layers.encoders),
     )
-    hostile = replace(finding, faulty=replace(finding.faulty, text=EVIL), examination=found)
+    hostile = replace(finding, faulty=replace(finding.faulty, text=EVIL), layers=found)
     broken = replace(hostile, faulty=None, error=EVIL)
     for html in (layers.render(found), faults.render(hostile), faults.render(broken)):
         page = read(html)
@@ -102,7 +102,7 @@ def test_only_changed_parts_of_the_engines_travel() -> None:
 def test_every_element_has_its_own_id() -> None:
     done = compare()
     html = "".join(join_parts(panel.render(done)) for panel in PANELS)
-    html += layers.render(make_examination()) + faults.render(make_finding("early"))
+    html += layers.render(make_layers()) + faults.render(make_result("early"))
     ids = [each.attributes["id"] for each in read(html).walk() if "id" in each.attributes]
     assert len(ids) > 10
     assert len(set(ids)) == len(ids)

@@ -1,7 +1,7 @@
 """At temperature 0 every float32 engine gives openai-whisper's tokens and word times.
 
-The quick tests run the short samples through `tiny.en` and `base`. The slow ones add the long
-sample and telephone prompts in five languages, 100 of them one by one, and joined to clips of
+The quick tests run short samples through `tiny.en` and `base`. The slow ones run all samples, and
+telephone prompts in five languages, 100 of them one by one, and joined to clips of
 several windows, where the text of the window before is a prompt or not. The prompts are Debian's
 `asterisk-core-sounds-*-g722`; without these packages their tests are skipped.
 """
@@ -23,8 +23,9 @@ from engines.base import Clip, Engine, EngineUnavailable, Options, Transcript, W
 from tests.engines.test_contract import MARKS
 
 SAMPLES = Path("audio_samples")
-SHORT = ("jfk", "jfk-noisy", "french-prompt", "silence", "librivox-sense")
 MODELS = ("tiny.en", "base")
+QUICK = {"tiny.en": ("jfk", "silence"), "base": ("jfk", "french-prompt")}
+"""What the quick tests run."""
 OPTIONS = {
     "greedy": Options(temperatures=(0.0,)),
     "greedy with words": Options(temperatures=(0.0,), word_timestamps=True),
@@ -94,7 +95,7 @@ def assert_equal(found: Transcript, wanted: Transcript) -> None:
 @pytest.mark.parametrize("key", OTHERS)
 def test_short_samples(key: str, model: str) -> None:
     engine = get_engine(key, model)
-    for name in SHORT:
+    for name in QUICK[model]:
         for options in ("greedy", "beam 5 with words"):
             found = engine.transcribe(sample(name), OPTIONS[options])
             assert_equal(found, expected(model, name, options))
@@ -104,9 +105,11 @@ def test_short_samples(key: str, model: str) -> None:
 @pytest.mark.parametrize("options", OPTIONS)
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("key", OTHERS)
-def test_the_long_sample(key: str, model: str, options: str) -> None:
-    found = get_engine(key, model).transcribe(sample("columbia"), OPTIONS[options])
-    assert_equal(found, expected(model, "columbia", options))
+def test_every_sample(key: str, model: str, options: str) -> None:
+    engine = get_engine(key, model)
+    for path in sorted(SAMPLES.glob("*.flac")):
+        found = engine.transcribe(sample(path.stem), OPTIONS[options])
+        assert_equal(found, expected(model, path.stem, options))
 
 
 def read_prompt(path: Path) -> np.ndarray:

@@ -27,8 +27,7 @@ from engines.worker import RemoteEngine
 from tests.fake_cuda import Cuda, FakeCuda
 from tests.processes import wait_until
 
-MODEL = "tiny.en"
-SAMPLES = ("jfk", "librivox-sense", "columbia")
+SAMPLES = ("short", "half_minute", "talk")
 GREEDY = Options(temperatures=(0.0,))
 
 HALVES: list[tuple[str, Dtype]] = [
@@ -60,13 +59,13 @@ def clip_of(sample: str) -> str:
 def baseline(sample: str, beams: int = 1) -> Transcript:
     """What `cpu` makes of a sample."""
     options = Options(temperatures=(0.0,), beam_size=beams if beams > 1 else None)
-    return registry.get("cpu", MODEL).transcribe(load_clip(clip_of(sample)), options)
+    return registry.get("cpu").transcribe(load_clip(clip_of(sample)), options)
 
 
 @pytest.fixture(params=[pytest.param("cuda", marks=needs_cuda), "pretended"])
 def device(request: pytest.FixtureRequest) -> Iterator[Cuda | FakeCuda]:
     """The GPU, and where there is none the pretended one."""
-    baseline("jfk")  # before anything is pretended
+    baseline("short")  # before anything is pretended
     device = Cuda() if request.param == "cuda" else FakeCuda()
     with device.use() as used:
         yield used
@@ -75,29 +74,29 @@ def device(request: pytest.FixtureRequest) -> Iterator[Cuda | FakeCuda]:
 @pytest.fixture
 def engine(device: Cuda | FakeCuda) -> Iterator[WhisperEngine]:
     """`gpu` in float32 on that device."""
-    engine = make_gpu(MODEL, "float32")
+    engine = make_gpu("tiny.en", "float32")
     engine.prepare()
     yield engine
     engine.close()
 
 
 def test_gpu_writes_the_baseline_s_tokens_in_float32(engine: WhisperEngine) -> None:
-    found = engine.transcribe(load_clip(clip_of("jfk")), GREEDY)
-    assert found.tokens == baseline("jfk").tokens
+    found = engine.transcribe(load_clip(clip_of("short")), GREEDY)
+    assert found.tokens == baseline("short").tokens
     assert found.device == "cuda"
 
 
 def test_gpu_s_stage_times_are_the_device_s(engine: WhisperEngine, device: Cuda | FakeCuda) -> None:
     """The encoder's seconds hold all that the device spent on it, and nothing from before."""
     with device.timed(engine._whisper) as device_seconds:
-        seconds = engine.transcribe(load_clip(clip_of("librivox-sense")), GREEDY).seconds
+        seconds = engine.transcribe(load_clip(clip_of("half_minute")), GREEDY).seconds
         assert seconds.encode >= device_seconds() > 0
     assert not device.started_unfinished and not device.unfinished
 
 
 def test_gpu_gives_its_memory_back(device: Cuda | FakeCuda) -> None:
     before = device.allocated()
-    engine, clip = make_gpu(MODEL, "float32"), load_clip(clip_of("jfk"))
+    engine, clip = make_gpu("tiny.en", "float32"), load_clip(clip_of("short"))
     engine.prepare()
     engine.transcribe(clip, GREEDY)
     after_one = device.allocated()
@@ -118,16 +117,16 @@ def test_gpu_says_that_its_memory_is_full_and_the_next_run_works(
         engine.encode(mel)
     assert "\n" not in str(told.value) and not isinstance(told.value.__context__, RuntimeError)
     assert device.allocated() <= held + 2**20, "the failed run's tensors are gone"
-    found = engine.transcribe(load_clip(clip_of("jfk")), GREEDY)
-    assert found.tokens == baseline("jfk").tokens
+    found = engine.transcribe(load_clip(clip_of("short")), GREEDY)
+    assert found.tokens == baseline("short").tokens
 
 
 def test_gpu_in_float16_on_the_pretended_device() -> None:
     """That the type reaches the model; how far a GPU is off is measured below."""
-    expected = baseline("jfk").features
+    expected = baseline("short").features
     with FakeCuda().use():
-        engine = make_gpu(MODEL, "float16")
-        found = engine.transcribe(load_clip(clip_of("jfk")), GREEDY).features
+        engine = make_gpu("tiny.en", "float16")
+        found = engine.transcribe(load_clip(clip_of("short")), GREEDY).features
         engine.close()
     assert 0 < relative_error(found, expected) < ROUNDINGS * ROUNDING["float16"]
 
@@ -151,13 +150,13 @@ def relative_error(found: np.ndarray, expected: np.ndarray) -> float:
 )
 def apart(request: pytest.FixtureRequest) -> Iterator[RemoteEngine]:
     """Each engine that uses the GPU, in a process of its own."""
-    engine = worker.get_engine(request.param, MODEL)
+    engine = worker.get_engine(request.param)
     assert isinstance(engine, RemoteEngine)
     yield engine
     engine.close()
 
 
-@pytest.mark.parametrize(("sample", "beams"), [*((each, 1) for each in SAMPLES), ("jfk", 5)])
+@pytest.mark.parametrize(("sample", "beams"), [*((each, 1) for each in SAMPLES), ("short", 5)])
 def test_float32_means_the_baseline_s_tokens(apart: RemoteEngine, sample: str, beams: int) -> None:
     options = Options(temperatures=(0.0,), beam_size=beams if beams > 1 else None)
     found = apart.transcribe(load_clip(clip_of(sample)), options)
@@ -173,7 +172,7 @@ def test_half_precision_disagrees_so_much(
     key: str, dtype: Dtype, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Printed, for whoever wants the figures; bounded only so that a mistake is seen."""
-    engine = worker.get_engine(key, MODEL, dtype)
+    engine = worker.get_engine(key, dtype=dtype)
     lines = []
     for sample in SAMPLES:
         found, expected = engine.transcribe(load_clip(clip_of(sample)), GREEDY), baseline(sample)
@@ -195,7 +194,7 @@ def test_half_precision_disagrees_so_much(
 )
 def test_half_precision_moves_the_decoder_s_logits_by_roundings(dtype: Dtype) -> None:
     """A product that is wrong in one type, as some were on Hopper, is no rounding."""
-    checkpoint = checkpoints.load(MODEL)
+    checkpoint = checkpoints.load(checkpoints.QUICK_MODEL)
     dims, generator = checkpoint.dims, np.random.default_rng(0)
     heard = generator.standard_normal((dims.n_audio_ctx, dims.n_audio_state)).astype(np.float32)
     tokens, rows = generator.integers(0, 50_000, (3, 16)), np.arange(48)
@@ -204,9 +203,9 @@ def test_half_precision_moves_the_decoder_s_logits_by_roundings(dtype: Dtype) ->
         load_max_decoder(checkpoint, on_cpu=True)[0],
         load_max_decoder(checkpoint, dtype=dtype)[0],
     ):
-        cross, cache = decoder.compute_cross_kv(heard), decoder.new_cache(3)
-        prompt, _, _ = decoder.step(tokens[:, :15], cross, cache, rows[:45])
-        step, _, _ = decoder.step(tokens[:, 15:], cross, cache, rows[:3])
+        audio, cache = decoder.compute_cross_kv(heard), decoder.new_cache(3)
+        prompt, _, _ = decoder.step(tokens[:, :15], audio, cache, rows[:45])
+        step, _, _ = decoder.step(tokens[:, 15:], audio, cache, rows[:3])
         logits.append(np.concatenate([prompt, step]))
     exact, half = logits
     assert 0 < relative_error(half, exact) < ROUNDINGS * ROUNDING[dtype]
@@ -214,7 +213,7 @@ def test_half_precision_moves_the_decoder_s_logits_by_roundings(dtype: Dtype) ->
 
 def test_runs_give_the_gpu_s_memory_back(apart: RemoteEngine) -> None:
     """All that the GPU's programs hold together, since each engine keeps its own account."""
-    clip = load_clip(clip_of("jfk"))
+    clip = load_clip(clip_of("short"))
     apart.transcribe(clip, GREEDY)
     after_one, _ = torch.cuda.mem_get_info()
     for _ in range(3):
@@ -226,7 +225,7 @@ def test_a_process_that_ended_holds_nothing_on_the_gpu(apart: RemoteEngine) -> N
     apart.prepare()
     apart.close()  # whatever this process itself needs is there by now
     before, _ = torch.cuda.mem_get_info()
-    apart.transcribe(load_clip(clip_of("jfk")), GREEDY)
+    apart.transcribe(load_clip(clip_of("short")), GREEDY)
     apart.close()
     wait_until(lambda: torch.cuda.mem_get_info()[0] >= before - MEMORY_BYTES, "memory given back")
 
@@ -237,9 +236,9 @@ def test_a_gpu_that_others_have_filled_is_told_and_the_next_run_works(
     free, _ = torch.cuda.mem_get_info()
     others = torch.empty(free - MEMORY_BYTES, dtype=torch.uint8, device="cuda")
     with pytest.raises(EngineError, match=r"not enough memory|memory runs out") as told:
-        apart.transcribe(load_clip(clip_of("columbia")), GREEDY)
+        apart.transcribe(load_clip(clip_of("talk")), GREEDY)
     assert "\n" not in str(told.value)
     del others
     torch.cuda.empty_cache()
-    found = apart.transcribe(load_clip(clip_of("jfk")), GREEDY)
-    assert found.tokens == baseline("jfk").tokens
+    found = apart.transcribe(load_clip(clip_of("short")), GREEDY)
+    assert found.tokens == baseline("short").tokens

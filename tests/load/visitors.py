@@ -149,8 +149,8 @@ class Tab:
             self.find("engines"): list(engines),
         }
         held = {one["id"]: one["props"].get("value") for one in self.parts} | held
-        ticket = self.call(self.begin, [self.session])[1]
-        self.join([self.session, ticket, *(held[part] for part in self.run["inputs"][2:])])
+        self.call(self.begin, [self.session])
+        self.join([self.session, *(held[part] for part in self.run["inputs"][1:])])
         self.listen()
         parcel = self.call(self.save, [self.session])[0]
         record: dict[str, Any] = json.loads(json.loads(parcel)["text"])

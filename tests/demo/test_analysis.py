@@ -1,15 +1,15 @@
-"""A task of the laboratory: what it tells, how it stops, and its errors."""
+"""An analysis task: what it tells, how it stops, and its errors."""
 
 from __future__ import annotations
 
 import threading
 import time
 
-from demo.errand import Errand
+from demo.analysis import AnalysisTask
 from engines.base import EngineError, Listener
 
 
-def test_an_errand_tells_what_it_does_and_brings_its_result() -> None:
+def test_a_task_tells_what_it_does_and_brings_its_result() -> None:
     gate = threading.Event()
 
     def work(listener: Listener) -> str:
@@ -17,17 +17,17 @@ def test_an_errand_tells_what_it_does_and_brings_its_result() -> None:
         gate.wait(60)
         return "milk"
 
-    views = []
-    for view in Errand(work).views():
-        views.append(view)
+    snapshots = []
+    for view in AnalysisTask(work).snapshots():
+        snapshots.append(view)
         if view.what == "walking":
             gate.set()
-    assert [view.state for view in views][-1] == "done"
-    assert (views[-1].result, views[-1].share) == ("milk", 1.0)
-    assert any(view.state == "running" and view.share == 0.5 for view in views)
+    assert [view.state for view in snapshots][-1] == "done"
+    assert (snapshots[-1].result, snapshots[-1].share) == ("milk", 1.0)
+    assert any(view.state == "running" and view.share == 0.5 for view in snapshots)
 
 
-def test_an_errand_stops_at_once_and_its_work_soon() -> None:
+def test_a_task_stops_at_once_and_its_work_soon() -> None:
     ended = threading.Event()
 
     def work(listener: Listener) -> None:
@@ -38,22 +38,22 @@ def test_an_errand_stops_at_once_and_its_work_soon() -> None:
         finally:
             ended.set()
 
-    errand = Errand(work)
-    views = errand.views()
-    assert next(views).state == "running"
-    errand.stop()
-    assert next(views).state == "stopped"
-    assert list(views) == []
+    task = AnalysisTask(work)
+    snapshots = task.snapshots()
+    assert next(snapshots).state == "running"
+    task.stop()
+    assert next(snapshots).state == "stopped"
+    assert list(snapshots) == []
     assert ended.wait(60)
 
 
-def test_an_errand_s_errors_are_sentences() -> None:
+def test_a_task_s_errors_are_sentences() -> None:
     def refuse(listener: Listener) -> None:
         raise EngineError("There is no such thing.")
 
     def break_down(listener: Listener) -> None:
         raise KeyError("k")
 
-    last = [list(Errand(work).views())[-1] for work in (refuse, break_down)]
+    last = [list(AnalysisTask(work).snapshots())[-1] for work in (refuse, break_down)]
     assert [view.state for view in last] == ["failed", "failed"]
     assert [view.reason for view in last] == ["There is no such thing.", "KeyError: 'k'"]
