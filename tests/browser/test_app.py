@@ -26,8 +26,8 @@ pytestmark = pytest.mark.browser
 
 ROOT = Path(__file__).resolve().parents[2]
 START_SECONDS = 120
-FINISH_SECONDS = 600
-"""A first run compiles the graph: minutes on a small machine."""
+FINISH_SECONDS = 240
+"""A first run compiles the graph: more than a minute on a small machine."""
 
 
 @pytest.fixture(scope="module")
@@ -100,10 +100,11 @@ def test_one_click_gives_the_same_words_in_every_lane(
     for key, lane in lanes.items():
         assert lane.get_attribute("data-state") == "done", lane.inner_text()
         words[key] = " ".join(lane.locator(".segment > span").all_inner_texts())
-    assert words["cpu"], "the CPU lane wrote nothing"
+    assert words["cpu"].endswith("ask what you can do for your country.")
     assert len(set(words.values())) == 1, words
 
 
+@pytest.mark.slow
 def test_a_bad_file_and_a_bad_checkpoint_get_a_sentence_and_the_page_goes_on(
     address: str, open_page: Callable[..., Page], tmp_path: Path
 ) -> None:
@@ -113,7 +114,7 @@ def test_a_bad_file_and_a_bad_checkpoint_get_a_sentence_and_the_page_goes_on(
     page = open_page(address)
     compare_bad_file(page, notes)
     assert "notes.mp3 can't be read as audio" in page.inner_text("#summary")
-    page.get_by_label("Short sentence").check()
+    page.get_by_label("Kennedy, 11 s").check()
     choose_model(page, str(broken))
     compare(page)
     assert list_states(page) == {"failed"}
@@ -130,19 +131,20 @@ def choose_model(page: Page, name: str) -> None:
     page.locator("#model input").press("Enter")
 
 
+@pytest.mark.slow
 @pytest.mark.max
-def test_the_laboratory_finds_what_a_missing_norm_does(
+def test_the_analyses_find_what_a_missing_norm_does(
     address: str, open_page: Callable[..., Page]
 ) -> None:
     pytest.importorskip("max.engine")
     page = open_page(address)
     page.set_default_timeout(FINISH_SECONDS * 1000)
     page.locator("#audio .play-pause-button").wait_for()
-    page.click("#look")
+    page.click("#inspect")
     page.locator("#layers .chooser").first.wait_for(state="attached")
     verdicts = page.locator("#layers .verdicts li").all_inner_texts()
     assert verdicts
-    assert all("as PyTorch CPU, float32 at every stage" in said for said in verdicts), verdicts
+    assert all("matches PyTorch CPU, float32 at every stage" in said for said in verdicts), verdicts
     page.locator("#faults").get_by_label("ln_post left out", exact=True).check()
     page.get_by_text("The 2025 attempt left out the last layer norm").wait_for()
     page.click("#fault")
