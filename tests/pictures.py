@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 FOLDER = Path(__file__).resolve().parents[1] / "assets" / "images"
-CLIP = "&sample=half_minute&schedule=in-turn"
+CLIP = "&sample=librivox-sense&schedule=in-turn"
 COLOURS = 160
 PATIENCE = 900_000
 """Milliseconds: a first run compiles."""
@@ -36,7 +36,6 @@ def main() -> None:
         take_page(browser, address)
         take_stage(browser, address)
         take_narrow(browser, address)
-        take_lab(browser, address)
         browser.close()
 
 
@@ -57,7 +56,7 @@ def open_page(
     page.set_default_timeout(PATIENCE)
     page.goto(f"{address}?__theme={theme}{CLIP}{query}")
     page.wait_for_function(
-        "document.querySelector('#sample input:checked')?.value === 'half_minute'"
+        "document.querySelector('#sample input:checked')?.value === 'librivox-sense'"
     )
     page.wait_for_function(
         "document.querySelector('#schedule input:checked')?.value === 'one at a time'"
@@ -86,7 +85,7 @@ def save(name: str, png: bytes) -> None:
 
 
 def take_page(browser: Browser, address: str) -> None:
-    """The comparison in light, and what the encoders made of it in dark."""
+    """The comparison and where its time went."""
     page = open_page(browser, address, "light", 1400, 900, "&runs=3")
     compare(page)
     end = page.evaluate(
@@ -95,10 +94,6 @@ def take_page(browser: Browser, address: str) -> None:
     )
     clip = {"x": 0, "y": 0, "width": 1400, "height": round(end) + 16}
     save("page", page.screenshot(full_page=True, clip=clip))  # type: ignore[arg-type]
-    page.context.close()
-    page = open_page(browser, address, "dark", 1400, 900)
-    compare(page)
-    save("dark", page.locator(".sheet", has=page.locator("#features")).screenshot())
     page.context.close()
 
 
@@ -117,22 +112,6 @@ def take_narrow(browser: Browser, address: str) -> None:
     page.evaluate("document.querySelector('#summary').scrollIntoView()")
     page.wait_for_timeout(500)
     save("narrow", page.screenshot())
-    page.context.close()
-
-
-def take_lab(browser: Browser, address: str) -> None:
-    """The microscope, and a fault."""
-    page = open_page(browser, address, "light", 1400, 1000)
-    page.click("#look")
-    page.locator("#layers .chooser").first.wait_for(state="attached")
-    page.locator("#look:enabled").wait_for()
-    page.locator("#faults input[value=ln_post]").check(force=True)
-    page.click("#fault")
-    page.locator("#finding .chooser").first.wait_for(state="attached")
-    page.locator("#fault:enabled").wait_for()
-    page.mouse.move(0, 0)
-    page.wait_for_timeout(800)
-    save("lab", page.locator(".sheet.lab").nth(1).screenshot())
     page.context.close()
 
 
