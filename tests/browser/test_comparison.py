@@ -52,7 +52,7 @@ def test_one_click_gives_both_transcripts_and_every_panel(
     for lane in page.locator(".lane .transcript").all():
         words = lane.locator(".segment > span").all_inner_texts()
         assert " ".join(words) == fakes.WORDS
-    assert "every lane wrote the same 11 words." in page.inner_text("#summary")
+    assert "every engine wrote the same 11 words." in page.inner_text("#summary")
     assert "Word error rate 9.1%" in page.inner_text("#lanes")
     assert "no CUDA device was found" in page.inner_text("#lanes")
     page.locator("#timeline i").first.wait_for(state="attached")
@@ -255,7 +255,7 @@ def test_a_reload_in_the_middle_keeps_the_finished_lane(
     page.wait_for_timeout(300)  # another snapshot
     page.reload()
     wait_for_states(page, "done", "stopped")
-    assert "Stopped. 1 of 2 lanes had finished." in page.inner_text("#summary")
+    assert "Stopped. 1 of 2 engines had finished." in page.inner_text("#summary")
     assert "not kept" in page.inner_text("#features")
     gate.set()
     compare(page)

@@ -27,7 +27,7 @@ from engines.worker import RemoteEngine
 from tests.fake_cuda import Cuda, FakeCuda
 from tests.processes import wait_until
 
-SAMPLES = ("short", "half_minute", "talk")
+SAMPLES = ("jfk", "librivox-sense", "columbia")
 GREEDY = Options(temperatures=(0.0,))
 
 HALVES: list[tuple[str, Dtype]] = [
@@ -65,7 +65,7 @@ def baseline(sample: str, beams: int = 1) -> Transcript:
 @pytest.fixture(params=[pytest.param("cuda", marks=needs_cuda), "pretended"])
 def device(request: pytest.FixtureRequest) -> Iterator[Cuda | FakeCuda]:
     """The GPU, and where there is none the pretended one."""
-    baseline("short")  # before anything is pretended
+    baseline("jfk")  # before anything is pretended
     device = Cuda() if request.param == "cuda" else FakeCuda()
     with device.use() as used:
         yield used
@@ -81,22 +81,22 @@ def engine(device: Cuda | FakeCuda) -> Iterator[WhisperEngine]:
 
 
 def test_gpu_writes_the_baseline_s_tokens_in_float32(engine: WhisperEngine) -> None:
-    found = engine.transcribe(load_clip(clip_of("short")), GREEDY)
-    assert found.tokens == baseline("short").tokens
+    found = engine.transcribe(load_clip(clip_of("jfk")), GREEDY)
+    assert found.tokens == baseline("jfk").tokens
     assert found.device == "cuda"
 
 
 def test_gpu_s_stage_times_are_the_device_s(engine: WhisperEngine, device: Cuda | FakeCuda) -> None:
     """The encoder's seconds hold all that the device spent on it, and nothing from before."""
     with device.timed(engine._whisper) as device_seconds:
-        seconds = engine.transcribe(load_clip(clip_of("half_minute")), GREEDY).seconds
+        seconds = engine.transcribe(load_clip(clip_of("librivox-sense")), GREEDY).seconds
         assert seconds.encode >= device_seconds() > 0
     assert not device.started_unfinished and not device.unfinished
 
 
 def test_gpu_gives_its_memory_back(device: Cuda | FakeCuda) -> None:
     before = device.allocated()
-    engine, clip = make_gpu("tiny.en", "float32"), load_clip(clip_of("short"))
+    engine, clip = make_gpu("tiny.en", "float32"), load_clip(clip_of("jfk"))
     engine.prepare()
     engine.transcribe(clip, GREEDY)
     after_one = device.allocated()
@@ -117,16 +117,16 @@ def test_gpu_says_that_its_memory_is_full_and_the_next_run_works(
         engine.encode(mel)
     assert "\n" not in str(told.value) and not isinstance(told.value.__context__, RuntimeError)
     assert device.allocated() <= held + 2**20, "the failed run's tensors are gone"
-    found = engine.transcribe(load_clip(clip_of("short")), GREEDY)
-    assert found.tokens == baseline("short").tokens
+    found = engine.transcribe(load_clip(clip_of("jfk")), GREEDY)
+    assert found.tokens == baseline("jfk").tokens
 
 
 def test_gpu_in_float16_on_the_pretended_device() -> None:
     """That the type reaches the model; how far a GPU is off is measured below."""
-    expected = baseline("short").features
+    expected = baseline("jfk").features
     with FakeCuda().use():
         engine = make_gpu("tiny.en", "float16")
-        found = engine.transcribe(load_clip(clip_of("short")), GREEDY).features
+        found = engine.transcribe(load_clip(clip_of("jfk")), GREEDY).features
         engine.close()
     assert 0 < relative_error(found, expected) < ROUNDINGS * ROUNDING["float16"]
 
@@ -156,7 +156,7 @@ def apart(request: pytest.FixtureRequest) -> Iterator[RemoteEngine]:
     engine.close()
 
 
-@pytest.mark.parametrize(("sample", "beams"), [*((each, 1) for each in SAMPLES), ("short", 5)])
+@pytest.mark.parametrize(("sample", "beams"), [*((each, 1) for each in SAMPLES), ("jfk", 5)])
 def test_float32_means_the_baseline_s_tokens(apart: RemoteEngine, sample: str, beams: int) -> None:
     options = Options(temperatures=(0.0,), beam_size=beams if beams > 1 else None)
     found = apart.transcribe(load_clip(clip_of(sample)), options)
@@ -213,7 +213,7 @@ def test_half_precision_moves_the_decoder_s_logits_by_roundings(dtype: Dtype) ->
 
 def test_runs_give_the_gpu_s_memory_back(apart: RemoteEngine) -> None:
     """All that the GPU's programs hold together, since each engine keeps its own account."""
-    clip = load_clip(clip_of("short"))
+    clip = load_clip(clip_of("jfk"))
     apart.transcribe(clip, GREEDY)
     after_one, _ = torch.cuda.mem_get_info()
     for _ in range(3):
@@ -225,7 +225,7 @@ def test_a_process_that_ended_holds_nothing_on_the_gpu(apart: RemoteEngine) -> N
     apart.prepare()
     apart.close()  # whatever this process itself needs is there by now
     before, _ = torch.cuda.mem_get_info()
-    apart.transcribe(load_clip(clip_of("short")), GREEDY)
+    apart.transcribe(load_clip(clip_of("jfk")), GREEDY)
     apart.close()
     wait_until(lambda: torch.cuda.mem_get_info()[0] >= before - MEMORY_BYTES, "memory given back")
 
@@ -236,9 +236,9 @@ def test_a_gpu_that_others_have_filled_is_told_and_the_next_run_works(
     free, _ = torch.cuda.mem_get_info()
     others = torch.empty(free - MEMORY_BYTES, dtype=torch.uint8, device="cuda")
     with pytest.raises(EngineError, match=r"not enough memory|memory runs out") as told:
-        apart.transcribe(load_clip(clip_of("talk")), GREEDY)
+        apart.transcribe(load_clip(clip_of("columbia")), GREEDY)
     assert "\n" not in str(told.value)
     del others
     torch.cuda.empty_cache()
-    found = apart.transcribe(load_clip(clip_of("short")), GREEDY)
-    assert found.tokens == baseline("short").tokens
+    found = apart.transcribe(load_clip(clip_of("jfk")), GREEDY)
+    assert found.tokens == baseline("jfk").tokens

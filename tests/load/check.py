@@ -38,7 +38,7 @@ from tests.load.visitors import Visit
 from tests.processes import read_stat
 
 ROOT = Path(__file__).resolve().parents[2]
-SAMPLE = ROOT / "audio_samples" / "short.flac"
+SAMPLE = ROOT / "audio_samples" / "jfk.flac"
 
 START_SECONDS, READY_SECONDS, END_SECONDS = 180.0, 900.0, 30.0
 """Bounds for the page's start, for the first comparison, which may compile, and for its end."""
