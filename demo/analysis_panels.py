@@ -186,7 +186,7 @@ def render_status(
     bar = "" if share is None else f'<span style="width:{100 * share:.0f}%"></span>'
     shown = "bar" if share is not None else "bar bar--none"
     return (
-        f'<div class="errand{kind}"><p><span role="{role}">{mark}{escape(sentence)}</span>'
+        f'<div class="job-status{kind}"><p><span role="{role}">{mark}{escape(sentence)}</span>'
         f'<span class="clock" aria-hidden="true">{clock}</span></p>'
         f'<div class="{shown}">{bar}</div></div>'
     )

@@ -18,6 +18,7 @@ from demo.panels.headline import Headline, render_headline
 from demo.request import OWN_CLIP, RULES, Choices, ComparisonRequest
 from demo.snapshot import Comparison, lay_out
 from demo.wiring import QUICK, Component, Drawn, JobPanel, connect_leaving, connect_panel, restore
+from engines.registry import offers_dtypes
 
 HEADER = """<header class="masthead"><h1>One clip, every engine</h1><p>The same speech through
 OpenAI’s Whisper on PyTorch and on Modular MAX, side by side: the words, the times, the
@@ -157,7 +158,7 @@ def lay_out_option(name: str, choices: Choices, first: ComparisonRequest) -> Com
         label=rule.label,
         elem_id=name,
         elem_classes="pills",
-        visible=name != "gpu_dtype" or "gpu" in choices.available,
+        visible=name != "gpu_dtype" or any(map(offers_dtypes, choices.available)),
         scale=3 if wide else 1,
         min_width=300 if wide else 120,
     )

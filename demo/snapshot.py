@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
+from engines import registry
 from engines.base import (
     Dtype,
     Options,
@@ -20,8 +21,6 @@ from engines.base import (
     Transcript,
 )
 
-BASELINE = "cpu"
-"""The engine that the others are measured against, wherever it takes part."""
 
 Schedule = Literal["parallel", "one at a time"]
 State = Literal[
@@ -74,7 +73,7 @@ class Settings:
 
     def dtype_for(self, key: str) -> Dtype:
         """The type that an engine computes in."""
-        return self.gpu_dtype if key == "gpu" else "float32"
+        return self.gpu_dtype if registry.offers_dtypes(key) else "float32"
 
 
 @dataclass(frozen=True)
@@ -171,7 +170,7 @@ class Comparison:
     def baseline(self) -> Lane | None:
         """The lane the others are measured against: the CPU's, else the first."""
         first = self.lanes[0] if self.lanes else None
-        return next((lane for lane in self.lanes if lane.key == BASELINE), first)
+        return next((lane for lane in self.lanes if lane.key == registry.BASELINE), first)
 
     @property
     def done(self) -> tuple[Lane, ...]:

@@ -222,7 +222,8 @@ def doctor(
 def layers(
     baseline: Annotated[str, typer.Argument(help="ENGINE or ENGINE:TYPE")] = registry.BASELINE,
     engines: Annotated[
-        list[str] | None, typer.Argument(help="those to compare with it; max_hybrid if none")
+        list[str] | None,
+        typer.Argument(help="those to compare with it; the other candidates if none"),
     ] = None,
     clip: Annotated[str, typer.Option("--clip", help="any audio file, or a sample")] = "jfk",
     start: Annotated[float, typer.Option("--start", help="seconds to the window")] = 0.0,
@@ -235,7 +236,7 @@ def layers(
     """Compare encoders after every stage. Exit status 1 past the bound."""
     from engines.commands import analysis
 
-    names = (baseline, *(engines or ["max_hybrid"]))
+    names = (baseline, *(engines or analysis.list_others(baseline)))
     raise typer.Exit(analysis.show_layers(names, model, clip, start, factor, as_json))
 
 

@@ -28,7 +28,7 @@ class EngineRow:
     `EngineUnavailable`. `why_not()` returns why this machine can't run it, or None.
     `open_stages(checkpoint, dtype, listener)` opens its encoder for the layer inspection
     (`engines.analysis.layers`); engines of the same encoder name the same function, and an engine
-    without one is not offered there.
+    without one is not offered there. `offers_dtypes`: whether the page lets one choose its type.
     """
 
     key: str
@@ -41,6 +41,7 @@ class EngineRow:
     make: str
     why_not: str | None = None
     open_stages: str | None = None
+    offers_dtypes: bool = False
 
     def make_engine(self, model: str, dtype: Dtype) -> Engine:
         """Make the engine for a model; nothing is loaded yet."""
@@ -85,6 +86,7 @@ ENGINES: tuple[EngineRow, ...] = (
         uses_gpu=True,
         make="engines.whisper_torch:make_gpu",
         why_not="engines.hardware:why_no_cuda",
+        offers_dtypes=True,
         open_stages="engines.analysis.layers:open_torch_gpu",
     ),
     EngineRow(
@@ -175,6 +177,11 @@ def statuses() -> list[EngineStatus]:
 def available() -> tuple[str, ...]:
     """Return the keys of the engines that this machine can run."""
     return tuple(row.key for row in ENGINES if row.why_unavailable() is None)
+
+
+def offers_dtypes(key: str) -> bool:
+    """Return whether the page lets one choose the type of an engine."""
+    return any(row.key == key and row.offers_dtypes for row in ENGINES)
 
 
 def row(key: str) -> EngineRow:

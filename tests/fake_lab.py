@@ -1,4 +1,4 @@
-"""A laboratory that needs no model: seeded stages, and faults that move them where they say."""
+"""Analyses that need no model: seeded stages, and faults that move them where they say."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ def make_backend(samples: Path, **changes: Any) -> Backend:
 
 
 class FakePage:
-    """A served page at `url`, whose engines, laboratory and way to read clips a test may change."""
+    """A served page at `url`, whose engines, analyses and way to read clips a test may change."""
 
     def __init__(
         self, samples: Path, limits: Limits | None = None, reason: str | None = None

@@ -37,6 +37,12 @@ def show_layers(
     return int(any(found.first_past(encoder.name) for encoder in found.others))
 
 
+def list_others(baseline: str) -> list[str]:
+    """Return the encoders of this machine that are not the baseline's, without its type."""
+    key = baseline.split(":")[0]
+    return [each.name for each in records.candidates() if each.name.split(":")[0] != key]
+
+
 def show_faults(
     keys: Sequence[str], model: str, clip: str, language: str | None, as_json: bool
 ) -> None:

@@ -210,7 +210,7 @@ def test_sampling_draws_the_same_numbers_in_every_engine() -> None:
 
 @pytest.mark.max
 def test_a_window_that_fails_at_temperature_0_is_sampled_alike_in_every_engine() -> None:
-    """Whisper's default temperatures on one phrase over and over, whose text compresses too well."""
+    """Whisper's default temperatures on one phrase repeated, whose text compresses too well."""
     phrase = sample("jfk").samples[: int(2.3 * SAMPLE_RATE)]
     repeated = Clip(np.tile(phrase, 12), "repeated")
     wanted = registry.get(registry.BASELINE, "tiny.en").transcribe(repeated)

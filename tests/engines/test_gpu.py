@@ -59,7 +59,7 @@ def clip_of(sample: str) -> str:
 def baseline(sample: str, beams: int = 1) -> Transcript:
     """What `cpu` makes of a sample."""
     options = Options(temperatures=(0.0,), beam_size=beams if beams > 1 else None)
-    return registry.get("cpu").transcribe(load_clip(clip_of(sample)), options)
+    return registry.get("cpu", "tiny.en").transcribe(load_clip(clip_of(sample)), options)
 
 
 @pytest.fixture(params=[pytest.param("cuda", marks=needs_cuda), "pretended"])
@@ -150,7 +150,7 @@ def relative_error(found: np.ndarray, expected: np.ndarray) -> float:
 )
 def apart(request: pytest.FixtureRequest) -> Iterator[RemoteEngine]:
     """Each engine that uses the GPU, in a process of its own."""
-    engine = worker.get_engine(request.param)
+    engine = worker.get_engine(request.param, "tiny.en")
     assert isinstance(engine, RemoteEngine)
     yield engine
     engine.close()
@@ -172,7 +172,7 @@ def test_half_precision_disagrees_so_much(
     key: str, dtype: Dtype, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Printed, for whoever wants the figures; bounded only so that a mistake is seen."""
-    engine = worker.get_engine(key, dtype=dtype)
+    engine = worker.get_engine(key, "tiny.en", dtype)
     lines = []
     for sample in SAMPLES:
         found, expected = engine.transcribe(load_clip(clip_of(sample)), GREEDY), baseline(sample)
