@@ -21,7 +21,6 @@ from engines.base import (
     Transcript,
 )
 
-
 Schedule = Literal["parallel", "one at a time"]
 State = Literal[
     "idle",

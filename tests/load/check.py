@@ -1,7 +1,7 @@
 """Puts visitors on the page, many at once and then one after another: `python -m tests.load.check`.
 
-Starts `python app.py` with the default checkpoint. First `--visitors` come at the same time, half of them
-as programs and half as browsers, each with a clip of its own length; then come `--comparisons` one
+Starts `python app.py` with the default checkpoint. First `--visitors` come at the same time, half
+of them as programs and half as browsers, each with a clip of its own length; then come `--comparisons` one
 after another, each a new session. Prints what came of them, what they waited, the memory of the
 page and of its engines' processes on the way, and the files that are left. The exit status is 1
 where a visitor got another's result, or neither a result nor word that the queue is full, where
