@@ -1,12 +1,12 @@
 """Puts visitors on the page, many at once and then one after another: `python -m tests.load.check`.
 
 Starts `python app.py` with the default checkpoint. First `--visitors` come at the same time, half
-of them as programs and half as browsers, each with a clip of its own length; then come `--comparisons` one
-after another, each a new session. Prints what came of them, what they waited, the memory of the
-page and of its engines' processes on the way, and the files that are left. The exit status is 1
-where a visitor got another's result, or neither a result nor word that the queue is full, where
-more were told so than must be, where a process kept growing, or where an endpoint's clip or, after
-the end, any file or process is left.
+of them as programs and half as browsers, each with a clip of its own length; then come
+`--comparisons` one after another, each a new session. Prints what came of them, what they waited,
+the memory of the page and of its engines' processes on the way, and the files that are left. The
+exit status is 1 where a visitor got another's result, or neither a result nor word that the queue
+is full, where more were told so than must be, where a process kept growing, or where an endpoint's
+clip or, after the end, any file or process is left.
 
     make load-check
     make load-check ARGS="--visitors 80 --queue 20 --engines cpu"
