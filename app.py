@@ -13,8 +13,7 @@ uploads.make_folder()
 queue, saved = JobQueue(read_limits(server.is_private())), SavedResults()
 backend = Backend(
     statuses=registry.statuses,
-    get_engine=worker.borrow_engine,
-    release_engine=worker.release_engine,
+    get_engine=worker.switch_engine,
     models=models.names,
     load_clip=worker.load_clip,
     samples=uploads.publish_samples(server.SAMPLES),
@@ -35,9 +34,7 @@ def main() -> None:
     logs.set_up("info")
     worker.start_reader()
     registry.warm(backend.choices().available, models.DEFAULT_MODEL, worker.get_engine)
-    server.serve_until_told(
-        app, backend, queue, saved, worker.shut_down, inbrowser=server.can_open_browser()
-    )
+    server.serve_until_told(app, backend, queue, saved, inbrowser=server.can_open_browser())
 
 
 if __name__ == "__main__":

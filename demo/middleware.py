@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 import os
 import secrets
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from demo import uploads
-from demo.gradio_internals import CLOSED, UNGUARDED
 from demo.limits import Allowance, name_address, say_seconds
 from engines.audio import MAX_BYTES
 from engines.errors import DISK_FULL as DISK_FULL_CODES
@@ -25,7 +26,23 @@ from engines.errors import DISK_FULL as DISK_FULL_CODES
 AUTH = "DEMO_AUTH"
 PREFIX = "/gradio_api"
 UPLOAD = f"{PREFIX}/upload"
-OPEN = ("/health", *UNGUARDED)
+OPEN = ("/health", f"{PREFIX}/startup-events")
+"""Routes without a password; Gradio asks itself for the second one when it starts."""
+
+CLOSED = tuple(
+    f"{PREFIX}/{route}"
+    for route in (
+        "file=http",
+        "file/http",
+        "proxy=",
+        "component_server",
+        "process_recording",
+        "deep_link",
+        "vibe",
+    )
+)
+"""Routes that fetch, convert or store what a visitor sends, or call a component's own functions.
+Nothing here needs them; Gradio (6.31) has no switch for most."""
 
 MOST_JSON_BYTES = 2**20
 MOST_UPLOAD_BYTES = MAX_BYTES + 2**20
@@ -36,26 +53,18 @@ LEAST_DISK_BYTES = 256 * 2**20
 """Room for two uploads of the largest size; below, a visitor's clip may not arrive."""
 
 DISK_FULL = "The disk for clips is full: try again in an hour."
-CHALLENGE = [(b"www-authenticate", b'Basic realm="One clip, every engine", charset="UTF-8"')]
-
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
-
-
-class TooLarge(Exception):
-    """A body is longer than its route allows."""
+CHALLENGE = {"www-authenticate": 'Basic realm="One clip, every engine", charset="UTF-8"'}
 
 
 class Guard:
     """Lets a request through to the page, or answers it with one sentence."""
 
-    def __init__(self, app: App, credentials: str = "", uploads: Allowance | None = None) -> None:
-        """`credentials`: `name:password`, or nothing to let everyone in. `uploads`: the bytes that
-        one visitor may send, or None for as many as they like."""
-        self._app, self._credentials, self._uploads = app, credentials.encode(), uploads
+    def __init__(
+        self, app: ASGIApp, credentials: str = "", allowance: Allowance | None = None
+    ) -> None:
+        """`credentials`: `name:password`, or nothing to let everyone in. `allowance`: the bytes
+        that one visitor may upload, or None for as many as they like."""
+        self._app, self._credentials, self._allowance = app, credentials.encode(), allowance
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
@@ -64,105 +73,87 @@ class Guard:
                 return  # nothing here speaks it, and it would pass the password by
             await self._app(scope, receive, send)
             return
-        path, headers = read_path(scope), dict(scope["headers"])
-        if not self._knows(path, headers):
-            await answer(send, 401, "This page asks for a name and a password.", CHALLENGE)
-        elif path.lower().startswith(CLOSED):
-            await answer(send, 403, "Nothing on this page needs that address, so it is closed.")
-        elif path.startswith(UPLOAD) and (refusal := self._refuse_upload(scope, headers)):
-            await answer(send, *refusal, plain=True)
-        else:
-            await self._pass_on(scope, receive, send, path)
-
-    def _refuse_upload(self, scope: Scope, headers: dict[bytes, bytes]) -> tuple[int, str] | None:
-        """Why a clip can't be taken now, with the status; an unsaid size counts as the largest."""
-        if scope["method"] != "POST":
-            return None
-        if uploads.free_bytes() < LEAST_DISK_BYTES:
-            return 507, DISK_FULL
-        if self._uploads is None:
-            return None
-        declared = headers.get(b"content-length", b"")
-        size = int(declared[:20]) if declared.isdigit() else MOST_UPLOAD_BYTES
-        client = scope.get("client") or (None,)
-        wait = self._uploads.take(name_address(client[0]), min(size, MOST_UPLOAD_BYTES))
-        if wait is None:
-            return None
-        most = f"{self._uploads.most / 2**20:g} MB an hour"
-        return 429, f"{most} are the most for one visitor: try again in {say_seconds(wait)}."
-
-    def _knows(self, path: str, headers: dict[bytes, bytes]) -> bool:
-        """Whether the request may pass; compared in a time that tells nothing."""
-        if not self._credentials or path in OPEN:
-            return True
-        kind, _, code = headers.get(b"authorization", b"").partition(b" ")
-        try:
-            given = base64.b64decode(code, validate=True)
-        except binascii.Error:
-            return False
-        return kind.lower() == b"basic" and secrets.compare_digest(given, self._credentials)
-
-    async def _pass_on(self, scope: Scope, receive: Receive, send: Send, path: str) -> None:
-        """Count the body while it comes, whatever its header says."""
-        most, seen, started = limit_body(path), 0, False
+        # The path as the page's routes see it, without a prefix that a proxy put before it.
+        path = str(scope["path"]).removeprefix(str(scope.get("root_path", "")))
+        headers, most = Headers(scope=scope), MOST_JSON_BYTES
+        seen, started = 0, False
+        if path.startswith(UPLOAD):
+            most = MOST_UPLOAD_BYTES
+        elif path.startswith(f"{PREFIX}/mcp"):
+            most = MOST_TOOL_BYTES
+        too_large = f"A request may have {most / 2**20:g} MB here, and this one has more."
 
         async def counted() -> Message:
             nonlocal seen
             message = await receive()
             seen += len(message.get("body", b""))
-            if seen > most:
-                raise TooLarge
+            if seen > most:  # whatever its header says
+                raise HTTPException(413, too_large)
             return message
 
         async def marked(message: Message) -> None:
             nonlocal started
             started = True
             if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], (b"x-content-type-options", b"nosniff")]
+                MutableHeaders(scope=message)["x-content-type-options"] = "nosniff"
             await send(message)
 
-        declared = dict(scope["headers"]).get(b"content-length", b"0")
+        declared = headers.get("content-length", "")
+        size = int(declared[:20]) if declared.isdecimal() else None
+        response: ASGIApp
+        if not self._knows(path, headers):
+            sentence = "This page asks for a name and a password."
+            response = answer(path, 401, sentence, CHALLENGE)
+        elif path.lower().startswith(CLOSED):
+            sentence = "Nothing on this page needs that address, so it is closed."
+            response = answer(path, 403, sentence)
+        elif size is not None and size > most:
+            response = answer(path, 413, too_large)
+        elif path.startswith(UPLOAD) and (refusal := self._refuse_upload(scope, size)):
+            response = answer(path, *refusal)
+        else:
+            response = self._app
         try:
-            if declared.isdigit() and int(declared[:20]) > most:
-                raise TooLarge
-            await self._app(scope, counted, marked)
-        except TooLarge:
-            if not started:
-                sentence = f"A request may have {most / 2**20:g} MB here, and this one has more."
-                await answer(send, 413, sentence, plain=path.startswith(UPLOAD))
+            await response(scope, counted, marked)
         except OSError as error:
             if started or error.errno not in DISK_FULL_CODES:
                 raise
-            await answer(send, 507, DISK_FULL)
+            await answer(path, 507, DISK_FULL)(scope, receive, send)
+
+    def _knows(self, path: str, headers: Headers) -> bool:
+        """Whether the request may pass; compared in a time that tells nothing."""
+        if not self._credentials or path in OPEN:
+            return True
+        kind, _, code = headers.get("authorization", "").partition(" ")
+        try:
+            given = base64.b64decode(code, validate=True)
+        except (binascii.Error, ValueError):
+            return False
+        return kind.lower() == "basic" and secrets.compare_digest(given, self._credentials)
+
+    def _refuse_upload(self, scope: Scope, size: int | None) -> tuple[int, str] | None:
+        """Why a clip can't be taken now, with the status; an unsaid size counts as the largest."""
+        if scope["method"] != "POST":
+            return None
+        if uploads.free_bytes() < LEAST_DISK_BYTES:
+            return 507, DISK_FULL
+        if self._allowance is None:
+            return None
+        visitor = name_address((scope.get("client") or (None,))[0])
+        wait = self._allowance.take(visitor, MOST_UPLOAD_BYTES if size is None else size)
+        if wait is None:
+            return None
+        most = f"{self._allowance.most / 2**20:g} MB an hour"
+        return 429, f"{most} are the most for one visitor: try again in {say_seconds(wait)}."
 
 
-def read_path(scope: Scope) -> str:
-    """The path as the page's routes see it, without a prefix that a proxy put before it."""
-    path, root = str(scope["path"]), str(scope.get("root_path", ""))
-    return path.removeprefix(root) if root else path
-
-
-def limit_body(path: str) -> int:
-    """The longest body that a route takes, in bytes."""
+def answer(
+    path: str, status: int, sentence: str, headers: dict[str, str] | None = None
+) -> Response:
+    """One sentence as JSON or, to an upload, as plain text, which the browser shows as it comes."""
     if path.startswith(UPLOAD):
-        return MOST_UPLOAD_BYTES
-    return MOST_TOOL_BYTES if path.startswith(f"{PREFIX}/mcp") else MOST_JSON_BYTES
-
-
-async def answer(
-    send: Send,
-    status: int,
-    sentence: str,
-    headers: list[tuple[bytes, bytes]] | None = None,
-    plain: bool = False,
-) -> None:
-    """One sentence as JSON or, where the browser shows it as it comes, as plain text."""
-    body = (sentence if plain else json.dumps({"detail": sentence})).encode()
-    media_type = b"text/plain; charset=utf-8" if plain else b"application/json"
-    kind = [(b"content-type", media_type), (b"x-content-type-options", b"nosniff")]
-    start = {"type": "http.response.start", "status": status, "headers": [*kind, *(headers or [])]}
-    await send(start)
-    await send({"type": "http.response.body", "body": body})
+        return PlainTextResponse(sentence, status, headers)
+    return JSONResponse({"detail": sentence}, status, headers)
 
 
 def read_credentials() -> str:

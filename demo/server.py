@@ -15,7 +15,6 @@ import logging
 import os
 import signal
 import sys
-import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -29,14 +28,14 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from demo import gradio_internals, uploads
+from demo import uploads
 from demo.comparison import Backend
 from demo.jobs import JobQueue, SavedResults
-from demo.limits import Allowance, read_limits, trust_proxies_of_spaces
+from demo.limits import Allowance, read_limits, read_number, trust_proxies_of_spaces
 from demo.mcp import make_tools
 from demo.middleware import LEAST_DISK_BYTES, Guard, read_credentials
 from demo.snapshot import Status
-from engines import zero_gpu
+from engines import hardware, zero_gpu
 from engines.audio import MAX_BYTES
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -50,7 +49,6 @@ THREADS_BESIDE = 30
 MOST_SESSIONS = 64
 """Visits of which Gradio remembers what the panels held; nothing here asks for it."""
 
-STOPPING = (signal.SIGINT, signal.SIGTERM)
 SWEEP_SECONDS = 60.0
 LAST_WORDS_SECONDS = 1.0
 """How long browsers have to fetch the news that their jobs were stopped."""
@@ -63,6 +61,12 @@ def is_space() -> bool:
     return bool(os.environ.get("SPACE_ID"))
 
 
+def is_private() -> bool:
+    """True unless Gradio's own variable, or a Space, makes others reach the page."""
+    local = ("127.0.0.1", "localhost", "::1")
+    return not is_space() and os.environ.get("GRADIO_SERVER_NAME", local[0]) in local
+
+
 def set_environment(storage: Path = STORAGE) -> None:
     """Set the variables that Gradio and the engines go by, where nobody has set them.
 
@@ -72,43 +76,23 @@ def set_environment(storage: Path = STORAGE) -> None:
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", "100")  # it goes through all after each
     try:
-        zero_gpu.read_seconds()
+        read_number(zero_gpu.SECONDS, zero_gpu.CALL_SECONDS, least=1)
         read_credentials()
         read_limits(is_private())
     except ValueError as error:
         raise SystemExit(str(error)) from None
     if not is_space():
         return
-    if is_writable(storage):
+    if storage.is_dir() and os.access(storage, os.W_OK | os.X_OK):
         os.environ.setdefault("XDG_CACHE_HOME", str(storage / "cache"))  # OpenAI's checkpoints
         os.environ.setdefault("MAX_WHISPER_CACHE", str(storage / "max-whisper"))
     if zero_gpu.is_usable():
         zero_gpu.register()
 
 
-def is_private() -> bool:
-    """True unless Gradio's own variable, or a Space, makes others reach the page."""
-    return not is_space() and os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1") in (
-        "127.0.0.1",
-        "localhost",
-        "::1",
-    )
-
-
 def pick_address() -> str | None:
     """Where the server listens: on a Space everywhere, unless Gradio's own variable says more."""
     return "0.0.0.0" if is_space() and not os.environ.get("GRADIO_SERVER_NAME") else None
-
-
-def is_writable(folder: Path) -> bool:
-    """Whether a folder is there and takes files."""
-    try:
-        with tempfile.TemporaryFile(dir=folder) as file:
-            file.write(b"x")
-            file.flush()
-    except OSError:
-        return False
-    return True
 
 
 def can_open_browser() -> bool:
@@ -118,37 +102,27 @@ def can_open_browser() -> bool:
 
 
 def serve_until_told(
-    page: gr.Blocks,
-    backend: Backend,
-    queue: JobQueue,
-    saved: SavedResults,
-    end_engines: Callable[[], None],
-    **options: Any,
+    page: gr.Blocks, backend: Backend, queue: JobQueue, saved: SavedResults, **options: Any
 ) -> None:
-    """Serve until SIGTERM or Ctrl-C, then stop the jobs, say so, and leave nothing behind.
+    """`serve` until SIGTERM or Ctrl-C, then stop the jobs and say so.
 
-    A second signal ends the program at once. `end_engines` ends their processes.
+    The engines' processes end with this one. A second signal ends the program at once.
     """
-    told: list[int] = []  # a signal may come at any line, where a lock might be held
-
-    def hear(number: int, frame: Any) -> None:
-        told.append(number)
-        for each in STOPPING:
-            signal.signal(each, signal.SIG_DFL)
-
-    for each in STOPPING:
-        signal.signal(each, hear)
+    stopping = (signal.SIGINT, signal.SIGTERM)
+    for each in stopping:
+        signal.signal(each, signal.default_int_handler)
     try:
         serve(page, backend, queue, saved, prevent_thread_lock=True, **options)
-        while not told:
-            time.sleep(0.1)
-        logger.info("stopping what runs")
-        busy = queue.count()["running"]
-        queue.close()
-        if busy:
-            time.sleep(LAST_WORDS_SECONDS)
-    finally:
-        end_engines()
+        while True:
+            time.sleep(3600)
+    except KeyboardInterrupt:
+        for each in stopping:
+            signal.signal(each, signal.SIG_DFL)
+    logger.info("stopping what runs")
+    busy = queue.count()["running"]
+    queue.close()
+    if busy:
+        time.sleep(LAST_WORDS_SECONDS)
     page.close(verbose=False)
 
 
@@ -158,13 +132,15 @@ def serve(
     """Launch the page that was built over the same backend, queue and results; host and port come
     from Gradio's own environment variables."""
     page.queue(default_concurrency_limit=8)
-    gradio_internals.harden()
+    uploads.harden_gradio()
     trust_proxies_of_spaces()
+    # The sheet stands in the head, as Gradio would confine it.
+    script, style = ((ASSETS / name).read_text("utf-8") for name in ("page.js", "stage.css"))
     return page.launch(
         server_name=pick_address(),
         theme=choose_theme(),
         css_paths=ASSETS / "style.css",
-        head=write_head(),
+        head=f"<script>{script}</script><style>{style}</style>",
         max_file_size=MAX_BYTES,
         footer_links=[],
         ssr_mode=False,
@@ -182,36 +158,35 @@ def extend_server(
     page: gr.Blocks, backend: Backend, queue: JobQueue, saved: SavedResults
 ) -> dict[str, Any]:
     """What the web server has beside Gradio's: middleware, `/health`, MCP tools, and cleaning."""
-    credentials, limits = read_credentials(), queue.limits
-    allowance = Allowance(limits.upload_bytes, 3600.0) if limits.upload_bytes else None
+    most = queue.limits.upload_bytes
+    allowance = Allowance(most, 3600.0) if most else None
     tools = make_tools(backend, queue, is_private())
+
+    async def clean_often() -> None:
+        """Forget every minute what visitors left an hour ago."""
+        while True:
+            await asyncio.sleep(SWEEP_SECONDS)
+            try:
+                await run_in_threadpool(uploads.sweep, uploads.find_folder())
+                saved.forget(uploads.KEEP_SECONDS)
+                uploads.forget_visits(page, uploads.KEEP_SECONDS)
+            except Exception:
+                logger.exception("cleaning failed")
 
     @asynccontextmanager
     async def lifespan(app: Any) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
-            cleaning = asyncio.create_task(clean_often(page, saved))
+            cleaning = asyncio.create_task(clean_often())
             stack.callback(cleaning.cancel)
             if tools is not None:
                 await stack.enter_async_context(tools.run())
             yield
 
     return {
-        "middleware": [Middleware(Guard, credentials=credentials, uploads=allowance)],
+        "middleware": [Middleware(Guard, credentials=read_credentials(), allowance=allowance)],
         "routes": [make_health_route(backend.statuses, queue), *(tools.routes if tools else ())],
         "lifespan": lifespan,
     }
-
-
-async def clean_often(page: gr.Blocks, saved: SavedResults) -> None:
-    """Forget every minute what visitors left an hour ago, for as long as the server runs."""
-    while True:
-        await asyncio.sleep(SWEEP_SECONDS)
-        try:
-            await run_in_threadpool(uploads.sweep, uploads.find_folder())
-            saved.forget(uploads.KEEP_SECONDS)
-            gradio_internals.forget_visits(page, uploads.KEEP_SECONDS)
-        except Exception:
-            logger.exception("cleaning failed")
 
 
 def make_health_route(statuses: Callable[[], Sequence[Status]], queue: JobQueue) -> Route:
@@ -228,7 +203,7 @@ def make_health_route(statuses: Callable[[], Sequence[Status]], queue: JobQueue)
         report = {
             "status": fault or "ok",
             "uptime_seconds": round(time.monotonic() - started, 1),
-            "memory_bytes": read_memory(),
+            "memory_bytes": hardware.read_status("VmRSS"),
             "free_disk_bytes": free,
             "queue": queue.count(),
             "engines": {each.key: "ok" if each.available else each.reason for each in engines},
@@ -245,24 +220,6 @@ def find_fault(statuses: Sequence[Status], free_disk: int) -> str | None:
     if free_disk < LEAST_DISK_BYTES:
         return f"The disk for uploads has {free_disk / 2**20:.0f} MB left."
     return None
-
-
-def read_memory() -> int | None:
-    """The process's resident bytes; None where the system does not say."""
-    try:
-        fields = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return None
-    lines = (line.split() for line in fields if line.startswith("VmRSS:"))
-    return next((int(words[1]) * 1024 for words in lines), None)
-
-
-def write_head() -> str:
-    """What the page's head holds of ours: the script, and a sheet that Gradio would confine."""
-    script, style = (
-        (ASSETS / name).read_text(encoding="utf-8") for name in ("page.js", "stage.css")
-    )
-    return f"<script>{script}</script><style>{style}</style>"
 
 
 def choose_theme() -> gr.themes.ThemeClass:

@@ -1,10 +1,13 @@
-"""What this machine has for engines; imports neither PyTorch nor MAX unless it must."""
+"""What this machine has for engines, and memory; imports neither PyTorch nor MAX unless it must."""
 
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
+import resource
 import sys
+from contextlib import suppress
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -38,14 +41,11 @@ def has_gpu() -> bool:
 
 @cache
 def _has_gpu_driver() -> bool:
-    def loads(name: str) -> bool:
-        try:
+    for name in GPU_DRIVERS:
+        with suppress(OSError):
             ctypes.CDLL(name)
-        except OSError:
-            return False
-        return True
-
-    return any(loads(name) for name in GPU_DRIVERS) or Path("/opt/rocm").exists()
+            return True
+    return Path("/opt/rocm").exists()
 
 
 def why_no_max() -> str | None:
@@ -65,3 +65,36 @@ def has_accelerator() -> bool:
     from max.driver import accelerator_count
 
     return accelerator_count() > 0
+
+
+def give_back() -> None:
+    """Hand freed memory back to the system, where the C library has a call for it (glibc).
+
+    Loading a checkpoint leaves about as much freed memory as the weights take, and glibc keeps it.
+    PyTorch keeps a GPU's in the same way, which the other engines' processes may need.
+    """
+    gc.collect()
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+    with suppress(AttributeError, OSError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def peak_resident_bytes() -> int:
+    """Peak resident size of this process.
+
+    From Linux's `VmHWM`: `ru_maxrss` survives `exec`, so that a process started by a larger one
+    would report that one's size.
+    """
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return read_status("VmHWM") or (peak if sys.platform == "darwin" else peak * 1024)
+
+
+def read_status(field: str) -> int | None:
+    """Return a size of this process in bytes, as `VmRSS`; None where the system does not say."""
+    with suppress(OSError):
+        for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+            if line.startswith(f"{field}:"):
+                return int(line.split()[1]) * 1024
+    return None

@@ -15,21 +15,21 @@ from __future__ import annotations
 import logging
 import os
 import secrets
-import sys
-from collections.abc import Iterator, MutableMapping
-from contextlib import contextmanager
+from collections.abc import MutableMapping
+from contextlib import AbstractContextManager
 from typing import Any, TextIO
 
 import structlog
+from structlog.contextvars import bound_contextvars, get_contextvars, merge_contextvars
 from structlog.stdlib import ProcessorFormatter
 
 FORMAT, LEVEL = "LOG_FORMAT", "LOG_LEVEL"
-LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+LEVELS = ("debug", "info", "warning", "error")
 OURS = ("engines", "demo")
 """Loggers that follow `LOG_LEVEL`; other packages' are heard from `warning` up."""
 
 SHARED: list[Any] = [
-    structlog.contextvars.merge_contextvars,
+    merge_contextvars,
     structlog.stdlib.add_log_level,
     structlog.processors.TimeStamper(fmt="iso", utc=True),
 ]
@@ -43,70 +43,59 @@ structlog.configure(
     wrapper_class=structlog.stdlib.BoundLogger,
 )
 
+logger = structlog.get_logger
+"""A logger of events with fields: `logger("engines").info("prepared", engine="cpu")`."""
+
 
 def new_run_id() -> str:
     """Return twelve random hexadecimal digits."""
     return secrets.token_hex(6)
 
 
-@contextmanager
-def in_run(run: str, **fields: Any) -> Iterator[None]:
+def in_run(run: str, **fields: Any) -> AbstractContextManager[None]:
     """Put the run's id and the fields on everything that this thread logs in the block."""
-    with structlog.contextvars.bound_contextvars(run=run, **fields):
-        yield
+    return bound_contextvars(run=run, **fields)
 
 
 def current_run() -> str:
     """Return the id of the run around the call, or nothing."""
-    return str(structlog.contextvars.get_contextvars().get("run", ""))
-
-
-def logger(name: str = "engines") -> Any:
-    """Return a logger of events with fields: `logger().info("prepared", engine="cpu")`."""
-    return structlog.get_logger(name)
-
-
-class Handler(logging.StreamHandler[TextIO]):
-    """Our handler, told by its class from those of others."""
+    return str(get_contextvars().get("run", ""))
 
 
 def set_up(default: str = "warning", stream: TextIO | None = None) -> None:
     """Send logs to standard error; a second call replaces the settings of the first one."""
-    root = logging.getLogger()
-    for handler in [each for each in root.handlers if isinstance(each, Handler)]:
-        root.removeHandler(handler)
-    handler = Handler(stream or sys.stderr)
+    remove()
+    handler = logging.StreamHandler(stream)
+    handler.set_name(__name__)
+    renderers: list[Any] = [structlog.dev.ConsoleRenderer(colors=handler.stream.isatty())]
+    if writes_json():
+        renderers = [
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(ensure_ascii=False, default=str),
+        ]
     handler.setFormatter(
         ProcessorFormatter(
             foreign_pre_chain=SHARED,
-            processors=[
-                ProcessorFormatter.remove_processors_meta,
-                round_seconds,
-                *_renderers(handler.stream),
-            ],
+            processors=[ProcessorFormatter.remove_processors_meta, round_seconds, *renderers],
         )
     )
-    root.addHandler(handler)
-    for name in OURS:
-        logging.getLogger(name).setLevel(pick_level(default))
-
-
-def pick_level(default: str) -> int:
-    """Return `LOG_LEVEL` if it is one of the four, else info under `LOG_FORMAT` or the default."""
+    logging.getLogger().addHandler(handler)
     asked = os.environ.get(LEVEL, "").lower()
-    return LEVELS.get(asked, LEVELS["info" if os.environ.get(FORMAT) else default])
+    level = asked if asked in LEVELS else "info" if os.environ.get(FORMAT) else default
+    for name in OURS:
+        logging.getLogger(name).setLevel(level.upper())
+
+
+def remove() -> None:
+    """Send logs nowhere any more."""
+    root = logging.getLogger()
+    for handler in [each for each in root.handlers if each.name == __name__]:
+        root.removeHandler(handler)
 
 
 def writes_json() -> bool:
     """Return whether logs are lines of JSON."""
     return os.environ.get(FORMAT, "").lower() == "json"
-
-
-def _renderers(stream: TextIO) -> list[Any]:
-    if writes_json():
-        renderer = structlog.processors.JSONRenderer(ensure_ascii=False, default=str)
-        return [structlog.processors.format_exc_info, renderer]
-    return [structlog.dev.ConsoleRenderer(colors=stream.isatty())]
 
 
 def round_seconds(

@@ -1,158 +1,58 @@
-"""Processes that work on request: started, asked, stopped, watched and ended from here.
+"""A process that works on request, from both ends of the pipe to it.
 
-`engines.worker_process` is the other side, and describes the messages. A process that dies, falls
-silent, makes no headway or won't stop is killed with all that it started, such as a compiler; the
-caller gets one sentence, and the next request starts a new process.
+Here a `Worker` starts the process when there is a request, and ends it with all that it started,
+such as a compiler, when it dies, makes no headway or won't stop. The caller gets one sentence, and
+the next request starts a new process. There, `python -m engines.process` calls methods of a
+handler: a class named `module:Class`, whose methods take a `Listener` last.
+
+A request is one pickled tuple `(log fields, method, arguments)`; `STOP` may come while one is under
+way. The process answers with pairs that begin with one of these words:
+
+    progress, segment     with the record, as a `Listener` gets it
+    done                  with the result; this and the following end a request
+    refused               with an `EngineError`
+    failed                with what went wrong, for any other exception
 """
 
 from __future__ import annotations
 
-import atexit
 import logging
 import math
 import os
+import pickle
+import pkgutil
+import queue
 import signal
-import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from multiprocessing.connection import Connection
+from collections.abc import Callable
+from contextlib import suppress
+from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-import structlog
+from structlog.contextvars import bound_contextvars, get_contextvars
 
-from engines import base, errors, logs
-from engines.base import SILENT, EngineError, Listener, Stopped
-from engines.worker_process import FINAL, POLL_SECONDS, STOP, Message, dump
+from engines import logs
+from engines.base import SILENT, EngineError, Listener, Progress, Segment, Stopped
+from engines.errors import describe_error
 
 ROOT = Path(__file__).resolve().parents[1]
+
+Message = tuple[str, Any]
+FINAL = ("done", "refused", "failed")
+STOP = b"stop"
+
+POLL_SECONDS = 0.1
+"""How often whoever waits for a message looks whether to stop."""
 STOP_SECONDS = 0.6
 """How long a worker may take to stop by itself; a page's Stop promises one second."""
-SILENT_SECONDS = 90.0
-"""How long a worker may go without a sign of life. It gives one each second, but not while native
-code holds Python's lock, as reading a large checkpoint can for a while."""
 STUCK_SECONDS = 1800.0
 """How long it may work at one stage of one window, or at getting ready, without progress."""
 
-_closing = threading.Event()
-_processes: set[WorkerProcess] = set()
-
-
-class WorkerProcess:
-    """A process that leads a group of its own, and this end of its pipe.
-
-    `is_ready` once it has sent something; before that, a large request would fill the pipe and
-    block. Raises `EngineError` where no process can be started.
-    """
-
-    command: Sequence[str] = (sys.executable, "-m", "engines.worker_process")
-
-    def __init__(self, name: str, kind: str, *arguments: str) -> None:
-        if _closing.is_set():
-            raise Stopped("stopped")
-        self._name = name
-        try:
-            self._start(_log_level(), kind, *arguments)
-        except OSError as error:
-            raise EngineError(
-                f"The process of {name} could not be started: {errors.describe_error(error)}."
-            ) from error
-        self.is_ready = self._ended = False
-        atexit.register(self.end)
-        _processes.add(self)
-        if _closing.is_set():
-            self.end()
-            raise Stopped("stopped")
-
-    def _start(self, *arguments: str) -> None:
-        ours, theirs = socket.socketpair()
-        lifeline, held = os.pipe()  # (read, write): ends with this process
-        self._lifeline = os.fdopen(held, "wb", buffering=0)
-        try:
-            with ours, theirs:
-                descriptors = theirs.fileno(), lifeline
-                self._process = subprocess.Popen(
-                    [*self.command, *map(str, descriptors), *arguments],
-                    cwd=ROOT,
-                    stdin=subprocess.DEVNULL,
-                    pass_fds=descriptors,
-                    start_new_session=True,
-                )
-                self._connection = Connection(ours.detach())
-        except OSError:
-            self._lifeline.close()
-            raise
-        finally:
-            os.close(lifeline)
-
-    @property
-    def pid(self) -> int:
-        """The process's number, and its group's."""
-        return self._process.pid
-
-    def is_alive(self) -> bool:
-        """Whether it can take requests."""
-        return not self._ended and self._process.poll() is None
-
-    def send(self, message: Message) -> None:
-        """Send a message; `receive` tells when nobody is there to take it."""
-        with suppress(OSError):
-            self._connection.send_bytes(dump(message))
-
-    def receive(self, seconds: float) -> Message | None:
-        """Wait for the next message; a process that has died is `refused` with the reason."""
-        try:
-            if not self._connection.poll(seconds):
-                return None
-            message: Message = self._connection.recv()
-            self.is_ready = True
-            return message
-        except (EOFError, OSError):
-            with suppress(subprocess.TimeoutExpired):
-                self._process.wait(5)
-            status = self._process.poll() or 0
-            self.end()
-        if _closing.is_set():
-            return ("stopped", "stopped")
-        return (
-            "refused",
-            EngineError.__name__,
-            f"The process of {self._name} ended{describe_status(status)}. "
-            "The next run starts a new one.",
-        )
-
-    def end(self) -> None:
-        """Kill the process and all that it started, and close the pipe; again does nothing."""
-        if self._ended:
-            return
-        self._ended = True
-        atexit.unregister(self.end)
-        _processes.discard(self)
-        with suppress(OSError):
-            self._connection.close()
-        with suppress(ProcessLookupError, PermissionError):  # nothing is left of the group
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
-        self._lifeline.close()
-
-
-def describe_status(status: int) -> str:
-    """Describe a process's exit status; negative ones are signals."""
-    if status == -signal.SIGKILL:
-        return ": it was killed, which is also what happens where memory runs out"
-    if status < 0:
-        return f" by {signal.Signals(-status).name}"
-    return f" with exit status {status}" if status else ""
-
-
-def _log_level() -> str:
-    """The level that this process logs from, for its workers."""
-    level = logging.getLogger("engines").getEffectiveLevel()
-    return next((name for name, value in logs.LEVELS.items() if value >= level), "error")
+logger = logs.logger(__name__)
 
 
 class TooLong(EngineError):
@@ -162,23 +62,29 @@ class TooLong(EngineError):
 class Worker:
     """Sends requests, one at a time, to a process that is started when it is needed.
 
-    `name` is what sentences about it begin with. The process ends after `idle_seconds` without a
-    request, where that is given.
+    The process leads a group of its own. It ends with this process, however that ends, and `folder`
+    is removed then; also after `idle_seconds` without a request, where that is given. `name` is
+    what sentences about it call it; `arguments` are the handler's.
     """
 
+    command = (sys.executable, "-m", "engines.process")
+
     def __init__(
-        self,
-        name: str,
-        start: Callable[[], Any],
-        idle_seconds: float | None = None,
+        self, name: str, handler: str, *arguments: str, idle_seconds: float | None = None
     ) -> None:
-        self._name = name[0].upper() + name[1:]
-        self._start_process = start
-        self._idle_seconds = idle_seconds
-        self._idle: threading.Timer | None = None
+        self.name, self.handler, self.arguments = name, handler, arguments
+        self._title = name[0].upper() + name[1:]
+        self.folder, self._idle_seconds = "", idle_seconds
+        self._idle = threading.Timer(0.0, self.close)
         self._one_at_a_time = threading.RLock()
         self._waiting: list[Listener] = []
-        self.process: Any = None  # a `WorkerProcess`, or a `zero_gpu.GpuCall`
+        self._process: subprocess.Popen[bytes] | None = None
+        self._connection: Connection
+
+    @property
+    def pid(self) -> int | None:
+        """The number of the process and of its group, None while there is none."""
+        return self._process.pid if self._process else None
 
     def ask(
         self,
@@ -192,50 +98,6 @@ class Worker:
         `prepare` can't be interrupted, and others may wait for it: the process is ended once all
         who wait want to stop. Those without a listener of their own go along with them.
         """
-        with self._turn(listener):
-            self.start()
-            try:
-                kind, *rest = self._exchange(method, arguments, listener, max_seconds)
-            except BaseException:  # the process may still be at work on the request
-                self.close()
-                raise
-            finally:
-                self._end_when_idle()
-        match kind:
-            case "done":
-                return rest[0]
-            case "stopped":
-                raise Stopped(rest[0])
-            case "refused":
-                raise getattr(base, rest[0], EngineError)(rest[1])
-        raise EngineError(f"{self._name} failed: {rest[0]}.")
-
-    def start(self) -> None:
-        """Start the process unless there is one; it gets ready for requests by itself."""
-        with self._one_at_a_time:
-            if self.process is not None and not self.process.is_alive():
-                self.close()
-            if self.process is None:
-                self.process = self._start_process()
-
-    def close(self) -> None:
-        """End the process, and with it all that it holds; the next request starts a new one."""
-        with self._one_at_a_time:
-            if self.process is not None:
-                self.process.end()
-                self.process = None
-
-    def close_if_idle(self) -> None:
-        """`close`, unless a request is under way."""
-        if self._one_at_a_time.acquire(blocking=False):
-            try:
-                self.close()
-            finally:
-                self._one_at_a_time.release()
-
-    @contextmanager
-    def _turn(self, listener: Listener) -> Iterator[None]:
-        """Wait for the requests before; raise `Stopped` when the listener asks for it."""
         if listener is not SILENT:
             self._waiting.append(listener)
         try:
@@ -244,12 +106,87 @@ class Worker:
                     listener.check_stopped()
             try:
                 listener.check_stopped()
-                yield
+                kind, value = self._exchange(method, arguments, listener, max_seconds)
             finally:
+                self._idle.cancel()
+                if self._idle_seconds is not None:
+                    self._idle = threading.Timer(self._idle_seconds, self.close, [False])
+                    self._idle.daemon = True
+                    self._idle.start()
                 self._one_at_a_time.release()
         finally:
             if listener is not SILENT:
                 self._waiting.remove(listener)
+        if kind == "done":
+            return value
+        raise value if kind == "refused" else EngineError(f"{self._title} failed: {value}.")
+
+    def start(self) -> None:
+        """Start the process unless there is one; it gets ready for requests by itself."""
+        with self._one_at_a_time:
+            if self._process is not None and self._process.poll() is None:
+                return
+            self.close()
+            level = logging.getLevelName(logging.getLogger("engines").getEffectiveLevel())
+            self._connection, theirs = Pipe()
+            arguments = (str(theirs.fileno()), self.folder, level, self.handler, *self.arguments)
+            with theirs:
+                try:
+                    self._process = subprocess.Popen(
+                        [*self.command, *arguments],
+                        cwd=ROOT,
+                        stdin=subprocess.PIPE,  # open for as long as we live: see `guard_group`
+                        pass_fds=[theirs.fileno()],
+                        start_new_session=True,
+                    )
+                except OSError as error:
+                    self._connection.close()
+                    raise EngineError(
+                        f"The process of {self.name} could not be started: {describe_error(error)}."
+                    ) from error
+
+    def close(self, wait: bool = True) -> None:
+        """End the process, and with it all that it holds; the next request starts a new one.
+
+        Without `wait` nothing happens while a request is under way.
+        """
+        if not self._one_at_a_time.acquire(blocking=wait):
+            return
+        try:
+            if self._process is not None:
+                self._connection.close()
+                with suppress(ProcessLookupError, PermissionError):  # nothing is left of the group
+                    os.killpg(self._process.pid, signal.SIGKILL)
+                self._process.communicate()
+                self._process = None
+        finally:
+            self._one_at_a_time.release()
+
+    def send(self, content: bytes) -> None:
+        """Send a request or `STOP`; `receive` tells when nobody is there to take it."""
+        with suppress(OSError):
+            self._connection.send_bytes(content)
+
+    def receive(self) -> Message | None:
+        """Wait a moment for the next message; a dead process is `refused` with the reason."""
+        assert self._process is not None
+        try:
+            if not self._connection.poll(POLL_SECONDS):
+                return None
+            message: Message = self._connection.recv()
+            return message
+        except (EOFError, OSError):
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(5)
+            status = self._process.poll() or 0
+            self.close()
+        how = f" with exit status {status}" if status else ""
+        if status == -signal.SIGKILL:
+            how = ": it was killed, which is also what happens where memory runs out"
+        elif status < 0:
+            how = f" by {signal.Signals(-status).name}"
+        sentence = f"The process of {self.name} ended{how}. The next run starts a new one."
+        return ("refused", EngineError(sentence))
 
     def _is_given_up(self) -> bool:
         """Whether all who wait want to stop, and somebody waits."""
@@ -260,61 +197,121 @@ class Worker:
         self, method: str, arguments: tuple[Any, ...], listener: Listener, max_seconds: float
     ) -> Message:
         """Send a request and pass its messages on; return the last one."""
-        process = self.process
-        begun = heard = moved = time.monotonic()
-        stop_sent: float | None = None
-        sent = False
+        try:
+            self.start()
+            self.send(pickle.dumps((get_contextvars(), method, arguments)))
+            begun = moved = time.monotonic()
+            stop_sent = math.inf
+            while True:
+                message = self.receive()
+                now = time.monotonic()
+                if message is not None:
+                    moved = now
+                    kind, value = message
+                    if kind in FINAL:
+                        return message
+                    if kind == "progress":
+                        listener.progress(value)
+                    else:
+                        listener.segment(value)
+                if method == "prepare":
+                    if self._is_given_up():
+                        raise Stopped("stopped")
+                elif stop_sent == math.inf and listener.stopped():
+                    stop_sent = now
+                    self.send(STOP)
+                if now - stop_sent > STOP_SECONDS:
+                    raise Stopped("stopped")
+                if now - begun > max_seconds:
+                    raise TooLong(f"{self._title} took longer than {max_seconds:.0f} s.")
+                if now - moved > STUCK_SECONDS:
+                    raise EngineError(
+                        f"{self._title} made no headway for {now - moved:.0f} s and was ended. "
+                        "The next run starts it anew."
+                    )
+        except BaseException:  # the process may still be at work on the request
+            self.close()
+            raise
+
+
+# The process itself.
+
+
+class Channel(Listener):
+    """The process's end of the pipe, and the listener of the request under way."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._sending = threading.Lock()
+        self._stop = threading.Event()
+        self._requests: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+        threading.Thread(target=self._receive, daemon=True).start()
+
+    def progress(self, progress: Progress) -> None:
+        """Send where the task stands."""
+        self.send("progress", progress)
+
+    def segment(self, segment: Segment) -> None:
+        """Send a final segment."""
+        self.send("segment", segment)
+
+    def stopped(self) -> bool:
+        """Return True once the parent asked for it."""
+        return self._stop.is_set()
+
+    def send(self, kind: str, value: Any) -> None:
+        """Send a message, from any thread; without a parent this process is about to be killed."""
+        with self._sending, suppress(OSError):
+            self._connection.send((kind, value))
+
+    def serve(self, make_handler: Callable[[], Any]) -> NoReturn:
+        """Answer requests until the process is ended.
+
+        A handler that can't be made, or a request that can't be unpickled, is an answer too.
+        """
+        handler = None
         while True:
-            if process.is_ready and not sent:
-                process.send((structlog.contextvars.get_contextvars(), method, arguments))
-                sent = True
-            message: Message | None = process.receive(POLL_SECONDS)
-            now = time.monotonic()
-            if message is not None:
-                heard = now
-                moved = moved if message[0] == "alive" else now
-                if message[0] in FINAL:
-                    return message
-                if message[0] == "progress":
-                    listener.progress(message[1])
-                elif message[0] == "segment":
-                    listener.segment(message[1])
-            if method == "prepare":
-                if self._is_given_up():
-                    raise Stopped("stopped")
-            elif stop_sent is None and listener.stopped():
-                if not sent:
-                    raise Stopped("stopped")
-                stop_sent = now
-                process.send(STOP)
-            if stop_sent is not None and now - stop_sent > STOP_SECONDS:
-                raise Stopped("stopped")
-            if now - begun > max_seconds:
-                raise TooLong(f"{self._name} took longer than {max_seconds:.0f} s.")
-            self._check_headway(now - heard, now - moved)
+            content = self._requests.get()
+            try:
+                fields, method, arguments = pickle.loads(content)
+                with bound_contextvars(**fields):
+                    handler = handler or make_handler()
+                    answer: Message = ("done", getattr(handler, method)(*arguments, self))
+            except EngineError as error:
+                answer = ("refused", error)
+            except Exception as error:
+                logger.exception("a request failed")
+                answer = ("failed", describe_error(error))
+            self.send(*answer)
 
-    def _check_headway(self, silent: float, stuck: float) -> None:
-        for what, seconds, limit in (
-            ("no sign of life", silent, SILENT_SECONDS),
-            ("no headway", stuck, STUCK_SECONDS),
-        ):
-            if seconds > limit:
-                raise EngineError(
-                    f"{self._name} gave {what} for {seconds:.0f} s and was ended. "
-                    "The next run starts it anew."
-                )
-
-    def _end_when_idle(self) -> None:
-        if self._idle is not None:
-            self._idle.cancel()
-        if self._idle_seconds is not None:
-            self._idle = threading.Timer(self._idle_seconds, self.close_if_idle)
-            self._idle.daemon = True
-            self._idle.start()
+    def _receive(self) -> None:
+        with suppress(EOFError, OSError):
+            while True:
+                content = self._connection.recv_bytes()
+                if content == STOP:
+                    self._stop.set()
+                else:
+                    self._stop.clear()
+                    self._requests.put(content)
 
 
-def shut_down() -> None:
-    """End every process at once, whatever it does, and start none any more."""
-    _closing.set()
-    for process in tuple(_processes):
-        process.end()
+def guard_group(folder: str) -> None:
+    """Let a shell remove `folder` and kill this process group once the parent is gone.
+
+    The shell reads our standard input, a pipe that only the parent holds open. A thread here can't
+    do that while native code holds Python's lock, and Linux's PR_SET_PDEATHSIG reaches this process
+    alone, and also when only the thread that started it ends.
+    """
+    subprocess.Popen(["/bin/sh", "-c", 'read _; rm -rf "$0"; kill -KILL 0', folder])
+
+
+def main() -> None:
+    """Serve what the command line names."""
+    connection, folder, level, handler, *arguments = sys.argv[1:]
+    guard_group(folder)
+    logs.set_up(level)
+    Channel(Connection(int(connection))).serve(lambda: pkgutil.resolve_name(handler)(*arguments))
+
+
+if __name__ == "__main__":
+    main()

@@ -44,7 +44,7 @@ from engines.base import (
 )
 from engines.checkpoints import Checkpoint
 from engines.errors import describe_error, ran_out_of_memory
-from engines.memory import give_back, peak_resident_bytes
+from engines.hardware import give_back, peak_resident_bytes
 
 assert SAMPLE_RATE == whisper.audio.SAMPLE_RATE
 

@@ -1,28 +1,28 @@
 """Engines, the clip reader and the analysis, each in a process of its own (`engines.process`).
 
-Clips travel once: the reader writes the samples to a file, which every process maps into memory.
+A handler is what runs in the process; what calls it stands below it. PyTorch and MAX are imported
+there alone, and not by the clip reader. Clips travel once: the reader writes the samples to a file,
+which every process maps into memory.
 """
 
 from __future__ import annotations
 
-import atexit
 import os
-import shutil
-import stat
+import resource
 import tempfile
 import threading
 import time
 import uuid
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-import filelock
+import numpy as np
 
-from engines import audio, base, checkpoints, errors, logs, registry, zero_gpu
+from engines import audio, base, logs, registry, zero_gpu
 from engines.base import (
     SILENT,
     AudioError,
@@ -37,139 +37,127 @@ from engines.base import (
     Stopped,
     Transcript,
 )
+from engines.errors import describe_error
 from engines.models import DEFAULT_MODEL
-from engines.process import TooLong, Worker, WorkerProcess, shut_down
+from engines.process import TooLong, Worker
 
-__all__ = [
-    "RemoteEngine",
-    "borrow_engine",
-    "close_engines",
-    "compare_layers",
-    "get_engine",
-    "load_clip",
-    "release_engine",
-    "run_fault",
-    "shut_down",
-    "start_reader",
-]
-
+MAX_READER_BYTES = 1536 * 2**20
+"""Address space of the clip reader: half an hour of sound is 58 MB as it is decoded and 115 MB as
+it is given, with two copies of each on the way; the libraries map some hundred MB."""
 READ_SECONDS = 120.0
 """How long reading a clip may take, on the slowest machine: three hours of silence packed small
 took 8 s."""
 IDLE_SECONDS = 300.0
 """How long the analysis keeps its process, and its memory, without a request."""
-CLIP_FOLDER = "max-whisper-clips-"
 
 logger = logs.logger(__name__)
+
+
+class EngineHandler:
+    """Runs one engine."""
+
+    def __init__(self, key: str, model: str, dtype: Dtype) -> None:
+        self._engine = registry.get(key, model, dtype)
+
+    def prepare(self, listener: Listener) -> PrepareSeconds:
+        """Load and compile."""
+        return self._engine.prepare(listener)
+
+    def transcribe(self, clip: Clip, options: Options, listener: Listener) -> Transcript:
+        """Run the whole clip."""
+        return self._engine.transcribe(clip, options, listener)
+
+    def encode(self, mel: FloatArray, listener: Listener) -> FloatArray:
+        """Encode log-mel windows."""
+        return self._engine.encode(mel)
 
 
 class RemoteEngine:
     """An engine whose work is done by a worker; see `engines.base.Engine`."""
 
+    worker_class = Worker
+
     def __init__(
-        self, key: str, model: str, dtype: Dtype, row: registry.EngineRow, kind: str = "engine"
+        self,
+        key: str,
+        model: str,
+        dtype: Dtype = "float32",
+        handler: str = "engines.worker:EngineHandler",
     ) -> None:
+        row = registry.row(key)
         self.key, self.model, self.dtype = key, model, dtype
         self.label, self.encoder, self.decoder = row.label, row.encoder, row.decoder
         self.device = "cpu"
-        self.borrowers = 0
-        start = partial(WorkerProcess, key, kind, key, model, dtype)
-        self.worker = Worker(row.label, self._pick_process(start))
-
-    def _pick_process(self, start: Callable[[], WorkerProcess]) -> Callable[[], Any]:
-        return start
+        self.worker = self.worker_class(row.label, handler, key, model, dtype)
 
     def prepare(self, listener: Listener = SILENT) -> PrepareSeconds:
         """Load and compile; a second call returns the first one's figures at once."""
-        prepared: PrepareSeconds = self._ask("prepare", listener=listener)
+        prepared: PrepareSeconds = self.worker.ask("prepare", listener=listener)
         return prepared
 
     def transcribe(
-        self, clip: Clip, options: Options | None = None, listener: Listener | None = None
+        self, clip: Clip, options: Options | None = None, listener: Listener = SILENT
     ) -> Transcript:
         """Run the whole clip."""
-        transcript: Transcript = self._ask(
-            "transcribe", clip, options or Options(), listener=listener or Listener()
+        transcript: Transcript = self.worker.ask(
+            "transcribe", clip, options or Options(), listener=listener
         )
+        self.device = transcript.device
         return transcript
 
     def encode(self, mel: FloatArray) -> FloatArray:
         """Encode log-mel windows `(batch, n_mels, 3000)` to `(batch, n_audio_ctx, n_state)`."""
-        features: FloatArray = self._ask("encode", mel)
+        features: FloatArray = self.worker.ask("encode", mel)
         return features
 
     def close(self) -> None:
         """End the worker's process; the engine can be prepared again."""
         self.worker.close()
 
-    def _ask(self, method: str, *arguments: Any, listener: Listener = SILENT) -> Any:
-        result, self.device = self.worker.ask(method, *arguments, listener=listener)
-        return result
-
 
 class ZeroGpuEngine(RemoteEngine):
     """An engine each of whose runs is a call for ZeroGPU's GPU."""
 
+    worker_class = zero_gpu.GpuWorker
+
     def prepare(self, listener: Listener = SILENT) -> PrepareSeconds:
         """Download the checkpoint, if need be; the rest takes a GPU, which only a run has."""
+        from engines import checkpoints
+
         start = time.perf_counter()
         checkpoints.fetch(self.model, listener)
         return PrepareSeconds(load=time.perf_counter() - start)
 
-    def _pick_process(self, start: Callable[[], WorkerProcess]) -> Callable[[], Any]:
-        return partial(zero_gpu.GpuCall, start)
-
-
-# Engines, of which one model each is kept.
 
 _engines: dict[tuple[str, str, str], RemoteEngine] = {}
-_last_borrowed: dict[str, RemoteEngine] = {}
 _lock = threading.Lock()
 
 
-def get_engine(key: str, model: str = DEFAULT_MODEL, dtype: Dtype = "float32") -> Engine:
+def get_engine(key: str, model: str = DEFAULT_MODEL, dtype: Dtype = "float32") -> RemoteEngine:
     """Return the engine `key` for `model` in a process of its own, the same object each time.
 
-    Raises as `registry.get` does.
+    An engine takes no room while it has no process. Raises as `registry.get` does.
     """
-    with _lock:
-        return _find(key, model, dtype)
-
-
-def borrow_engine(key: str, model: str = DEFAULT_MODEL, dtype: Dtype = "float32") -> Engine:
-    """`get_engine` for a run: nobody ends its process before `release_engine`.
-
-    One model is kept for each engine: another one's process ends, as soon as no run has borrowed
-    it, since visitors who try model after model would else fill the memory.
-    """
-    with _lock:
-        engine = _find(key, model, dtype)
-        engine.borrowers += 1
-        _last_borrowed[key] = engine
-        for other in _engines.values():
-            if other.key == key and other is not engine and not other.borrowers:
-                other.worker.close_if_idle()
-        return engine
-
-
-def release_engine(engine: Engine) -> None:
-    """Give a borrowed engine back; its process ends if another model was borrowed since."""
-    assert isinstance(engine, RemoteEngine)
-    with _lock:
-        engine.borrowers -= 1
-        if not engine.borrowers and _last_borrowed.get(engine.key) is not engine:
-            engine.worker.close_if_idle()
-
-
-def _find(key: str, model: str, dtype: Dtype) -> RemoteEngine:
-    """Find an engine or make it; it is kept for good, as it takes no room without a process."""
-    row = registry.row(key)
-    if reason := row.why_unavailable():
+    if reason := registry.row(key).why_unavailable():
         raise base.EngineUnavailable(reason)
-    name = (key, model, dtype)
-    if name not in _engines:
-        _engines[name] = pick_class(key)(key, model, dtype, row)
-    return _engines[name]
+    with _lock:
+        if (key, model, dtype) not in _engines:
+            _engines[key, model, dtype] = pick_class(key)(key, model, dtype)
+        return _engines[key, model, dtype]
+
+
+def switch_engine(key: str, model: str = DEFAULT_MODEL, dtype: Dtype = "float32") -> Engine:
+    """`get_engine` for a job of the page: ends the engine's processes for other models and types.
+
+    Visitors who try model after model would else fill the memory. As one job runs at a time, no
+    other one needs them. One that is at work, getting ready or being stopped, is left alone.
+    """
+    engine = get_engine(key, model, dtype)
+    with _lock:
+        for other in _engines.values():
+            if other.key == key and other is not engine:
+                other.worker.close(wait=False)
+    return engine
 
 
 def pick_class(key: str) -> type[RemoteEngine]:
@@ -184,17 +172,45 @@ def close_engines() -> None:
         for engine in _engines.values():
             engine.close()
         _engines.clear()
-        _last_borrowed.clear()
 
 
-# Clips.
+class ClipHandler:
+    """Reads clips within a limit of memory."""
 
-_reader = Worker("the clip reader", partial(WorkerProcess, "the clip reader", "clips"))
+    def __init__(self) -> None:
+        with suppress(OSError, ValueError):  # a system without such limits, or with a lower one
+            resource.setrlimit(resource.RLIMIT_AS, (MAX_READER_BYTES, MAX_READER_BYTES))
+
+    def read(self, path: str, target: str, listener: Listener) -> tuple[str, float]:
+        """Write a clip's samples to `target`, a .npy file; return its name and decode seconds."""
+        name = audio.printable(Path(path).name)
+        try:
+            clip = audio.load_clip(path, listener)
+            Path(target).parent.mkdir(mode=0o700, exist_ok=True)  # tidied up as an old one
+            np.save(target, clip.samples)
+        except MemoryError as error:
+            raise AudioError(
+                f"{name} takes more memory than reading a clip may: shorten it, or save it as WAV "
+                "or FLAC and try again."
+            ) from error
+        except OSError as error:
+            raise AudioError(f"{name} can't be stored: {describe_error(error)}.") from error
+        return clip.name, clip.decode_seconds
+
+
+reader = Worker("the clip reader", "engines.worker:ClipHandler")
+
+
+@cache
+def clip_folder() -> tempfile.TemporaryDirectory[str]:
+    """Make this program's private folder for samples."""
+    return tempfile.TemporaryDirectory(prefix="max-whisper-clips-", ignore_cleanup_errors=True)
 
 
 def start_reader() -> None:
-    """Start the clip reader's process ahead of the first clip."""
-    _reader.start()
+    """Start the clip reader's process, which removes the folder however this program ends."""
+    reader.folder = clip_folder().name
+    reader.start()
 
 
 def load_clip(path: str | os.PathLike[str], listener: Listener = SILENT) -> Clip:
@@ -205,84 +221,62 @@ def load_clip(path: str | os.PathLike[str], listener: Listener = SILENT) -> Clip
     """
     name = audio.printable(Path(path).name)
     where = os.fspath(path) if "://" in os.fspath(path) else os.path.abspath(path)
-    _reader.start()  # whatever fails from here on is the clip's fault
+    file = Path(clip_folder().name, f"{uuid.uuid4().hex}.npy")
+    start_reader()  # whatever fails from here on is the clip's fault
     try:
-        return _read(where, listener)
-    except (AudioError, Stopped):
-        raise
-    except TooLong:
-        raise AudioError(
-            f"{name} takes longer than {READ_SECONDS:.0f} s to read: {audio.SUGGESTION}."
-        ) from None
-    except OSError as error:
-        raise AudioError(f"{name} can't be stored: {errors.describe_error(error)}.") from error
-    except EngineError as error:
-        logger.warning("a clip broke its reader", clip=name, error=str(error))
-        raise AudioError(
-            f"{name} broke the program that reads clips: {audio.SUGGESTION}."
-        ) from error
-
-
-def _read(path: str, listener: Listener) -> Clip:
-    if not os.path.isdir(_clip_folder()):  # whatever tidies up old temporary files took it
-        _clip_folder.cache_clear()
-    file, owner = os.path.join(_clip_folder(), f"{uuid.uuid4().hex}.npy"), os.getpid()
-    try:
-        name, decode_seconds = _reader.ask(
-            "read", path, file, listener=listener, max_seconds=READ_SECONDS
-        )
-        clip = base.open_clip(file, name, decode_seconds)
-    except BaseException:
-        _remove(file, owner)
-        raise
-    weakref.finalize(clip, _remove, file, owner)
-    return clip
-
-
-def _remove(path: str, owner: int) -> None:
-    """Remove a clip's file or all of them, unless this is a fork of the process that owns it."""
-    if os.getpid() == owner:
-        shutil.rmtree(path, ignore_errors=True)
+        read = reader.ask("read", where, str(file), listener=listener, max_seconds=READ_SECONDS)
+        clip = base.open_clip(str(file), *read)
+        weakref.finalize(clip, file.unlink, missing_ok=True)
+        return clip
+    except BaseException as error:
         with suppress(OSError):
-            os.remove(path)
+            file.unlink()
+        match error:
+            case AudioError() | Stopped():
+                raise
+            case OSError():
+                why = f"can't be stored: {describe_error(error)}"
+            case TooLong():
+                why = f"takes longer than {READ_SECONDS:.0f} s to read: {audio.SUGGESTION}"
+            case EngineError():
+                logger.warning("a clip broke its reader", clip=name, error=str(error))
+                why = f"broke the program that reads clips: {audio.SUGGESTION}"
+            case _:
+                raise
+        raise AudioError(f"{name} {why}.") from error
 
 
-@cache
-def _clip_folder() -> str:
-    """Make this process's private folder for samples; remove those of processes that were killed.
+class AnalysisHandler:
+    """Compares layers and runs faults; keeps one model's engines for the next request."""
 
-    A lock in the folder tells whether its process lives. The folder gets its final name once the
-    lock is held.
-    """
-    place = Path(tempfile.gettempdir())
-    for folder in place.glob(f"{CLIP_FOLDER}*"):
-        found = folder.lstat()
-        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
-            continue  # whatever somebody else put there
-        with (
-            suppress(filelock.Timeout, OSError, NotImplementedError),
-            filelock.FileLock(folder / "lock", blocking=False),
-        ):
-            shutil.rmtree(folder, ignore_errors=True)
-    made = Path(tempfile.mkdtemp(prefix="max-whisper-new-"))
-    lock = filelock.FileLock(made / "lock", blocking=False, thread_local=False)
-    _clip_locks.append(lock)
-    with suppress(OSError, NotImplementedError):  # a disk without locks
-        lock.acquire()
-    folder = made.rename(place / f"{CLIP_FOLDER}{uuid.uuid4().hex}")
-    atexit.register(_remove, str(folder), os.getpid())
-    return str(folder)
+    def __init__(self) -> None:
+        self._model = ""
+
+    def compare_layers(
+        self, names: tuple[str, ...], model: str, clip: Clip, start: float, listener: Listener
+    ) -> Any:
+        """Compare the stages of encoders."""
+        from engines.analysis import layers
+
+        self._keep_only(model)
+        return layers.compare_layers(names, model, clip, listener, start)
+
+    def run_fault(
+        self, key: str, model: str, clip: Clip, language: str | None, listener: Listener
+    ) -> Any:
+        """Transcribe with and without a fault."""
+        from engines.analysis import faults
+
+        self._keep_only(model)
+        return faults.run_fault(key, model, clip, language, listener).without_features()
+
+    def _keep_only(self, model: str) -> None:
+        if self._model != model:
+            registry.release(self._model)
+        self._model = model
 
 
-_clip_locks: list[filelock.BaseFileLock] = []
-"""The locks of this process's folders, held for as long as the process lives."""
-
-
-# The analysis.
-
-_analysis = Worker(
-    "the analysis", partial(WorkerProcess, "the analysis", "analysis"), idle_seconds=IDLE_SECONDS
-)
+analysis = Worker("the analysis", "engines.worker:AnalysisHandler", idle_seconds=IDLE_SECONDS)
 
 
 def compare_layers(
@@ -293,7 +287,7 @@ def compare_layers(
     start: float = 0.0,
 ) -> Any:
     """Compare encoders layer by layer, as `analysis.layers.compare_layers` does."""
-    return _analysis.ask("compare_layers", tuple(names), model, clip, start, listener=listener)
+    return analysis.ask("compare_layers", tuple(names), model, clip, start, listener=listener)
 
 
 def run_fault(
@@ -304,4 +298,4 @@ def run_fault(
     listener: Listener = SILENT,
 ) -> Any:
     """Transcribe with and without the fault `key`; the result has no encoder features."""
-    return _analysis.ask("run_fault", key, model, clip, language, listener=listener)
+    return analysis.ask("run_fault", key, model, clip, language, listener=listener)

@@ -18,7 +18,7 @@ import queue
 import re
 import threading
 from collections.abc import Callable, Generator
-from contextlib import closing
+from contextlib import closing, suppress
 from contextvars import copy_context
 from functools import cache
 from typing import Any
@@ -26,7 +26,7 @@ from typing import Any
 from engines import logs
 from engines.base import EngineError
 from engines.errors import describe_error
-from engines.worker_process import ALIVE, FINAL, POLL_SECONDS, STOP, Message
+from engines.process import FINAL, POLL_SECONDS, STOP, Message, Worker
 
 SECONDS, CALL_SECONDS = "DEMO_GPU_SECONDS", 120
 
@@ -45,9 +45,7 @@ def is_usable() -> bool:
 
 def why_not() -> str | None:
     """Return why ZeroGPU's GPU can't be used; None where it can, and where there is no ZeroGPU."""
-    if not is_here():
-        return None
-    package = load_spaces()
+    package = load_spaces() if is_here() else None
     return package if isinstance(package, str) else None
 
 
@@ -62,102 +60,80 @@ def load_spaces() -> Any:
         return f"ZeroGPU could not be set up: {describe_error(error)}"
 
 
-def read_seconds() -> int:
-    """Read how long a call may keep the GPU; raise `ValueError` with a sentence for no number."""
-    text = os.environ.get(SECONDS, "").strip()
-    if not text:
-        return CALL_SECONDS
-    if not text.isdecimal() or int(text[:9]) < 1:
-        raise ValueError(f"{SECONDS} must be a whole number from 1 up, and {text!r} isn't.")
-    return int(text[:9])
-
-
 @cache
-def register() -> Callable[..., Generator[Message]]:
+def register() -> Callable[..., Generator[Message | None]]:
     """Wrap `answer_one` with the GPU; Spaces wants that done before the page is served."""
-    wrapped: Callable[..., Generator[Message]]
-    wrapped = load_spaces().GPU(duration=read_seconds())(answer_one)
+    seconds = int(os.environ.get(SECONDS) or CALL_SECONDS)
+    wrapped: Callable[..., Generator[Message | None]]
+    wrapped = load_spaces().GPU(duration=seconds)(answer_one)
     return wrapped
 
 
-def answer_one(start: Callable[[], Any], request: Message) -> Generator[Message]:
-    """Start a worker, send it one request, and yield its messages, several times a second."""
+def answer_one(
+    name: str, handler: str, arguments: tuple[str, ...], request: bytes
+) -> Generator[Message | None]:
+    """Start a worker, send it one request, and yield what it says, or None several times a second;
+    the last message ends the request."""
+    worker = Worker(name, handler, *arguments)
     try:
-        process = start()
-    except EngineError as error:
-        yield ("refused", type(error).__name__, str(error))
-        return
-    try:
-        message, sent = ALIVE, False
-        while message[0] not in FINAL:
-            if process.is_ready and not sent:
-                process.send(request)
-                sent = True
-            message = process.receive(POLL_SECONDS) or ALIVE
+        worker.start()
+        worker.send(request)
+        message = None
+        while message is None or message[0] not in FINAL:
+            message = worker.receive()
             yield message
+    except EngineError as error:
+        yield ("refused", error)
     finally:
-        process.end()
+        worker.close()
 
 
-class GpuCall:
-    """One call with the interface of a `WorkerProcess` that answers a single request.
+class GpuWorker(Worker):
+    """A worker each of whose requests is a call that has the GPU, on a thread of its own, since
+    each of its steps may wait for long."""
 
-    `start` makes the worker's process inside the call; it must be picklable.
-    """
-
-    is_ready = True
-
-    def __init__(self, start: Callable[[], Any]) -> None:
-        self._start = start
+    def start(self) -> None:
+        """Have room for a new call's messages."""
         self._messages: queue.SimpleQueue[Message] = queue.SimpleQueue()
         self._over = threading.Event()
-        self._asked = self._answered = False
 
-    def is_alive(self) -> bool:
-        """Whether it can take a request."""
-        return not self._asked
-
-    def send(self, message: Message) -> None:
+    def send(self, content: bytes) -> None:
         """Start the call with a request; `STOP` ends it."""
-        if message == STOP:
+        if content == STOP:
             self._over.set()
             return
-        self._asked = True
         context = copy_context()  # Spaces counts the seconds on the visitor's account
-        threading.Thread(target=context.run, args=(self._iterate, message), daemon=True).start()
+        call = (self._call, content, self._messages, self._over)
+        threading.Thread(target=context.run, args=call, daemon=True).start()
 
-    def receive(self, seconds: float) -> Message | None:
-        """Wait for the next message; until the first one, waiting for a GPU is a sign of life."""
+    def receive(self) -> Message | None:
+        """Wait a moment for the next message."""
+        with suppress(queue.Empty):
+            return self._messages.get(timeout=POLL_SECONDS)
+        return None
+
+    def close(self, wait: bool = True) -> None:
+        """End the call that is under way, and with it the worker."""
+        if hasattr(self, "_over"):
+            self._over.set()
+
+    def _call(
+        self, request: bytes, messages: queue.SimpleQueue[Message], over: threading.Event
+    ) -> None:
+        last: Message = ("failed", "the call ended without an answer")
         try:
-            message = self._messages.get(timeout=seconds)
-            self._answered = True
-            return message
-        except queue.Empty:
-            return None if self._answered else ALIVE
-
-    def end(self) -> None:
-        """End the call, and with it the worker."""
-        self._over.set()
-
-    def _iterate(self, request: Message) -> None:
-        """Run the call on a thread of its own: each step may wait for long."""
-        try:
-            message = ALIVE
-            with closing(register()(self._start, request)) as messages:
-                for message in messages:
-                    if self._over.is_set():
-                        message = ("stopped", "stopped")
-                        break
-                    if message[0] not in FINAL:
-                        self._messages.put(message)
-            self._messages.put(message)  # the last one, now that the GPU is released
+            with closing(register()(self.name, self.handler, self.arguments, request)) as answers:
+                for message in answers:
+                    if over.is_set():
+                        return
+                    if message is not None and message[0] in FINAL:
+                        last = message  # told once the GPU is released
+                    elif message is not None:
+                        messages.put(message)
         except Exception as error:  # no GPU is free, or there was one for too short a time
             logger.warning("a call for the GPU failed", error=str(error))
-            self._messages.put(("refused", EngineError.__name__, describe(error)))
-
-
-def describe(error: Exception) -> str:
-    """Return why a call failed; Spaces' own errors carry a message, with markup."""
-    said = getattr(error, "message", None) or describe_error(error)
-    words = re.sub(r"<[^>]*>", " ", str(said)).split()
-    return f"ZeroGPU gave no GPU, or took it back: {' '.join(words).rstrip('.')}."
+            said = getattr(error, "message", None) or describe_error(error)  # Spaces' has markup
+            words = " ".join(re.sub(r"<[^>]*>", " ", str(said)).split()).rstrip(".")
+            sentence = f"ZeroGPU gave no GPU, or took it back: {words}."
+            last = ("refused", EngineError(sentence))
+        messages.put(last)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -47,9 +46,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def forget_log_handlers() -> Iterator[None]:
     """A test that sets logging up leaves no handler behind, whose stream would soon be closed."""
     yield
-    root = logging.getLogger()
-    for handler in [each for each in root.handlers if isinstance(each, logs.Handler)]:
-        root.removeHandler(handler)
+    logs.remove()
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ import whisper.timing
 from whisper.model import AudioEncoder, TextDecoder
 
 from engines import checkpoints
-from engines.worker_handlers import EngineHandler
+from engines.worker import EngineHandler
 
 ENDLESS = "tests.endless_handler:EndlessHandler"
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from engines import audio
 from engines.base import Clip, EngineError, EngineUnavailable, Listener, Options
-from engines.worker_handlers import ClipHandler
+from engines.worker import ClipHandler
 from tests.fakes import FakeEngine
 
 ENGINE = "tests.fake_handlers:FakeEngineHandler"
@@ -28,17 +28,6 @@ GATE = "compiles until "
 
 ONCE = " once "
 """A fault followed by this and a file happens while the file is not there."""
-
-FAULTS = {
-    "segfault": "ended by SIGSEGV",
-    "killed": "memory runs out",
-    "memory": "there was not enough memory",
-    "gpu memory": "the GPU has not enough memory",
-    "disk": "the disk is full",
-    "raises": "a graph did not fit",
-    "pages": "the compiler says one thing after another",
-}
-"""Faults that end a request, with what the sentence about each must say."""
 
 MAX_BYTES = 2**30
 
@@ -63,12 +52,6 @@ def go_wrong(fault: str, listener: Listener) -> None:
             time.sleep(600)
         case "hangs":
             ctypes.PyDLL(None).sleep(600)  # a PyDLL's functions keep Python's lock
-        case "patient":
-            while True:
-                listener.report("comparing", 0.5, 1.0, "stage 2")
-                time.sleep(0.01)
-        case "memory":
-            raise MemoryError
         case "large":
             np.ones(2 * MAX_BYTES, np.uint8)
         case "gpu memory":
@@ -105,12 +88,12 @@ class FakeEngineHandler:
                 time.sleep(0.02)
             compiler.kill()
             compiler.wait()
-        return self.engine.prepare(listener), self.engine.device
+        return self.engine.prepare(listener)
 
     def transcribe(self, clip: Clip, options: Options, listener: Listener) -> Any:
         """Go wrong, or don't."""
         go_wrong(self.engine.model, listener)
-        return self.engine.transcribe(clip, options, listener), self.engine.device
+        return self.engine.transcribe(clip, options, listener)
 
 
 class FakeClipHandler(ClipHandler):

@@ -43,47 +43,28 @@ class FakeSpaces:
         if self.refusal is not None:
             raise Error(self.refusal)
         ours, theirs = FORK.Pipe()
-        stop = FORK.Event()
-        process = FORK.Process(target=serve, args=(function, arguments, ours, theirs, stop))
+        process = FORK.Process(target=serve, args=(function, arguments, ours, theirs))
         process.start()
-        assert process.pid is not None
-        self.forks.append(process.pid)
+        self.forks.append(process.pid or 0)
         theirs.close()
         try:
-            while True:
-                try:
-                    kind, value = ours.recv()
-                except EOFError:
-                    raise Error("GPU task aborted") from None
-                if kind == "end":
-                    break
-                if kind == "error":
-                    raise Error(value)
-                try:
-                    yield value
-                except GeneratorExit:
-                    stop.set()
-                    raise
+            while (result := ours.recv()) is not StopIteration:
+                yield result
+        except EOFError:
+            raise Error("GPU task aborted") from None
         finally:
             ours.close()
             process.join()
 
 
-def serve(
-    function: Callable[..., Any], arguments: tuple[Any, ...], ours: Any, theirs: Any, stop: Any
-) -> None:
-    """What the forked process does."""
+def serve(function: Callable[..., Any], arguments: tuple[Any, ...], ours: Any, theirs: Any) -> None:
+    """What the forked process does, until nobody listens any more."""
     ours.close()
     os.environ["CUDA_VISIBLE_DEVICES"] = DEVICE
+    generator = function(*arguments)
     try:
-        generator = function(*arguments)
         for value in generator:
-            if stop.is_set():
-                generator.close()
-                break
-            theirs.send(("value", value))
-        theirs.send(("end", None))
+            theirs.send(value)
+        theirs.send(StopIteration)
     except BrokenPipeError:
-        pass
-    except Exception as error:
-        theirs.send(("error", type(error).__name__))
+        generator.close()

@@ -9,6 +9,15 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("engines", "demo")
 LONGEST_FILE, LONGEST_FUNCTION = 400, 60
+CHARTS = [
+    f"demo/{kind}s/{name}*.{ending}"
+    for kind, ending, names in (
+        ("panel", "py", ("timeline", "times", "timings", "histograms", "encoder_output", "layers")),
+        ("template", "html", ("charts", "encoder_output", "layers", "tracks")),
+    )
+    for name in names
+]
+"""What draws the SVG charts that Plotly is to replace."""
 
 
 @cache
@@ -24,14 +33,27 @@ def modules() -> dict[str, Path]:
     return found
 
 
+@cache
+def parse(path: Path) -> ast.Module:
+    """Return a module's syntax tree."""
+    return ast.parse(path.read_text())
+
+
 def list_imports(name: str, at_import: bool = False) -> set[str]:
     """Return the modules of the product that one of them imports.
 
     `at_import`: only those that importing it imports, so none in functions or for types alone.
     """
-    tree = ast.parse(modules()[name].read_text())
     found: set[str] = set()
-    for node in _walk(tree, at_import):
+    nodes: list[ast.AST] = [parse(modules()[name])]
+    while nodes:
+        node = nodes.pop()
+        if at_import and (
+            isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+            or (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test))
+        ):
+            continue
+        nodes += ast.iter_child_nodes(node)
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
@@ -41,31 +63,21 @@ def list_imports(name: str, at_import: bool = False) -> set[str]:
     return {module for module in found if module in modules() and module != name}
 
 
-def _walk(tree: ast.AST, at_import: bool) -> list[ast.AST]:
-    if not at_import:
-        return list(ast.walk(tree))
-    nodes: list[ast.AST] = []
-    for child in ast.iter_child_nodes(tree):
-        if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
-            continue
-        if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
-            continue
-        nodes += [child, *_walk(child, at_import)]
-    return nodes
-
-
 def list_foreign_imports() -> list[str]:
-    """Return imports of the tests from the product."""
+    """Return imports of the tests from the product, and names of their modules in its texts."""
     found = []
     for name, path in modules().items():
-        for node in ast.walk(ast.parse(path.read_text())):
-            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-            if isinstance(node, ast.ImportFrom) and node.module:
-                names = [node.module]
-            found += [f"{name} -> {n}" for n in names if n.split(".")[0] == "tests"]
-            if isinstance(node, ast.Constant) and isinstance(node.value, str):
-                text = node.value
-                found += [f"{name} names {text}"] if text.startswith("tests.") else []
+        for node in ast.walk(parse(path)):
+            match node:
+                case ast.Import(names):
+                    named = [f"{alias.name}." for alias in names]
+                case ast.ImportFrom(str(module)):
+                    named = [f"{module}."]
+                case ast.Constant(str(text)):
+                    named = [text]
+                case _:
+                    continue
+            found += [f"{name} -> {each}" for each in named if each.startswith("tests.")]
     return found
 
 
@@ -77,12 +89,10 @@ def list_cycles() -> list[str]:
     def visit(name: str, path: tuple[str, ...]) -> None:
         if name in path:
             cycles.append(" -> ".join((*path[path.index(name) :], name)))
-            return
-        if name in done:
-            return
-        for module in sorted(list_imports(name)):
-            visit(module, (*path, name))
-        done.add(name)
+        elif name not in done:
+            for module in sorted(list_imports(name)):
+                visit(module, (*path, name))
+            done.add(name)
 
     for name in modules():
         visit(name, ())
@@ -90,16 +100,12 @@ def list_cycles() -> list[str]:
 
 
 def find_longest_chain(start: str = "app") -> tuple[str, ...]:
-    """Return the longest chain of imports that importing `start` sets off."""
+    """Return the longest chain of imports that importing `start` sets off; there is no cycle."""
 
-    chains: dict[str, tuple[str, ...]] = {}
-
+    @cache
     def chain(name: str) -> tuple[str, ...]:
-        if name not in chains:
-            chains[name] = (name,)  # where there is a cycle, it ends here
-            below = [chain(module) for module in sorted(list_imports(name, at_import=True))]
-            chains[name] = (name, *max(below, key=len, default=()))
-        return chains[name]
+        below = [chain(module) for module in sorted(list_imports(name, at_import=True))]
+        return (name, *max(below, key=len, default=()))
 
     return chain(start)
 
@@ -112,21 +118,17 @@ def count_lines(*patterns: str) -> int:
 
 def list_long_files() -> list[str]:
     """Return files of the product and the tests with too many lines."""
-    paths = [*modules().values(), *(ROOT / "engines").rglob("*.mojo"), *list_tests()]
+    tests = (ROOT / "tests").rglob("*.py")
+    paths = [*modules().values(), *(ROOT / "engines").rglob("*.mojo"), *tests]
     counted = [(len(path.read_text().splitlines()), path) for path in paths]
     return [f"{path.relative_to(ROOT)}: {n}" for n, path in counted if n > LONGEST_FILE]
-
-
-def list_tests() -> list[Path]:
-    """Return the tests' modules."""
-    return list((ROOT / "tests").rglob("*.py"))
 
 
 def list_long_functions() -> list[str]:
     """Return functions of the product with too many lines."""
     found = []
     for name, path in modules().items():
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(parse(path)):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 lines = (node.end_lineno or 0) - node.lineno + 1
                 if lines > LONGEST_FUNCTION:
@@ -139,10 +141,13 @@ def main() -> None:
     python = count_lines("app.py", "engines/**/*.py", "demo/**/*.py")
     mojo = count_lines("engines/**/*.mojo")
     page = count_lines("assets/*.css", "assets/*.js", "demo/templates/*.html")
+    charts = count_lines(*CHARTS)
     real = [name for name, path in modules().items() if path.name != "__init__.py"]
     chain = find_longest_chain()
     print(f"product: {python + mojo + page} lines (13,000): Python {python}, Mojo {mojo}, ", end="")
     print(f"css, js and templates {page}")
+    print(f"    {charts} of them draw charts, not counted until Plotly replaces them: ", end="")
+    print(f"{python + mojo + page - charts} without")
     print(f"modules in engines/ and demo/: {len(real) - 1} (60)")
     print(f"longest import chain from app.py: {len(chain)} (10): {' -> '.join(chain)}")
     print(f"tests: {count_lines('tests/**/*.py')} lines (9,000)")

@@ -13,14 +13,12 @@ import pytest
 
 from demo.comparison import ComparisonTask
 from demo.snapshot import Comparison, Settings
-from engines import registry, worker
 from engines.audio import load_clip
 from engines.base import Clip
 from engines.worker import RemoteEngine
 from tests import fakes
 from tests.engines.checkpoint_files import DIMENSIONS, write_checkpoint
 from tests.fake_handlers import ENGINE, ONCE
-from tests.processes import wait_until
 
 if TYPE_CHECKING:
     from tests.fake_page import FakePage
@@ -34,8 +32,8 @@ def make() -> Iterator[MakeEngine]:
     """Makes an engine in a process of its own."""
     made: list[RemoteEngine] = []
 
-    def make_engine(key: str, model: str, kind: str = ENGINE) -> RemoteEngine:
-        made.append(RemoteEngine(key, model, "float32", registry.row(key), kind))
+    def make_engine(key: str, model: str, *handler: str) -> RemoteEngine:
+        made.append(RemoteEngine(key, model, "float32", *handler))
         return made[-1]
 
     yield make_engine
@@ -66,8 +64,8 @@ def read_fault(comparison: Comparison) -> str:
 def test_one_lane_says_so_the_other_finishes_the_next_run_works(
     fault: str, sentence: str, make: MakeEngine, tmp_path: Path
 ) -> None:
-    broken = make("max_hybrid", f"{fault}{ONCE}{tmp_path / 'broken'}")
-    engines = {"cpu": make("cpu", "sound"), "max_hybrid": broken}
+    broken = make("max_hybrid", f"{fault}{ONCE}{tmp_path / 'broken'}", ENGINE)
+    engines = {"cpu": make("cpu", "sound", ENGINE), "max_hybrid": broken}
     assert sentence in read_fault(compare(engines))
     assert [lane.state for lane in compare(engines).lanes] == ["done", "done"]
 
@@ -77,8 +75,8 @@ def test_a_model_s_file_that_is_lost_half_way(make: MakeEngine, tmp_path: Path) 
     """A run goes on without it; getting ready says what is wrong, and works once it is back."""
     file = tmp_path / "mine.pt"
     write_checkpoint(file, DIMENSIONS["mini"])
-    content, mine = file.read_bytes(), make("cpu", str(file), "engine")
-    engines = {"cpu": make("cpu", "sound"), "max_hybrid": mine}
+    content, mine = file.read_bytes(), make("cpu", str(file))
+    engines = {"cpu": make("cpu", "sound", ENGINE), "max_hybrid": mine}
 
     def lose_file_and_open_clip(listener: object) -> Clip:
         mine.prepare()
@@ -92,27 +90,6 @@ def test_a_model_s_file_that_is_lost_half_way(make: MakeEngine, tmp_path: Path) 
     assert "mine.pt is not a Whisper checkpoint" in read_fault(compare(engines))
     file.write_bytes(content)
     assert [lane.state for lane in compare(engines).lanes] == ["done", "done"]
-
-
-def test_a_comparison_releases_what_it_borrowed(monkeypatch: pytest.MonkeyPatch) -> None:
-    def make_fake(key: str, model: str, dtype: str, row: registry.EngineRow) -> RemoteEngine:
-        return RemoteEngine(key, model, "float32", row, ENGINE)
-
-    monkeypatch.setattr(worker, "pick_class", lambda key: make_fake)
-    monkeypatch.setattr(worker, "_engines", {})
-    for model in ("sound", "raises", "absent"):
-        run = ComparisonTask(
-            Settings(("cpu",), model),
-            fakes.STATUSES,
-            worker.borrow_engine,
-            fakes.open_fake_clip,
-            release_engine=worker.release_engine,
-        )
-        list(run.snapshots())
-    engines = list(worker._engines.values())
-    wait_until(lambda: not any(engine.borrowers for engine in engines), "the last release")
-    assert len(engines) == 3
-    worker.close_engines()
 
 
 def test_a_disk_that_is_full_refuses_a_clip_in_a_sentence(fake_page: FakePage) -> None:

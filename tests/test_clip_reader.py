@@ -6,10 +6,8 @@ import gc
 import os
 import pickle
 import shutil
-import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
@@ -19,33 +17,33 @@ import numpy as np
 import pytest
 
 from engines import audio, worker
-from engines.base import AudioError, Clip, EngineError, Listener, Stopped
-from engines.process import Worker, WorkerProcess
+from engines.base import AudioError, EngineError, Listener, Stopped, open_clip
+from engines.process import Worker
 from tests.fake_handlers import CLIPS
-from tests.processes import PATIENCE, is_gone, wait_until
+from tests.processes import is_gone, wait_until
+from tests.workers import Waiter
 
 SAMPLE = "audio_samples/jfk.flac"
-ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def fake_reader() -> Iterator[Worker]:
+    made = Worker("the clip reader", CLIPS)
+    yield made
+    made.close()
+    worker.reader.close()
 
 
 @pytest.fixture
-def reader(monkeypatch: pytest.MonkeyPatch) -> Iterator[Worker]:
+def reader(fake_reader: Worker, monkeypatch: pytest.MonkeyPatch) -> Worker:
     """A reader that a clip's name breaks, in place of the program's."""
-    made = Worker("the clip reader", partial(WorkerProcess, "the clip reader", CLIPS))
-    monkeypatch.setattr(worker, "_reader", made)
-    yield made
-    made.close()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def end_real_reader() -> Iterator[None]:
-    yield
-    worker._reader.close()
+    monkeypatch.setattr(worker, "reader", fake_reader)
+    return fake_reader
 
 
 def stored() -> list[str]:
     """The samples that this process keeps."""
-    return [name for name in os.listdir(worker._clip_folder()) if name.endswith(".npy")]
+    return os.listdir(worker.clip_folder().name)
 
 
 def refusal(name: str) -> str:
@@ -59,12 +57,12 @@ def refusal(name: str) -> str:
 
 def test_a_clip_is_what_it_is_without_the_process() -> None:
     clip, expected = worker.load_clip(SAMPLE), audio.load_clip(SAMPLE)
-    process = worker._reader.process.pid
+    process = worker.reader.pid
     with pytest.raises(AudioError, match="There is no file"):
         worker.load_clip("absent.wav")
     with pytest.raises(AudioError, match="links are not followed"):
         worker.load_clip("https://example.org/clip.wav")
-    assert worker._reader.process.pid == process, "a refusal costs no process"
+    assert worker.reader.pid == process, "a refusal costs no process"
     assert np.array_equal(clip.samples, expected.samples) and clip.name == expected.name
     assert clip.decode_seconds > 0
 
@@ -78,34 +76,29 @@ def test_a_clip_travels_as_a_path_and_its_file_goes_with_it(reader: Worker) -> N
     assert len(content) < 1000 and np.array_equal(pickle.loads(content).samples, clip.samples)
     half = replace(clip, samples=clip.samples[:8000])
     assert len(pickle.loads(pickle.dumps(half)).samples) == 8000, "not the whole file"
-    with pytest.raises(AudioError):
-        worker.load_clip("segfault.wav")
     del clip
     assert len(stored()) == before
-
-
-def test_a_folder_that_was_tidied_away_is_made_anew(reader: Worker) -> None:
-    shutil.rmtree(worker._clip_folder())
+    shutil.rmtree(worker.clip_folder().name)  # as whatever tidies up old temporary files does
     assert worker.load_clip("sound.wav").seconds == 1.0
 
 
 def test_samples_that_are_gone_are_an_answer(reader: Worker, tmp_path: Path) -> None:
     """A clip whose file was removed before the worker opened it costs no process."""
     worker.load_clip("sound.wav")
-    process = reader.process.pid
+    process = reader.pid
     np.save(tmp_path / "samples.npy", np.zeros(8, np.float32))
-    from engines.base import open_clip
-
-    clip: Clip = open_clip(str(tmp_path / "samples.npy"), "clip", 0.0)
+    clip = open_clip(str(tmp_path / "samples.npy"), "clip", 0.0)
     (tmp_path / "samples.npy").unlink()
     with pytest.raises(EngineError, match="FileNotFoundError"):
         reader.ask("read", clip)
-    assert reader.process.pid == process
+    assert reader.pid == process
 
 
-@pytest.mark.parametrize("fault", ["segfault", "killed", "raises"])
+@pytest.mark.parametrize("fault", ["segfault", "raises"])
 def test_what_breaks_the_reader_costs_its_clip_a_sentence(reader: Worker, fault: str) -> None:
+    before = stored()
     assert refusal(fault).startswith(f"{fault}.wav broke the program that reads clips: ")
+    assert stored() == before
     assert worker.load_clip("sound.wav").seconds == 1.0
 
 
@@ -116,33 +109,20 @@ def test_a_clip_may_take_so_much_memory_and_disk(reader: Worker) -> None:
     assert worker.load_clip("sound.wav").seconds == 1.0
 
 
-def test_a_clip_may_take_so_long(reader: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_clip_may_take_so_long_and_stop_ends_its_reading(
+    reader: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
     worker.load_clip("sound.wav")
+    process = reader.pid
+    assert process is not None
+    waiter = Waiter(partial(worker.load_clip, "deaf.wav"))
+    wait_until(lambda: bool(reader._waiting), "reading")
+    waiter.leave()
+    assert isinstance(waiter.outcome, Stopped) and is_gone(process)
     with monkeypatch.context() as patch:
         patch.setattr(worker, "READ_SECONDS", 1.0)
         assert refusal("deaf").startswith("deaf.wav takes longer than 1 s to read: ")
-    assert reader.process is None
-    assert worker.load_clip("sound.wav").seconds == 1.0
-
-
-def test_stop_ends_a_reader_that_goes_on(reader: Worker) -> None:
-    worker.load_clip("sound.wav")
-    process, stop, outcomes = reader.process.pid, threading.Event(), []
-    listener = Listener()
-    listener.stopped = stop.is_set  # type: ignore[method-assign]
-
-    def read() -> None:
-        try:
-            worker.load_clip("deaf.wav", listener)
-        except Stopped:
-            outcomes.append("stopped")
-
-    thread = threading.Thread(target=read, daemon=True)
-    thread.start()
-    wait_until(lambda: bool(reader._waiting), "reading")
-    stop.set()
-    thread.join(PATIENCE)
-    assert outcomes == ["stopped"] and is_gone(process)
+    assert reader.pid is None and worker.load_clip("sound.wav").seconds == 1.0
 
 
 def test_a_reader_that_cannot_be_started_is_told(
@@ -151,50 +131,15 @@ def test_a_reader_that_cannot_be_started_is_told(
     def start(*_: object, **__: object) -> None:
         raise OSError(12, "Cannot allocate memory")
 
+    reader.close()
     monkeypatch.setattr(subprocess, "Popen", start)
     with pytest.raises(EngineError, match="could not be started: there was not enough memory"):
-        worker.load_clip("sound.wav")
+        worker.load_clip("sound.wav", Listener())
 
 
-def test_the_reader_starts_without_pytorch() -> None:
+def test_neither_the_reader_nor_the_page_loads_pytorch() -> None:
     program = (
-        "import sys, engines.worker_process, engines.worker_handlers as handlers;"
-        "handlers.ClipHandler(); sys.exit('torch' in sys.modules or 'max' in sys.modules)"
+        "import sys, engines.process; from engines.worker import ClipHandler; ClipHandler();"
+        "sys.exit('torch' in sys.modules or 'max' in sys.modules)"
     )
-    assert subprocess.run([sys.executable, "-c", program], cwd=ROOT).returncode == 0
-
-
-KEEP = """
-import sys, threading
-from engines import worker
-clip = worker.load_clip(sys.argv[1])
-print(clip.file, flush=True)
-if len(sys.argv) > 2: threading.Event().wait()
-"""
-
-
-def test_a_killed_program_s_samples_are_removed_at_the_next_start(tmp_path: Path) -> None:
-    """And those of a program that ended by itself at its end; a living one's stay."""
-    (tmp_path / "max-whisper-clips-file").touch()
-    (tmp_path / "max-whisper-clips-link").symlink_to(ROOT)
-    environment = {**os.environ, "TMPDIR": str(tmp_path)}
-    command = [sys.executable, "-c", KEEP, SAMPLE]
-
-    def start_keeping() -> tuple[subprocess.Popen[str], Path]:
-        kept = subprocess.Popen(
-            [*command, "wait"], cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True
-        )
-        assert kept.stdout is not None
-        return kept, Path(kept.stdout.readline().strip())
-
-    living, its_file = start_keeping()
-    killed, lost = start_keeping()
-    killed.send_signal(signal.SIGKILL)
-    killed.communicate()
-    assert lost.exists() and oct(lost.parent.stat().st_mode).endswith("700")
-    subprocess.run(command, cwd=ROOT, env=environment, check=True, stdout=subprocess.DEVNULL)
-    assert its_file.exists() and not lost.parent.exists() and (ROOT / "app.py").exists()
-    folders = [path for path in tmp_path.glob("max-whisper-*") if path.is_dir()]
-    assert sorted(folders) == sorted([its_file.parent, tmp_path / "max-whisper-clips-link"])
-    living.terminate()
-    living.communicate()
+    assert subprocess.run([sys.executable, "-c", program]).returncode == 0

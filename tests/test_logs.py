@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from demo.comparison import ComparisonTask
 from demo.snapshot import Comparison, Settings
-from engines import cli, logs, registry, worker
+from engines import cli, logs, worker
 from engines.audio import load_clip
 from engines.base import EngineError
 from tests import fakes
@@ -44,32 +44,32 @@ def heard(monkeypatch: pytest.MonkeyPatch) -> Heard:
     return lambda: [json.loads(line) for line in stream.getvalue().splitlines()]
 
 
-def test_a_run_has_an_id_and_its_stages_have_seconds(heard: Heard) -> None:
-    registry.release("tiny.en")
-    with logs.in_run(logs.new_run_id()):
-        run = logs.current_run()
-        transcript = registry.get("cpu", "tiny.en").transcribe(load_clip(CLIP))
-    prepared, transcribed = (line for line in heard() if line["event"] != "said")
-    assert {line["run"] for line in (prepared, transcribed)} == {run} and len(run) == 12
-    assert prepared["event"] == "prepared" and prepared["load"] > 0 and prepared["compile"] == 0
-    assert (transcribed["event"], transcribed["clip"]) == ("transcribed", "jfk.flac")
-    assert (transcribed["engine"], transcribed["model"]) == ("cpu", "tiny.en")
-    stages = transcript.seconds.as_dict()
-    assert {stage: transcribed[stage] for stage in stages} == pytest.approx(stages, abs=1e-4)
-    assert transcribed["level"] == "info" and transcribed["timestamp"].endswith("Z")
-    assert logs.current_run() == ""
-
-
-@pytest.mark.parametrize(("level", "told"), [("info", False), ("debug", True)])
-def test_what_was_said_is_logged_only_at_debug(
-    level: str, told: bool, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("level", ["info", "debug"])
+def test_an_engine_s_process_logs_its_stages_under_the_run_s_id(
+    level: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
+    """And not under that of the run before; what was said stands at `debug` only."""
+    monkeypatch.setenv(logs.FORMAT, "json")
     monkeypatch.setenv(logs.LEVEL, level)
-    stream = io.StringIO()
-    logs.set_up(stream=stream)
-    registry.get("cpu", "tiny.en").transcribe(load_clip(CLIP))
-    assert "transcribed" in stream.getvalue()
-    assert ("fellow Americans" in stream.getvalue()) is told
+    engine = worker.RemoteEngine("cpu", "tiny.en")
+    runs = [logs.new_run_id(), logs.new_run_id()]
+    try:
+        for run in runs:
+            with logs.in_run(run):
+                transcript = engine.transcribe(load_clip(CLIP))
+    finally:
+        engine.close()
+    lines = [json.loads(line) for line in capfd.readouterr().err.splitlines() if line[:1] == "{"]
+    said = [line for line in lines if "fellow Americans" in str(line)]
+    assert [line["event"] for line in said] == (["said", "said"] if level == "debug" else [])
+    prepared, first, last = (line for line in lines if line not in said)
+    assert [prepared["run"], first["run"], last["run"]] == [runs[0], *runs] and len(runs[0]) == 12
+    assert prepared["event"] == "prepared" and prepared["load"] > 0 and prepared["compile"] == 0
+    assert (last["event"], last["clip"], last["level"]) == ("transcribed", "jfk.flac", "info")
+    assert (last["engine"], last["model"]) == ("cpu", "tiny.en")
+    stages = transcript.seconds.as_dict()
+    assert {stage: last[stage] for stage in stages} == pytest.approx(stages, abs=1e-4)
+    assert last["timestamp"].endswith("Z") and logs.current_run() == ""
 
 
 def compare(errors: dict[str, Exception], **settings: Any) -> Comparison:
@@ -84,10 +84,13 @@ def compare(errors: dict[str, Exception], **settings: Any) -> Comparison:
 
 @pytest.mark.parametrize("schedule", ["parallel", "one at a time"])
 def test_the_page_s_run_and_its_log_share_an_id(schedule: str, heard: Heard) -> None:
-    last = compare({"max_hybrid": EngineError("It broke.")}, schedule=schedule)
-    started, failed = heard()
-    assert started["run"] == failed["run"] == last.run and len(last.run) == 12
-    assert (started["event"], started["engines"]) == ("started", ["max_hybrid"])
+    errors = {"cpu": ZeroDivisionError("oh"), "max_hybrid": EngineError("It broke.")}
+    last = compare(errors, schedule=schedule)
+    started, *failures = heard()
+    assert (started["event"], started["engines"]) == ("started", ["cpu", "max_hybrid"])
+    assert {line["run"] for line in (started, *failures)} == {last.run} and len(last.run) == 12
+    bug, failed = sorted(failures, key=lambda line: str(line["engine"]))
+    assert bug["engine"] == "cpu" and "Traceback" in bug["exception"]
     about = {key: failed[key] for key in ("event", "engine", "model", "clip", "level", "error")}
     assert about == {
         "event": "failed",
@@ -98,14 +101,7 @@ def test_the_page_s_run_and_its_log_share_an_id(schedule: str, heard: Heard) -> 
         "error": "It broke.",
     }
     assert fakes.WORDS.split()[1] not in json.dumps(heard())
-    assert compare({"max_hybrid": EngineError("It broke.")}).run != last.run
-
-
-def test_a_bug_is_logged_with_its_traceback(heard: Heard) -> None:
-    last = compare({"cpu": ZeroDivisionError("oh"), "max_hybrid": ZeroDivisionError("oh")})
-    bugs = [line for line in heard() if line["event"] == "failed"]
-    assert {bug["engine"] for bug in bugs} == {"cpu", "max_hybrid"}
-    assert all("Traceback" in bug["exception"] and bug["run"] == last.run for bug in bugs)
+    assert compare(errors).run != last.run
 
 
 def test_other_packages_are_heard_in_the_same_form(heard: Heard) -> None:
@@ -119,7 +115,7 @@ def test_lines_for_people_have_no_colours_in_a_pipe_and_come_once() -> None:
     stream = io.StringIO()
     logs.set_up("info", io.StringIO())
     logs.set_up("info", stream)
-    logs.logger().info("prepared", engine="cpu", load=0.123456)
+    logs.logger("engines").info("prepared", engine="cpu", load=0.123456)
     (line,) = stream.getvalue().splitlines()
     assert "prepared" in line and "engine=cpu" in line and "load=0.1235" in line
     assert "\x1b" not in line
@@ -129,10 +125,8 @@ def test_lines_for_people_have_no_colours_in_a_pipe_and_come_once() -> None:
     ("environment", "default", "level"),
     [
         ({}, "warning", logging.WARNING),
-        ({}, "info", logging.INFO),
         ({logs.FORMAT: "json"}, "warning", logging.INFO),
         ({logs.LEVEL: "ERROR"}, "info", logging.ERROR),
-        ({logs.LEVEL: "error", logs.FORMAT: "json"}, "info", logging.ERROR),
         ({logs.LEVEL: "loud"}, "info", logging.INFO),
     ],
 )
@@ -141,7 +135,8 @@ def test_the_level_is_the_default_unless_told(
 ) -> None:
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    assert logs.pick_level(default) == level
+    logs.set_up(default)
+    assert logging.getLogger("engines").level == level
 
 
 def test_a_command_s_error_is_a_line_of_json_where_logs_are(
@@ -153,22 +148,3 @@ def test_a_command_s_error_is_a_line_of_json_where_logs_are(
     line = json.loads(logged)
     assert (line["event"], line["command"], line["level"]) == ("failed", "transcribe", "error")
     assert len(line["run"]) == 12 and said == f"error: {line['error']}"
-
-
-def test_a_run_s_id_reaches_the_process_of_its_engine(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    """What the engine logs there has the run's id, and not that of the run before."""
-    monkeypatch.setenv(logs.FORMAT, "json")
-    logs.set_up()
-    engine = worker.RemoteEngine("cpu", "tiny.en", "float32", registry.row("cpu"))
-    runs = [logs.new_run_id(), logs.new_run_id()]
-    try:
-        for run in runs:
-            with logs.in_run(run):
-                engine.transcribe(load_clip(CLIP))
-    finally:
-        engine.close()
-    said = [json.loads(line) for line in capfd.readouterr().err.splitlines() if line[:1] == "{"]
-    heard = [(line["event"], line["run"]) for line in said if line["event"] != "said"]
-    assert heard == [("prepared", runs[0]), *(("transcribed", run) for run in runs)]

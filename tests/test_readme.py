@@ -13,29 +13,6 @@ from tests.test_setup import PIXI, ROOT, make_tasks, pins
 
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 
-COLOURS = {"red", "yellow", "green", "blue", "indigo", "purple", "pink", "gray"}
-HARDWARE = re.compile(
-    r"cpu-(basic|upgrade)|zero-a10g|t4-(small|medium)|(l4|l40s)x\d|a10g-\w+|a100-large"
-)
-# Keys and values: https://huggingface.co/docs/hub/spaces-config-reference
-KEYS = {
-    "title",
-    "emoji",
-    "colorFrom",
-    "colorTo",
-    "sdk",
-    "sdk_version",
-    "python_version",
-    "app_file",
-    "suggested_hardware",
-    "short_description",
-    "license",
-    "models",
-    "tags",
-    "preload_from_hub",
-    "startup_duration_timeout",
-}
-
 
 @pytest.fixture(scope="module")
 def front_matter() -> dict[str, Any]:
@@ -47,18 +24,12 @@ def front_matter() -> dict[str, Any]:
 
 
 def test_spaces_accepts_the_front_matter(front_matter: dict[str, Any]) -> None:
+    """Keys and values: https://huggingface.co/docs/hub/spaces-config-reference"""
     assert TEXT.startswith("---\n")
-    assert set(front_matter) <= KEYS
-    assert front_matter["sdk"] == "gradio"
-    assert {front_matter["colorFrom"], front_matter["colorTo"]} <= COLOURS
-    assert HARDWARE.fullmatch(front_matter["suggested_hardware"])
+    assert front_matter["sdk"] == "gradio" and front_matter["title"] and front_matter["emoji"]
     assert 0 < len(front_matter["short_description"]) <= 60
-    assert front_matter["title"] and front_matter["emoji"]
     assert all(re.fullmatch(r"[\w.-]+/[\w.-]+", model) for model in front_matter["models"])
     assert (ROOT / front_matter["app_file"]).is_file()
-
-
-def test_spaces_runs_the_versions_that_were_tested(front_matter: dict[str, Any]) -> None:
     assert f"=={front_matter['sdk_version']}" == pins("requirements.txt")["gradio"]
     assert front_matter["python_version"] == "3.12"  # a string: YAML reads 3.10 as 3.1
     assert PIXI["dependencies"]["python"] == f"{front_matter['python_version']}.*"
@@ -95,17 +66,14 @@ def code() -> str:
     return "\n".join([*blocks, *re.findall(r"`([^`\n]+)`", TEXT)])
 
 
-def test_both_commands_come_in_the_first_screen() -> None:
-    start = TEXT.split("---\n", 2)[2][:1200]
-    assert "make demo" in start and "make test" in start
-
-
 def test_every_link_inside_the_repository_leads_somewhere() -> None:
     links = re.findall(r"\]\(([^)]+)\)", TEXT)
     inside = [link.split("#")[0] for link in links if "://" not in link]
     assert inside and all((ROOT / Path(link)).exists() for link in inside)
 
 
-def test_every_engine_is_in_the_table() -> None:
+def test_the_commands_come_first_and_every_engine_is_in_the_table() -> None:
+    start = TEXT.split("---\n", 2)[2][:1200]
+    assert "make demo" in start and "make test" in start
     for key in (row.key for row in ENGINES):
         assert f"\n| `{key}` |" in TEXT, f"{key} has no row in the README's table of engines"

@@ -88,23 +88,18 @@ def test_no_file_of_the_machine_is_served(url: str, secret: Path) -> None:
 
 
 @pytest.mark.parametrize("shape", [{}, {"meta": META}, {"meta": META, "is_stream": True}])
-def test_no_file_of_the_machine_is_a_clip(shape: dict[str, Any], url: str, secret: Path) -> None:
-    for path in (str(secret), "/etc/passwd", f"file://{secret}", "../../../../etc/passwd"):
-        clip = {"path": path, "url": path, **shape}
+def test_no_file_of_the_machine_is_a_clip(
+    shape: dict[str, Any], url: str, uploads: Path, secret: Path
+) -> None:
+    """Nor by a link that lies in the uploads."""
+    link = uploads / f"{uuid.uuid4().hex}.wav"
+    link.symlink_to(secret)
+    for path in (secret, "/etc/passwd", f"file://{secret}", "../../../../etc/passwd", link):
+        clip = {"path": str(path), "url": str(path), **shape}
         answer = predict(url, "transcribe", clip, *REST)
         assert "event: error" in answer
         assert SECRET not in answer and "root:" not in answer
-
-
-def test_a_link_in_the_uploads_leads_nowhere(url: str, uploads: Path, secret: Path) -> None:
-    link = uploads / f"{uuid.uuid4().hex}.wav"
-    link.symlink_to(secret)
-    try:
-        clip = {"path": str(link), "meta": META}
-        answer = predict(url, "transcribe", clip, *REST)
-    finally:
-        link.unlink()
-    assert "event: error" in answer and SECRET not in answer
+    link.unlink()
 
 
 @pytest.mark.parametrize(
@@ -176,12 +171,6 @@ def test_bodies_have_a_limit_whatever_they_say(url: str) -> None:
     assert answer.status_code in (400, 413) and "event_id" not in answer.text
 
 
-def test_an_upload_over_the_limit_is_refused(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(middleware, "MOST_UPLOAD_BYTES", 1000)
-    answer = httpx.post(f"{url}gradio_api/upload", files={"files": ("a.wav", b"x" * 2000)})
-    assert answer.status_code == 413
-
-
 def test_an_uploaded_page_is_never_shown_as_one(url: str) -> None:
     script = b"<script>alert(1)</script>"
     files = {"files": ("evil.html", script, "text/html")}
@@ -225,16 +214,6 @@ def test_nothing_but_health_answers_without_the_password(
         assert answer.status_code == 200 and "hush-hush" not in answer.text
     out, err = capfd.readouterr()
     assert "hush-hush" not in caplog.text + out + err
-
-
-@pytest.mark.parametrize("half", ["me", "me:", ":secret"])
-def test_half_a_password_does_not_start_the_page(
-    half: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv(middleware.AUTH, half)
-    with pytest.raises(ValueError, match="name:password") as caught:
-        middleware.read_credentials()
-    assert "secret" not in str(caught.value)
 
 
 def test_health_is_said_and_illness_too(url: str) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,11 +18,11 @@ import pytest
 
 from engines import registry
 from engines.audio import load_clip
-from engines.base import EngineError, Options, Stopped, Transcript
+from engines.base import Listener, Options, Stopped, Transcript
 from engines.worker import RemoteEngine
 from tests.endless_handler import ENDLESS, STAGES
 from tests.processes import PATIENCE, is_idle, members, needs_proc, wait_until, workers
-from tests.workers import Recorder
+from tests.workers import Waiter
 
 SPENT_SECONDS = 1.5
 """Of each core, at most, after a Stop: the promised second, and half of one for seeing it."""
@@ -33,25 +32,19 @@ CLIP = "audio_samples/jfk.flac"
 pytestmark = [needs_proc, pytest.mark.slow]
 
 
-class Visitor(Recorder):
-    """Asks for a run in a thread of its own, and may stop it."""
+class Visitor(Waiter):
+    """Asks for a run, and may stop it."""
 
     def __init__(self, engine: RemoteEngine) -> None:
-        super().__init__()
         self.engine = engine
-        self.outcome: Transcript | EngineError | None = None
-        self.thread = threading.Thread(target=self._run, daemon=True)
-        self.thread.start()
+        super().__init__(self._ask)
 
-    def _run(self) -> None:
+    def _ask(self, listener: Listener) -> Transcript:
         options = Options(temperatures=(0.0,), word_timestamps=True)
-        try:
-            self.engine.prepare(self)
-            self.outcome = self.engine.transcribe(load_clip(CLIP), options, self)
-        except EngineError as error:
-            self.outcome = error
+        self.engine.prepare(listener)
+        return self.engine.transcribe(load_clip(CLIP), options, listener)
 
-    def leave(self, group: int) -> None:
+    def leave_in_time(self, group: int) -> None:
         """Stop, see the group come to rest, and count the processor time it took for that."""
         before = members(group)
         spent = dict(before)
@@ -75,13 +68,13 @@ class Visitor(Recorder):
 @pytest.mark.parametrize("stage", STAGES)
 def test_stop_frees_the_processor(stage: str, tmp_path: Path) -> None:
     begun = tmp_path / "begun"
-    engine = RemoteEngine("cpu", f"{stage} {begun}", "float32", registry.row("cpu"), ENDLESS)
+    engine = RemoteEngine("cpu", f"{stage} {begun}", handler=ENDLESS)
     try:
         visitor = Visitor(engine)
         wait_until(begun.exists, stage)
-        group = engine.worker.process.pid
+        group = engine.worker.pid or 0
         wait_until(lambda: not is_idle(group), "work, since the stage goes on")
-        visitor.leave(group)
+        visitor.leave_in_time(group)
     finally:
         engine.close()
     assert stage in visitor.stages or stage == "word times"
@@ -92,7 +85,7 @@ def cold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RemoteEngi
     """`max_hybrid`, with nothing compiled."""
     pytest.importorskip("max.engine")
     monkeypatch.setenv("MAX_WHISPER_CACHE", str(tmp_path / "cache"))
-    engine = RemoteEngine("max_hybrid", "tiny.en", "float32", registry.row("max_hybrid"))
+    engine = RemoteEngine("max_hybrid", "tiny.en")
     yield engine
     engine.close()
 
@@ -101,7 +94,7 @@ def start_compiling(engine: RemoteEngine) -> tuple[Visitor, int]:
     """A visitor, and the group in which MAX's compiler runs beside the worker."""
     visitor = Visitor(engine)
     wait_until(lambda: "compiling" in visitor.stages, "compiling", 300)
-    group = engine.worker.process.pid
+    group = engine.worker.pid or 0
     wait_until(lambda: len(workers(group)) > 1, "a compiler's process", 300)
     return visitor, group
 
@@ -112,7 +105,7 @@ def test_a_compile_is_stopped_killed_and_started_anew(cold: RemoteEngine) -> Non
     from engines.max_graph.compile_cache import cache_folder
 
     visitor, group = start_compiling(cold)
-    visitor.leave(group)
+    visitor.leave_in_time(group)
     assert not members(group)
 
     visitor, group = start_compiling(cold)
@@ -126,7 +119,7 @@ def test_a_compile_is_stopped_killed_and_started_anew(cold: RemoteEngine) -> Non
         content = path.read_bytes()
         (cache_folder() / path.name).write_bytes(content[: len(content) // 2])
     visitor, group = start_compiling(cold)
-    visitor.leave(group)
+    visitor.leave_in_time(group)
 
     for path in kept:
         shutil.copy(path, cache_folder() / path.name)

@@ -15,7 +15,7 @@ import pytest
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 
-from demo import gradio_internals, middleware, server
+from demo import middleware, server
 from demo import uploads as upload_folder
 from demo.limits import Limits
 from engines import audio
@@ -98,9 +98,9 @@ def test_a_clip_of_the_page_goes_an_hour_after_its_last_use(
     for path in (old, used, broken_off):
         os.utime(path, (time.time() - 4000,) * 2)
     upload_folder.touch(str(used))
-    assert upload_folder.sweep(uploads) == 2
+    upload_folder.sweep(uploads)
     assert list_files(uploads) == [used]
-    assert upload_folder.sweep(uploads, seconds=0) == 1
+    upload_folder.sweep(uploads, seconds=0)
     assert upload_folder.is_gone(str(used)) and not upload_folder.is_gone("jfk")
 
 
@@ -126,13 +126,13 @@ def test_gradio_forgets_a_visit_too(
     assert client.session_hash in holder.session_data
     assert client.session_hash in queue.pending_messages_per_session
     assert blocks.upload_file_set
-    gradio_internals.forget_visits(blocks, 3600)
+    upload_folder.forget_visits(blocks, 3600)
     assert client.session_hash in holder.session_data and not blocks.upload_file_set
     holder.session_data.clear()
     holder.time_last_used.clear()
-    gradio_internals.forget_visits(blocks, 3600)
+    upload_folder.forget_visits(blocks, 3600)
     assert client.session_hash in queue.pending_messages_per_session
-    gradio_internals.forget_visits(blocks, 0)
+    upload_folder.forget_visits(blocks, 0)
     assert not holder.session_data and not queue.pending_messages_per_session
     assert client.predict(sample="jfk", api_name="/compare")["lanes"]
 

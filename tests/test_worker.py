@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import errno
 import os
+import pickle
 import signal
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -19,34 +19,81 @@ import numpy as np
 import pytest
 
 from engines import process, registry, worker
-from engines.base import EngineError, EngineUnavailable, Listener, Segment, Stopped
-from engines.process import Worker, WorkerProcess
-from tests.fake_handlers import FAULTS
-from tests.fakes import WORDS, make_clip
-from tests.processes import PATIENCE, is_gone, needs_proc, wait_until
-from tests.workers import Hasty, MakeEngine, Recorder, Waiter, make_engines, pid, says_its_words
+from engines.analysis import layers
+from engines.analysis.fault_catalogue import FAULTS as FAULT_CATALOGUE
+from engines.base import EngineError, EngineUnavailable, Listener, PrepareSeconds, Segment, Stopped
+from engines.process import Worker
+from engines.worker import RemoteEngine
+from tests.fake_handlers import ANALYSIS, ENGINE, GATE
+from tests.fakes import WORDS, FakeEngine, make_clip
+from tests.processes import PATIENCE, is_gone, needs_proc, wait_until, workers
+from tests.workers import Recorder, Waiter
 
-LONG_CLIP = make_clip(60.0)
-"""More than a pipe takes in before somebody reads it."""
+MakeEngine = Callable[[str], RemoteEngine]
 
 
 @pytest.fixture
 def make_engine() -> Iterator[MakeEngine]:
     """Makes an engine whose model names its fault."""
-    yield from make_engines()
+    made: list[RemoteEngine] = []
+
+    def make(fault: str) -> RemoteEngine:
+        made.append(RemoteEngine("cpu", fault, handler=ENGINE))
+        return made[-1]
+
+    yield make
+    for engine in made:
+        engine.close()
+
+
+class Hasty(Listener):
+    """Wants to stop as soon as the request is under way."""
+
+    asked = 0
+
+    def stopped(self) -> bool:
+        self.asked += 1
+        return self.asked > 2
+
+
+def pid(engine: RemoteEngine) -> int:
+    number = engine.worker.pid
+    assert number is not None
+    return number
+
+
+def says_its_words(engine: RemoteEngine) -> bool:
+    return engine.transcribe(make_clip(1.0)).text.split() == WORDS.split()
+
+
+def start_run(engine: RemoteEngine) -> Waiter:
+    """Somebody's run, under way."""
+    waiter = Waiter(lambda listener: engine.transcribe(make_clip(1.0), listener=listener))
+    wait_until(lambda: waiter in engine.worker._waiting and bool(engine.worker.pid), "a run")
+    return waiter
+
+
+# One request.
 
 
 def test_a_run_is_what_it_is_without_the_process(make_engine: MakeEngine) -> None:
     engine, preparing, running = make_engine("sound"), Recorder(), Recorder()
     assert engine.prepare(preparing).load == 0.01 and preparing.stages == ["loading"]
-    assert engine.device == "fake device"
-    transcript = engine.transcribe(make_clip(2.0), listener=running)
-    assert transcript.text.split() == WORDS.split()
+    transcript = engine.transcribe(make_clip(60.0), listener=running)  # more than a pipe takes in
+    assert transcript.text.split() == WORDS.split() and engine.device == "fake device"
     assert running.segments == list(transcript.segments)
     assert running.stages[:2] == ["mel", "encoding"]
 
 
-@pytest.mark.parametrize(("fault", "sentence"), FAULTS.items())
+@pytest.mark.parametrize(
+    ("fault", "sentence"),
+    [
+        ("segfault", "process of PyTorch CPU ended by SIGSEGV. The next run starts a new one."),
+        ("killed", "memory runs out"),
+        ("gpu memory", "the GPU has not enough memory"),
+        ("pages", "PyTorch CPU failed: .* the compiler says one thing after another"),
+    ],
+)
 def test_what_goes_wrong_is_one_sentence_and_the_next_run_works(
     make_engine: MakeEngine, fault: str, sentence: str, tmp_path: Path
 ) -> None:
@@ -58,15 +105,6 @@ def test_what_goes_wrong_is_one_sentence_and_the_next_run_works(
     assert says_its_words(engine)
 
 
-def test_the_next_run_after_a_death_between_runs_works(make_engine: MakeEngine) -> None:
-    engine = make_engine("sound")
-    engine.prepare()
-    first = pid(engine)
-    os.kill(first, signal.SIGKILL)
-    wait_until(lambda: not engine.worker.process.is_alive(), "its end")
-    assert says_its_words(engine) and pid(engine) != first
-
-
 def test_an_engine_that_cannot_be_made_or_had_says_why(make_engine: MakeEngine) -> None:
     with pytest.raises(EngineUnavailable, match="no such device here"):
         make_engine("absent").prepare()
@@ -74,82 +112,6 @@ def test_an_engine_that_cannot_be_made_or_had_says_why(make_engine: MakeEngine) 
         if not status.available:
             with pytest.raises(EngineUnavailable):
                 worker.get_engine(status.key)
-    with pytest.raises(EngineError, match="no engine"):
-        worker.get_engine("abacus")
-
-
-def test_a_run_stopped_before_its_turn_starts_no_process(make_engine: MakeEngine) -> None:
-    engine = make_engine("sound")
-    with pytest.raises(Stopped):
-        engine.transcribe(make_clip(2.0), listener=Recorder(enough=0))
-    assert engine.worker.process is None
-
-
-def test_stop_reaches_the_engine_and_keeps_its_process(
-    make_engine: MakeEngine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    engine = make_engine("slow")
-    engine.prepare()
-    monkeypatch.setattr(process, "STOP_SECONDS", PATIENCE)
-    before = pid(engine)
-    with pytest.raises(Stopped):
-        engine.transcribe(make_clip(2.0), listener=Recorder(enough=1))
-    assert says_its_words(engine) and pid(engine) == before
-
-
-def test_a_listener_that_fails_ends_the_request(make_engine: MakeEngine) -> None:
-    """Else the next request would get the answer to this one."""
-
-    class Broken(Listener):
-        def segment(self, segment: Segment) -> None:
-            raise ZeroDivisionError
-
-    engine = make_engine("slow")
-    with pytest.raises(ZeroDivisionError):
-        engine.transcribe(make_clip(2.0), listener=Broken())
-    assert engine.worker.process is None and says_its_words(engine)
-
-
-@pytest.mark.parametrize("fault", ["deaf", "hangs"])
-def test_one_that_will_not_stop_is_ended(make_engine: MakeEngine, fault: str) -> None:
-    engine = make_engine(fault)
-    engine.prepare()
-    before = pid(engine)
-    with pytest.raises(Stopped):
-        engine.transcribe(make_clip(1.0), listener=Hasty())
-    assert engine.worker.process is None and is_gone(before)
-
-
-@pytest.mark.parametrize(
-    ("fault", "limit", "sentence"),
-    [("hangs", "SILENT_SECONDS", "no sign of life"), ("deaf", "STUCK_SECONDS", "no headway")],
-)
-def test_one_that_gives_nothing_is_ended(
-    make_engine: MakeEngine, monkeypatch: pytest.MonkeyPatch, fault: str, limit: str, sentence: str
-) -> None:
-    engine = make_engine(fault)
-    engine.prepare()
-    monkeypatch.setattr(process, limit, 3.0)
-    with pytest.raises(EngineError, match=sentence):
-        engine.transcribe(make_clip(1.0))
-
-
-class Mute(WorkerProcess):
-    """A process that never says that it is ready."""
-
-    command = (sys.executable, "-c", "import time; time.sleep(600)")
-
-
-def test_one_that_never_comes_up_can_be_stopped_and_is_ended(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    mute = Worker("mute", partial(Mute, "mute", ""))
-    with pytest.raises(Stopped):
-        mute.ask("read", LONG_CLIP, listener=Hasty())
-    assert mute.process is None
-    monkeypatch.setattr(process, "SILENT_SECONDS", 0.5)
-    with pytest.raises(EngineError, match="Mute gave no sign of life"):
-        mute.ask("read", LONG_CLIP)
 
 
 def test_a_process_that_cannot_be_started_is_told(
@@ -163,28 +125,56 @@ def test_a_process_that_cannot_be_started_is_told(
         make_engine("sound").prepare()
 
 
-def test_shut_down_ends_everything_and_lets_nothing_start(
+def test_stop_and_a_death_between_runs_cost_the_next_run_nothing(
     make_engine: MakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(process, "_closing", threading.Event())
-    busy, idle = Waiter(make_engine("deaf")), make_engine("sound")
-    idle.prepare()
-    wait_until(lambda: busy.engine.worker.process is not None, "a run")
-    ended = [pid(busy.engine), pid(idle)]
-    worker.shut_down()
-    busy.thread.join(PATIENCE)
-    assert isinstance(busy.outcome, Stopped) and all(map(is_gone, ended))
+    engine = make_engine("slow")
+    engine.prepare()
+    monkeypatch.setattr(process, "STOP_SECONDS", PATIENCE)
+    before = pid(engine)
     with pytest.raises(Stopped):
-        idle.prepare()
+        engine.transcribe(make_clip(2.0), listener=Recorder(enough=1))
+    assert says_its_words(engine) and pid(engine) == before, "Stop reached the engine itself"
+    os.kill(before, signal.SIGKILL)
+    os.waitid(os.P_PID, before, os.WEXITED | os.WNOWAIT)
+    assert says_its_words(engine) and pid(engine) != before
+
+
+def test_a_listener_that_fails_ends_the_request(make_engine: MakeEngine) -> None:
+    """Else the next request would get the answer to this one."""
+
+    class Broken(Listener):
+        def segment(self, segment: Segment) -> None:
+            raise ZeroDivisionError
+
+    engine = make_engine("slow")
+    with pytest.raises(ZeroDivisionError):
+        engine.transcribe(make_clip(2.0), listener=Broken())
+    assert engine.worker.pid is None and says_its_words(engine)
+
+
+@pytest.mark.parametrize("fault", ["deaf", "hangs"])
+def test_one_that_will_not_stop_or_gives_nothing_is_ended(
+    make_engine: MakeEngine, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    engine = make_engine(fault)
+    engine.prepare()
+    before = pid(engine)
+    with pytest.raises(Stopped):
+        engine.transcribe(make_clip(1.0), listener=Hasty())
+    assert engine.worker.pid is None and is_gone(before)
+    monkeypatch.setattr(process, "STUCK_SECONDS", 2.0)
+    with pytest.raises(EngineError, match="PyTorch CPU made no headway for 2 s and was ended"):
+        engine.transcribe(make_clip(1.0))
 
 
 @needs_proc
-def test_a_worker_counts_its_own_memory(tmp_path: Path) -> None:
+def test_a_worker_counts_its_own_memory() -> None:
     """Not that of the process that started it, as `ru_maxrss` does."""
     program = (
         "import subprocess, sys; full = bytearray(300 << 20); print(subprocess.check_output("
-        "[sys.executable, '-c', 'from engines import memory; "
-        "print(memory.peak_resident_bytes())'], text=True))"
+        "[sys.executable, '-c', 'from engines import hardware; "
+        "print(hardware.peak_resident_bytes())'], text=True))"
     )
     found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert 1 << 20 < int(found.stdout) < 200 << 20
@@ -197,3 +187,173 @@ def test_the_real_engine_gives_the_same_in_its_process() -> None:
     finally:
         worker.close_engines()
     assert np.array_equal(apart, registry.get("cpu", "tiny.en").encode(mel))
+
+
+# Getting ready, which can't be interrupted, and several who wait.
+
+
+@pytest.fixture
+def compiling(make_engine: MakeEngine, tmp_path: Path) -> RemoteEngine:
+    """An engine that compiles, its compiler beside it, until `tmp_path / "gate"` exists."""
+    return make_engine(f"{GATE}{tmp_path / 'gate'}")
+
+
+def start_compiling(engine: RemoteEngine, warming: bool = False) -> tuple[Waiter, int]:
+    """Somebody who waits for the engine, and its process group."""
+    waiter = Waiter((lambda _: engine.prepare()) if warming else engine.prepare)
+    wait_until(lambda: engine.worker.pid is not None, "a process")
+    wait_until(lambda: len(workers(pid(engine))) == 2, "a compiler beside the worker")
+    return waiter, pid(engine)
+
+
+@needs_proc
+@pytest.mark.parametrize("how", ["stopped", "killed"])
+def test_a_compile_that_ends_early_leaves_no_compiler(
+    compiling: RemoteEngine, tmp_path: Path, how: str
+) -> None:
+    waiter, group = start_compiling(compiling)
+    if how == "killed":
+        os.kill(group, signal.SIGKILL)
+        waiter.thread.join(PATIENCE)
+        assert "it was killed" in str(waiter.outcome)
+    else:
+        waiter.leave()
+        assert isinstance(waiter.outcome, Stopped)
+    wait_until(lambda: not workers(group), "the end of the worker and its compiler")
+    (tmp_path / "gate").touch()
+    assert says_its_words(compiling)
+
+
+@needs_proc
+def test_a_compile_goes_on_while_somebody_else_waits_for_it(
+    compiling: RemoteEngine, tmp_path: Path
+) -> None:
+    first, group = start_compiling(compiling)
+    second = Waiter(compiling.prepare)
+    wait_until(lambda: len(compiling.worker._waiting) == 2, "two waiting")
+    first.stop.set()
+    first.thread.join(5 * process.POLL_SECONDS)
+    assert len(workers(group)) == 2
+    (tmp_path / "gate").touch()
+    second.thread.join(PATIENCE)
+    assert isinstance(second.outcome, PrepareSeconds) and pid(compiling) == group
+
+
+@needs_proc
+@pytest.mark.parametrize("warming", [False, True], ids=["another visitor", "warming"])
+def test_the_last_to_stop_ends_a_compile(compiling: RemoteEngine, warming: bool) -> None:
+    """Warming, which nobody in particular waits for, gives way."""
+    first, group = start_compiling(compiling, warming)
+    second = Waiter(compiling.prepare)
+    wait_until(lambda: second in compiling.worker._waiting, "the second waiting")
+    if not warming:
+        first.stop.set()
+    second.leave()
+    first.thread.join(PATIENCE)
+    assert isinstance(first.outcome, Stopped) and isinstance(second.outcome, Stopped)
+    assert not workers(group) and compiling.worker.pid is None
+
+
+def test_after_a_stop_the_rest_is_not_warmed() -> None:
+    asked: list[str] = []
+
+    class Engine(FakeEngine):
+        def prepare(self, *_: object) -> PrepareSeconds:
+            asked.append(self.key)
+            raise {"a": EngineError, "b": Stopped}[self.key]("no")
+
+    registry.warm("abc", "tiny.en", lambda key, model: Engine(key)).join(PATIENCE)
+    assert asked == ["a", "b"]
+
+
+def test_one_model_is_kept_for_each_engine_and_who_stops_need_not_wait(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(worker, "pick_class", lambda key: partial(RemoteEngine, handler=ENGINE))
+    monkeypatch.setattr(worker, "_engines", {})
+    one, deaf, other = (worker.get_engine("cpu", model) for model in ("one", "deaf", "other"))
+    for engine in (one, deaf):
+        engine.prepare()
+    busy, waiting = start_run(deaf), start_run(deaf)
+    waiting.leave()
+    assert isinstance(waiting.outcome, Stopped) and busy.thread.is_alive()
+    assert worker.switch_engine("cpu", "other") is other
+    assert one.worker.pid is None and deaf.worker.pid is not None, "a busy one is left alone"
+    busy.leave()
+    before = pid(one) if one.prepare() else 0
+    worker.close_engines()
+    assert is_gone(before)
+
+
+PARENT = """
+import sys, threading
+from engines import worker
+worker.start_reader()
+engine = worker.RemoteEngine("cpu", sys.argv[1], handler=sys.argv[2])
+threading.Thread(target=engine.prepare, daemon=True).start()
+while engine.worker.pid is None: pass
+print(engine.worker.pid, worker.reader.folder, flush=True)
+threading.Event().wait()
+"""
+
+
+@needs_proc
+@pytest.mark.parametrize(
+    ("ending", "work"), [(signal.SIGTERM, "compiles"), (signal.SIGKILL, "hangs")]
+)
+def test_nothing_outlives_the_parent(ending: signal.Signals, work: str, tmp_path: Path) -> None:
+    """Neither a worker whose native code holds Python's lock, nor its compiler, nor samples."""
+    model = f"{GATE}{'hangs' if work == 'hangs' else tmp_path / 'gate'}"
+    command = [sys.executable, "-c", PARENT, model, ENGINE]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        group, folder = parent.stdout.readline().split()
+        wait_until(lambda: len(workers(int(group))) == 2, "a compiler beside the worker")
+        assert Path(folder).stat().st_mode & 0o777 == 0o700
+        parent.send_signal(ending)
+    wait_until(lambda: not workers(int(group)), "the end of the worker and its compiler")
+    wait_until(lambda: not Path(folder).exists(), "the end of the samples")
+
+
+# The analysis.
+
+
+def test_the_analysis_reports_fails_in_a_sentence_and_ends_when_idle() -> None:
+    analysis, listener = Worker("the analysis", ANALYSIS, idle_seconds=0.5), Recorder()
+
+    def compare(model: str) -> list[object]:
+        found: list[object] = analysis.ask(
+            "compare_layers", ("cpu",), model, make_clip(), 1.5, listener=listener
+        )
+        return found
+
+    assert compare("tiny.en")[3] == 1.5
+    assert listener.stages == ["comparing"]
+    with pytest.raises(EngineError, match=r"process of the analysis ended by SIGSEGV\. The next"):
+        compare("segfault")
+    with pytest.raises(EngineError, match="The clip has 6"):
+        compare("refuses")
+    with pytest.raises(EngineError, match=r"^The analysis failed: .*a graph did not fit"):
+        compare("raises")
+    wait_until(lambda: analysis.pid is None, "its end")
+
+
+def test_faults_travel_as_themselves() -> None:
+    for fault in FAULT_CATALOGUE:
+        assert pickle.loads(pickle.dumps(fault)) is fault
+
+
+@pytest.mark.max
+@pytest.mark.slow
+def test_real_layers_and_a_real_fault_are_as_in_this_process() -> None:
+    clip = worker.load_clip("audio_samples/jfk.flac")
+    names = ["cpu:float32", "max_hybrid:float16"]
+    apart = worker.compare_layers(names, "tiny.en", clip)
+    found = worker.run_fault("scaled", "tiny.en", clip)
+    worker.analysis.close()
+    here = layers.compare_layers(names, "tiny.en", clip)
+    assert [stage.statistics for stage in apart.stages] == [s.statistics for s in here.stages]
+    assert found.fault is next(fault for fault in FAULT_CATALOGUE if fault.key == "scaled")
+    assert found.first_stage == "ln_post"
+    assert found.right.text.strip() and found.right.features.size == 0
+    assert found.faulty is not None and found.faulty.features.size == 0

@@ -42,9 +42,8 @@ def spaces(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeSpaces]:
 
 @pytest.fixture
 def make_engine(spaces: FakeSpaces) -> MakeEngine:
-    """Makes an engine whose model names its fault; see `tests/faulty_worker.py`."""
-    row = registry.row("gpu")
-    return lambda fault: ZeroGpuEngine("gpu", fault, "float32", row, ENGINE)
+    """Makes an engine whose model names its fault."""
+    return lambda fault: ZeroGpuEngine("gpu", fault, handler=ENGINE)
 
 
 def test_a_run_is_a_call_that_has_the_gpu(make_engine: MakeEngine, spaces: FakeSpaces) -> None:
@@ -71,7 +70,7 @@ def test_the_page_s_process_opens_neither_max_nor_cuda() -> None:
     """All that happens there before a fork."""
     code = (
         "import sys, torch; from engines import registry; from engines.worker import ZeroGpuEngine;"
-        "[ZeroGpuEngine(row.key, 'tiny.en', 'float32', row).prepare() for row in registry.ENGINES];"
+        "[ZeroGpuEngine(row.key, 'tiny.en').prepare() for row in registry.ENGINES];"
         "print(torch.cuda.is_initialized(), 'max.engine' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -79,7 +78,8 @@ def test_the_page_s_process_opens_neither_max_nor_cuda() -> None:
 
 
 def test_stop_ends_the_call_and_its_worker(make_engine: MakeEngine, spaces: FakeSpaces) -> None:
-    visitor = Waiter(make_engine("deaf"))
+    engine = make_engine("deaf")
+    visitor = Waiter(lambda listener: engine.transcribe(make_clip(1.0), listener=listener))
     wait_until(lambda: bool(spaces.forks and children(spaces.forks[0])), "the call's worker")
     (process,) = children(spaces.forks[0])
     visitor.leave()
@@ -87,22 +87,12 @@ def test_stop_ends_the_call_and_its_worker(make_engine: MakeEngine, spaces: Fake
     wait_until(lambda: is_gone(process), "the end of the worker")
 
 
-@pytest.mark.parametrize(
-    ("fault", "sentence"),
-    [
-        ("killed", "memory runs out"),
-        ("gpu memory", "GPU has not"),
-        ("raises", "did not fit"),
-    ],
-)
-def test_what_goes_wrong_in_a_call_is_told(
-    make_engine: MakeEngine, fault: str, sentence: str
+def test_what_goes_wrong_in_a_call_or_before_it_is_told(
+    make_engine: MakeEngine, spaces: FakeSpaces
 ) -> None:
-    with pytest.raises(EngineError, match=sentence):
-        make_engine(fault).transcribe(make_clip(1.0))
-
-
-def test_no_gpu_to_be_had_is_told(make_engine: MakeEngine, spaces: FakeSpaces) -> None:
+    for fault, sentence in (("killed", "memory runs out"), ("gpu memory", "GPU has not")):
+        with pytest.raises(EngineError, match=sentence):
+            make_engine(fault).transcribe(make_clip(1.0))
     engine = make_engine("sound")
     spaces.refusal = "You have exceeded your <b>GPU</b> quota (120s requested vs. 30s left)."
     with pytest.raises(EngineError, match=r"no GPU.*: You have exceeded your GPU quota"):

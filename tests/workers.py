@@ -1,31 +1,12 @@
-"""Engines in worker processes over fake handlers, and people who wait for them."""
+"""People who wait for a worker."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
-from engines import registry
 from engines.base import EngineError, Listener, Progress, Segment
-from engines.worker import RemoteEngine
-from tests.fake_handlers import ENGINE, GATE
-from tests.fakes import WORDS, make_clip
 from tests.processes import PATIENCE
-
-MakeEngine = Callable[[str], RemoteEngine]
-
-
-def make_engines() -> Iterator[MakeEngine]:
-    """Give a function that makes an engine whose model names its fault; the body of a fixture."""
-    made: list[RemoteEngine] = []
-
-    def make(fault: str) -> RemoteEngine:
-        made.append(RemoteEngine("cpu", fault, "float32", registry.row("cpu"), ENGINE))
-        return made[-1]
-
-    yield make
-    for engine in made:
-        engine.close()
 
 
 class Recorder(Listener):
@@ -47,42 +28,19 @@ class Recorder(Listener):
         return self.stop.is_set() or len(self.segments) >= self._enough
 
 
-class Hasty(Listener):
-    """Wants to stop as soon as the request is under way."""
-
-    asked = 0
-
-    def stopped(self) -> bool:
-        self.asked += 1
-        return self.asked > 2
-
-
-def pid(engine: RemoteEngine) -> int:
-    return int(engine.worker.process.pid)
-
-
-def says_its_words(engine: RemoteEngine) -> bool:
-    return engine.transcribe(make_clip(1.0)).text.split() == WORDS.split()
-
-
 class Waiter(Recorder):
-    """Waits on a thread of its own for an engine to get ready, and for a run unless `GATE`d."""
+    """Does work on a thread of its own, told of its progress, and keeps what came of it."""
 
-    def __init__(self, engine: RemoteEngine, warming: bool = False) -> None:
+    def __init__(self, work: Callable[[Listener], object]) -> None:
         super().__init__()
-        self.engine, self.warming = engine, warming
+        self._work = work
         self.outcome: object = None
         self.thread = threading.Thread(target=self._run, daemon=True)
         self.thread.start()
 
     def _run(self) -> None:
         try:
-            if self.warming:
-                self.outcome = self.engine.prepare()
-            elif self.engine.model.startswith(GATE):
-                self.outcome = self.engine.prepare(self)
-            else:
-                self.outcome = self.engine.transcribe(make_clip(1.0), listener=self)
+            self.outcome = self._work(self)
         except EngineError as error:
             self.outcome = error
 

@@ -29,7 +29,7 @@ def test_every_file_is_a_right_clip_or_refused_in_a_sentence(
     cases = make(tmp_path)
     assert len(cases) >= fewest and len({case.path for case in cases}) == len(cases)
     results = [read(case) for case in cases]
-    worker._reader.close()
+    worker.reader.close()
     assert not any(result.fault for result in results), describe(results)
     assert {type(result.answer) for result in results} == {Clip, AudioError}
 

@@ -22,6 +22,7 @@ from engines.analysis.layers import relative_error
 from engines.base import CheckpointError, EngineError
 from engines.checkpoints import Checkpoint
 from engines.checkpoints.content import decoder_shapes, encoder_shapes
+from engines.hardware import give_back
 from engines.max_graph.decoder import Decoder
 from engines.max_graph.weights import decoder_weights, matrix_dtype
 from engines.max_whisper import (
@@ -31,7 +32,6 @@ from engines.max_whisper import (
     MaxWhisper,
     load_max_decoder,
 )
-from engines.memory import give_back
 from engines.token_selection import FastDecodingTask
 from engines.transcription import TimedWhisper
 from tests.engines.checkpoint_files import DIMENSIONS, random_state

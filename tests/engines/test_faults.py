@@ -126,9 +126,9 @@ def test_rounding_is_to_the_nearest() -> None:
 
 
 def test_no_engine_knows_of_faults() -> None:
-    """Only the analysis itself, its commands and the worker's handlers import them."""
+    """Only the analysis itself, its commands and its worker import them."""
     for path in Path("engines").rglob("*.py"):
-        if path.parent.name in ("analysis", "commands") or path.name == "worker_handlers.py":
+        if path.parent.name in ("analysis", "commands") or path.name == "worker.py":
             continue
         for node in ast.walk(ast.parse(path.read_text())):
             names = [alias.name for alias in getattr(node, "names", []) if hasattr(alias, "name")]
