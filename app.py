@@ -1,8 +1,7 @@
 """Build the page and serve it: `python app.py` opens it in a browser, or prints its address."""
 
 from demo import page, server, uploads
-from demo.analysis import Analyses
-from demo.comparison import Backend
+from demo.comparison import Analyses, Backend
 from demo.jobs import JobQueue, SavedResults
 from demo.limits import read_limits
 from engines import hardware, logs, models, registry, worker

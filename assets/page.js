@@ -68,7 +68,7 @@
     }
   };
   new MutationObserver(() => { nameSpeed(); nameChoices(); }).observe(document, {
-    subtree: true, childList: true, characterData: true, attributeFilter: ["aria-label"],
+    subtree: true, childList: true, characterData: true, attributeFilter: ["aria-label", "name"],
   });
 
   /* Words play only while the clip that they are of is in the player. The lanes name theirs as

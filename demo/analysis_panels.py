@@ -10,11 +10,11 @@ from typing import Any
 
 import gradio as gr
 
-from demo.analysis import NO_ENCODER, Analyses, AnalysisSnapshot, AnalysisTask
-from demo.comparison import Backend
+from demo.analysis import NO_ENCODER, AnalysisSnapshot, AnalysisTask
+from demo.comparison import Analyses, Backend
 from demo.jobs import Task
 from demo.panels import faults, layers
-from demo.request import CLIP_GONE, NO_CLIP, RequestError, check_language_of_model
+from demo.request import CLIP_GONE, NO_CLIP, RequestError, check_language
 from demo.wiring import QUICK, Component, Drawn, JobPanel
 from engines.base import Clip, Listener
 
@@ -137,7 +137,7 @@ def make_task(
 ) -> AnalysisTask:
     """A task over the page's clip; raises `RequestError` where there is none."""
     choices = backend.choices()
-    check_language_of_model(held["language"], held["model"], choices)
+    check_language(held["language"], held["model"])
     sample = choices.find_sample(held["sample"])
     path = str(sample.path) if sample else held["audio"]
     if not path:

@@ -16,7 +16,7 @@ import gradio as gr
 
 from demo import uploads
 from demo.comparison import Backend
-from demo.jobs import Caller, JobQueue, Refused, Waiting, name_caller, run_job
+from demo.jobs import Caller, JobQueue, Refused, Waiting, name_caller
 from demo.record import (
     ComparisonRecord,
     EngineRecord,
@@ -64,7 +64,7 @@ async def compare(
     be read.
     """
     uploads.touch(request.upload)
-    steps = run_job(queue, caller, backend.start_comparison(request), lambda step: (step,))
+    steps = queue.run(caller, backend.start_comparison(request), lambda step: (step,))
     last: Any = None
     async with aclosing(steps):
         async for last in steps:

@@ -12,14 +12,17 @@ import statistics
 import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator
-from contextlib import aclosing, contextmanager
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from contextvars import copy_context
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
-from starlette.concurrency import run_in_threadpool
+from starlette.concurrency import iterate_in_threadpool
 
-from demo.limits import Allowance, Limits, name_address, say_about, say_seconds
+from demo.limits import Allowance, Limits, format_estimate, format_wait, name_address
+from engines import logs
+from engines.base import EngineError, Listener, Stopped
 
 Value = TypeVar("Value")
 Kind = tuple[Any, ...]
@@ -28,34 +31,95 @@ Kind = tuple[Any, ...]
 STOPPED_WAITING = "Stopped before its turn came."
 CLOSING = "The page is closing: try again in a while."
 
+SNAPSHOT_SECONDS = 0.2
+"""Time between two snapshots: often enough to look live, seldom enough to cost nothing."""
+
 ESTIMATE_SECONDS = 2.0
-"""How often the expected wait is looked at anew while nothing else happens."""
+"""How often the expected wait is computed anew while nothing else happens."""
 
 JOBS_REMEMBERED, KINDS_REMEMBERED = 9, 200
 """Past jobs of each kind that an expected wait is taken from, and how many kinds."""
 
-MOST_CLICKS = 1000
-"""Clicks whose job hasn't joined yet; it does within moments, or never."""
+MOST_SAVED = 128
+"""Results that are kept, some hundred kilobytes each; the oldest go first."""
 
-MOST_VISITS = 64
-"""Visits whose results are kept, some hundred kilobytes each; the longest unused go first."""
-
-_END = object()
+logger = logs.logger(__name__)
 
 
-class Task(Protocol):
-    """What a job runs. `kind` tells how long it takes; use each object once."""
+class Task(Listener):
+    """What a job runs in a thread, and the listener of its work; each object is used once.
 
-    kind: Kind
+    Its snapshots are frozen. They have `finished`, `complete`, `as_started(now)`, `at(now)`,
+    `as_stopped()`, and `to_save()`, which gives what a reload of the page shall find, or None.
+    """
 
-    def snapshots(self) -> Iterator[Any]:
-        """Run it: yield snapshots until it is over, each with `finished`, `complete` and
-        `to_save()`, what of it a reload shall find, or None."""
-        ...
+    def __init__(self, snapshot: Any, kind: Kind = ()) -> None:
+        """`snapshot`: the one before anything ran."""
+        self.kind = kind
+        self._snapshot = snapshot
+        self._changed = threading.Condition()
+        self._stopping = False
+
+    def work(self) -> None:
+        """Do the work and `update` the snapshot until it is finished; subclasses override this."""
+        raise NotImplementedError
+
+    def update(self, change: Callable[[Any, float], Any]) -> None:
+        """Replace the snapshot by `change(snapshot, now)`, from any thread."""
+        with self._changed:
+            self._snapshot = change(self._snapshot, time.perf_counter())
+            self._changed.notify_all()
 
     def stop(self) -> None:
-        """End the snapshots at once and the work soon."""
-        ...
+        """End the snapshots at once and the work at its next check."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify_all()
+
+    def stopped(self) -> bool:
+        """True once the work is to end."""
+        return self._stopping
+
+    def snapshots(self) -> Iterator[Any]:
+        """Start the work and yield a snapshot about five times a second until it is over."""
+        self.update(lambda snapshot, now: snapshot.as_started(now))
+        snapshot = self._snapshot
+        start_thread(self.work)
+        try:
+            yield snapshot
+            while not snapshot.finished:
+                with self._changed:
+                    self._changed.wait_for(
+                        lambda: self._stopping or self._snapshot.finished, SNAPSHOT_SECONDS
+                    )
+                    snapshot = self._snapshot.at(time.perf_counter())
+                yield (snapshot := snapshot.as_stopped() if self._stopping else snapshot)
+        finally:
+            self.stop()
+
+    @contextmanager
+    def failures(self, fail: Callable[[str | None], None], **about: Any) -> Iterator[None]:
+        """Log what goes wrong and hand it to `fail` as a sentence, or None for a stop."""
+        try:
+            yield
+        except Stopped:
+            fail(None)
+        except EngineError as error:
+            logger.error("failed", error=str(error), **about)
+            fail(str(error))
+        except Exception as error:
+            sentence = f"{type(error).__name__}: {error}"
+            logger.exception("failed", error=sentence, **about)
+            fail(sentence)
+
+
+def start_thread(work: Callable[[], None]) -> None:
+    """Start a thread whose log lines name the run around the call.
+
+    It is a daemon and of no pool, whose threads are joined when the program ends: a compile that
+    can't be interrupted would hold that up for minutes.
+    """
+    threading.Thread(target=copy_context().run, args=(work,), daemon=True).start()
 
 
 class Refused(Exception):
@@ -90,7 +154,6 @@ class Waiting:
 
     ahead: int
     seconds: float | None = None
-    finished = complete = False
 
     def describe(self) -> tuple[str, str]:
         """A sentence with the place, and a note with the expected wait, or none."""
@@ -98,7 +161,7 @@ class Waiting:
         sentence = f"Waiting: {others} ahead of yours."
         if self.seconds is None:
             return sentence, ""
-        return sentence, f"Your turn comes in {say_about(self.seconds)}, going by past runs."
+        return sentence, f"Your turn comes in {format_estimate(self.seconds)}, going by past runs."
 
 
 class Job:
@@ -108,21 +171,13 @@ class Job:
         self.caller, self.task = caller, task
         self.started: float | None = None
         self.refusal: Refused | None = None
-        self._news = asyncio.Event()
+        self.changed = asyncio.Event()
         self._loop = asyncio.get_running_loop()
 
-    def wake(self) -> None:
-        """Tell that something changed, from any thread."""
+    def notify(self) -> None:
+        """Wake the coroutine that waits for the job's turn, from any thread."""
         if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._news.set)
-
-    async def hear(self, seconds: float) -> None:
-        """Wait for something to change, at most so long."""
-        try:
-            await asyncio.wait_for(self._news.wait(), seconds)
-        except (TimeoutError, asyncio.TimeoutError):
-            return
-        self._news.clear()
+            self._loop.call_soon_threadsafe(self.changed.set)
 
 
 class JobQueue:
@@ -131,51 +186,43 @@ class JobQueue:
     def __init__(self, limits: Limits | None = None) -> None:
         self.limits = limits or Limits()
         self._lock = threading.RLock()
-        self._clicks: dict[str, None] = {}
         self._jobs: list[Job] = []
         self._past = PastJobs()
         self._closing = False
         rate = self.limits.a_minute
         self._allowance = Allowance(rate, 60.0) if rate is not None else None
 
-    def note_click(self, visitor: str) -> Waiting:
-        """Expect a job of the visitor's in a moment, which a stop until then cancels.
+    async def run(
+        self, caller: Caller, task: Task, draw: Callable[[Any], Iterable[Value]]
+    ) -> AsyncGenerator[Value, None]:
+        """Wait for a task's turn and run it; yield what `draw` makes of each place and snapshot.
 
-        Returns where it would stand.
+        A place is a `Waiting`; snapshots are made and drawn in a thread. Raises `Refused` where the
+        queue or the visitor is at a limit, and when the job is stopped before its turn. Use it
+        under `aclosing`, so that a caller who leaves stops the task.
         """
         with self._lock:
-            self._clicks[visitor] = None
-            if len(self._clicks) > MOST_CLICKS:
-                del self._clicks[next(iter(self._clicks))]
-            return Waiting(len(self._jobs), self._expect(len(self._jobs)))
-
-    @contextmanager
-    def join(self, caller: Caller, task: Task, clicked: bool = False) -> Iterator[Job]:
-        """A job in the queue for as long as the block lasts; at its end the task is stopped.
-
-        Called in an event loop. Raises `Refused` where the queue or the visitor is at a limit, and
-        where a click was stopped meanwhile.
-        """
-        with self._lock:
-            if clicked and not self._take_click(caller.visitor):
-                raise Refused(STOPPED_WAITING, alert=False)
             self._check(caller)
             job = Job(caller, task)
             self._jobs.append(job)
         try:
-            yield job
+            told = None
+            while (waiting := self._poll(job)) is not None:
+                if waiting != told:
+                    told = waiting
+                    for value in draw(waiting):
+                        yield value
+                with suppress(asyncio.TimeoutError):
+                    await asyncio.wait_for(job.changed.wait(), ESTIMATE_SECONDS)
+                job.changed.clear()
+            async for value in iterate_in_threadpool(self._draw_snapshots(job, draw)):
+                yield value
         finally:
             with self._lock:
                 self._jobs.remove(job)
                 for other in self._jobs:
-                    other.wake()
+                    other.notify()
             task.stop()
-
-    def _take_click(self, visitor: str) -> bool:
-        """Whether the visitor has clicked, which is forgotten."""
-        known = visitor in self._clicks
-        self._clicks.pop(visitor, None)
-        return known
 
     def _check(self, caller: Caller) -> None:
         """Raise `Refused` where nobody, or not this visitor, may join."""
@@ -183,8 +230,8 @@ class JobQueue:
             raise Refused(CLOSING)
         limits = self.limits
         if len(self._jobs) > limits.waiting:
-            wait = self._expect(len(self._jobs))
-            when = "a few minutes" if wait is None else say_about(wait)
+            wait = self._estimate(len(self._jobs))
+            when = "a few minutes" if wait is None else format_estimate(wait)
             raise Refused(f"The queue is full, {limits.waiting} waiting: try again in {when}.")
         mine = sum(job.caller.address == caller.address for job in self._jobs)
         if limits.at_once is not None and mine >= limits.at_once:
@@ -196,63 +243,49 @@ class JobQueue:
         if wait is not None:
             raise Refused(
                 f"{limits.a_minute} runs a minute are the most for one visitor: "
-                f"try again in {say_seconds(wait)}."
+                f"try again in {format_wait(wait)}."
             )
 
-    async def wait(self, job: Job) -> AsyncIterator[Waiting]:
-        """How a job stands, whenever that changes, until its turn has come.
-
-        Raises `Refused` when it is stopped before.
-        """
-        told = None
-        while (waiting := self.look(job)) is not None:
-            if waiting != told:
-                told = waiting
-                yield waiting
-            await job.hear(ESTIMATE_SECONDS)
-
-    def look(self, job: Job) -> Waiting | None:
-        """How a job stands; None when it is its turn, which then begins."""
+    def _poll(self, job: Job) -> Waiting | None:
+        """A job's place, or None when its turn has come, which then begins."""
         with self._lock:
             if job.refusal is not None:
                 raise job.refusal
-            ahead = self._jobs.index(job)
-            if ahead:
-                return Waiting(ahead, self._expect(ahead))
-            job.started = job.started or time.monotonic()
+            if ahead := self._jobs.index(job):
+                return Waiting(ahead, self._estimate(ahead))
+            job.started = time.monotonic()
             return None
 
-    def _expect(self, ahead: int) -> float | None:
+    def _draw_snapshots(self, job: Job, draw: Callable[[Any], Iterable[Value]]) -> Iterator[Value]:
+        """Run a task and remember how long it took, if it ran to its end."""
+        for snapshot in job.task.snapshots():
+            if snapshot.complete and job.started is not None:
+                with self._lock:
+                    self._past.note(job.task.kind, time.monotonic() - job.started)
+            yield from draw(snapshot)
+
+    def _estimate(self, ahead: int) -> float | None:
         """The seconds that the first jobs may take, in steps of five; None where one is unknown, or
         the one that runs has taken longer than expected."""
         total, now = 0.0, time.monotonic()
         for job in self._jobs[:ahead]:
-            expected = self._past.expect(job.task.kind)
+            expected = self._past.estimate(job.task.kind)
             gone = now - job.started if job.started is not None else 0.0
             if expected is None or gone > expected:
                 return None
             total += expected - gone
         return 5.0 * max(round(total / 5), 1) if total < 57.5 else 60.0 * max(round(total / 60), 1)
 
-    def learn(self, job: Job) -> None:
-        """Remember how long a job took that ran to its end."""
-        if job.started is not None:
-            with self._lock:
-                self._past.note(job.task.kind, time.monotonic() - job.started)
-
-    def stop(self, visitor: str) -> bool:
-        """Stop a visitor's jobs; True when one was still waiting, and so will never start."""
+    def stop(self, visitor: str) -> None:
+        """Stop a visitor's jobs; one that still waits never starts."""
         with self._lock:
-            clicked = self._take_click(visitor)
             mine = [job for job in self._jobs if job.caller.visitor == visitor]
-            waited = clicked or any(job.started is None for job in mine)
             self._end(mine, Refused(STOPPED_WAITING, alert=False))
-        return waited
 
     def _end(self, jobs: Iterable[Job], refusal: Refused) -> None:
         for job in jobs:
             job.refusal = refusal
-            job.wake()
+            job.notify()
             job.task.stop()
 
     def close(self, seconds: float = 2.0) -> None:
@@ -273,71 +306,29 @@ class JobQueue:
 
 
 class PastJobs:
-    """How long the last jobs of each kind took."""
+    """How long the last jobs of each kind took.
+
+    A kind belongs to more general ones, the last being what runs and with which model.
+    """
 
     def __init__(self) -> None:
         self._seconds: OrderedDict[Kind, deque[float]] = OrderedDict()
 
     def note(self, kind: Kind, seconds: float) -> None:
-        """Remember a job, under all that is known of it and under less and less."""
-        for key in generalise(kind):
+        """Remember a job under its kind and all more general ones."""
+        for length in range(len(kind), 1, -1):
+            key = kind[:length]
             self._seconds.setdefault(key, deque(maxlen=JOBS_REMEMBERED)).append(seconds)
             self._seconds.move_to_end(key)
         while len(self._seconds) > KINDS_REMEMBERED:
             self._seconds.popitem(last=False)
 
-    def expect(self, kind: Kind) -> float | None:
+    def estimate(self, kind: Kind) -> float | None:
         """The median of jobs of the very same kind, else of those most like it, else None."""
-        found = [self._seconds[key] for key in generalise(kind) if key in self._seconds]
-        return statistics.median(found[0]) if found else None
-
-
-def generalise(kind: Kind) -> list[Kind]:
-    """A kind of job, and the more general ones that it belongs to, the last being what runs and
-    with which model."""
-    return [kind[:length] for length in range(len(kind), 1, -1)]
-
-
-async def run_job(
-    queue: JobQueue,
-    caller: Caller,
-    task: Task,
-    draw: Callable[[Any], Iterable[Value]],
-    clicked: bool = False,
-) -> AsyncGenerator[Value, None]:
-    """Wait for a task's turn and run it: yield what `draw` makes of each `Waiting` and snapshot.
-
-    Snapshots are made and drawn in a thread. Raises `Refused`. Use it under `aclosing`, so that a
-    caller who leaves stops the task.
-    """
-    with queue.join(caller, task, clicked) as job:
-        async for waiting in queue.wait(job):
-            for value in draw(waiting):
-                yield value
-
-        def work() -> Iterator[Value]:
-            for snapshot in task.snapshots():
-                if snapshot.complete:
-                    queue.learn(job)
-                yield from draw(snapshot)
-
-        async with aclosing(follow(work())) as values:
-            async for value in values:
-                yield value
-
-
-async def follow(steps: Iterator[Value]) -> AsyncGenerator[Value, None]:
-    """A generator's values, each made in a thread, which may still work when we are cancelled."""
-    try:
-        while True:
-            value: Any = await run_in_threadpool(next, steps, _END)
-            if value is _END:
-                return
-            yield value
-    finally:
-        while getattr(steps, "gi_running", False):
-            await asyncio.sleep(0.02)
-        steps.close()  # type: ignore[attr-defined]
+        for length in range(len(kind), 1, -1):
+            if known := self._seconds.get(kind[:length]):
+                return statistics.median(known)
+        return None
 
 
 @dataclass(frozen=True)
@@ -358,26 +349,26 @@ class SavedResults:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._visits: OrderedDict[str, tuple[float, dict[str, Saved]]] = OrderedDict()
+        self._saved: OrderedDict[tuple[str, str], tuple[float, Saved]] = OrderedDict()
 
     def save(self, visit: str, panel: str, saved: Saved) -> None:
         """Replace what the visit's panel had."""
         if not visit:
             return
         with self._lock:
-            _, panels = self._visits.pop(visit, (0.0, {}))
-            self._visits[visit] = (time.monotonic(), {**panels, panel: saved})
-            while len(self._visits) > MOST_VISITS:
-                self._visits.popitem(last=False)
+            self._saved[visit, panel] = (time.monotonic(), saved)
+            self._saved.move_to_end((visit, panel))
+            while len(self._saved) > MOST_SAVED:
+                self._saved.popitem(last=False)
 
     def find(self, visit: str, panel: str) -> Saved | None:
         """What the visit's panel left, if it is still there."""
         with self._lock:
-            return self._visits.get(visit, (0.0, {}))[1].get(panel)
+            return self._saved.get((visit, panel), (0.0, None))[1]
 
     def forget(self, seconds: float) -> None:
         """Drop what was saved so long ago."""
         with self._lock:
             last = time.monotonic() - seconds
-            while self._visits and next(iter(self._visits.values()))[0] <= last:
-                self._visits.popitem(last=False)
+            while self._saved and next(iter(self._saved.values()))[0] <= last:
+                self._saved.popitem(last=False)

@@ -21,7 +21,6 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-QUEUE, RATE = "DEMO_QUEUE", "DEMO_RATE"
 TRUSTED = "FORWARDED_ALLOW_IPS"
 PRIVATE = "127.0.0.1,::1,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,fc00::/7"
 """Where a proxy of Spaces may have its address."""
@@ -46,18 +45,16 @@ class Limits:
 
 def read_limits(only_this_machine: bool) -> Limits:
     """The limits from the environment; raises `ValueError` with a sentence for no number."""
-    waiting = read_number(QUEUE, MOST_WAITING, least=1)
-    rate = read_number(RATE, RUNS_A_MINUTE, least=0)
+    waiting = read_number("DEMO_QUEUE", MOST_WAITING, least=1)
+    rate = read_number("DEMO_RATE", RUNS_A_MINUTE, least=0)
     if only_this_machine or rate == 0:
         return Limits(waiting)
     return Limits(waiting, RUNS_AT_ONCE, rate, UPLOAD_BYTES_AN_HOUR)
 
 
 def read_number(name: str, default: int, least: int) -> int:
-    """A whole number from the environment."""
-    text = os.environ.get(name, "").strip()
-    if not text:
-        return default
+    """A whole number from the environment; raises `ValueError` with a sentence."""
+    text = os.environ.get(name, "").strip() or str(default)
     if not text.isdecimal() or int(text[:9]) < least:
         raise ValueError(f"{name} must be a whole number from {least} up, and {text!r} isn't.")
     return int(text[:9])
@@ -96,10 +93,13 @@ class Allowance:
         """None when granted, else the seconds after which to ask again; a refusal costs nothing."""
         with self._lock:
             now = self._clock()
-            self._forget(now)
+            for past in self._taken.values():
+                while past and past[0][0] <= now - self.seconds:
+                    past.popleft()
+            while self._taken and not next(iter(self._taken.values())):
+                self._taken.popitem(last=False)  # whoever took something last stands last
             taken = self._taken.get(visitor, deque())
-            over = sum(each for _, each in taken) + amount - self.most
-            wait = 0.0
+            over, wait = sum(each for _, each in taken) + amount - self.most, 0.0
             for then, each in taken:
                 if over <= 0:
                     break
@@ -112,23 +112,15 @@ class Allowance:
             self._taken.move_to_end(visitor)
             return None
 
-    def _forget(self, now: float) -> None:
-        """Drop what lies too far back; whoever took something last stands last."""
-        for taken in self._taken.values():
-            while taken and taken[0][0] <= now - self.seconds:
-                taken.popleft()
-        while self._taken and not next(iter(self._taken.values())):
-            self._taken.popitem(last=False)
 
-
-def say_seconds(seconds: float) -> str:
+def format_wait(seconds: float) -> str:
     """A wait as people say it, never too short: `12 s`, `3 minutes`."""
     if seconds <= 90:
         return f"{max(math.ceil(seconds), 1)} s"
     return f"{math.ceil(seconds / 60)} minutes"
 
 
-def say_about(seconds: float) -> str:
+def format_estimate(seconds: float) -> str:
     """An expected wait, as coarse as it is known: `about 5 s`, `about 2 minutes`."""
     if seconds < 57.5:
         return f"about {max(5 * round(seconds / 5), 5)} s"

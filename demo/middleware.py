@@ -19,7 +19,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from demo import uploads
-from demo.limits import Allowance, name_address, say_seconds
+from demo.limits import Allowance, format_wait, name_address
 from engines.audio import MAX_BYTES
 from engines.errors import DISK_FULL as DISK_FULL_CODES
 
@@ -144,7 +144,7 @@ class Guard:
         if wait is None:
             return None
         most = f"{self._allowance.most / 2**20:g} MB an hour"
-        return 429, f"{most} are the most for one visitor: try again in {say_seconds(wait)}."
+        return 429, f"{most} are the most for one visitor: try again in {format_wait(wait)}."
 
 
 def answer(

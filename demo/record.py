@@ -13,9 +13,10 @@ from datetime import datetime, timezone
 from functools import cache
 
 from demo.panels.headline import summarise
-from demo.snapshot import Comparison, Lane, Settings, Status
+from demo.snapshot import Comparison, Lane, Settings
 from engines.base import Segment
 from engines.metrics import score as score_words
+from engines.registry import EngineStatus
 
 FORMAT = "one clip, every engine: comparison 1"
 """Names the fields and their meaning; a change that breaks a reader gets another number."""
@@ -195,7 +196,7 @@ def describe(comparison: Comparison) -> ComparisonRecord:
     )
 
 
-def describe_engine(status: Status) -> EngineRecord:
+def describe_engine(status: EngineStatus) -> EngineRecord:
     """One engine of the registry."""
     return EngineRecord(
         status.key, status.label, status.encoder, status.decoder, status.available, status.reason
@@ -238,7 +239,7 @@ def describe_lane(lane: Lane, comparison: Comparison) -> LaneRecord:
         segments=[describe_segment(segment) for segment in done.segments],
         tokens=list(done.tokens),
         seconds=SecondsRecord(**done.seconds.as_dict()),
-        runs=[lap.seconds.total for lap in lane.laps],
+        runs=[repeat.seconds.total for repeat in lane.repeats],
         prepare_seconds=lane.prepare.total if lane.prepare else None,
         real_time_factor=done.real_time_factor if done.audio_seconds else None,
         peak_memory_bytes=done.peak_memory_bytes,

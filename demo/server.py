@@ -34,9 +34,9 @@ from demo.jobs import JobQueue, SavedResults
 from demo.limits import Allowance, read_limits, read_number, trust_proxies_of_spaces
 from demo.mcp import make_tools
 from demo.middleware import LEAST_DISK_BYTES, Guard, read_credentials
-from demo.snapshot import Status
 from engines import hardware, zero_gpu
 from engines.audio import MAX_BYTES
+from engines.registry import EngineStatus
 
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLES = ROOT / "audio_samples"
@@ -189,7 +189,7 @@ def extend_server(
     }
 
 
-def make_health_route(statuses: Callable[[], Sequence[Status]], queue: JobQueue) -> Route:
+def make_health_route(statuses: Callable[[], Sequence[EngineStatus]], queue: JobQueue) -> Route:
     """`/health`: 200 with `status` `ok`, or 503 with a sentence in `status`.
 
     Both say the uptime, memory, free disk, queue, and each engine with the reason where it can't
@@ -213,7 +213,7 @@ def make_health_route(statuses: Callable[[], Sequence[Status]], queue: JobQueue)
     return Route("/health", answer, methods=["GET"])
 
 
-def find_fault(statuses: Sequence[Status], free_disk: int) -> str | None:
+def find_fault(statuses: Sequence[EngineStatus], free_disk: int) -> str | None:
     """Why a visitor would be disappointed, as a sentence."""
     if statuses and not any(status.available for status in statuses):
         return "No engine can run."

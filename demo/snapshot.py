@@ -1,25 +1,18 @@
-"""What a comparison looks like at one moment, and how an event changes it.
+"""A comparison as it stands at one moment.
 
-Everything is frozen: an event makes a new `Comparison` out of the old one, so whoever draws a
-snapshot needs no lock and no copy.
+Everything is frozen: a change makes a new `Comparison` out of the old one, so that drawing one
+needs no lock and no copy. Times are seconds on the clock of `time.perf_counter`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from typing import Literal, Protocol
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
 
 from engines import registry
-from engines.base import (
-    Dtype,
-    Options,
-    PrepareSeconds,
-    Segment,
-    Span,
-    StageSeconds,
-    Transcript,
-)
+from engines.base import Dtype, Options, PrepareSeconds, Segment, Span, StageSeconds, Transcript
+from engines.registry import EngineStatus
 
 Schedule = Literal["parallel", "one at a time"]
 State = Literal[
@@ -35,71 +28,52 @@ State = Literal[
     "stopped",
 ]
 RESTING: frozenset[State] = frozenset({"idle", "done", "failed", "stopped"})
-PREPARING: frozenset[State] = frozenset({"loading", "compiling"})
-
-
-class Status(Protocol):
-    """What the page needs to know of an engine before it runs: `registry.EngineStatus`."""
-
-    @property
-    def key(self) -> str: ...
-    @property
-    def label(self) -> str: ...
-    @property
-    def encoder(self) -> str: ...
-    @property
-    def decoder(self) -> str: ...
-    @property
-    def available(self) -> bool: ...
-    @property
-    def reason(self) -> str | None: ...
+TRANSCRIBING: frozenset[State] = frozenset({"mel", "encoding", "decoding"})
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What a visitor chose; the same for every lane of a run.
+    """What every lane is told.
 
-    `gpu_dtype` goes to the `gpu` engine alone; the others compute in float32. `repeats`: how often
-    each engine transcribes the clip; more than one run gives a median and a spread.
+    `language`: a code, or "" to detect it. `repeats`: how often each engine transcribes the clip.
     """
 
     engines: tuple[str, ...] = ()
     model: str = "base"
-    options: Options = field(default_factory=Options)
+    language: str = ""
+    beam_size: int = 1
     schedule: Schedule = "parallel"
+    word_timestamps: bool = False
     gpu_dtype: Dtype = "float32"
     repeats: int = 1
 
+    @property
+    def options(self) -> Options:
+        """What the engines are told."""
+        return Options(self.language or None, self.beam_size, self.word_timestamps)
+
     def dtype_for(self, key: str) -> Dtype:
-        """The type that an engine computes in."""
+        """The type that an engine computes in: float32 where it offers no other."""
         return self.gpu_dtype if registry.offers_dtypes(key) else "float32"
 
 
 @dataclass(frozen=True)
-class Lap:
+class Repeat:
     """The times of one of a lane's runs over the clip."""
 
     seconds: StageSeconds
     spans: tuple[Span, ...] = ()
 
 
-def pick_median(laps: Sequence[Lap]) -> Lap:
-    """The run whose total is the median, so that its stages still add up; of two the faster."""
-    return sorted(laps, key=lambda lap: lap.seconds.total)[(len(laps) - 1) // 2]
-
-
 @dataclass(frozen=True)
 class Lane:
-    """One engine's part of a comparison, as it stood at one moment.
+    """One engine's part of a comparison.
 
-    `elapsed`: seconds in the present phase, where getting ready by loading, getting ready by
-    compiling, and running are a phase each. `device` is known once the engine ran.
-    `audio_done`: seconds of audio finished. `note`: a sentence of the engine's own (a download,
-    for example); `reason`: why it failed.
-
-    `ready`: when this run got the engine ready, on the clock of the runs' own spans. `laps`: the
-    times of every finished run over the clip. `transcript`: the first run's words and features
-    with the times of the median run. `steady`: whether every run wrote the same tokens.
+    `elapsed`: seconds in the present phase: waiting, loading, compiling or transcribing. `device`
+    is known once the engine ran. `audio_done`: seconds of audio finished. `note`: a sentence of the
+    engine's own (a download, for example); `reason`: why it failed. `ready`: when this run got the
+    engine ready. `transcript`: the first run's words and features with the median run's times.
+    `steady`: whether every run wrote the same tokens.
     """
 
     key: str
@@ -117,7 +91,7 @@ class Lane:
     segments: tuple[Segment, ...] = ()
     prepare: PrepareSeconds | None = None
     ready: Span | None = None
-    laps: tuple[Lap, ...] = ()
+    repeats: tuple[Repeat, ...] = ()
     transcript: Transcript | None = None
     steady: bool = True
 
@@ -126,21 +100,53 @@ class Lane:
         """True until the lane is done, failed or stopped."""
         return self.state not in RESTING
 
+    def enter(
+        self, state: State, now: float, note: str = "", audio_done: float | None = None
+    ) -> Lane:
+        """Enter a state, or go on in it; the clock starts anew with each phase."""
+        same_phase = state == self.state or {state, self.state} <= TRANSCRIBING
+        return replace(
+            self.at(now),
+            state=state,
+            note=note,
+            phase_start=self.phase_start if same_phase else now,
+            audio_done=self.audio_done if audio_done is None else audio_done,
+        )
+
+    def finish_repeat(self, transcript: Transcript, last: bool, now: float) -> Lane:
+        """Take in one more run over the clip; after the `last` the lane is done."""
+        repeats = (*self.repeats, Repeat(transcript.seconds, transcript.spans))
+        by_total = sorted(repeats, key=lambda repeat: repeat.seconds.total)
+        median = by_total[(len(repeats) - 1) // 2]  # of two the faster: its stages must add up
+        first = self.transcript or transcript
+        return replace(
+            self.enter("done" if last else "waiting", now, audio_done=transcript.audio_seconds),
+            segments=first.segments,
+            device=transcript.device,
+            dtype=transcript.dtype,
+            repeats=repeats,
+            transcript=replace(first, seconds=median.seconds, spans=median.spans),
+            steady=self.steady and transcript.tokens == first.tokens,
+        )
+
+    def at(self, now: float) -> Lane:
+        """The lane with its clock set, while it runs."""
+        return replace(self, elapsed=now - self.phase_start) if self.running else self
+
 
 @dataclass(frozen=True)
 class Comparison:
-    """A whole comparison as it stood at one moment.
+    """A whole comparison.
 
     `absent`: engines of the project that this machine lacks. `refusal`: why the clip was refused;
-    no lane ran then. `reference`: the words really spoken, where they are known. `start`: when it
-    began, on the clock of `time.perf_counter`, which is the spans' as well. `run`: the id that
+    no lane ran then. `reference`: the words really spoken, where they are known. `run`: the id that
     the run's log has too. `clip_id`: by which the page knows whether the player has this clip.
     `features_dropped`: whether the encoders' features were given up when this was kept.
     """
 
     settings: Settings
     lanes: tuple[Lane, ...]
-    absent: tuple[Status, ...] = ()
+    absent: tuple[EngineStatus, ...] = ()
     clip_name: str = ""
     audio_seconds: float = 0.0
     reference: str | None = None
@@ -176,170 +182,44 @@ class Comparison:
         """The lanes that have a transcript."""
         return tuple(lane for lane in self.lanes if lane.transcript is not None)
 
+    def map_lanes(self, change: Callable[[Lane], Lane]) -> Comparison:
+        """Change every lane."""
+        return replace(self, lanes=tuple(map(change, self.lanes)))
+
+    def as_started(self, now: float) -> Comparison:
+        """Start the clocks."""
+        return replace(self.map_lanes(lambda lane: replace(lane, phase_start=now)), start=now)
+
+    def at(self, now: float) -> Comparison:
+        """Set the clocks of the running lanes."""
+        return self.map_lanes(lambda lane: lane.at(now))
+
+    def as_stopped(self) -> Comparison:
+        """Stop every running lane; finished ones keep what they have."""
+        return self.map_lanes(
+            lambda lane: replace(lane, state="stopped", note="") if lane.running else lane
+        )
+
+    def as_refused(self, reason: str) -> Comparison:
+        """Put every lane to rest because the clip can't be used."""
+        idle = self.map_lanes(lambda lane: replace(lane, state="idle"))
+        return replace(idle, refusal=reason)
+
     def to_save(self) -> Comparison | None:
         """What a reload of the page shall find: finished lanes, without encoder features."""
         if not self.done:
             return None
-        lanes = tuple(
-            replace(lane, transcript=lane.transcript and lane.transcript.without_features())
-            for lane in halt(self).lanes
+        light = self.as_stopped().map_lanes(
+            lambda lane: replace(
+                lane, transcript=lane.transcript and lane.transcript.without_features()
+            )
         )
-        return replace(self, lanes=lanes, features_dropped=True)
+        return replace(light, features_dropped=True)
 
 
-@dataclass(frozen=True)
-class Opened:
-    """The clip was read."""
-
-    seconds: float
-
-
-@dataclass(frozen=True)
-class Refused:
-    """The clip can't be used; `reason` is a sentence."""
-
-    reason: str
-
-
-@dataclass(frozen=True)
-class Changed:
-    """A lane entered a state, or went on in it."""
-
-    key: str
-    state: State
-    note: str = ""
-    audio_done: float | None = None
-
-
-@dataclass(frozen=True)
-class Said:
-    """A segment of a lane is final."""
-
-    key: str
-    segment: Segment
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A lane's engine is ready: what that took when it was first done, and when it was now."""
-
-    key: str
-    seconds: PrepareSeconds
-    span: Span | None = None
-
-
-@dataclass(frozen=True)
-class Finished:
-    """A lane has run over the clip; `last` unless it will run again."""
-
-    key: str
-    transcript: Transcript
-    last: bool = True
-
-
-@dataclass(frozen=True)
-class Failed:
-    """A lane can't go on; `reason` is a sentence."""
-
-    key: str
-    reason: str
-
-
-@dataclass(frozen=True)
-class Woken:
-    """Nothing happened, but somebody wants the queue's reader to look up."""
-
-
-LaneEvent = Changed | Said | Prepared | Finished | Failed
-Event = Opened | Refused | LaneEvent | Woken
-
-
-def advance(comparison: Comparison, event: Event, now: float) -> Comparison:
-    """The comparison after an event; `now` is the clock of `time.perf_counter`."""
-    match event:
-        case Opened(seconds):
-            return replace(comparison, audio_seconds=seconds)
-        case Refused(reason):
-            lanes = tuple(replace(lane, state="idle") for lane in comparison.lanes)
-            return replace(comparison, lanes=lanes, refusal=reason)
-        case Woken():
-            return comparison
-        case _:
-            lanes = tuple(
-                advance_lane(lane, event, now) if lane.key == event.key else lane
-                for lane in comparison.lanes
-            )
-            return replace(comparison, lanes=lanes)
-
-
-def advance_lane(lane: Lane, event: LaneEvent, now: float) -> Lane:
-    """The lane after an event of its own."""
-    match event:
-        case Changed(_, state, note, audio_done):
-            same = phase(lane.state) == phase(state)
-            return replace(
-                lane,
-                state=state,
-                note=note,
-                phase_start=lane.phase_start if same else now,
-                audio_done=lane.audio_done if audio_done is None else audio_done,
-            )
-        case Said(_, segment):
-            return replace(lane, segments=(*lane.segments, segment))
-        case Prepared(_, seconds, span):
-            return replace(lane, prepare=seconds, ready=span)
-        case Finished(_, transcript, last):
-            return finish_lap(lane, transcript, last, now)
-        case Failed(_, reason):
-            return replace(
-                lane, state="failed", note="", reason=reason, elapsed=now - lane.phase_start
-            )
-
-
-def finish_lap(lane: Lane, transcript: Transcript, last: bool, now: float) -> Lane:
-    """The lane after one more run over the clip."""
-    laps = (*lane.laps, Lap(transcript.seconds, transcript.spans))
-    first, median = lane.transcript or transcript, pick_median(laps)
-    return replace(
-        lane,
-        state="done" if last else "waiting",
-        note="",
-        phase_start=now,
-        elapsed=now - lane.phase_start,
-        segments=first.segments,
-        audio_done=transcript.audio_seconds,
-        device=transcript.device,
-        dtype=transcript.dtype,
-        laps=laps,
-        transcript=replace(first, seconds=median.seconds, spans=median.spans),
-        steady=lane.steady and transcript.tokens == first.tokens,
-    )
-
-
-def phase(state: State) -> str:
-    """The phase whose clock a state belongs to; all states of a run share one."""
-    return "run" if state in ("mel", "encoding", "decoding") else state
-
-
-def tick(comparison: Comparison, now: float) -> Comparison:
-    """The same comparison with the clocks of its running lanes set to `now`."""
-    lanes = tuple(
-        replace(lane, elapsed=now - lane.phase_start) if lane.running else lane
-        for lane in comparison.lanes
-    )
-    return replace(comparison, lanes=lanes)
-
-
-def halt(comparison: Comparison) -> Comparison:
-    """The comparison with every running lane stopped; finished lanes keep what they have."""
-    lanes = tuple(
-        replace(lane, state="stopped", note="") if lane.running else lane
-        for lane in comparison.lanes
-    )
-    return replace(comparison, lanes=lanes)
-
-
-def lay_out(settings: Settings, statuses: Sequence[Status], state: State = "idle") -> Comparison:
+def new_comparison(
+    settings: Settings, statuses: Sequence[EngineStatus], state: State = "idle"
+) -> Comparison:
     """A comparison before anything ran: a lane for each chosen engine, in the registry's order."""
     lanes = tuple(
         Lane(

@@ -5,26 +5,15 @@ Values travel by name, never by position: a listener returns `{component: value}
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import gradio as gr
 
 from demo import uploads
-from demo.jobs import (
-    STOPPED_WAITING,
-    JobQueue,
-    Refused,
-    Saved,
-    SavedResults,
-    Task,
-    Waiting,
-    name_caller,
-    run_job,
-)
+from demo.jobs import JobQueue, Refused, Saved, SavedResults, Task, Waiting, name_caller
 from demo.request import RequestError
 
 QUICK: dict[str, Any] = {
@@ -34,7 +23,7 @@ QUICK: dict[str, Any] = {
 }
 """For listeners that only look something up."""
 
-START = "async (visit, ...held) => { await clipArrives(); return [nameVisit(), ...held]; }"
+START = "async () => { await clipArrives(); return [nameVisit()]; }"
 """At the click: once a recording just made is on the server. Functions of `assets/page.js`."""
 
 Component = gr.components.Component
@@ -47,9 +36,9 @@ class JobPanel:
     """A panel that starts jobs.
 
     `inputs` and `outputs` by name; `status` is the output that also says why a job can't start, as
-    `say(sentence, note, alert)` draws it. `make(held)` turns what the inputs hold into a task, or
-    raises `RequestError`. `draw(snapshot, first)` yields what to show of a snapshot, perhaps in
-    several steps.
+    `render_status(sentence, note, alert)` draws it. `make_task(held)` turns what the inputs hold
+    into a task, or raises `RequestError`. `draw(snapshot, first)` yields what to show of a
+    snapshot, perhaps in several steps.
     """
 
     name: str
@@ -58,29 +47,93 @@ class JobPanel:
     inputs: Mapping[str, Component]
     outputs: Mapping[str, Component]
     status: str
-    make: Callable[[dict[str, Any]], Task]
+    make_task: Callable[[dict[str, Any]], Task]
     draw: Callable[[Any, bool], Iterable[Drawn]]
-    say: Callable[[str, str, bool], str]
+    render_status: Callable[[str, str, bool], str]
 
     def all_outputs(self) -> list[Component]:
         """The buttons and what a job fills."""
         return [self.start, self.stop, *self.outputs.values()]
 
-    def buttons(self, running: bool) -> dict[Component, Any]:
-        """Which of the two can be pressed."""
+    def show(self, drawn: Drawn, running: bool) -> dict[Component, Any]:
+        """Values by component, with those of the buttons, one of which can be pressed."""
         return {
             self.start: gr.update(interactive=not running),
             self.stop: gr.update(interactive=running),
+            **{self.outputs[name]: value for name, value in drawn.items()},
         }
 
-    def show(self, drawn: Drawn, running: bool = True) -> dict[Component, Any]:
-        """Values by component."""
-        named = {self.outputs[name]: value for name, value in drawn.items()}
-        return {**self.buttons(running), **named}
-
-    def tell(self, sentence: str, note: str = "", alert: bool = False) -> Drawn:
+    def show_status(
+        self, sentence: str, note: str = "", alert: bool = False, running: bool = False
+    ) -> dict[Component, Any]:
         """A sentence in the panel's status."""
-        return {self.status: self.say(sentence, note, alert)}
+        return self.show({self.status: self.render_status(sentence, note, alert)}, running)
+
+    def restore(self, saved: Saved | None) -> dict[Component, Any]:
+        """The inputs and outputs as a visit left them, or nothing."""
+        if saved is None:
+            return {}
+        held = {
+            self.inputs[name]: None if uploads.is_gone(value) else value
+            for name, value in saved.controls.items()
+        }
+        drawn = dict(saved.drawn)
+        if not drawn:
+            for step in self.draw(saved.snapshot, True):
+                drawn |= step
+        return {**held, **self.show(drawn, running=False)}
+
+
+def connect_panel(panel: JobPanel, queue: JobQueue, saved: SavedResults, visit: gr.Textbox) -> None:
+    """Tie a panel's buttons to its jobs. `visit`: where the tab's name goes."""
+
+    async def run(
+        request: gr.Request, visit_name: str, *values: Any
+    ) -> AsyncIterator[dict[Component, Any]]:
+        held, first = dict(zip(panel.inputs, values, strict=True)), True
+
+        def draw(snapshot: Any) -> Iterator[dict[Component, Any]]:
+            nonlocal first
+            if isinstance(snapshot, Waiting):
+                yield panel.show_status(*snapshot.describe(), running=True)
+                return
+            whole: Drawn = {}
+            for drawn in panel.draw(snapshot, first):
+                whole |= drawn
+                yield panel.show(drawn, running=not snapshot.finished)
+            first = False
+            if (light := snapshot.to_save()) is not None:
+                drawn = whole if snapshot.finished else {}
+                saved.save(visit_name, panel.name, Saved(held, light, drawn))
+
+        try:
+            uploads.touch(held.get("audio"))
+            task = panel.make_task(held)
+            caller = name_caller(request, panel.name)
+            async with aclosing(queue.run(caller, task, draw)) as steps:
+                async for step in steps:
+                    yield step
+        except RequestError as error:
+            yield panel.show_status(str(error), alert=True)
+        except Refused as refusal:
+            yield panel.show_status(str(refusal), alert=refusal.alert)
+        # Gradio sends a generator's last values once more, whole: let these be none.
+        yield {panel.start: gr.skip()}
+
+    def stop(request: gr.Request) -> None:
+        queue.stop(name_caller(request, panel.name).visitor)
+
+    # In two steps: the second one's inputs are read once the clip is there.
+    ran = panel.start.click(None, None, visit, js=START, **QUICK).then(
+        run,
+        [visit, *panel.inputs.values()],
+        panel.all_outputs(),
+        show_progress="hidden",
+        api_visibility="private",
+        concurrency_limit=None,  # `JobQueue` is the queue
+    )
+    ran.then(lambda: panel.show({}, running=False), None, [panel.start, panel.stop], **QUICK)
+    panel.stop.click(stop, None, None, **QUICK)
 
 
 def connect_leaving(page: gr.Blocks, panels: Sequence[JobPanel], queue: JobQueue) -> None:
@@ -91,88 +144,3 @@ def connect_leaving(page: gr.Blocks, panels: Sequence[JobPanel], queue: JobQueue
             queue.stop(name_caller(request, name).visitor)
 
     page.unload(leave)
-
-
-def connect_panel(panel: JobPanel, queue: JobQueue, saved: SavedResults, visit: gr.Textbox) -> None:
-    """Tie a panel's buttons to its jobs. `visit`: where the tab's name goes."""
-    names = list(panel.inputs)
-
-    def begin(request: gr.Request, visit_name: str) -> dict[Component, Any]:
-        waiting = queue.note_click(name_caller(request, panel.name).visitor)
-        said = waiting.describe() if waiting.ahead else ("Starting.",)
-        return {visit: visit_name, **panel.show(panel.tell(*said))}
-
-    async def run(
-        request: gr.Request, visit_name: str, *values: Any
-    ) -> AsyncIterator[dict[Component, Any]]:
-        held = dict(zip(names, values, strict=True))
-        caller = name_caller(request, panel.name)
-        try:
-            uploads.touch(held.get("audio"))
-            step = draw_and_save(panel, held, partial(saved.save, visit_name, panel.name))
-            steps = run_job(queue, caller, panel.make(held), step, clicked=True)
-            async with aclosing(steps):
-                async for drawn in steps:
-                    yield drawn
-        except RequestError as error:
-            queue.stop(caller.visitor)
-            yield panel.show(panel.tell(str(error), alert=True), running=False)
-        except Refused as refusal:
-            yield panel.show(panel.tell(str(refusal), alert=refusal.alert), running=False)
-        # Gradio sends a generator's last values once more, whole: let these be none.
-        yield {panel.start: gr.skip()}
-
-    def stop(request: gr.Request) -> dict[Component, Any]:
-        if queue.stop(name_caller(request, panel.name).visitor):
-            status = panel.show(panel.tell(STOPPED_WAITING))
-            return {**status, panel.stop: gr.update(interactive=False), panel.start: gr.skip()}
-        return {panel.stop: gr.skip()}
-
-    begun = panel.start.click(begin, visit, [visit, *panel.all_outputs()], js=START, **QUICK)
-    ran = begun.then(
-        run,
-        [visit, *panel.inputs.values()],
-        panel.all_outputs(),
-        show_progress="hidden",
-        api_visibility="private",
-        concurrency_limit=None,  # `JobQueue` is the queue
-    )
-    ran.then(lambda: panel.buttons(running=False), None, [panel.start, panel.stop], **QUICK)
-    panel.stop.click(stop, None, panel.all_outputs(), **QUICK)
-
-
-def draw_and_save(
-    panel: JobPanel, held: dict[str, Any], save: Callable[[Saved], None]
-) -> Callable[[Any], Iterable[dict[Component, Any]]]:
-    """How one job's snapshots become values by component, what can be restored being saved."""
-    first = True
-
-    def step(snapshot: Any) -> Iterable[dict[Component, Any]]:
-        nonlocal first
-        if isinstance(snapshot, Waiting):
-            yield panel.show(panel.tell(*snapshot.describe()))
-            return
-        whole: Drawn = {}
-        for drawn in panel.draw(snapshot, first):
-            whole |= drawn
-            yield panel.show(drawn, running=not snapshot.finished)
-        first = False
-        if (light := snapshot.to_save()) is not None:
-            save(Saved(held, light, whole if snapshot.finished else {}))
-
-    return step
-
-
-def restore(panel: JobPanel, saved: Saved | None) -> dict[Component, Any]:
-    """A panel's inputs and outputs as a visit left them, or nothing."""
-    if saved is None:
-        return {}
-    held = {
-        panel.inputs[name]: None if uploads.is_gone(value) else value
-        for name, value in saved.controls.items()
-    }
-    drawn = dict(saved.drawn)
-    if not drawn:
-        for step in panel.draw(saved.snapshot, True):
-            drawn |= step
-    return {**held, **panel.show(drawn, running=False)}

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from demo.analysis import Analyses
+from demo.comparison import Analyses
 from engines.analysis.fault_catalogue import Fault
 from engines.analysis.layers import OpenEncoder, compare_stage
 from engines.analysis.records import Candidate, FaultResult, LayerComparison, StageComparison

@@ -1,4 +1,4 @@
-"""The page over fake engines, served once and set back between tests."""
+"""The page over fake engines, served once and set back between tests; comparisons without it."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from demo import page, server
-from demo.comparison import Backend
+from demo.comparison import Backend, ComparisonTask
 from demo.jobs import JobQueue, SavedResults
 from demo.limits import Limits
+from demo.request import Sample
+from demo.snapshot import Settings
 from engines.base import Clip
 from tests import fakes
 from tests.fake_lab import FakeLab
@@ -31,6 +33,22 @@ def make_backend(samples: Path, **changes: Any) -> Backend:
     return Backend(**asked | changes)
 
 
+def make_task(
+    *engines: Any,
+    load_clip: Callable[..., Clip] = lambda path, listener: fakes.make_clip(),
+    name: str = "clip",
+    reference: str | None = None,
+    **settings: Any,
+) -> ComparisonTask:
+    """A comparison of these engines over six seconds of silence."""
+    by_key = {engine.key: engine for engine in engines}
+    backend = make_backend(
+        Path("nowhere"), get_engine=lambda key, model, dtype: by_key[key], load_clip=load_clip
+    )
+    asked: dict[str, Any] = {"engines": tuple(by_key), "model": "tiny.en", **settings}
+    return ComparisonTask(backend, Settings(**asked), Sample("", name, Path("clip.wav"), reference))
+
+
 class FakePage:
     """A served page at `url`, whose engines, analyses and way to read clips a test may change."""
 
@@ -40,7 +58,6 @@ class FakePage:
         """`reason`: why faults can't run on this page."""
         os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
         self.engines: dict[str, Any] = {}
-        self.load_clip: Callable[..., Clip] = fakes.read_fake_clip
         self.lab = FakeLab(reason=reason)
         self.queue, self.saved = JobQueue(limits), SavedResults()
         self.reset(limits)
@@ -61,7 +78,7 @@ class FakePage:
         self.queue.close()
         self.queue.__init__(limits)  # type: ignore[misc]
         self.saved.__init__()  # type: ignore[misc]
-        self.load_clip = fakes.read_fake_clip
+        self.load_clip: Callable[..., Clip] = fakes.read_fake_clip
         self.lab.gate.set()
         self.use(cpu=fakes.FakeEngine(), max_hybrid=fakes.fake_max())
 

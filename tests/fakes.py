@@ -24,32 +24,19 @@ from engines.base import (
     Segment,
     Span,
     StageSeconds,
-    Stopped,
     Transcript,
     Word,
 )
+from engines.registry import EngineStatus
 
 GATE_SECONDS = 60.0
 """A compile held longer than this belongs to a test that failed."""
 
 WORDS = "The compiler turns the graph into fast code for every chip"
 
-
-@dataclass(frozen=True)
-class FakeStatus:
-    """Stands in for `registry.EngineStatus`."""
-
-    key: str
-    label: str
-    encoder: str = "PyTorch"
-    decoder: str = "PyTorch"
-    available: bool = True
-    reason: str | None = None
-
-
-CPU = FakeStatus("cpu", "CPU")
-GPU = FakeStatus("gpu", "GPU", available=False, reason="no CUDA device was found")
-MAX = FakeStatus("max_hybrid", "MAX hybrid", encoder="MAX graph")
+CPU = EngineStatus("cpu", "CPU", "PyTorch", "PyTorch", None)
+GPU = EngineStatus("gpu", "GPU", "PyTorch", "PyTorch", "no CUDA device was found")
+MAX = EngineStatus("max_hybrid", "MAX hybrid", "MAX graph", "PyTorch", None)
 STATUSES = (CPU, GPU, MAX)
 
 
@@ -57,7 +44,7 @@ STATUSES = (CPU, GPU, MAX)
 class FakeEngine:
     """Says `words`, one segment for each four, `pace` seconds apart.
 
-    `error` is raised in the middle; `compile_seconds` is slept through in `prepare`;
+    `error` is raised after the first segment; `compile_seconds` is slept through in `prepare`;
     `deaf` ignores the listener's wish to stop. `compiled` and `last_word` are gates that a test
     opens to let the compile, or the last segment, pass; what they hold up can't be missed, however
     busy the machine is.
@@ -82,10 +69,7 @@ class FakeEngine:
     last_word: threading.Event | None = None
     prepared: threading.Event = field(default_factory=threading.Event)
 
-    def prepare(
-        self,
-        listener: Listener = SILENT,
-    ) -> PrepareSeconds:
+    def prepare(self, listener: Listener = SILENT) -> PrepareSeconds:
         """Sleep for as long as compiling is said to take."""
         listener.report("loading")
         if (self.compile_seconds or self.compiled) and not self.prepared.is_set():
@@ -102,31 +86,49 @@ class FakeEngine:
         options: Options = Options(),  # noqa: B008
         listener: Listener = SILENT,
     ) -> Transcript:
-        """Say the words."""
+        """Say the words; the features are the same for every fake but for its noise."""
         start = time.perf_counter()
         listener.progress(Progress("mel", 0.0, clip.seconds))
         listener.progress(Progress("encoding", 0.0, clip.seconds))
-        segments: list[Segment] = []
-        cut = self.cut(clip.seconds, options.word_timestamps)
-        for segment in cut:
-            self.wait(listener, held=segment is cut[-1])
-            if self.error is not None and segments:
+        segments = self.cut(clip.seconds, options.word_timestamps)
+        for number, segment in enumerate(segments):
+            self.wait(listener, held=segment is segments[-1])
+            if self.error is not None and number:
                 raise self.error
-            segments.append(segment)
             listener.segment(segment)
             listener.progress(Progress("decoding", segment.end, clip.seconds))
         if self.error is not None:
             raise self.error
-        spent = time.perf_counter() - start
-        return self.write(clip, tuple(segments), spent)
+        return self.write(clip, tuple(segments), time.perf_counter() - start)
+
+    def write(self, clip: Clip, segments: tuple[Segment, ...], spent: float) -> Transcript:
+        """The transcript of a run that took so many seconds and a third of one."""
+        half = spent / 2
+        seconds = StageSeconds(clip.decode_seconds, mel=0.02, encode=0.1 + half, decode=0.2 + half)
+        return Transcript(
+            engine=self.key,
+            model=self.model,
+            device=self.device,
+            dtype=self.dtype,
+            language="en",
+            text=self.words,
+            segments=segments,
+            tokens=tuple(token for segment in segments for token in segment.tokens),
+            features=make_features(self.noise, self.windows, self.shape),
+            seconds=seconds,
+            audio_seconds=clip.seconds,
+            peak_memory_bytes=300 * 2**20,
+            window_starts=tuple(30.0 * window for window in range(self.windows)),
+            spans=make_spans(time.perf_counter(), seconds, self.windows),
+        )
 
     def wait(self, listener: Listener, held: bool) -> None:
         """Let the pace pass, and the gate open, unless somebody wants the run stopped."""
         until = time.perf_counter() + self.pace
         gate = self.last_word if held else None
         while True:
-            if listener.stopped() and not self.deaf:
-                raise Stopped("stopped")
+            if not self.deaf:
+                listener.check_stopped()
             if time.perf_counter() >= until and (gate is None or gate.is_set()):
                 return
             time.sleep(0.01)
@@ -154,27 +156,6 @@ class FakeEngine:
             )
         return segments
 
-    def write(self, clip: Clip, segments: tuple[Segment, ...], spent: float) -> Transcript:
-        """The transcript, with features that are the same for every fake but for its noise."""
-        return Transcript(
-            engine=self.key,
-            model=self.model,
-            device=self.device,
-            dtype=self.dtype,
-            language="en",
-            text=self.words,
-            segments=segments,
-            tokens=tuple(token for segment in segments for token in segment.tokens),
-            features=make_features(self.noise, self.windows, self.shape),
-            seconds=StageSeconds(
-                audio=clip.decode_seconds, mel=0.02, encode=0.1 + spent / 2, decode=0.2 + spent / 2
-            ),
-            audio_seconds=clip.seconds,
-            peak_memory_bytes=300 * 2**20,
-            window_starts=tuple(30.0 * window for window in range(self.windows)),
-            spans=make_spans(time.perf_counter(), spent, self.windows),
-        )
-
     def encode(self, mel: FloatArray) -> FloatArray:
         """Features of the right number of dimensions."""
         return make_features(self.noise)
@@ -183,17 +164,13 @@ class FakeEngine:
         """Nothing to give back."""
 
 
-def make_spans(end: float, spent: float, windows: int = 1) -> tuple[Span, ...]:
-    """The stages of a fake's run, as long as its seconds say, the last one ending now."""
-    parts: list[tuple[str, float, int | None]] = [("mel", 0.02, None)]
+def make_spans(end: float, seconds: StageSeconds, windows: int) -> tuple[Span, ...]:
+    """The stages of a run, the last one ending now."""
+    spans = [Span("mel", end - seconds.mel - seconds.encode - seconds.decode, seconds.mel)]
     for window in range(windows):
-        parts.append(("encode", (0.1 + spent / 2) / windows, window))
-        parts.append(("decode", (0.2 + spent / 2) / windows, window))
-    start = end - sum(seconds for _, seconds, _ in parts)
-    spans = []
-    for stage, seconds, number in parts:
-        spans.append(Span(stage, start, seconds, number))
-        start += seconds
+        for stage, length in (("encode", seconds.encode), ("decode", seconds.decode)):
+            last = spans[-1]
+            spans.append(Span(stage, last.start + last.seconds, length / windows, window))
     return tuple(spans)
 
 
@@ -209,11 +186,6 @@ def make_features(
 def make_clip(seconds: float = 6.0) -> Clip:
     """Silence of a given length."""
     return Clip(np.zeros(int(seconds * SAMPLE_RATE), np.float32), "fake", 0.003)
-
-
-def open_fake_clip(listener: Listener = SILENT) -> Clip:
-    """Six seconds of silence, for a task."""
-    return make_clip()
 
 
 def read_fake_clip(path: str | Path, listener: Listener = SILENT) -> Clip:

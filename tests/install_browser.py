@@ -20,9 +20,8 @@ def find_browser() -> str | None:
     """The path of a Chromium: the variable CHROMIUM's, one on PATH, or Playwright's own."""
     if named := os.environ.get("CHROMIUM"):
         return named
-    for name in NAMES:
-        if found := shutil.which(name):
-            return found
+    if found := next(filter(None, map(shutil.which, NAMES)), None):
+        return found
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
@@ -32,38 +31,24 @@ def find_browser() -> str | None:
 
 def install_browser() -> str:
     """Find a browser or install one; its path. Exits with a sentence where neither works."""
-    if found := find_browser():
-        return found
-    for install in (_from_debian, _from_playwright):
-        install()
-        if found := find_browser():
-            return found
-    sys.exit(
-        "The page's tests need a browser, and none could be installed: "
-        "install Chromium or Chrome, then run this again."
-    )
-
-
-def _may_use_apt() -> bool:
-    return shutil.which("apt-get") is not None and os.geteuid() == 0
-
-
-def _from_debian() -> None:
-    """Debian's package, with the libraries and fonts it needs; only root may."""
-    if not _may_use_apt():
-        return
-    quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    for arguments in (["update"], ["install", "-y", "--no-install-recommends", "chromium"]):
-        print("apt-get", *arguments, flush=True)
-        if subprocess.run(["apt-get", "-qq", *arguments], env=quiet, check=False).returncode:
-            return
-
-
-def _from_playwright() -> None:
-    """The build Playwright was tested with, in its own cache folder."""
-    arguments = ["install", "chromium", *(["--with-deps"] if _may_use_apt() else [])]
-    print("playwright", *arguments, flush=True)
-    subprocess.run([sys.executable, "-m", "playwright", *arguments], check=False)
+    debian = shutil.which("apt-get") is not None and os.geteuid() == 0
+    apt, quiet = ["apt-get", "-qq"], {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    playwright = [sys.executable, "-m", "playwright", "install", "chromium"]
+    ways = [[playwright + ["--with-deps"] * debian]]
+    if debian:
+        ways.insert(
+            0, [[*apt, "update"], [*apt, "install", "-y", "--no-install-recommends", NAMES[0]]]
+        )
+    while not (found := find_browser()):
+        if not ways:
+            sys.exit(
+                "The page's tests need a browser, and none could be installed: "
+                "install Chromium or Chrome, then run this again."
+            )
+        for command in ways.pop(0):
+            print(*command, flush=True)
+            subprocess.run(command, env=quiet, check=False)
+    return found
 
 
 if __name__ == "__main__":

@@ -6,24 +6,19 @@ import resource
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import httpx
 import pytest
 
-from demo.comparison import ComparisonTask
-from demo.snapshot import Comparison, Settings
+from demo.snapshot import Comparison
 from engines.audio import load_clip
 from engines.base import Clip
 from engines.worker import RemoteEngine
-from tests import fakes
 from tests.engines.checkpoint_files import DIMENSIONS, write_checkpoint
 from tests.fake_handlers import ENGINE, ONCE
+from tests.fake_page import FakePage, make_task
 
-if TYPE_CHECKING:
-    from tests.fake_page import FakePage
-
-Engines = dict[str, RemoteEngine]
 MakeEngine = Callable[..., RemoteEngine]
 
 
@@ -41,11 +36,9 @@ def make() -> Iterator[MakeEngine]:
         engine.close()
 
 
-def compare(engines: Engines, open_clip: Callable[..., Clip] = fakes.open_fake_clip) -> Comparison:
-    """The last snapshot of a comparison of two engines."""
-    settings = Settings(engines=tuple(engines), model="tiny.en", schedule="parallel")
-    run = ComparisonTask(settings, fakes.STATUSES, lambda key, *_: engines[key], open_clip)
-    *_, last = run.snapshots()
+def compare(*engines: RemoteEngine, **asked: Any) -> Comparison:
+    """The last snapshot of a comparison."""
+    *_, last = make_task(*engines, **asked).snapshots()
     return last
 
 
@@ -65,9 +58,9 @@ def test_one_lane_says_so_the_other_finishes_the_next_run_works(
     fault: str, sentence: str, make: MakeEngine, tmp_path: Path
 ) -> None:
     broken = make("max_hybrid", f"{fault}{ONCE}{tmp_path / 'broken'}", ENGINE)
-    engines = {"cpu": make("cpu", "sound", ENGINE), "max_hybrid": broken}
-    assert sentence in read_fault(compare(engines))
-    assert [lane.state for lane in compare(engines).lanes] == ["done", "done"]
+    engines = make("cpu", "sound", ENGINE), broken
+    assert sentence in read_fault(compare(*engines))
+    assert [lane.state for lane in compare(*engines).lanes] == ["done", "done"]
 
 
 @pytest.mark.slow
@@ -76,20 +69,22 @@ def test_a_model_s_file_that_is_lost_half_way(make: MakeEngine, tmp_path: Path) 
     file = tmp_path / "mine.pt"
     write_checkpoint(file, DIMENSIONS["mini"])
     content, mine = file.read_bytes(), make("cpu", str(file))
-    engines = {"cpu": make("cpu", "sound", ENGINE), "max_hybrid": mine}
+    mine.key = "max_hybrid"  # the other lane
+    engines = make("cpu", "sound", ENGINE), mine
 
-    def lose_file_and_open_clip(listener: object) -> Clip:
+    def lose_file_and_load_clip(path: str, listener: object) -> Clip:
         mine.prepare()
         file.unlink()
         return load_clip("audio_samples/silence.flac")
 
-    assert [lane.state for lane in compare(engines, lose_file_and_open_clip).lanes] == 2 * ["done"]
+    lost = compare(*engines, load_clip=lose_file_and_load_clip)
+    assert [lane.state for lane in lost.lanes] == ["done", "done"]
     mine.close()
-    assert "There is no model" in read_fault(compare(engines))
+    assert "There is no model" in read_fault(compare(*engines))
     file.write_bytes(content[: len(content) // 2])
-    assert "mine.pt is not a Whisper checkpoint" in read_fault(compare(engines))
+    assert "mine.pt is not a Whisper checkpoint" in read_fault(compare(*engines))
     file.write_bytes(content)
-    assert [lane.state for lane in compare(engines).lanes] == ["done", "done"]
+    assert [lane.state for lane in compare(*engines).lanes] == ["done", "done"]
 
 
 def test_a_disk_that_is_full_refuses_a_clip_in_a_sentence(fake_page: FakePage) -> None:

@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from demo.comparison import ComparisonTask
-from demo.snapshot import Comparison, Settings
+from demo.snapshot import Comparison
 from engines import cli, logs, worker
 from engines.audio import load_clip
 from engines.base import EngineError
 from tests import fakes
+from tests.fake_page import make_task
 
 CLIP = Path(__file__).parents[1] / "audio_samples" / "jfk.flac"
 
@@ -74,11 +74,8 @@ def test_an_engine_s_process_logs_its_stages_under_the_run_s_id(
 
 def compare(errors: dict[str, Exception], **settings: Any) -> Comparison:
     """The last snapshot of a run over fakes that fail."""
-    engines = {key: fakes.FakeEngine(key, error=error) for key, error in errors.items()}
-    chosen = Settings(engines=tuple(engines), model="tiny.en", **settings)
-    get = lambda key, model, dtype: engines[key]  # noqa: E731
-    run = ComparisonTask(chosen, fakes.STATUSES, get, fakes.open_fake_clip, clip_name="a clip")
-    *_, last = run.snapshots()
+    engines = [fakes.FakeEngine(key, error=error) for key, error in errors.items()]
+    *_, last = make_task(*engines, name="a clip", **settings).snapshots()
     return last
 
 

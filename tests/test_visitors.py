@@ -26,12 +26,12 @@ Serve = Callable[..., FakePage]
 
 
 @pytest.fixture
-def connect() -> Iterator[Callable[[str], Client]]:
+def connect() -> Iterator[Callable[..., Client]]:
     """Clients, each a visitor."""
     clients: list[Client] = []
 
-    def connect_to(url: str) -> Client:
-        clients.append(Client(url, verbose=False))
+    def connect_to(url: str, **named: Any) -> Client:
+        clients.append(Client(url, verbose=False, **named))
         return clients[-1]
 
     yield connect_to
@@ -51,11 +51,11 @@ def upload(url: str, path: Path) -> Path:
     return Path(answer.json()[0])
 
 
-def call_tool(url: str, **arguments: Any) -> Any:
+def call_tool(url: str, headers: dict[str, str] | None = None, **arguments: Any) -> Any:
     """What the tool for models answers."""
     from tests.test_mcp import call
 
-    return call(url, "compare_clip", arguments)
+    return call(url, "compare_clip", arguments, **headers or {})
 
 
 # What is left behind.
@@ -199,28 +199,18 @@ def test_one_visitor_s_rate_is_limited_whatever_the_session(
     fake_page: FakePage, connect: Callable[..., Client]
 ) -> None:
     fake_page.reset(Limits(at_once=6, a_minute=2))
-    url = fake_page.url
-    for _ in range(2):
-        assert connect(url).predict(sample="jfk", api_name="/compare")
-    with pytest.raises(AppError, match=r"2 runs a minute .*: try again in \d+ s\.$"):
-        connect(url).predict(sample="jfk", api_name="/compare")
+    url, ask = fake_page.url, {"sample": "jfk", "api_name": "/compare"}
     # The web server itself believes a proxy on this machine, and nobody else: see `demo.limits`.
-    other = Client(url, verbose=False, headers={"X-Forwarded-For": "192.0.2.9"})
-    assert other.predict(sample="jfk", api_name="/compare")
-    other.close()
-
-
-def test_a_tool_s_caller_has_the_limits_of_a_visitor(fake_page: FakePage) -> None:
-    pytest.importorskip("mcp")
-    from tests.test_mcp import call
-
-    fake_page.reset(Limits(at_once=6, a_minute=1))
     one, two = ({"X-Forwarded-For": f"192.0.2.{number}"} for number in (1, 2))
-    arguments = {"sample": "jfk"}
-    assert not call(fake_page.url, "compare_clip", arguments, **one).isError
-    refused = call(fake_page.url, "compare_clip", arguments, **one)
-    assert refused.isError and "1 runs a minute are the most" in refused.content[0].text
-    assert not call(fake_page.url, "compare_clip", arguments, **two).isError
+    for _ in range(2):
+        assert connect(url, headers=one).predict(**ask)
+    with pytest.raises(AppError, match=r"2 runs a minute .*: try again in \d+ s\.$"):
+        connect(url, headers=one).predict(**ask)
+    assert connect(url, headers=two).predict(**ask)
+    pytest.importorskip("mcp")
+    refused = call_tool(url, one, sample="jfk")
+    assert refused.isError and "2 runs a minute are the most" in refused.content[0].text
+    assert not call_tool(url, two, sample="jfk").isError
 
 
 def test_uploads_have_a_limit_for_each_visitor(serve_fakes: Serve) -> None:

@@ -61,7 +61,7 @@ def coarse_state(lane: Lane) -> str:
     """Return a state without figures that change five times a second."""
     if lane.state in ("mel", "encoding", "decoding"):
         return "running"
-    return "between runs" if lane.state == "waiting" and lane.laps else lane.state
+    return "between runs" if lane.state == "waiting" and lane.repeats else lane.state
 
 
 def write_sentence(comparison: Comparison) -> str:
@@ -105,8 +105,8 @@ def compare_times(lane: Lane, other: Lane) -> str:
 
 def is_clearly_faster(first: Lane, other: Lane) -> bool:
     """Tell whether two engines' times are apart by more than chance gives."""
-    ours = [lap.seconds.total for lap in first.laps]
-    theirs = [lap.seconds.total for lap in other.laps]
+    ours = [repeat.seconds.total for repeat in first.repeats]
+    theirs = [repeat.seconds.total for repeat in other.repeats]
     ratio = read_total(other) / read_total(first) if read_total(first) else 1.0
     apart = len(ours) < 2 or len(theirs) < 2 or max(ours) < min(theirs)
     return apart and ratio >= CLEARLY_FASTER

@@ -120,7 +120,7 @@ def describe_state(lane: Lane, comparison: Comparison) -> str:
         state = "Waiting for its turn" if lane.prepare else "Waiting"
     else:
         state = STATE_WORDS[lane.state]
-    repeats, number = comparison.settings.repeats, len(lane.laps) + 1
+    repeats, number = comparison.settings.repeats, len(lane.repeats) + 1
     if repeats == 1 or not (lane.running and lane.prepare) or number > repeats:
         return state
     return f"Run {number} of {repeats}: {state[:1].lower()}{state[1:]}"
@@ -252,9 +252,9 @@ def describe_spread(lane: Lane, comparison: Comparison) -> str:
     """Say of several runs which one the figures are of, and between what times the runs lay."""
     if comparison.settings.repeats == 1:
         return ""
-    if len(lane.laps) < 2:
+    if len(lane.repeats) < 2:
         return "Median and spread: –"
-    totals = [lap.seconds.total for lap in lane.laps]
+    totals = [repeat.seconds.total for repeat in lane.repeats]
     spread = f"{min(totals):.3f} to {max(totals):.3f} s"
     unsteady = "" if lane.steady else " The runs wrote different tokens; shown is the first."
     return f"Median of {len(totals)} runs, which took {spread}.{unsteady}"

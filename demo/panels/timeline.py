@@ -52,7 +52,7 @@ def make_chart(title: str, rows: Sequence[tuple[Lane, tuple[Box, ...]]]) -> Char
 def list_spans(lane: Lane) -> list[Span]:
     """List getting ready and every run of an engine."""
     spans = [lane.ready] if lane.ready else []
-    return spans + [span for lap in lane.laps for span in lap.spans]
+    return spans + [span for repeat in lane.repeats for span in repeat.spans]
 
 
 def align_run(lane: Lane) -> tuple[Box, ...]:

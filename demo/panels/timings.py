@@ -92,7 +92,7 @@ def make_track(lane: Lane) -> Track:
         start += seconds[stage]
     words = ", ".join(box.tip.replace(":", "").lower() for box in boxes)
     words += f", together {seconds['total']:.3f} s"
-    totals = [lap.seconds.total for lap in lane.laps]
+    totals = [repeat.seconds.total for repeat in lane.repeats]
     spread = (min(totals), max(totals)) if len(totals) > 1 else None
     if spread:
         words += f"; runs from {spread[0]:.3f} to {spread[1]:.3f} s"

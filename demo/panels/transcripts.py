@@ -27,10 +27,10 @@ SPREAD_TIMES = (
 def render(lane: Lane, comparison: Comparison) -> list[str | list[str]]:
     """Render the words so far in parts; the box scrolls, newest in view while it fills."""
     tall = comparison.audio_seconds > LONG_CLIP_SECONDS
-    live = lane.running and not lane.laps
+    live = lane.running and not lane.repeats
     macro = macros("transcript.html")
     rows = [render_segment(segment) for segment in lane.segments]
-    if not rows or (lane.state == "failed" and not lane.laps):
+    if not rows or (lane.state == "failed" and not lane.repeats):
         rows = [macro.nothing(*explain_nothing(lane))]
     return [macro.opening(lane.label, tall, live), rows, "</div></div>"]
 

@@ -29,10 +29,18 @@ def wait_for_states(page: Page, *states: str) -> None:
 
 def compare(page: Page) -> None:
     """Press Compare and wait until both lanes are done and drawn."""
+    old = "document.querySelectorAll('.lane--done').forEach(e => e.classList.remove('lane--done'))"
+    page.evaluate(old)
     page.locator("#compare:enabled").click()
     page.locator(".lane--done").nth(1).wait_for()
     page.locator("#features img").nth(2).wait_for(state="attached")
     page.locator("#compare:enabled").wait_for()
+
+
+def press_compare(page: Page, sentence: str) -> None:
+    """Press Compare and wait for what it says."""
+    page.locator("#compare:enabled").click()
+    page.locator("#summary").get_by_text(sentence).wait_for()
 
 
 def analyse(page: Page, name: str) -> None:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING
 
 import pytest
 
+from demo import page as demo_page
 from tests import fakes
-from tests.browser.driving import Open, analyse, count_received, tab_to
-from tests.fake_lab import WRONG_WORDS
+from tests.browser.driving import Open, analyse, count_received, tab_to, wait_for_states
+from tests.fake_lab import WRONG_WORDS, FakeLab
+from tests.fake_page import make_backend
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -56,31 +58,45 @@ def test_layers_are_inspected_where_asked_and_each_shows_its_values(
     assert labels and set(labels) == {1}
     assert page.get_by_role("radio", name=re.compile("^conv1")).count() == 1
     assert page.locator("#layers svg[role=img]:not([aria-label])").count() == 0
-    page.locator("#window-start input").fill("90")
-    page.click("#inspect")
-    page.locator("#inspect-status [role=alert]").first.wait_for()
-    assert "The clip has 6.0 s." in page.inner_text("#inspect-status")
 
 
-def test_a_fault_shows_its_text_beside_the_right_one(fake_page: FakePage, open_page: Open) -> None:
+def test_a_fault_shows_its_text_beside_the_right_one_and_a_reload_loses_nothing(
+    fake_page: FakePage, open_page: Open
+) -> None:
     page = open_page(fake_page.url)
+    page.get_by_label("MAX, float32 weights").uncheck()
+    analyse(page, "inspect")
     page.get_by_label("Early fault").check()
     page.get_by_text(EARLY).wait_for()
     analyse(page, "fault")
-    assert "first shows at conv1, 2 words changed." in page.inner_text("#fault-status")
+    said = [page.inner_text(f"#{name}-status p") for name in ("inspect", "fault")]
+    assert "first shows at conv1, 2 words changed." in said[1]
+    page.reload()
+    page.locator("#layers .chooser").first.wait_for(state="attached")
+    page.locator("#finding .chooser").first.wait_for(state="attached")
+    page.get_by_text(EARLY).wait_for()
+    assert [page.inner_text(f"#{name}-status p") for name in ("inspect", "fault")] == said
+    assert page.get_by_label("Early fault").is_checked()
+    assert not page.get_by_label("MAX, float32 weights").is_checked()
     text = page.inner_text("#finding")
     assert fakes.WORDS in text and WRONG_WORDS in text
     assert page.locator("#finding ins").all_inner_texts()
+    other = open_page(fake_page.url)
+    other.locator("#finding").wait_for(state="attached")
+    assert other.locator(".chooser").count() == 0
+
+
+def test_what_can_t_be_done_is_a_sentence(fake_page: FakePage, open_page: Open) -> None:
+    page = open_page(fake_page.url)
+    page.locator("#window-start input").fill("90")
+    page.click("#inspect")
+    page.locator("#inspect-status").get_by_text("The clip has 6.0 s.").wait_for()
     page.get_by_label("Breaking fault").check()
     page.locator("#fault:enabled").click()
     page.get_by_text("The run broke: ValueError: the shapes don't fit").wait_for()
-
-
-def test_nothing_chosen_and_no_clip_are_sentences(fake_page: FakePage, open_page: Open) -> None:
-    page = open_page(fake_page.url)
     for label in ("MAX, float16 weights", "MAX, float32 weights"):
         page.get_by_label(label).uncheck()
-    page.click("#inspect")
+    page.locator("#inspect:enabled").click()
     page.get_by_text("Choose at least one encoder.").wait_for()
     page.get_by_label("Your own").check()
     page.locator("#fault:enabled").click()
@@ -112,32 +128,18 @@ def test_all_three_kinds_of_job_wait_in_one_queue_and_stop_by_themselves(
     assert page.locator("#inspect").is_disabled()
     page.click("#inspect-stop")
     page.locator("#inspect-status").get_by_text("Stopped.").wait_for()
-    fake_page.lab.gate.set()
-    analyse(page, "inspect")
-
-
-def test_a_reload_loses_nothing_that_was_found(fake_page: FakePage, open_page: Open) -> None:
-    page = open_page(fake_page.url)
-    page.get_by_label("MAX, float32 weights").uncheck()
-    analyse(page, "inspect")
-    page.get_by_label("Early fault").check()
-    page.get_by_text(EARLY).wait_for()
-    analyse(page, "fault")
-    said = [page.inner_text(f"#{name}-status p") for name in ("inspect", "fault")]
-    page.reload()
-    page.locator("#layers .chooser").first.wait_for(state="attached")
-    page.locator("#finding .chooser").first.wait_for(state="attached")
-    page.get_by_text(EARLY).wait_for()
-    assert [page.inner_text(f"#{name}-status p") for name in ("inspect", "fault")] == said
-    assert page.get_by_label("Early fault").is_checked()
-    assert not page.get_by_label("MAX, float32 weights").is_checked()
-    other = open_page(fake_page.url)
-    other.locator("#finding").wait_for(state="attached")
-    assert other.locator(".chooser").count() == 0
 
 
 def test_the_keyboard_is_enough(fake_page: FakePage, open_page: Open) -> None:
     page = open_page(fake_page.url)
+    page.locator("#audio .play-pause-button").wait_for()
+    tab_to(page, "#compare")
+    page.keyboard.press("Enter")
+    wait_for_states(page, "done", "done")
+    page.locator("#compare:enabled").wait_for()
+    tab_to(page, ".segment .from")
+    page.keyboard.press("Enter")
+    page.wait_for_function("document.querySelectorAll('.lane .now').length === 2")
     tab_to(page, "#inspect")
     page.keyboard.press("Enter")
     page.locator("#layers .chooser").first.wait_for(state="attached")
@@ -153,10 +155,10 @@ def test_the_keyboard_is_enough(fake_page: FakePage, open_page: Open) -> None:
     page.locator("#finding .chooser").first.wait_for(state="attached")
 
 
-def test_a_machine_without_max_says_why(
-    serve_fakes: Callable[..., FakePage], open_page: Open
-) -> None:
-    fake = serve_fakes(reason="the package max is not installed")
-    page = open_page(fake.url)
-    assert page.locator("#fault").is_disabled()
-    page.get_by_text("Faults can’t run here: the package max is not installed.").wait_for()
+def test_a_machine_without_max_says_why(tmp_path: Path) -> None:
+    lab = FakeLab(reason="the package max is not installed")
+    blocks = demo_page.build(make_backend(tmp_path, analyses=lab.analyses()))
+    parts = {part["props"].get("elem_id"): part["props"] for part in blocks.config["components"]}
+    assert not parts["fault"]["interactive"]
+    sentence = "Faults can’t run here: the package max is not installed."
+    assert sentence in parts["fault-status"]["value"]

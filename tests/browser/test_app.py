@@ -8,12 +8,12 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import httpx
 import pytest
 
 from engines import registry
@@ -34,14 +34,23 @@ FINISH_SECONDS = 240
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The app's address, served by a process of its own."""
     log = tmp_path_factory.mktemp("app") / "log.txt"
-    url = f"http://127.0.0.1:{find_port()}"
-    variables = {**os.environ, "GRADIO_SERVER_PORT": url.rsplit(":", 1)[1]}
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    url, variables = f"http://127.0.0.1:{port}", {**os.environ, "GRADIO_SERVER_PORT": port}
     with log.open("w") as out:
         process = subprocess.Popen(
             [sys.executable, "app.py"], cwd=ROOT, env=variables, stdout=out, stderr=out
         )
+    deadline = time.monotonic() + START_SECONDS
     try:
-        wait_for_server(url, process, log)
+        while True:
+            with suppress(httpx.HTTPError):
+                httpx.get(url, timeout=5)
+                break
+            if process.poll() is not None or time.monotonic() > deadline:
+                pytest.fail(f"app.py does not answer:\n{log.read_text()}")
+            time.sleep(0.1)
         yield url
     finally:
         process.terminate()
@@ -49,27 +58,6 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             process.wait(timeout=10)
         except subprocess.TimeoutExpired:
             process.kill()
-
-
-def find_port() -> int:
-    """A port that is free now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def wait_for_server(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    """Wait until the page answers; fail with the app's own words if it ends before."""
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            pytest.fail(f"app.py ended with {process.returncode}:\n{log.read_text()}")
-        try:
-            urllib.request.urlopen(url, timeout=5).close()
-            return
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.5)
-    pytest.fail(f"app.py did not answer within {START_SECONDS} s:\n{log.read_text()}")
 
 
 def compare(page: Page) -> None:

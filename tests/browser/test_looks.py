@@ -20,8 +20,6 @@ from tests.browser.driving import (
 )
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page
-
     from tests.fake_page import FakePage
 
 pytestmark = pytest.mark.browser
@@ -56,29 +54,6 @@ def test_no_serious_fault_in_any_theme_width_and_state(
         assert list_axe_faults(page) == []
 
 
-def test_what_the_checks_look_for_would_be_found(fake_page: FakePage, open_page: Open) -> None:
-    page = open_page(fake_page.url)
-    page.locator("#audio .play-pause-button").wait_for()
-    wait_until_still(page, "document.body.scrollHeight")
-    watch_shifts(page)
-    page.evaluate("document.querySelector('.masthead').style.marginTop = '200px'")
-    assert list_shifts(page)
-    page.evaluate("document.querySelector('h1').innerHTML += '<img src=\"data:,\">'")
-    assert any(fault.startswith("image-alt") for fault in list_axe_faults(page))
-    received = count_received(page)
-    read = "url => fetch(url, {cache: 'reload'}).then(a => a.arrayBuffer()).then(b => b.byteLength)"
-    clip = page.evaluate(
-        "performance.getEntriesByType('resource').map(e => e.name).find(n => n.endsWith('.flac'))"
-    )
-    assert page.evaluate(read, clip) > 0
-    length = page.evaluate(read, page.url)
-    for _ in range(400):
-        if received[page.url] == length:
-            break
-        page.wait_for_timeout(50)
-    assert received == {page.url: length}
-
-
 @pytest.mark.parametrize("width", [1400, 390])
 def test_lanes_and_controls_stand_still_while_a_comparison_runs(
     fake_page: FakePage, open_page: Open, width: int
@@ -102,29 +77,11 @@ def test_lanes_and_controls_stand_still_while_a_comparison_runs(
     assert page.evaluate(places) == during == before
 
 
-def watch_shifts(page: Page) -> None:
-    """Note what the browser calls a layout shift from now on."""
-    page.evaluate(
-        """() => {
-          window.shifts = [];
-          const note = (entry) => shifts.push(entry.value);
-          new PerformanceObserver((list) => list.getEntries().forEach(note))
-            .observe({type: "layout-shift"});
-        }"""
-    )
-
-
-def list_shifts(page: Page) -> list[float]:
-    """The shifts so far."""
-    page.evaluate("new Promise((done) => requestAnimationFrame(() => setTimeout(done, 100)))")
-    return list(page.evaluate("window.shifts"))
-
-
-def test_a_long_comparison_weighs_less_than_a_megabyte(
+def test_a_long_comparison_weighs_less_than_half_a_megabyte(
     fake_page: FakePage, open_page: Open
 ) -> None:
-    """Twice the words of a talk, said slowly, and features of the size of a real encoder's."""
-    traits = {"words": " ".join([fakes.WORDS] * 72), "shape": (1500, 384)}
+    """The words of a talk of three minutes, and features of the size of a real encoder's."""
+    traits = {"words": " ".join([fakes.WORDS] * 36), "shape": (1500, 384)}
     fake_page.use(
         cpu=fakes.FakeEngine(pace=0.02, **traits),  # type: ignore[arg-type]
         max_hybrid=fakes.fake_max(pace=0.03, **traits),
@@ -134,7 +91,7 @@ def test_a_long_comparison_weighs_less_than_a_megabyte(
     received = count_received(page)
     compare(page)
     page.wait_for_timeout(500)
-    assert 100_000 < sum(received.values()) < 1_000_000, received
+    assert 50_000 < sum(received.values()) < 500_000, received
 
 
 # Stage mode.
@@ -145,6 +102,10 @@ def test_space_runs_and_escape_stops_on_stage_only(fake_page: FakePage, open_pag
     fake_page.use(cpu=fakes.FakeEngine(last_word=gate), max_hybrid=fakes.fake_max(last_word=gate))
     fake_page.lab.gate.clear()
     page = open_page(fake_page.url, query=STAGE)
+    page.locator("#audio .waveform-container").first.wait_for(state="attached")
+    page.wait_for_function(
+        "[...document.querySelectorAll('#sample input')].every(e => e.name === 'choice-sample')"
+    )
     tab_to(page, "#sample input:checked")
     page.keyboard.press("ArrowRight")
     page.wait_for_function("document.querySelector('#sample input:checked').value === 'columbia'")

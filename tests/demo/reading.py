@@ -8,8 +8,8 @@ from html.parser import HTMLParser
 from typing import Any
 
 from demo.panels.templating import join_parts
-from demo.snapshot import Comparison, Lane, Lap, Schedule, Settings, lay_out
-from engines.base import Options, PrepareSeconds, StageSeconds
+from demo.snapshot import Comparison, Lane, Repeat, Schedule, Settings, new_comparison
+from engines.base import PrepareSeconds, StageSeconds
 from tests import fakes
 
 EVIL = "<script>alert(1)</script><img src=x onerror=alert(1)>\"'&</style>--><b>"
@@ -93,7 +93,7 @@ def finish(lane: Lane, words: str = fakes.WORDS, factor: float = 1.0, **traits: 
         device="cpu",
         segments=written.segments,
         prepare=PrepareSeconds(load=0.2, compile=1.5),
-        laps=(Lap(seconds, written.spans),),
+        repeats=(Repeat(seconds, written.spans),),
         transcript=replace(written, seconds=seconds),
     )
 
@@ -106,9 +106,10 @@ def compare(
     **traits: Any,
 ) -> Comparison:
     """CPU and MAX hybrid, which was twice as fast and wrote `words`; `traits` of its engine."""
-    options = Options(language=language)
-    settings = Settings(("cpu", "max_hybrid"), "tiny.en", options, schedule)
-    blank = lay_out(settings, fakes.STATUSES)
+    settings = Settings(
+        ("cpu", "max_hybrid"), "tiny.en", language=language or "", schedule=schedule
+    )
+    blank = new_comparison(settings, fakes.STATUSES)
     cpu, hybrid = blank.lanes
     done = (
         finish(cpu, windows=traits.get("windows", 1)),

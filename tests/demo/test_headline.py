@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from demo.panels.headline import Headline, is_clearly_faster, render_headline, summarise
-from demo.snapshot import Comparison, Lap, lay_out
+from demo.snapshot import Comparison, Repeat, new_comparison
 from tests import fakes
 from tests.demo.reading import compare, read
 
@@ -118,7 +118,7 @@ def make_timed(comparison: Comparison, at: int, totals: tuple[float, ...]) -> Co
     seconds = [replace(transcript.seconds, audio=0, mel=0, encode=0, decode=t) for t in totals]
     lanes[at] = replace(
         lanes[at],
-        laps=tuple(Lap(each) for each in seconds),
+        repeats=tuple(Repeat(each) for each in seconds),
         transcript=replace(transcript, seconds=seconds[len(seconds) // 2]),
     )
     return replace(comparison, lanes=tuple(lanes))
@@ -146,7 +146,7 @@ def test_silence_is_said() -> None:
 
 
 def test_it_changes_only_with_a_state() -> None:
-    blank = lay_out(compare().settings, fakes.STATUSES, "decoding")
+    blank = new_comparison(compare().settings, fakes.STATUSES, "decoding")
     later = replace(
         blank, lanes=tuple(replace(lane, elapsed=9.0, audio_done=5.0) for lane in blank.lanes)
     )
@@ -161,7 +161,7 @@ def test_a_warning_is_no_mere_colour() -> None:
 
 
 def test_a_refused_clip_and_a_page_before_any_run_have_their_sentence() -> None:
-    blank = lay_out(compare().settings, fakes.STATUSES)
+    blank = new_comparison(compare().settings, fakes.STATUSES)
     assert speak(blank).startswith("Press Compare")
     refused = summarise(replace(blank, refusal="The clip is too long."))
     assert (refused.sentence, refused.alert) == ("The clip is too long.", True)

@@ -3,25 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterator
+import threading
+import time
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-import pytest
-
 from demo import jobs
-from demo.jobs import (
-    Caller,
-    Job,
-    JobQueue,
-    PastJobs,
-    Refused,
-    Saved,
-    SavedResults,
-    Waiting,
-    run_job,
-)
+from demo.jobs import Caller, JobQueue, PastJobs, Refused, Saved, SavedResults, Task, Waiting
 from demo.limits import Limits
 
 ME, YOU, SHE = (Caller(name, name) for name in ("me", "you", "she"))
@@ -30,33 +20,36 @@ KIND = ("comparison", "base", "jfk")
 
 @dataclass(frozen=True)
 class FakeSnapshot:
-    """The snapshot of that number, of two."""
+    """`complete` once the work is done."""
 
-    number: int
+    complete: bool = False
+    finished: bool = False
 
-    @property
-    def complete(self) -> bool:
-        return self.number == 2
+    def as_started(self, now: float) -> FakeSnapshot:
+        return self
 
+    def at(self, now: float) -> FakeSnapshot:
+        return self
 
-class FakeTask:
-    """Two snapshots; counts how often it is stopped."""
-
-    def __init__(self, kind: tuple[Any, ...] = KIND) -> None:
-        self.kind, self.stops, self.closed = kind, 0, False
-
-    def snapshots(self) -> Iterator[FakeSnapshot]:
-        try:
-            yield FakeSnapshot(1)
-            yield FakeSnapshot(2)
-        finally:
-            self.closed = True
-
-    def stop(self) -> None:
-        self.stops += 1
+    def as_stopped(self) -> FakeSnapshot:
+        return FakeSnapshot(self.complete, finished=True)
 
 
-def in_loop(test: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], None]:
+class FakeTask(Task):
+    """Is done once its gate is open."""
+
+    def __init__(self, *, held: bool = False) -> None:
+        super().__init__(FakeSnapshot(), KIND)
+        self.gate = threading.Event()
+        if not held:
+            self.gate.set()
+
+    def work(self) -> None:
+        if self.gate.wait(60):
+            self.update(lambda snapshot, now: FakeSnapshot(complete=True, finished=True))
+
+
+def in_loop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
     """A test that is a coroutine; a hang is a failure."""
 
     def run() -> None:
@@ -68,179 +61,131 @@ def in_loop(test: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], None]
     return run
 
 
-async def settle() -> None:
-    """Let whoever was woken do what there is to do."""
-    for _ in range(10):
-        await asyncio.sleep(0)
+class Visitor:
+    """Somebody whose task is in the queue: what was heard of it, and why it was refused."""
 
+    def __init__(self, queue: JobQueue, caller: Caller, *, held: bool = True) -> None:
+        self.heard: list[Any] = []
+        self.refusal: Refused | None = None
+        self.task = FakeTask(held=held)
+        self.ran = asyncio.create_task(self.attend(queue, caller))
 
-def refusal(queue: JobQueue, caller: Caller, **named: Any) -> Refused:
-    """Why a caller can't join."""
-    with pytest.raises(Refused) as caught:
-        queue.join(caller, FakeTask(), **named).__enter__()
-    return caught.value
+    async def attend(self, queue: JobQueue, caller: Caller) -> None:
+        try:
+            async for heard in queue.run(caller, self.task, lambda step: (step,)):
+                self.heard.append(heard)
+        except Refused as refusal:
+            self.refusal = refusal
 
+    @property
+    def places(self) -> list[int]:
+        return [heard.ahead for heard in self.heard if isinstance(heard, Waiting)]
 
-def age(job: Job, seconds: float) -> None:
-    """Let a job have run for so much longer."""
-    assert job.started is not None
-    job.started -= seconds
+    @property
+    def runs(self) -> bool:
+        return any(isinstance(heard, FakeSnapshot) for heard in self.heard)
+
+    async def wait(self, what: Callable[[Visitor], Any]) -> None:
+        while not what(self):
+            await asyncio.sleep(0.01)
+
+    async def end(self) -> str:
+        """Let the task end; why it was refused, if it was."""
+        self.task.gate.set()
+        await self.ran
+        return str(self.refusal or "")
 
 
 @in_loop
 async def test_the_first_runs_and_the_rest_hear_their_places() -> None:
     queue = JobQueue()
-    heard: list[tuple[str, int]] = []
-    turns: list[str] = []
-
-    async def attend(caller: Caller, end: asyncio.Event) -> None:
-        with queue.join(caller, FakeTask()) as job:
-            async for waiting in queue.wait(job):
-                heard.append((caller.visitor, waiting.ahead))  # noqa: PERF401
-            turns.append(caller.visitor)
-            await end.wait()
-
-    ends = [asyncio.Event() for _ in range(3)]
-    tasks = []
-    for caller, end in zip((ME, YOU, SHE), ends, strict=True):
-        tasks.append(asyncio.create_task(attend(caller, end)))
-        await settle()
-    assert turns == ["me"] and heard == [("you", 1), ("she", 2)]
+    me = Visitor(queue, ME)
+    await me.wait(lambda one: one.runs)
+    you, she = Visitor(queue, YOU), Visitor(queue, SHE)
+    await she.wait(lambda one: one.places == [2])
+    assert you.places == [1] and not you.runs
     assert queue.count() == {"running": 1, "waiting": 2, "most_waiting": 50}
-    ends[0].set()
-    await settle()
-    assert turns == ["me", "you"] and heard[2:] == [("she", 1)]
-    tasks[1].cancel()
-    await settle()
-    assert turns == ["me", "you", "she"]
-    ends[2].set()
-    await settle()
-    assert queue.count()["running"] == 0
+    await me.end()
+    await you.wait(lambda one: one.runs)
+    await she.wait(lambda one: one.places == [2, 1])
+    you.ran.cancel()  # leaves
+    await she.wait(lambda one: one.runs)
+    assert you.task.stopped()
+    await she.end()
+    assert she.heard[-1].complete and queue.count()["running"] == 0
 
 
 @in_loop
-async def test_a_full_queue_refuses_and_says_when() -> None:
+async def test_a_full_queue_and_a_busy_visitor_are_refused_in_a_sentence() -> None:
     queue = JobQueue(Limits(waiting=1))
-    with queue.join(ME, FakeTask()) as job, queue.join(YOU, FakeTask()):
-        assert "full, 1 waiting: try again in a few minutes" in str(refusal(queue, SHE))
-        assert queue.look(job) is None
-        age(job, 300)
-        queue.learn(job)
-        age(job, -300)
-        assert "try again in about 10 minutes" in str(refusal(queue, SHE))
-    with queue.join(SHE, FakeTask()) as job:
-        assert queue.look(job) is None
+    me, you = Visitor(queue, ME), Visitor(queue, YOU)
+    await you.wait(lambda one: one.places)
+    full = await Visitor(queue, SHE).end()
+    assert full == "The queue is full, 1 waiting: try again in a few minutes."
+    queue._past.note(KIND, 300.0)
+    assert "try again in about 10 minutes" in await Visitor(queue, SHE).end()
+    for one in (me, you):
+        assert await one.end() == ""
+    queue, mine = JobQueue(Limits(at_once=2, a_minute=3)), Caller("another tab", "me")
+    first, second = Visitor(queue, ME), Visitor(queue, mine)
+    await second.wait(lambda one: one.places)
+    assert "2 runs from your address" in await Visitor(queue, ME).end()
+    assert await first.end() == await second.end() == await Visitor(queue, ME).end() == ""
+    assert "3 runs a minute are the most for one visitor" in await Visitor(queue, mine).end()
+    assert await Visitor(queue, YOU).end() == ""
 
 
 @in_loop
-async def test_one_visitor_has_so_many_at_once_and_so_many_a_minute() -> None:
-    queue = JobQueue(Limits(at_once=2, a_minute=4))
-    mine = Caller("another tab", "me")
-    with queue.join(ME, FakeTask()), queue.join(mine, FakeTask()):
-        assert "2 runs from your address" in str(refusal(queue, ME))
-        with queue.join(YOU, FakeTask()):
-            pass
-    for _ in range(2):
-        with queue.join(ME, FakeTask()):
-            pass
-    assert "4 runs a minute are the most" in str(refusal(queue, mine))
-    with queue.join(YOU, FakeTask()):
-        pass
-
-
-@in_loop
-async def test_a_stop_reaches_only_its_own_visitor_s_job() -> None:
-    queue, mine, yours = JobQueue(), FakeTask(), FakeTask()
-    with queue.join(ME, mine) as job, queue.join(YOU, yours) as waiting:
-        assert queue.look(job) is None
-        assert queue.stop("you") and mine.stops == 0
-        with pytest.raises(Refused, match="before its turn came"):
-            queue.look(waiting)
-        assert not queue.stop("me") and mine.stops == 1
-    assert not queue.stop("me")
-
-
-@in_loop
-async def test_a_job_stopped_between_the_click_and_the_queue_never_starts() -> None:
+async def test_a_stop_reaches_only_its_own_visitor_and_closing_reaches_all() -> None:
     queue = JobQueue()
-    assert queue.note_click("me") == Waiting(0, 5.0)
-    assert queue.stop("me")
-    assert not refusal(queue, ME, clicked=True).alert
-    queue.note_click("me")
-    with queue.join(ME, FakeTask(), clicked=True) as job:
-        assert queue.look(job) is None
-
-
-@in_loop
-async def test_a_job_is_drawn_learnt_from_and_ended() -> None:
-    queue, task = JobQueue(), FakeTask()
-    steps = run_job(queue, ME, task, lambda snapshot: (snapshot.number, -snapshot.number))
-    assert [value async for value in steps] == [1, -1, 2, -2]
-    assert task.closed and queue.count()["running"] == 0
-    assert queue._past.expect(KIND) is not None
-
-
-@in_loop
-async def test_a_caller_who_leaves_stops_the_job() -> None:
-    queue, task = JobQueue(), FakeTask()
-    steps = run_job(queue, ME, task, lambda snapshot: (snapshot.number,))
-    assert await anext(steps) == 1 and queue.count()["running"] == 1
-    await steps.aclose()
-    assert task.closed and task.stops and queue.count()["running"] == 0
-
-
-@in_loop
-async def test_closing_refuses_everyone_and_stops_what_runs() -> None:
-    queue, task = JobQueue(), FakeTask()
-    with queue.join(ME, task) as job, queue.join(YOU, FakeTask()) as waiting:
-        queue.look(job)
-        queue.close(seconds=0)
-        assert task.stops == 1
-        with pytest.raises(Refused, match="closing"):
-            queue.look(waiting)
-    assert "closing" in str(refusal(queue, SHE))
+    me, you, she = (Visitor(queue, caller) for caller in (ME, YOU, SHE))
+    await she.wait(lambda one: one.places)
+    queue.stop("you")
+    assert await you.end() == "Stopped before its turn came."
+    assert you.refusal and not you.refusal.alert and not you.runs
+    assert not me.task.stopped()
+    queue.stop("me")
+    await me.ran
+    assert me.heard[-1].finished and not me.heard[-1].complete
+    await she.wait(lambda one: one.runs)
+    waiting = Visitor(queue, YOU)
+    await waiting.wait(lambda one: one.places)
+    await asyncio.to_thread(queue.close)
+    await she.ran
+    assert "closing" in await waiting.end() and "closing" in await Visitor(queue, ME).end()
 
 
 @in_loop
 async def test_an_expected_wait_is_left_out_where_it_is_not_known() -> None:
+    assert Waiting(1).describe() == ("Waiting: 1 run is ahead of yours.", "")
     queue = JobQueue()
-    with queue.join(ME, FakeTask()) as job:
-        assert queue.note_click("you") == Waiting(1, None)
-        assert Waiting(1, None).describe() == ("Waiting: 1 run is ahead of yours.", "")
-        queue.look(job)
-        age(job, 20)
-        queue.learn(job)
-        assert queue.note_click("you").seconds is None  # it takes longer than expected
-        age(job, -20)
-        said = queue.note_click("you").describe()[1]
-        assert said == "Your turn comes in about 20 s, going by past runs."
+    await Visitor(queue, ME).end()  # is learnt from, and took no time
+    queue._past.note(KIND, 20.0)
+    queue._past.note(KIND, 20.0)
+    me, you = Visitor(queue, ME), Visitor(queue, YOU)
+    await you.wait(lambda one: one.places)
+    assert you.heard[0].describe()[1] == "Your turn comes in about 20 s, going by past runs."
+    (running, _) = queue._jobs
+    running.started = time.monotonic() - 30.0  # longer than expected
+    queue._jobs[1].notify()
+    await you.wait(lambda one: one.heard[-1] == Waiting(1, None))
+    await me.end()
+    await you.end()
 
 
 def test_a_wait_is_expected_from_the_jobs_most_like_it() -> None:
     past = PastJobs()
-    assert past.expect(KIND) is None
+    assert past.estimate(KIND) is None
     for seconds in (10.0, 12.0, 500.0):
         past.note(("comparison", "base", "columbia"), seconds)
-    assert past.expect(KIND) == 12.0
+    assert past.estimate(KIND) == 12.0
     past.note(KIND, 1.0)
-    assert past.expect(KIND) == 1.0
-    assert past.expect(("comparison", "tiny", "jfk")) is None
-    assert past.expect(("layers", "base", "jfk")) is None
+    assert past.estimate(KIND) == 1.0
+    assert past.estimate(("comparison", "tiny", "jfk")) is None
+    assert past.estimate(("layers", "base", "jfk")) is None
 
 
-def test_what_is_remembered_is_bounded() -> None:
-    queue, past, saved = JobQueue(), PastJobs(), SavedResults()
-    for number in range(2 * jobs.MOST_CLICKS):
-        queue.note_click(f"visitor {number}")
-        past.note(("comparison", f"model {number}", "jfk"), 1.0)
-        saved.save(f"visit {number}", "comparison", Saved({}, None))
-    assert len(queue._clicks) == jobs.MOST_CLICKS
-    assert len(past._seconds) == jobs.KINDS_REMEMBERED
-    assert saved.find("visit 0", "comparison") is None
-    assert len(saved._visits) == jobs.MOST_VISITS
-
-
-def test_a_visit_finds_its_own_results_for_an_hour() -> None:
+def test_a_visit_finds_its_own_results_for_an_hour_and_what_is_kept_is_bounded() -> None:
     saved, mine = SavedResults(), Saved({"model": "base"}, None, {"layers": "drawn"})
     saved.save("mine", "comparison", mine)
     saved.save("mine", "layers", Saved({}, None))
@@ -252,3 +197,10 @@ def test_a_visit_finds_its_own_results_for_an_hour() -> None:
     assert saved.find("mine", "comparison")
     saved.forget(0)
     assert saved.find("mine", "comparison") is None
+    past = PastJobs()
+    for number in range(1000):
+        past.note(("comparison", f"model {number}", "jfk"), 1.0)
+        saved.save(f"visit {number}", "comparison", mine)
+    assert len(past._seconds) == jobs.KINDS_REMEMBERED
+    assert saved.find("visit 0", "comparison") is None
+    assert saved.find("visit 999", "comparison") is mine

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from demo.panels import differences, lanes, transcripts
-from demo.snapshot import Comparison, Settings, State, lay_out
+from demo.snapshot import Comparison, Settings, State, new_comparison
 from engines.base import Options
 from engines.metrics import compare as align
 from tests import fakes
@@ -40,7 +40,7 @@ def read_figures(lane: Element) -> dict[str, str]:
     ],
 )
 def test_a_state_is_said_in_words_and_with_a_sign(state: State, words: str, clock: str) -> None:
-    blank = lay_out(Settings(engines=("cpu",)), fakes.STATUSES, state)
+    blank = new_comparison(Settings(engines=("cpu",)), fakes.STATUSES, state)
     lane = replace(blank.lanes[0], audio_done=43.0, elapsed=12.3)
     shown = show(replace(blank, lanes=(lane,), audio_seconds=161.5), "cpu")
     assert shown.attributes["data-state"] == state
@@ -52,7 +52,7 @@ def test_a_state_is_said_in_words_and_with_a_sign(state: State, words: str, cloc
 
 
 def test_an_engine_may_say_more_about_getting_ready() -> None:
-    blank = lay_out(Settings(engines=("cpu",)), fakes.STATUSES, "loading")
+    blank = new_comparison(Settings(engines=("cpu",)), fakes.STATUSES, "loading")
     lane = replace(blank.lanes[0], note="downloading tiny.en, 43 %")
     shown = show(replace(blank, lanes=(lane,)), "cpu")
     assert "downloading tiny.en, 43 %" in shown.text
@@ -61,7 +61,7 @@ def test_an_engine_may_say_more_about_getting_ready() -> None:
 
 def test_an_engine_has_the_same_rows_from_the_first_moment_on() -> None:
     done = compare()
-    blank = lay_out(done.settings, fakes.STATUSES)
+    blank = new_comparison(done.settings, fakes.STATUSES)
     first, last = (
         [child.tag for child in show(each).children if isinstance(child, Element)]
         for each in (blank, done)
@@ -115,9 +115,9 @@ def test_tokens_per_second_while_it_runs_and_after() -> None:
 def test_repeats_show_their_median_and_spread() -> None:
     done = compare()
     several = replace(done, settings=replace(done.settings, repeats=3))
-    lap = done.lanes[0].laps[0]
-    slow, fast = (replace(lap, seconds=replace(lap.seconds, decode=s)) for s in (3.5, 0.5))
-    lane = replace(done.lanes[0], laps=(lap, slow, fast))
+    repeat = done.lanes[0].repeats[0]
+    slow, fast = (replace(repeat, seconds=replace(repeat.seconds, decode=s)) for s in (3.5, 0.5))
+    lane = replace(done.lanes[0], repeats=(repeat, slow, fast))
 
     def say(**traits: object) -> str:
         shown = replace(several, lanes=(replace(lane, **traits), done.lanes[1]))  # type: ignore[arg-type]
@@ -125,12 +125,12 @@ def test_repeats_show_their_median_and_spread() -> None:
 
     assert "Median of 3 runs, which took 1.000 to 4.000 s." in say()
     assert "different tokens" in say(steady=False)
-    assert "Run 2 of 3: waiting" in say(state="waiting", laps=(lap,))
+    assert "Run 2 of 3: waiting" in say(state="waiting", repeats=(repeat,))
 
 
 def test_figures_stand_with_their_settings() -> None:
     done = compare()
-    settings = replace(done.settings, options=Options(beam_size=5))
+    settings = replace(done.settings, beam_size=5)
     (foot,) = show(replace(done, settings=settings)).all("footer")
     assert foot.text == (
         "cpu · float32 · beam 5 · tiny.en · shared the processor · 11 tokens · peak 300 MiB"
@@ -187,7 +187,7 @@ def test_silence_is_no_division_by_zero() -> None:
 def test_a_failure_shows_its_reason_and_stays_in_its_lane() -> None:
     done = compare()
     failed = replace(
-        done.lanes[1], state="failed", reason="no room on device", transcript=None, laps=()
+        done.lanes[1], state="failed", reason="no room on device", transcript=None, repeats=()
     )
     broken = replace(done, lanes=(done.lanes[0], failed))
     assert show(broken).all(kind="reason")[0].text == "no room on device"
@@ -223,7 +223,7 @@ def test_times_that_are_not_known_are_spread_and_called_estimates() -> None:
     assert spread == [("a", 2.0), ("three", pytest.approx(2.4)), ("of", pytest.approx(3.6))]
     assert transcripts.spread_words([], 1.0, 2.0) == []
     done = compare()
-    timed = replace(done, settings=replace(done.settings, options=Options(word_timestamps=True)))
+    timed = replace(done, settings=replace(done.settings, word_timestamps=True))
     for comparison, estimated in ((done, True), (timed, False)):
         (hint,) = read(lanes.render(comparison)).all(kind="hint")
         assert ("estimate" in hint.text) is estimated
@@ -233,7 +233,7 @@ def test_a_long_clip_has_a_taller_box_and_a_running_one_shows_the_newest_words()
     done = compare()
     long = show(keep_running(replace(done, audio_seconds=61.0)))
     assert not long.all(kind="live"), "its first run is over"
-    fresh = replace(keep_running(done).lanes[1], laps=())
+    fresh = replace(keep_running(done).lanes[1], repeats=())
     running = show(replace(done, lanes=(done.lanes[0], fresh), audio_seconds=61.0))
     assert running.all(kind="tall")
     assert running.all(kind="live")

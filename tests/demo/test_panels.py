@@ -10,8 +10,7 @@ from demo import panels
 from demo.panels import PANELS, Panel, faults, layers, report
 from demo.panels.headline import Headline, render_headline
 from demo.panels.templating import join_parts
-from demo.snapshot import Comparison, lay_out
-from engines.base import Options
+from demo.snapshot import Comparison, new_comparison
 from tests import fakes
 from tests.demo.reading import EVIL, compare, keep_running, read
 from tests.fake_lab import make_comparison, make_fault_result
@@ -38,7 +37,7 @@ def test_nothing_from_a_file_or_a_model_becomes_markup(panel: Panel) -> None:
     evil = compare(EVIL, reference=f"{EVIL} b", language=None)
     cpu, hybrid = evil.lanes
     assert hybrid.transcript is not None
-    cpu = replace(cpu, state="failed", reason=EVIL, transcript=None, laps=(), label=EVIL)
+    cpu = replace(cpu, state="failed", reason=EVIL, transcript=None, repeats=(), label=EVIL)
     hybrid = replace(
         hybrid,
         label=EVIL,
@@ -79,7 +78,7 @@ def test_nothing_becomes_markup_in_headlines_layers_and_faults() -> None:
 @pytest.mark.parametrize("panel", CHARTS, ids=[panel.key for panel in CHARTS])
 def test_a_chart_is_a_sentence_until_the_last_engine_is_done(panel: Panel) -> None:
     done = compare(reference=fakes.WORDS)
-    for early in (lay_out(done.settings, fakes.STATUSES), keep_running(done)):
+    for early in (new_comparison(done.settings, fakes.STATUSES), keep_running(done)):
         page = read(panel.render(early))
         assert "when the last engine is done" in page.text
         assert len(list(page.walk())) == 2
@@ -111,7 +110,7 @@ def test_every_element_has_its_own_id() -> None:
 def test_text_runs_in_its_own_direction() -> None:
     arabic = "السلام عليكم"
     done = compare(arabic, reference="سلام")
-    done = replace(done, settings=replace(done.settings, options=Options(language="ar")))
+    done = replace(done, settings=replace(done.settings, language="ar"))
     page = read(BY_KEY["lanes"].render(done))
     for words in [*page.all("p", "segment"), *page.all("p", "changes")]:
         assert [each for each in words.walk() if each.attributes.get("dir") == "auto"]

@@ -8,14 +8,14 @@ from dataclasses import replace
 
 import pytest
 
-from demo.comparison import ComparisonTask
 from demo.panels import PANELS, encoder_output
 from demo.panels.report import render_report
 from demo.record import as_json, count_errors, describe
-from demo.snapshot import Comparison, Schedule, Settings
-from engines.base import Clip, Engine, Options
+from demo.snapshot import Comparison, Schedule
+from engines.base import Clip
 from tests import fakes
 from tests.demo.reading import EVIL, read
+from tests.fake_page import make_task
 
 
 def compare(
@@ -26,16 +26,13 @@ def compare(
     schedule: Schedule = "one at a time",
 ) -> Comparison:
     """A finished comparison."""
-    by_key: dict[str, Engine] = {engine.key: engine for engine in engines}
-    options = Options(word_timestamps=words)
-    settings = Settings(tuple(by_key), "tiny.en", options, schedule)
-    run = ComparisonTask(
-        settings,
-        fakes.STATUSES,
-        lambda key, model, dtype: by_key[key],
-        lambda stopped: Clip(fakes.make_clip().samples, name, 0.003),
-        clip_name=name,
+    run = make_task(
+        *engines,
+        load_clip=lambda path, listener: Clip(fakes.make_clip().samples, name, 0.003),
+        name=name,
         reference=reference,
+        word_timestamps=words,
+        schedule=schedule,
     )
     return list(run.snapshots())[-1]
 

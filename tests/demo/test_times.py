@@ -9,7 +9,7 @@ from itertools import pairwise
 import pytest
 
 from demo.panels import timeline, timings
-from demo.snapshot import Comparison, Lap
+from demo.snapshot import Comparison, Repeat
 from engines.base import Span
 from tests.demo.reading import Element, compare, read
 
@@ -33,9 +33,9 @@ def test_bars_stack_to_each_engine_s_total() -> None:
 def test_repeats_have_a_line_for_their_spread() -> None:
     done = compare()
     assert not read(timings.render(done)).all(kind="spread")
-    lap = done.lanes[0].laps[0]
-    slow = replace(lap, seconds=replace(lap.seconds, mel=lap.seconds.mel + 0.5))
-    lanes = (replace(done.lanes[0], laps=(lap, lap, slow)), done.lanes[1])
+    repeat = done.lanes[0].repeats[0]
+    slow = replace(repeat, seconds=replace(repeat.seconds, mel=repeat.seconds.mel + 0.5))
+    lanes = (replace(done.lanes[0], repeats=(repeat, repeat, slow)), done.lanes[1])
     several = replace(done, lanes=lanes, settings=replace(done.settings, repeats=3))
     page = read(timings.render(several))
     (spread,) = page.all(kind="spread")
@@ -58,7 +58,7 @@ def test_bars_name_their_settings_and_every_stage() -> None:
 
 def test_an_engine_that_failed_keeps_its_empty_row() -> None:
     done = compare()
-    failed = replace(done.lanes[1], state="failed", transcript=None, laps=())
+    failed = replace(done.lanes[1], state="failed", transcript=None, repeats=())
     broken = replace(done, lanes=(done.lanes[0], failed))
     for panel in (timings, timeline):
         for track in read(panel.render(broken)).all(kind="track")[1::2]:
@@ -71,12 +71,12 @@ def run_windows() -> Comparison:
     done = compare(windows=3)
     lanes = []
     for lane in done.lanes:
-        spans = lane.laps[0].spans
+        spans = lane.repeats[0].spans
         ready = Span("prepare", spans[0].start - 2.0, 1.5)
-        laps = (Lap(lane.laps[0].seconds, spans),) * 2
+        repeats = (Repeat(lane.repeats[0].seconds, spans),) * 2
         assert lane.transcript is not None
         transcript = replace(lane.transcript, spans=spans)
-        lanes.append(replace(lane, ready=ready, laps=laps, transcript=transcript))
+        lanes.append(replace(lane, ready=ready, repeats=repeats, transcript=transcript))
     return replace(done, lanes=tuple(lanes), start=spans[0].start - 2.5)
 
 
