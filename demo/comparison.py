@@ -52,8 +52,8 @@ class Backend:
     """What the page asks of the engines; tests put fakes here.
 
     `get_engine(key, model, dtype)` returns a shared engine; `load_clip(path, listener)` reads a
-    clip. Both raise `EngineError` with a sentence for the visitor. `own_checkpoints`: see `Choices`.
-    `analyses`: layer inspection and faults, or None for a page without them.
+    clip. Both raise `EngineError` with a sentence for the visitor. `own_checkpoints`: see
+    `Choices`. `analyses`: layer inspection and faults, or None for a page without them.
     """
 
     statuses: Callable[[], Sequence[EngineStatus]]
