@@ -19,7 +19,6 @@ import av
 import numpy as np
 from av.audio.frame import AudioFrame
 from av.audio.resampler import AudioResampler
-from av.audio.stream import AudioStream
 from av.container import InputContainer
 
 from engines.base import SAMPLE_RATE, SILENT, AudioError, Clip, FloatArray, Listener
@@ -47,40 +46,38 @@ SUGGESTION = "save it as WAV, FLAC, MP3, M4A or Ogg and try again"
 
 
 def load_clip(
-    path: str | os.PathLike[str],
-    listener: Listener = SILENT,
-    *,
-    max_seconds: float = MAX_SECONDS,
-    max_bytes: int = MAX_BYTES,
-    name: str | None = None,
+    path: str | os.PathLike[str], listener: Listener = SILENT, *, max_seconds: float = MAX_SECONDS
 ) -> Clip:
     """Decode the first audio track of a file to mono float32 `(n,)` at 16 kHz.
 
     The content decides which container it is, not the extension, and the header's duration is not
     believed: decoding ends as soon as `max_seconds` of sound have come out, so that memory stays
-    bounded. A file that breaks off in the middle gives what comes before the break. `name` is
-    shown to people in place of the file's own. `Clip.decode_seconds` is the wall time of all this.
+    bounded. A file that breaks off in the middle gives what comes before the break.
+    `Clip.decode_seconds` is the wall time of all this.
 
     Raises `AudioError`, one sentence with its remedy, for anything that is not a clip within the
     limits (no such file, a folder, a link, not audio, no samples, NaN or infinite samples), and
     `Stopped` between two packets.
     """
     started = perf_counter()
-    shown = printable(name or Path(path).name or os.fspath(path))
-    _check_file(path, shown, max_bytes)
+    name = printable(Path(path).name or os.fspath(path))
+    _check_file(path, name)
     try:
         with open(path, "rb") as file:
-            samples = _decode(file, shown, max_seconds, listener)
+            samples = _decode(file, name, max_seconds, listener)
     except (av.FFmpegError, ValueError) as error:
-        _refuse(shown, error)
+        raise AudioError(
+            f"{name} can't be read as audio, so it may be damaged, incomplete or of another kind: "
+            f"{SUGGESTION}."
+        ) from error
     except OSError as error:
         raise AudioError(
-            f"{shown} can't be opened ({error.strerror}): check that you may read it."
+            f"{name} can't be opened ({error.strerror}): check that you may read it."
         ) from error
-    return Clip(samples, name=shown, decode_seconds=perf_counter() - started)
+    return Clip(samples, name=name, decode_seconds=perf_counter() - started)
 
 
-def _check_file(path: str | os.PathLike[str], name: str, max_bytes: int) -> None:
+def _check_file(path: str | os.PathLike[str], name: str) -> None:
     """Refuse what need not be opened to be refused."""
     if "://" in os.fspath(path):
         raise AudioError(f"{name} is a link, and links are not followed: download the file first.")
@@ -97,9 +94,9 @@ def _check_file(path: str | os.PathLike[str], name: str, max_bytes: int) -> None
         raise AudioError(f"{name} is not an ordinary file: save the audio to a file first.")
     if status.st_size == 0:
         raise AudioError(f"{name} is empty (0 bytes): record or export it again.")
-    if status.st_size > max_bytes:
+    if status.st_size > MAX_BYTES:
         raise AudioError(
-            f"{name} is larger than {max_bytes / 2**20:g} MB, the limit: shorten it, or save it "
+            f"{name} is larger than {MAX_BYTES / 2**20:g} MB, the limit: shorten it, or save it "
             "as MP3 or FLAC."
         )
 
@@ -109,16 +106,21 @@ def _decode(file: BinaryIO, name: str, max_seconds: float, listener: Listener) -
 
     One buffer takes all chunks: a file of small packets has millions of them.
     """
+
+    def open_nothing_else(url: str, *_: object) -> NoReturn:
+        raise PermissionError(f"a clip may not open {url}")
+
     with av.open(
         file,
         mode="r",
         metadata_errors="replace",  # tags are not always UTF-8
         container_options={"format_whitelist": DEMUXERS, "protocol_whitelist": ""},
-        io_open=_open_nothing_else,
+        io_open=open_nothing_else,  # called when a file asks for another one
     ) as container:
         if not container.streams.audio:
             raise AudioError(f"{name} holds no audio track: choose a file with sound in it.")
-        if not _has_decoder(container.streams.audio[0]):
+        codec: object = container.streams.audio[0].codec_context
+        if codec is None:  # decoding it regardless ends the process (PyAV 17.1)
             raise AudioError(f"{name} has its sound in a coding unknown here: {SUGGESTION}.")
         claimed = (container.duration or 0) / av.time_base
         sound, reported = bytearray(), 0.0
@@ -129,9 +131,12 @@ def _decode(file: BinaryIO, name: str, max_seconds: float, listener: Listener) -
                 listener.report("reading", seconds, claimed if claimed > seconds else 0.0)
                 reported = seconds
             if seconds > max_seconds:
+                in_minutes = max_seconds > 60 and max_seconds % 60 == 0
+                limit = (
+                    f"{max_seconds / 60:g} minutes" if in_minutes else f"{max_seconds:g} seconds"
+                )
                 raise AudioError(
-                    f"{name} is longer than {_length(max_seconds)}, the limit: cut it into "
-                    "shorter parts."
+                    f"{name} is longer than {limit}, the limit: cut it into shorter parts."
                 )
     if not sound:
         raise AudioError(f"{name} holds no sound (zero samples): record or export it again.")
@@ -166,23 +171,28 @@ def _frames(container: InputContainer, name: str, listener: Listener) -> Iterato
         raise AudioError(f"{name} is damaged, so most of it can't be decoded: {SUGGESTION}.")
 
 
-def _has_decoder(stream: AudioStream) -> bool:
-    """Whether FFmpeg can decode the track; decoding it otherwise ends the process (PyAV 17.1)."""
-    context: object = stream.codec_context  # None where it can't, whatever the type says
-    return context is not None
-
-
 def _mono_16k(frames: Iterator[AudioFrame], name: str) -> Iterator[np.ndarray]:
-    """Resample to int16 chunks `(n,)`; a track may change its rate or layout on the way."""
+    """Resample to int16 chunks `(n,)`; a track may change its rate or layout on the way.
+
+    The samples of a float track are looked through for NaN. Planar frames can't be read as they
+    are: PyAV (18.1) finds the end of a frame's planes by a null pointer, for which eight channels
+    leave no room, and the process ends. So a second resampler interleaves them.
+    """
     resampler: AudioResampler | None = None
     interleaver: AudioResampler | None = None
     source: tuple[str, str, int] | None = None
     for frame in frames:
         if source != (source := (frame.format.name, frame.layout.name, frame.sample_rate)):
-            _check_rate(frame.sample_rate, name)
+            lowest, highest = SOURCE_RATES
+            if not lowest <= frame.sample_rate <= highest:
+                raise AudioError(
+                    f"{name} has {frame.sample_rate} samples a second, outside {lowest} to "
+                    f"{highest}: convert it to 16000."
+                )
             yield from _resampled(resampler, None)
             resampler = AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE)
-            interleaver = _make_interleaver(frame)
+            floats = frame.format.name.startswith(("flt", "dbl"))
+            interleaver = AudioResampler(format=frame.format.packed) if floats else None
         frame.pts = None  # gaps in the time stamps are not padded, as whisper.load_audio does not
         if not all(np.isfinite(values).all() for values in _resampled(interleaver, frame)):
             raise AudioError(
@@ -199,49 +209,9 @@ def _resampled(resampler: AudioResampler | None, frame: AudioFrame | None) -> It
             yield ready.to_ndarray().reshape(-1)
 
 
-def _make_interleaver(frame: AudioFrame) -> AudioResampler | None:
-    """Make what gives the samples of a float track, to look for NaN; None for integers.
-
-    Planar frames can't be read as they are: PyAV (18.1) finds the end of a frame's planes by a
-    null pointer, for which eight channels leave no room, and the process ends.
-    """
-    if frame.format.name.startswith(("flt", "dbl")):
-        return AudioResampler(format=frame.format.packed)
-    return None
-
-
-def _check_rate(rate: int, name: str) -> None:
-    lowest, highest = SOURCE_RATES
-    if not lowest <= rate <= highest:
-        raise AudioError(
-            f"{name} has {rate} samples a second, outside {lowest} to {highest}: "
-            "convert it to 16000."
-        )
-
-
-def _open_nothing_else(url: str, flags: int, options: dict[str, str]) -> NoReturn:
-    """FFmpeg calls this when a file asks for another one, by path or by address."""
-    raise PermissionError(f"a clip may not open {url}")
-
-
-def _refuse(name: str, error: Exception) -> NoReturn:
-    raise AudioError(
-        f"{name} can't be read as audio, so it may be damaged, incomplete or of another kind: "
-        f"{SUGGESTION}."
-    ) from error
-
-
 def printable(text: str, longest: int = 80) -> str:
     """Put a text on one line and cut it, for a sentence."""
     line = "".join(
         letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text
     )
     return line if len(line) <= longest else line[: longest - 1] + "…"
-
-
-def _length(seconds: float) -> str:
-    """Say a length in words: `30 minutes`, `90 seconds`."""
-    minutes = seconds / 60
-    return (
-        f"{minutes:g} minutes" if seconds > 60 and minutes.is_integer() else f"{seconds:g} seconds"
-    )
