@@ -4,7 +4,7 @@ from demo import page, server, uploads
 from demo.comparison import Analyses, Backend
 from demo.jobs import JobQueue, SavedResults
 from demo.limits import read_limits
-from engines import hardware, logs, models, registry, worker
+from engines import hardware, logs, registry, worker
 from engines.analysis import fault_catalogue, records
 
 server.set_environment()
@@ -13,7 +13,7 @@ queue, saved = JobQueue(read_limits(server.is_private())), SavedResults()
 backend = Backend(
     statuses=registry.statuses,
     get_engine=worker.switch_engine,
-    models=models.names,
+    models=lambda: registry.OFFICIAL_MODELS,
     load_clip=worker.load_clip,
     samples=uploads.publish_samples(server.SAMPLES),
     own_checkpoints=server.is_private(),
@@ -32,7 +32,7 @@ def main() -> None:
     """Start getting the engines ready, and serve."""
     logs.set_up("info")
     worker.start_reader()
-    registry.warm(backend.choices().available, models.DEFAULT_MODEL, worker.get_engine)
+    registry.warm(backend.choices().available, registry.DEFAULT_MODEL, worker.get_engine)
     server.serve_until_told(app, backend, queue, saved, inbrowser=server.can_open_browser())
 
 

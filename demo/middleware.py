@@ -21,7 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from demo import uploads
 from demo.limits import Allowance, format_wait, name_address
 from engines.audio import MAX_BYTES
-from engines.errors import DISK_FULL as DISK_FULL_CODES
+from engines.base import DISK_FULL as DISK_FULL_CODES
 
 AUTH = "DEMO_AUTH"
 PREFIX = "/gradio_api"

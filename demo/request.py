@@ -20,11 +20,7 @@ from urllib.parse import parse_qs, urlencode
 from demo import uploads
 from demo.snapshot import Settings
 from engines.base import EngineError
-from engines.languages import LANGUAGES
-from engines.registry import EngineStatus
-
-DEFAULT_MODEL = "base"
-"""`checkpoints.DEFAULT_MODEL`, which can't be imported without PyTorch; a test compares them."""
+from engines.registry import DEFAULT_MODEL, LANGUAGES, EngineStatus
 
 ENGLISH_ONLY = ".en"
 """How the names of models end that know no other language."""

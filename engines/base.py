@@ -1,11 +1,13 @@
-"""The contract every engine keeps, and the records that pass through it.
+"""The contract every engine keeps, the records that pass through it, and its errors.
 
-An engine takes a `Clip` and frozen `Options` and gives back a `Transcript`. Nothing here knows
-PyTorch, MAX or a browser.
+An engine takes a `Clip` and frozen `Options` and gives back a `Transcript`. Nothing here imports
+PyTorch, whisper or MAX.
 """
 
 from __future__ import annotations
 
+import errno
+import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -16,15 +18,15 @@ import numpy.typing as npt
 SAMPLE_RATE = 16_000
 """Samples per second of every `Clip`, the rate Whisper was trained on."""
 
-DEFAULT_TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
-"""Whisper's own fallback ladder (`whisper.transcribe`, 20250625)."""
-
 FloatArray = npt.NDArray[np.float32]
 
 Stages = Iterator[tuple[str, npt.NDArray[Any]]]
 """Name and output of every stage of an encoder, in order of depth."""
 
 Dtype = Literal["float32", "float16", "bfloat16"]
+
+
+# Errors
 
 
 class EngineError(Exception):
@@ -45,6 +47,47 @@ class EngineUnavailable(EngineError):
 
 class Stopped(EngineError):
     """The listener asked the run to stop."""
+
+
+LONGEST_MESSAGE = 240
+"""Characters of another library's message to repeat; a compiler's can be pages."""
+
+DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+_ON_A_GPU = re.compile(r"cuda|hip|gpu|accelerator|device memory", re.IGNORECASE)
+_OUT_OF_MEMORY = re.compile(
+    r"out of memory|out_of_memory|not enough memory|(can't|cannot|failed to) allocate|bad_alloc",
+    re.IGNORECASE,
+)
+
+
+def ran_out_of_memory(error: BaseException) -> bool:
+    """Return whether the error says that memory, the GPU's or the machine's, ran out."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True  # the latter is PyTorch's, which not every process has imported
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    return isinstance(error, RuntimeError | ValueError) and bool(_OUT_OF_MEMORY.search(str(error)))
+
+
+def describe_error(error: BaseException) -> str:
+    """Return a user-readable description of any exception, without a trailing period."""
+    if ran_out_of_memory(error):
+        if _ON_A_GPU.search(str(error)):
+            return (
+                "the GPU has not enough memory: pick a smaller model or float16, or run the "
+                "engines one at a time"
+            )
+        return "there was not enough memory: pick a smaller model, or fewer engines at once"
+    if isinstance(error, OSError) and error.errno in DISK_FULL:
+        return "the disk is full: free some space on it"
+    message = " ".join(str(error).split())
+    if len(message) > LONGEST_MESSAGE:
+        message = f"{message[:LONGEST_MESSAGE]} …"
+    return f"{type(error).__name__}: {message}".rstrip(".: ")
+
+
+# What goes in
 
 
 @dataclass(frozen=True)
@@ -88,14 +131,18 @@ class Options:
 
     `language`: a code such as `en`, or None to detect it (multilingual checkpoints).
     `beam_size`: None or 1 is greedy. `temperatures`: tried in turn when a window fails Whisper's
-    compression or log-probability test; sampling above 0 draws from a generator seeded per run.
+    compression or log-probability test, the default being Whisper's own (20250625); sampling above
+    0 draws from a generator seeded per run.
     """
 
     language: str | None = None
     beam_size: int | None = None
     word_timestamps: bool = False
     condition_on_previous_text: bool = True
-    temperatures: tuple[float, ...] = DEFAULT_TEMPERATURES
+    temperatures: tuple[float, ...] = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+
+
+# What comes out
 
 
 @dataclass(frozen=True)
@@ -140,7 +187,7 @@ class StageSeconds:
         return self.audio + self.mel + self.encode + self.decode
 
     def as_dict(self) -> dict[str, float]:
-        """The stages and their total by name, in seconds."""
+        """Return the stages and their total by name, in seconds."""
         return {**asdict(self), "total": self.total}
 
 
@@ -206,8 +253,11 @@ class Transcript:
         return self.seconds.total / self.audio_seconds if self.audio_seconds else float("nan")
 
     def without_features(self) -> Transcript:
-        """The same without `features`, which may hold hundreds of megabytes."""
+        """Return the same without `features`, which may hold hundreds of megabytes."""
         return replace(self, features=np.zeros((0, 0, 0), np.float32), window_starts=())
+
+
+# What is told meanwhile
 
 
 Stage = Literal[

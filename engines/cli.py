@@ -29,7 +29,7 @@ from engines.base import (
     Segment,
     Transcript,
 )
-from engines.models import DEFAULT_MODEL, QUICK_MODEL
+from engines.registry import DEFAULT_MODEL, QUICK_MODEL
 
 
 class Commands(TyperGroup):

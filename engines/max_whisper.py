@@ -12,14 +12,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from whisper.decoding import DecodingOptions, DecodingTask, Inference
+from whisper.decoding import DecodingOptions, DecodingTask
 
-from engines import transcription
 from engines.base import SILENT, Dtype, EngineUnavailable, Listener
 from engines.checkpoints import Checkpoint
-from engines.hardware import why_no_max
-from engines.token_selection import FastDecodingTask, IntArray, Step, TorchInference
-from engines.transcription import TimedWhisper, WhisperEngine
+from engines.registry import EngineRow
+from engines.token_selection import (
+    FastDecodingTask,
+    FastInference,
+    IntArray,
+    Step,
+    TorchInference,
+)
+from engines.transcription import TimedWhisper, WhisperEngine, current_state
 
 if TYPE_CHECKING:
     from engines.max_graph.decoder import Decoder
@@ -27,7 +32,19 @@ if TYPE_CHECKING:
     from engines.max_graph.weights import EncoderWeights
 
 
-# The encoder, for both engines.
+# For both engines
+
+
+class FastWhisper(TimedWhisper):
+    """A whisper model with the fast token loop; a subclass says what runs its decoder."""
+
+    def make_inference(self, prompt_length: int, sot_index: int) -> FastInference:
+        """Return the decoder with a cache, for one window."""
+        raise NotImplementedError
+
+    def decoding_task(self, options: DecodingOptions) -> DecodingTask:
+        """Return the fast loop over one window."""
+        return FastDecodingTask(self, options)
 
 
 class EncoderModule(nn.Module):
@@ -68,32 +85,33 @@ def load_max_encoder(
     return MaxEncoder(models, weights, op, device), compiling
 
 
+def pick_device(dtype: Dtype) -> str:
+    """Return the label of MAX's device here; raises `EngineUnavailable` for halves on a CPU."""
+    from engines.max_graph import compile_cache
+
+    label: str = compile_cache.pick_device().label
+    if dtype != "float32" and label == "cpu":
+        raise EngineUnavailable("MAX computes only in float32 on a CPU")
+    return label
+
+
 # max_hybrid
 
 
-class HybridWhisper(TimedWhisper):
+class HybridWhisper(FastWhisper):
     """A whisper model with PyTorch's decoder under the fast token loop."""
 
-    def decoding_task(self, options: DecodingOptions) -> DecodingTask:
-        """Return the fast loop over one window."""
-        return HybridDecodingTask(self, options)
-
-
-class HybridDecodingTask(FastDecodingTask):
-    """The fast loop with PyTorch's decoder."""
-
-    def make_inference(self) -> TorchInference:
+    def make_inference(self, prompt_length: int, sot_index: int) -> TorchInference:
         """Return PyTorch's decoder."""
-        return TorchInference(self.model, len(self.initial_tokens), self.sot_index)
+        return TorchInference(self, prompt_length, sot_index)
 
 
 class MaxHybridEngine(WhisperEngine):
     """Encoder in MAX, on the accelerator where there is one; decoder in PyTorch."""
 
-    key = "max_hybrid"
-    label = "MAX hybrid"
-    encoder = "MAX graph"
-    decoder = "PyTorch"
+    def __init__(self, row: EngineRow, model: str, dtype: Dtype) -> None:
+        pick_device(dtype)
+        super().__init__(row, model, "cuda" if torch.cuda.is_available() else "cpu", dtype)
 
     def build(self, checkpoint: Checkpoint, listener: Listener) -> tuple[TimedWhisper, float]:
         """Return the checkpoint's model with the MAX encoder in place of PyTorch's."""
@@ -103,33 +121,14 @@ class MaxHybridEngine(WhisperEngine):
         return model.to(self.device), compiling
 
 
-def make_max_hybrid(model: str, dtype: Dtype) -> MaxHybridEngine:
-    """Return the `max_hybrid` engine; raises `EngineUnavailable` where it can't run."""
-    _check_available("max_hybrid", dtype)
-    if dtype == "bfloat16":
-        raise EngineUnavailable("max_hybrid has no bfloat16: whisper's decoder in PyTorch has none")
-    return MaxHybridEngine(model, "cuda" if torch.cuda.is_available() else "cpu", dtype)
-
-
-def _check_available(key: str, dtype: Dtype) -> None:
-    if reason := why_no_max():
-        raise EngineUnavailable(reason)
-    from engines.max_graph import compile_cache
-
-    if dtype != "float32" and compile_cache.pick_device().label == "cpu":
-        raise EngineUnavailable(f"{key} runs in float32 only on a CPU")
-
-
 # max_full
 
 
 class MaxFullEngine(WhisperEngine):
     """Encoder and decoder in MAX, on the accelerator where there is one, else on the CPU."""
 
-    key = "max_full"
-    label = "MAX full"
-    encoder = "MAX graph"
-    decoder = "MAX graph"
+    def __init__(self, row: EngineRow, model: str, dtype: Dtype) -> None:
+        super().__init__(row, model, pick_device(dtype), dtype)
 
     def build(self, checkpoint: Checkpoint, listener: Listener) -> tuple[TimedWhisper, float]:
         """Return a whisper model with both halves replaced; it holds no PyTorch weights."""
@@ -139,14 +138,6 @@ class MaxFullEngine(WhisperEngine):
         model.encoder = EncoderModule(encoder)
         model.decoder = DecoderModule(decoder)
         return model, encoder_seconds + decoder_seconds
-
-
-def make_max_full(model: str, dtype: Dtype) -> MaxFullEngine:
-    """Return the `max_full` engine; raises `EngineUnavailable` where it can't run."""
-    _check_available("max_full", dtype)
-    from engines.max_graph import compile_cache
-
-    return MaxFullEngine(model, compile_cache.pick_device().label, dtype)
 
 
 def load_max_decoder(
@@ -180,7 +171,7 @@ def load_max_decoder(
     return AcceleratorDecoder(models, weights, dims, op, device), seconds
 
 
-class MaxWhisper(TimedWhisper):
+class MaxWhisper(FastWhisper):
     """A whisper model whose halves hold no PyTorch parameters."""
 
     @property
@@ -188,9 +179,9 @@ class MaxWhisper(TimedWhisper):
         """Where whisper puts its tensors: the host, from which MAX reads them."""
         return torch.device("cpu")
 
-    def decoding_task(self, options: DecodingOptions) -> DecodingTask:
-        """Return the fast loop over one window."""
-        return MaxDecodingTask(self, options)
+    def make_inference(self, prompt_length: int, sot_index: int) -> MaxInference:
+        """Return MAX's decoder."""
+        return MaxInference(self.decoder.max_decoder, sot_index)
 
 
 class CrossAttentionScores(nn.Module):
@@ -201,27 +192,21 @@ class CrossAttentionScores(nn.Module):
         return None, scores
 
 
-class _Block(nn.Module):
-    """The parts of a layer that whisper looks for: cross-attention to hook, and an unused cache."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.cross_attn = CrossAttentionScores()
-        self.attn = nn.Module()
-        self.attn.key = self.attn.value = nn.Identity()
-
-
 class DecoderModule(nn.Module):
     """A MAX decoder where whisper expects PyTorch's, without a cache.
 
-    Whisper calls it to detect the language and to align words; its token loop uses
-    `MaxDecodingTask`.
+    Whisper calls it to detect the language and to align words; its token loop uses `MaxInference`.
+    Of a block whisper looks for the cross-attention, to hook it, and for a cache, unused here.
     """
 
     def __init__(self, decoder: Decoder) -> None:
         super().__init__()
         self.max_decoder = decoder
-        self.blocks = nn.ModuleList(_Block() for _ in range(decoder.dims.n_text_layer))
+        cache = nn.ModuleDict({"key": nn.Identity(), "value": nn.Identity()})
+        self.blocks = nn.ModuleList(
+            nn.ModuleDict({"cross_attn": CrossAttentionScores(), "attn": cache})
+            for _ in range(decoder.dims.n_text_layer)
+        )
 
     def forward(self, tokens: Tensor, features: Tensor, kv_cache: None = None) -> Tensor:
         """Return logits `(1, tokens, n_vocab)` of `tokens` `(1, tokens)` and one window."""
@@ -232,8 +217,8 @@ class DecoderModule(nn.Module):
         return torch.from_numpy(logits)[None]
 
 
-class MaxInference(Inference):
-    """Whisper's view of the MAX decoder with its cache; methods as in `FastInference`."""
+class MaxInference(FastInference):
+    """Whisper's view of the MAX decoder with its cache."""
 
     def __init__(self, decoder: Decoder, sot_index: int) -> None:
         self.decoder = decoder
@@ -255,8 +240,8 @@ class MaxInference(Inference):
 
     def advance(self, tokens: IntArray, **select: Any) -> Step:
         """As `FastInference.advance`."""
-        assert self.cross is not None and self.cache is not None
-        transcription.check_stopped()
+        if state := current_state():
+            state.listener.check_stopped()
         rows = np.arange(len(tokens), dtype=np.int64)
         return self.decoder.step(tokens[:, None], self.cross, self.cache, rows, **select)
 
@@ -274,18 +259,9 @@ class MaxInference(Inference):
 
     def rearrange_kv_cache(self, source_indices: list[int]) -> None:
         """Make beam `i` continue beam `source_indices[i]`."""
-        assert self.cache is not None
         if source_indices != list(range(len(source_indices))):
             self.cache.reorder_beams(self.cache, source_indices)
 
     def cleanup_caching(self) -> None:
         """Drop the window's cache."""
         self.cross = self.cache = None
-
-
-class MaxDecodingTask(FastDecodingTask):
-    """The fast loop with MAX's decoder."""
-
-    def make_inference(self) -> MaxInference:
-        """Return MAX's decoder."""
-        return MaxInference(self.model.decoder.max_decoder, self.sot_index)

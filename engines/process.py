@@ -36,8 +36,7 @@ from typing import Any, NoReturn
 from structlog.contextvars import bound_contextvars, get_contextvars
 
 from engines import logs
-from engines.base import SILENT, EngineError, Listener, Progress, Segment, Stopped
-from engines.errors import describe_error
+from engines.base import SILENT, EngineError, Listener, Progress, Segment, Stopped, describe_error
 
 ROOT = Path(__file__).resolve().parents[1]
 

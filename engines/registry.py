@@ -1,4 +1,4 @@
-"""The table of engines, and which of them this machine can run.
+"""What can be chosen: engines, and which of them this machine can run; models; languages.
 
 A new engine is one file and one row in `ENGINES`. An engine's module is imported when the engine
 is first asked for; importing this one imports neither PyTorch nor MAX.
@@ -9,13 +9,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import partial
 from importlib import import_module
 from typing import Any
 
 from engines import hardware
-from engines.base import Dtype, Engine, EngineError, Stopped
-from engines.models import DEFAULT_MODEL
+from engines.base import Dtype, Engine, EngineError, EngineUnavailable, Stopped
+
+# Engines
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,8 @@ class EngineRow:
 
     `colour`: of its lane and its lines in charts, `#rrggbb`. `dtypes`: the types it can compute in,
     on a GPU at least. `uses_gpu`: whether it runs on a GPU where there is one.
-    Functions are written `module:function`. `make(model, dtype)` returns the engine, or raises
-    `EngineUnavailable`. `why_not()` returns why this machine can't run it, or None.
+    Functions and classes are written `module:name`. `make(row, model, dtype)` returns the engine,
+    of which nothing is loaded yet. `why_not()` returns why this machine can't run it, or None.
     `open_stages(checkpoint, dtype, listener)` opens its encoder for the layer inspection
     (`engines.analysis.layers`); engines of the same encoder name the same function, and an engine
     without one is not offered there. `offers_dtypes`: whether the page lets one choose its type.
@@ -44,8 +44,13 @@ class EngineRow:
     offers_dtypes: bool = False
 
     def make_engine(self, model: str, dtype: Dtype) -> Engine:
-        """Make the engine for a model; nothing is loaded yet."""
-        engine: Engine = _load(self.make)(model, dtype)
+        """Make the engine for a model; raises `EngineUnavailable` where it can't run so."""
+        if reason := self.why_unavailable():
+            raise EngineUnavailable(reason)
+        if dtype not in self.usable_dtypes():
+            usable = " or ".join(self.usable_dtypes())
+            raise EngineUnavailable(f"{self.label} computes only in {usable} on this machine")
+        engine: Engine = _load(self.make)(self, model, dtype)
         return engine
 
     def why_unavailable(self) -> str | None:
@@ -64,6 +69,13 @@ class EngineRow:
         return _load(self.open_stages) if self.open_stages else None
 
 
+def _load(path: str) -> Callable[..., Any]:
+    """Import what `module:name` names."""
+    module, _, name = path.partition(":")
+    found: Callable[..., Any] = getattr(import_module(module), name)
+    return found
+
+
 ENGINES: tuple[EngineRow, ...] = (
     EngineRow(
         key="cpu",
@@ -73,7 +85,7 @@ ENGINES: tuple[EngineRow, ...] = (
         colour="#0072B2",
         dtypes=("float32",),
         uses_gpu=False,
-        make="engines.whisper_torch:make_cpu",
+        make="engines.whisper_torch:TorchEngine",
         open_stages="engines.analysis.layers:open_torch_cpu",
     ),
     EngineRow(
@@ -84,7 +96,7 @@ ENGINES: tuple[EngineRow, ...] = (
         colour="#E69F00",
         dtypes=("float32", "float16"),
         uses_gpu=True,
-        make="engines.whisper_torch:make_gpu",
+        make="engines.whisper_torch:TorchEngine",
         why_not="engines.hardware:why_no_cuda",
         offers_dtypes=True,
         open_stages="engines.analysis.layers:open_torch_gpu",
@@ -97,7 +109,7 @@ ENGINES: tuple[EngineRow, ...] = (
         colour="#009E73",
         dtypes=("float32", "float16"),
         uses_gpu=True,
-        make="engines.max_whisper:make_max_hybrid",
+        make="engines.max_whisper:MaxHybridEngine",
         why_not="engines.hardware:why_no_max",
         open_stages="engines.analysis.layers:open_max",
     ),
@@ -109,7 +121,7 @@ ENGINES: tuple[EngineRow, ...] = (
         colour="#CC79A7",
         dtypes=("float32", "float16", "bfloat16"),
         uses_gpu=True,
-        make="engines.max_whisper:make_max_full",
+        make="engines.max_whisper:MaxFullEngine",
         why_not="engines.hardware:why_no_max",
         open_stages="engines.analysis.layers:open_max",
     ),
@@ -121,7 +133,7 @@ BASELINE = ENGINES[0].key
 
 @dataclass(frozen=True)
 class EngineStatus:
-    """One engine on this machine.
+    """One engine on this machine: what `EngineRow` says of it, as far as others need to know.
 
     `reason`: why it is not available, else None. `dtypes`: the types it can compute in here.
     """
@@ -131,9 +143,9 @@ class EngineStatus:
     encoder: str
     decoder: str
     reason: str | None
-    colour: str = "#56B4E9"
-    dtypes: tuple[Dtype, ...] = ("float32",)
-    uses_gpu: bool = False
+    colour: str
+    dtypes: tuple[Dtype, ...]
+    uses_gpu: bool
 
     @property
     def available(self) -> bool:
@@ -141,37 +153,22 @@ class EngineStatus:
         return self.reason is None
 
 
-_engines: dict[tuple[str, str, str], Engine] = {}
-_lock = threading.Lock()
-
-
-def _load(path: str) -> Callable[..., Any]:
-    """Import what `module:function` names."""
-    module, _, name = path.partition(":")
-    function: Callable[..., Any] = getattr(import_module(module), name)
-    return function
+def statuses() -> list[EngineStatus]:
+    """Return every engine, with the reason where this machine can't run it."""
+    names = ("key", "label", "encoder", "decoder", "colour", "uses_gpu")
+    return [
+        EngineStatus(
+            **{name: getattr(row, name) for name in names},
+            reason=row.why_unavailable(),
+            dtypes=row.usable_dtypes(),
+        )
+        for row in ENGINES
+    ]
 
 
 def all_keys() -> tuple[str, ...]:
     """Return every engine's key, the baseline first, whether this machine can run it or not."""
     return tuple(row.key for row in ENGINES)
-
-
-def statuses() -> list[EngineStatus]:
-    """Return every engine, with the reason where this machine can't run it."""
-    return [
-        EngineStatus(
-            row.key,
-            row.label,
-            row.encoder,
-            row.decoder,
-            row.why_unavailable(),
-            row.colour,
-            row.usable_dtypes(),
-            row.uses_gpu,
-        )
-        for row in ENGINES
-    ]
 
 
 def available() -> tuple[str, ...]:
@@ -192,16 +189,60 @@ def row(key: str) -> EngineRow:
     return found
 
 
+# Models
+
+OFFICIAL_MODELS = (
+    "tiny.en", "tiny", "base.en", "base", "small.en", "small", "medium.en", "medium",
+    "large-v1", "large-v2", "large-v3", "large", "large-v3-turbo", "turbo",
+)  # fmt: skip
+"""OpenAI's checkpoints, as `whisper.available_models()` (20250625) lists them."""
+
+DEFAULT_MODEL = "base"
+"""The multilingual checkpoint that the page and every command start with."""
+
+QUICK_MODEL = "tiny.en"
+"""The quick choice for English."""
+
+
+# Languages
+
+_CODES_AND_NAMES = """
+en english, zh chinese, de german, es spanish, ru russian, ko korean, fr french, ja japanese, pt
+portuguese, tr turkish, pl polish, ca catalan, nl dutch, ar arabic, sv swedish, it italian, id
+indonesian, hi hindi, fi finnish, vi vietnamese, he hebrew, uk ukrainian, el greek, ms malay, cs
+czech, ro romanian, da danish, hu hungarian, ta tamil, no norwegian, th thai, ur urdu, hr
+croatian, bg bulgarian, lt lithuanian, la latin, mi maori, ml malayalam, cy welsh, sk slovak, te
+telugu, fa persian, lv latvian, bn bengali, sr serbian, az azerbaijani, sl slovenian, kn kannada,
+et estonian, mk macedonian, br breton, eu basque, is icelandic, hy armenian, ne nepali, mn
+mongolian, bs bosnian, kk kazakh, sq albanian, sw swahili, gl galician, mr marathi, pa punjabi,
+si sinhala, km khmer, sn shona, yo yoruba, so somali, af afrikaans, oc occitan, ka georgian, be
+belarusian, tg tajik, sd sindhi, gu gujarati, am amharic, yi yiddish, lo lao, uz uzbek, fo
+faroese, ht haitian creole, ps pashto, tk turkmen, nn nynorsk, mt maltese, sa sanskrit, lb
+luxembourgish, my myanmar, bo tibetan, tl tagalog, mg malagasy, as assamese, tt tatar, haw
+hawaiian, ln lingala, ha hausa, ba bashkir, jw javanese, su sundanese, yue cantonese
+"""
+
+LANGUAGES: dict[str, str] = {
+    code: " ".join(name) for code, *name in (pair.split() for pair in _CODES_AND_NAMES.split(","))
+}
+"""Name by code, in the order of `whisper.tokenizer.LANGUAGES` (20250625): a test compares them."""
+
+
+# Engines that were made
+
+_engines: dict[tuple[str, str, str], Engine] = {}
+_lock = threading.Lock()
+
+
 def get(key: str, model: str = DEFAULT_MODEL, dtype: Dtype = "float32") -> Engine:
     """Return the engine `key` for `model`, the same object each time; nothing is loaded yet.
 
     Raises `EngineUnavailable` with the reason, or `EngineError` for an unknown key.
     """
-    found = row(key)
     name = (key, model, dtype)
     with _lock:
         if name not in _engines:
-            _engines[name] = found.make_engine(model, dtype)
+            _engines[name] = row(key).make_engine(model, dtype)
         return _engines[name]
 
 
@@ -225,18 +266,13 @@ def warm(
 
     def prepare() -> None:
         for key in engine_keys:
-            if was_stopped(partial(get_engine, key, model)):
-                return
+            try:
+                get_engine(key, model).prepare()
+            except Stopped:  # noqa: PERF203
+                break
+            except EngineError:
+                continue
 
     thread = threading.Thread(target=prepare, name="warm engines", daemon=True)
     thread.start()
     return thread
-
-
-def was_stopped(get_engine: Callable[[], Engine]) -> bool:
-    """Prepare an engine; returns whether a user stopped that."""
-    try:
-        get_engine().prepare()
-    except EngineError as error:
-        return isinstance(error, Stopped)
-    return False

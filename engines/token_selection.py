@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,7 @@ from whisper.decoding import (
     BeamSearchDecoder,
     DecodingOptions,
     DecodingTask,
+    Inference,
     PyTorchInference,
     SuppressBlank,
     SuppressTokens,
@@ -44,7 +45,7 @@ BLOCK = 64
 """Width of the blocks whose maxima bound the search for the top k; a matter of speed alone."""
 
 
-# The NumPy reference of kernels/select.mojo.
+# The NumPy reference of kernels/select.mojo
 
 
 @dataclass(frozen=True)
@@ -105,41 +106,31 @@ def _log_sum_exp(values: FloatArray) -> np.float32:
     return np.float32(top + np.log(np.exp(values - top).sum()))
 
 
-# Decoders that also select.
+# Decoders that also select
 
 
-class FastInference(Protocol):
-    """A decoder with its cache that also selects tokens; otherwise whisper's own `Inference`.
+class FastInference(Inference):
+    """A decoder with its cache that also selects tokens.
 
     `select`: the arguments `constraints`, `ranges` and `k` of `select_top_k`.
     """
 
     def start(self, prompt: IntArray, features: Tensor, beams: int, **select: Any) -> Step:
         """Run the prompt `(tokens,)` for all beams; two rows: after `sot`, and after the last."""
-        ...
+        raise NotImplementedError
 
     def advance(self, tokens: IntArray, **select: Any) -> Step:
         """Append one token to each beam; one row per beam."""
-        ...
-
-    def logits(self, tokens: Tensor, audio_features: Tensor) -> Tensor:
-        """As whisper's."""
-        ...
-
-    def rearrange_kv_cache(self, source_indices: list[int]) -> None:
-        """Make beam `i` continue beam `source_indices[i]`."""
-
-    def cleanup_caching(self) -> None:
-        """Drop the window's cache."""
+        raise NotImplementedError
 
 
-class TorchInference(PyTorchInference):
+class TorchInference(FastInference, PyTorchInference):
     """Whisper's own decoder and cache, selecting on the host."""
 
     def __init__(self, model: Whisper, prompt_length: int, sot_index: int) -> None:
         super().__init__(model, prompt_length)
         self.sot_index = sot_index
-        self._features: Tensor | None = None
+        self._features: Any = None
 
     def start(self, prompt: IntArray, features: Tensor, beams: int, **select: Any) -> Step:
         """As `FastInference.start`."""
@@ -150,28 +141,28 @@ class TorchInference(PyTorchInference):
 
     def advance(self, tokens: IntArray, **select: Any) -> Step:
         """As `FastInference.advance`."""
-        assert self._features is not None, "start comes before advance"
         last = torch.from_numpy(tokens)[:, None].to(self._features.device)
         output = self.model.decoder(last, self._features, kv_cache=self.kv_cache)
         logits = output[:, -1].cpu().numpy()  # (beams, n_vocab)
         return logits, *select_top_k(logits, **select)
 
 
-# The loop over the tokens of one window.
+# The loop over the tokens of one window
 
 
 class FastDecodingTask(DecodingTask):
-    """Whisper's decoding of one window, with the fast loop at temperature 0."""
+    """Whisper's decoding of one window, with the fast loop at temperature 0.
+
+    `model.make_inference(prompt_length, sot_index)` returns what runs its decoder.
+    """
 
     def __init__(self, model: Whisper, options: DecodingOptions) -> None:
         super().__init__(model, options)
-        self.inference: FastInference = self.make_inference()
+        self.inference: FastInference = model.make_inference(
+            len(self.initial_tokens), self.sot_index
+        )
         if isinstance(self.decoder, BeamSearchDecoder):
             self.decoder.inference = self.inference
-
-    def make_inference(self) -> FastInference:
-        """Return what runs the decoder."""
-        raise NotImplementedError
 
     def _main_loop(
         self, audio_features: Tensor, tokens: Tensor
@@ -187,16 +178,19 @@ class FastDecodingTask(DecodingTask):
     def _search(self, features: Tensor, prompt: IntArray) -> tuple[Tensor, Tensor, list[float]]:
         """Greedy search with one beam, else beam search: tokens, sums of log-probabilities and
         the probability of no speech, for each beam."""
-        beams: list[Beam] = [tuple(prompt.tolist())] * self.n_group
-        sums = np.zeros(self.n_group, np.float32)
+        n = self.n_group
+        beams: list[Beam] = [tuple(prompt.tolist())] * n
+        sums = np.zeros(n, np.float32)
         no_speech = float("nan")
         for i in range(self.sample_len):
-            select = self._select(beams, k=1 if self.n_group == 1 else self.n_group + 1)
-            if i == 0:
-                logits, top, logprobs = self._start(prompt, features, select)
-                no_speech = _probability(logits[0], self.tokenizer.no_speech)
-                top = np.repeat(top[1:], self.n_group, 0)  # (beams, k)
-                logprobs = np.repeat(logprobs[1:], self.n_group, 0)
+            select = self._select(beams, k=1 if n == 1 else n + 1)
+            if i == 0:  # all beams are alike so far: two rows, after `sot` and after the prompt
+                select["ranges"] = np.repeat(select["ranges"][:1], 2, 0)
+                logits, top, logprobs = self.inference.start(prompt, features, n, **select)
+                if (token := self.tokenizer.no_speech) is not None:
+                    no_speech = float(torch.from_numpy(logits[0]).softmax(dim=-1)[token])
+                top = np.repeat(top[1:], n, 0)  # (beams, k)
+                logprobs = np.repeat(logprobs[1:], n, 0)
             else:
                 last = np.array([beam[-1] for beam in beams], np.int64)
                 _, top, logprobs = self.inference.advance(last, **select)
@@ -205,7 +199,7 @@ class FastDecodingTask(DecodingTask):
                     "The decoder's output is not a number, so no token can be chosen: the "
                     "checkpoint's weights are broken."
                 )
-            if self.n_group == 1:
+            if n == 1:
                 beams = [(*beams[0], int(top[0, 0]))]
                 sums += logprobs[0, 0]
                 completed = beams[0][-1] == self.tokenizer.eot
@@ -213,11 +207,7 @@ class FastDecodingTask(DecodingTask):
                 beams, sums, completed = self._update_beams(beams, sums, top, logprobs)
             if completed or len(beams[0]) > self.n_ctx:
                 break
-        return torch.tensor(beams), torch.from_numpy(sums), [no_speech] * self.n_group
-
-    def _start(self, prompt: IntArray, features: Tensor, select: dict[str, Any]) -> Step:
-        ranges = np.repeat(select["ranges"][:1], 2, 0)  # (2, 4): all beams are alike so far
-        return self.inference.start(prompt, features, self.n_group, **{**select, "ranges": ranges})
+        return torch.tensor(beams), torch.from_numpy(sums), [no_speech] * n
 
     def _update_beams(
         self, beams: list[Beam], sums: np.ndarray, top: IntArray, logprobs: np.ndarray
@@ -245,42 +235,38 @@ class FastDecodingTask(DecodingTask):
         kept = np.array([scores[sequence] for sequence in going], np.float32)
         return going, kept, len(finished) >= self.decoder.max_candidates
 
-    # Whisper's filters as constraints and ranges.
+    # Whisper's filters as constraints and ranges
 
     def _select(self, beams: list[Beam], k: int) -> dict[str, Any]:
         at_start = len(beams[0]) == self.sample_begin
         ranges = [self._ranges(beam[self.sample_begin :]) for beam in beams]
         return {
-            "constraints": self._first_constraints if at_start else self._constraints,
+            "constraints": self._constraints[at_start],
             "ranges": np.array(ranges, np.int64),  # (beams, 4)
             "k": k,
         }
 
     @cached_property
     def _timestamp_rules(self) -> ApplyTimestampRules | None:
-        rules = [f for f in self.logit_filters if isinstance(f, ApplyTimestampRules)]
-        return rules[0] if rules else None
+        rules = (f for f in self.logit_filters if isinstance(f, ApplyTimestampRules))
+        return next(rules, None)
 
     @cached_property
-    def _constraints(self) -> TokenConstraints:
-        """The constraints of every position but the first."""
-        return self._make_constraints(at_start=False)
-
-    @cached_property
-    def _first_constraints(self) -> TokenConstraints:
-        """The same and no blank, for the first position."""
-        return self._make_constraints(at_start=True)
-
-    def _make_constraints(self, at_start: bool) -> TokenConstraints:
+    def _constraints(self) -> tuple[TokenConstraints, TokenConstraints]:
+        """Constraints of every position but the first, and of the first, which is no blank."""
         mask = np.zeros(self.model.dims.n_vocab, np.float32)
+        blank: list[int] = []
         for each in self.logit_filters:
             if isinstance(each, SuppressTokens):
                 mask[each.suppress_tokens] = MASKED
-            elif isinstance(each, SuppressBlank) and at_start:
-                mask[[*self.tokenizer.encode(" "), self.tokenizer.eot]] = MASKED
-        if self._timestamp_rules is not None:
+            elif isinstance(each, SuppressBlank):
+                blank = [*self.tokenizer.encode(" "), self.tokenizer.eot]
+        dominate = self._timestamp_rules is not None
+        if dominate:
             mask[self.tokenizer.no_timestamps] = MASKED
-        return TokenConstraints(mask, self._timestamp_rules is not None)
+        first = mask.copy()
+        first[blank] = MASKED
+        return TokenConstraints(mask, dominate), TokenConstraints(first, dominate)
 
     def _ranges(self, sampled: Beam) -> tuple[int, int, int, int]:
         """`ApplyTimestampRules` as the four numbers of `select_top_k`."""
@@ -292,17 +278,10 @@ class FastDecodingTask(DecodingTask):
             return begin, begin, begin, end if latest is None else min(end, begin + latest + 1)
         last_is_time = sampled[-1] >= begin
         closed = len(sampled) < 2 or sampled[-2] >= begin
+        if last_is_time and closed:  # a pair is complete: text comes next
+            return begin, 0, end, end
         newest = next((token for token in reversed(sampled) if token >= begin), None)
         first = begin
         if newest is not None:  # timestamps do not decrease, and a segment has some length
-            first = newest if last_is_time and not closed else newest + 1
-        if last_is_time and closed:  # a pair is complete: text comes next
-            return begin, 0, end, end
+            first = newest if last_is_time else newest + 1
         return begin, self.tokenizer.eot if last_is_time else 0, first, end
-
-
-def _probability(logits: np.ndarray, token: int | None) -> float:
-    """Softmax of `logits` at `token`; nan where the vocabulary has no such token."""
-    if token is None:
-        return float("nan")
-    return float(torch.from_numpy(logits).softmax(dim=-1)[token])

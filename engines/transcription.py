@@ -17,8 +17,9 @@ from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
-import whisper.audio
-from torch import Tensor, nn
+import whisper
+from torch import Tensor
+from whisper.audio import HOP_LENGTH
 from whisper.decoding import DecodingOptions, DecodingResult, DecodingTask
 from whisper.model import Whisper
 from whisper.tokenizer import LANGUAGES, TO_LANGUAGE_CODE
@@ -34,19 +35,17 @@ from engines.base import (
     Listener,
     Options,
     PrepareSeconds,
-    Progress,
     Segment,
     Span,
-    Stage,
     StageSeconds,
     Transcript,
     Word,
+    describe_error,
+    ran_out_of_memory,
 )
 from engines.checkpoints import Checkpoint
-from engines.errors import describe_error, ran_out_of_memory
 from engines.hardware import give_back, peak_resident_bytes
-
-assert SAMPLE_RATE == whisper.audio.SAMPLE_RATE
+from engines.registry import EngineRow
 
 logger = logs.logger(__name__)
 
@@ -59,15 +58,15 @@ WIDEST_BEAM = 50
 """Whisper allows 51 tokens at a window's first position, so a wider beam can't be filled."""
 
 
-class TranscriptionState(whisper_hooks.Run):
-    """What one transcription gathers while whisper's loop goes on."""
+class TranscriptionState:
+    """What one transcription gathers while whisper's loop goes on: a `whisper_hooks.Run`."""
 
     def __init__(self, device: torch.device, clip: Clip, listener: Listener) -> None:
         self.device = device
         self.clip = clip
         self.listener = listener
         self.generator = torch.Generator(device).manual_seed(SEED)
-        self.marks: list[Span] = []
+        self.spans: list[Span] = []
         self.features: list[FloatArray] = []
         self.window_starts: list[float] = []
         self.language_probability: float | None = None
@@ -75,9 +74,6 @@ class TranscriptionState(whisper_hooks.Run):
         self._window_mel: Tensor | None = None
         self._segments_sent = 0
         self._encode_start = 0.0
-
-    def report(self, stage: Stage) -> None:
-        self.listener.progress(Progress(stage, self._seconds_done, self.clip.seconds))
 
     def open_window(self, mel: Tensor) -> None:
         """Note the start of a window; a retry at another temperature brings the same `mel`."""
@@ -92,8 +88,7 @@ class TranscriptionState(whisper_hooks.Run):
 
     def start_encoding(self) -> None:
         """Start the encoder's clock, once the device is idle; raise `Stopped` if asked to."""
-        self.listener.check_stopped()
-        self.report("encoding")
+        self.listener.report("encoding", self._seconds_done, self.clip.seconds)
         synchronize(self.device)
         self._encode_start = perf_counter()
 
@@ -102,34 +97,39 @@ class TranscriptionState(whisper_hooks.Run):
         synchronize(self.device)
         window = max(len(self.window_starts) - 1, 0)
         start = self._encode_start
-        self.marks.append(Span("encode", start, perf_counter() - start, window))
-        self.report("decoding")
+        self.spans.append(Span("encode", start, perf_counter() - start, window))
+        self.listener.report("decoding", self._seconds_done, self.clip.seconds)
 
     def add_mel_span(self, start: float, end: float) -> None:
         """As `whisper_hooks.Run`."""
-        self.marks.append(Span("mel", start, end - start))
+        self.spans.append(Span("mel", start, end - start))
 
     def add_segments(self, segments: list[dict[str, Any]], seek: int) -> None:
         """As `whisper_hooks.Run`: send the segments that became final."""
         for segment in segments[self._segments_sent :]:
             self.listener.segment(to_segment(segment))
         self._segments_sent = len(segments)
-        self._seconds_done = min(seek * whisper.audio.HOP_LENGTH / SAMPLE_RATE, self.clip.seconds)
-        self.report("decoding")
+        self._seconds_done = min(seek * HOP_LENGTH / SAMPLE_RATE, self.clip.seconds)
+        self.listener.report("decoding", self._seconds_done, self.clip.seconds)
 
-    def sum_marks(self, stage: str) -> float:
-        return sum(mark.seconds for mark in self.marks if mark.stage == stage)
+    def all_spans(self, start: float, end: float) -> tuple[Span, ...]:
+        """Return the spans in order, with `decode` wherever no other stage ran.
+
+        What lies between two spans belongs to the window of the one before it.
+        """
+        spans: list[Span] = []
+        now, window = start, None
+        for span in [*self.spans, Span("end", end, 0.0)]:
+            if span.start > now:
+                spans.append(Span("decode", now, span.start - now, window))
+            spans.append(span)
+            now, window = span.start + span.seconds, span.window
+        return tuple(spans[:-1])
 
 
-def _current_state() -> TranscriptionState | None:
+def current_state() -> TranscriptionState | None:
+    """Return the state of this thread's transcription, None outside of one."""
     return cast("TranscriptionState | None", whisper_hooks.current_run.get())
-
-
-def check_stopped() -> None:
-    """Raise `Stopped` if this thread's transcription was asked to stop."""
-    state = _current_state()
-    if state is not None:
-        state.listener.check_stopped()
 
 
 class TimedWhisper(Whisper):
@@ -142,30 +142,25 @@ class TimedWhisper(Whisper):
     def install_hooks(self) -> None:
         """Install the clock and the stop check; call it once the modules are in place."""
 
-        def start_encoding(*_: Any) -> None:
-            state = _current_state()
-            if state is not None:
-                state.start_encoding()
+        def calling(method: Callable[[TranscriptionState], None]) -> Callable[..., None]:
+            def hook(*_: Any) -> None:
+                if state := current_state():
+                    method(state)
 
-        def end_encoding(*_: Any) -> None:
-            state = _current_state()
-            if state is not None:
-                state.end_encoding()
+            return hook
 
-        self.encoder.register_forward_pre_hook(start_encoding)
-        self.encoder.register_forward_hook(end_encoding)
-        self.decoder.register_forward_pre_hook(lambda *_: check_stopped())
+        self.encoder.register_forward_pre_hook(calling(TranscriptionState.start_encoding))
+        self.encoder.register_forward_hook(calling(TranscriptionState.end_encoding))
+        self.decoder.register_forward_pre_hook(calling(lambda s: s.listener.check_stopped()))
 
     def decode(self, mel: Tensor, options: Any = None, **kwargs: Any) -> Any:
         """Whisper's `decode` for one window `(n_mels, 3000)`, keeping the features it used."""
-        if mel.ndim == 3:
-            return [self.decode(window, options, **kwargs) for window in mel]
-        options = replace(options or DecodingOptions(), **kwargs)
-        state = _current_state()
-        if state is not None:
+        state = current_state()
+        if state:
             state.open_window(mel)
-        result: DecodingResult = self.decoding_task(options).run(mel[None])[0]
-        if state is not None:
+        task = self.decoding_task(replace(options or DecodingOptions(), **kwargs))
+        result: DecodingResult = task.run(mel[None])[0]
+        if state:
             state.keep_features(result.audio_features)
         return result
 
@@ -176,76 +171,10 @@ class TimedWhisper(Whisper):
     def detect_language(self, mel: Tensor, tokenizer: Any = None) -> Any:
         """Whisper's `detect_language`, keeping the probability of the language it found."""
         tokens, probabilities = super().detect_language(mel, tokenizer)
-        state = _current_state()
-        if state is not None and isinstance(probabilities, dict):
+        state = current_state()
+        if state and isinstance(probabilities, dict):
             state.language_probability = max(probabilities.values())
         return tokens, probabilities
-
-
-def transcribe(
-    model: TimedWhisper, clip: Clip, options: Options, listener: Listener, names: dict[str, Any]
-) -> Transcript:
-    """Run whisper's loop over `clip`; `names`: the transcript's engine, model, device and dtype."""
-    state = TranscriptionState(model.device, clip, listener)
-    listener.report("mel", 0.0, clip.seconds)
-    token = whisper_hooks.current_run.set(state)
-    try:
-        synchronize(model.device)
-        start = perf_counter()
-        result = _call_whisper(model, clip, options, names["dtype"])
-        synchronize(model.device)
-        end = perf_counter()
-    finally:
-        whisper_hooks.current_run.reset(token)
-    mel, encode = state.sum_marks("mel"), state.sum_marks("encode")
-    segments = tuple(to_segment(segment) for segment in result["segments"])
-    return Transcript(
-        **names,
-        language=result["language"],
-        text=result["text"],
-        segments=segments,
-        tokens=tuple(token for segment in segments for token in segment.tokens),
-        features=np.stack(state.features) if state.features else np.zeros((0, 0, 0), np.float32),
-        seconds=StageSeconds(clip.decode_seconds, mel, encode, end - start - mel - encode),
-        audio_seconds=clip.seconds,
-        peak_memory_bytes=peak_memory(state.device),
-        window_starts=tuple(state.window_starts[: len(state.features)]),
-        spans=fill_gaps(state.marks, start, end),
-        language_probability=state.language_probability,
-    )
-
-
-def fill_gaps(marks: list[Span], start: float, end: float) -> tuple[Span, ...]:
-    """Return the marked stages in order, with `decode` wherever none was marked.
-
-    What lies between two marks belongs to the window of the one before it.
-    """
-    spans: list[Span] = []
-    now, window = start, None
-    for mark in [*marks, Span("end", end, 0.0)]:
-        if mark.start > now:
-            spans.append(Span("decode", now, mark.start - now, window))
-        spans.append(mark)
-        now, window = mark.start + mark.seconds, mark.window
-    return tuple(spans[:-1])
-
-
-def _call_whisper(
-    model: TimedWhisper, clip: Clip, options: Options, dtype: Dtype
-) -> dict[str, Any]:
-    beam = options.beam_size if options.beam_size and options.beam_size > 1 else None
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Performing inference on CPU")
-        return whisper.transcribe(
-            model,
-            clip.samples,
-            temperature=options.temperatures,
-            condition_on_previous_text=options.condition_on_previous_text,
-            word_timestamps=options.word_timestamps,
-            language=options.language,
-            beam_size=beam,
-            fp16=dtype == "float16" and model.device.type == "cuda",
-        )
 
 
 def to_segment(segment: dict[str, Any]) -> Segment:
@@ -272,25 +201,15 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def peak_memory(device: torch.device) -> int:
-    """Return peak bytes: PyTorch's allocations on CUDA, else this process's resident size."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    return peak_resident_bytes()
-
-
 class WhisperEngine:
     """An engine over a `TimedWhisper`; a subclass builds that model.
 
     `prepare` and `transcribe` may be called from any thread; each engine does one thing at a time.
     """
 
-    key: str
-    label: str
-    encoder: str
-    decoder: str
-
-    def __init__(self, model: str, device: str, dtype: Dtype) -> None:
+    def __init__(self, row: EngineRow, model: str, device: str, dtype: Dtype) -> None:
+        self.key, self.label = row.key, row.label
+        self.encoder, self.decoder = row.encoder, row.decoder
         self.model = model
         self.device = device
         self.dtype: Dtype = dtype
@@ -331,32 +250,80 @@ class WhisperEngine:
     ) -> Transcript:
         """Run the whole clip; raises `Stopped`, or another `EngineError`."""
         options = options or Options()
-        names = {
-            "engine": self.key,
-            "model": self.model,
-            "device": self.device,
-            "dtype": self.dtype,
-        }
         with self._lock:
             model = self._ready()
             check_options(self.model, model, options)
-            found = self._guard_memory(lambda: transcribe(model, clip, options, listener, names))
+            found = self._guard_memory(lambda: self._transcribe(model, clip, options, listener))
         about = {"engine": self.key, "model": self.model, "clip": clip.name}
         logger.info("transcribed", **about, audio_seconds=clip.seconds, **found.seconds.as_dict())
         logger.debug("said", **about, text=found.text)
         return found
 
+    def _transcribe(
+        self, model: TimedWhisper, clip: Clip, options: Options, listener: Listener
+    ) -> Transcript:
+        device = model.device
+        state = TranscriptionState(device, clip, listener)
+        listener.report("mel", 0.0, clip.seconds)
+        token = whisper_hooks.current_run.set(state)
+        try:
+            synchronize(device)
+            start = perf_counter()
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message="Performing inference on CPU")
+                result = whisper.transcribe(
+                    model,
+                    clip.samples,
+                    temperature=options.temperatures,
+                    condition_on_previous_text=options.condition_on_previous_text,
+                    word_timestamps=options.word_timestamps,
+                    language=options.language,
+                    beam_size=None if options.beam_size == 1 else options.beam_size,
+                    fp16=self.dtype == "float16" and device.type == "cuda",
+                )
+            synchronize(device)
+            end = perf_counter()
+        finally:
+            whisper_hooks.current_run.reset(token)
+        segments = tuple(to_segment(segment) for segment in result["segments"])
+        spans = state.all_spans(start, end)
+        mel, encode, decode = (
+            sum(span.seconds for span in spans if span.stage == stage)
+            for stage in ("mel", "encode", "decode")
+        )
+        return Transcript(
+            engine=self.key,
+            model=self.model,
+            device=self.device,
+            dtype=self.dtype,
+            language=result["language"],
+            text=result["text"],
+            segments=segments,
+            tokens=tuple(token for segment in segments for token in segment.tokens),
+            features=np.stack(state.features) if state.features else np.zeros((0, 0, 0), "f4"),
+            seconds=StageSeconds(clip.decode_seconds, mel, encode, decode),
+            audio_seconds=clip.seconds,
+            peak_memory_bytes=(
+                torch.cuda.max_memory_allocated(device)
+                if device.type == "cuda"
+                else peak_resident_bytes()
+            ),
+            window_starts=tuple(state.window_starts[: len(state.features)]),
+            spans=spans,
+            language_probability=state.language_probability,
+        )
+
     def encode(self, mel: FloatArray) -> FloatArray:
         """Encode log-mel windows `(batch, n_mels, 3000)` to `(batch, n_audio_ctx, n_state)`."""
         with self._lock, torch.inference_mode():
             model = self._ready()
-            return self._guard_memory(lambda: self._encode(model.encoder, model.device, mel))
+            return self._guard_memory(lambda: self._encode(model, mel))
 
-    def _encode(self, encoder: nn.Module, device: torch.device, mel: FloatArray) -> FloatArray:
-        windows = torch.from_numpy(np.ascontiguousarray(mel)).to(device)
+    def _encode(self, model: TimedWhisper, mel: FloatArray) -> FloatArray:
+        windows = torch.from_numpy(np.ascontiguousarray(mel)).to(model.device)
         if self.dtype == "float16" and windows.is_cuda:
             windows = windows.half()
-        features: FloatArray = encoder(windows).float().cpu().numpy()
+        features: FloatArray = model.encoder(windows).float().cpu().numpy()
         return features
 
     def close(self) -> None:

@@ -11,8 +11,10 @@ as the original unless this thread has a current `Run`:
   and would reach into engines running beside this one, so here it is per thread.
 
 Two local variables of `whisper.transcribe` are read from its frame: `all_segments` and `seek` by
-the progress bar, `time_offset` by `read_window_start`. `engines.token_selection` overrides
-`DecodingTask._main_loop`. A test names each of these if a new version of whisper lacks it.
+the progress bar, `time_offset` by `read_window_start`. Elsewhere `engines.token_selection`
+overrides `DecodingTask._main_loop`, `engines.max_whisper` stands in for the blocks of the decoder,
+and `engines.checkpoints` reads `whisper._MODELS` and `whisper._ALIGNMENT_HEADS`. A test names each
+of these if a new version of whisper lacks it.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from time import perf_counter
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import whisper.audio
@@ -35,8 +37,8 @@ from torch import Tensor
 _transcribe_module = sys.modules["whisper.transcribe"]  # `whisper.transcribe` is the function
 
 
-class Run:
-    """What the hooks report of one transcription; `generator`: for sampling above temperature 0."""
+class Run(Protocol):
+    """What the hooks tell of one transcription; `generator`: for sampling above temperature 0."""
 
     generator: torch.Generator
 
@@ -62,8 +64,7 @@ class _ProgressBar(_transcribe_module.tqdm.tqdm):  # type: ignore[name-defined]
     """Whisper's progress bar; `update` is called once its loop has taken over new segments."""
 
     def update(self, n: float = 1) -> bool | None:
-        run = current_run.get()
-        if run is not None:
+        if run := current_run.get():
             loop = sys._getframe(1).f_locals
             run.add_segments(loop["all_segments"], loop["seek"])
         return super().update(n)
@@ -76,8 +77,7 @@ class _TqdmModule:
 def _timed_mel(audio: Any, *args: Any, **kwargs: Any) -> Tensor:
     start = perf_counter()
     mel = whisper.audio.log_mel_spectrogram(audio, *args, **kwargs)
-    run = current_run.get()
-    if run is not None:
+    if run := current_run.get():
         run.add_mel_span(start, perf_counter())
     return mel
 

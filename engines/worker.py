@@ -36,10 +36,10 @@ from engines.base import (
     PrepareSeconds,
     Stopped,
     Transcript,
+    describe_error,
 )
-from engines.errors import describe_error
-from engines.models import DEFAULT_MODEL
 from engines.process import TooLong, Worker
+from engines.registry import DEFAULT_MODEL
 
 MAX_READER_BYTES = 1536 * 2**20
 """Address space of the clip reader: half an hour of sound is 58 MB as it is decoded and 115 MB as

@@ -24,8 +24,7 @@ from functools import cache
 from typing import Any
 
 from engines import logs
-from engines.base import EngineError
-from engines.errors import describe_error
+from engines.base import EngineError, describe_error
 from engines.process import FINAL, POLL_SECONDS, STOP, Message, Worker
 
 SECONDS, CALL_SECONDS = "DEMO_GPU_SECONDS", 120

@@ -205,8 +205,9 @@ def test_only_the_first_audio_track_of_a_film_is_taken(tmp_path: Path) -> None:
                 frame = AudioFrame.from_ndarray(samples, format="s16", layout="mono")
                 frame.sample_rate = 16_000
                 container.mux(track.encode(frame))
-            for stream in (picture, *tracks):
-                container.mux(stream.encode(None))
+            container.mux(picture.encode(None))
+            for track in tracks:
+                container.mux(track.encode(None))
     assert np.abs(load_clip(tmp_path / "film.mkv").samples).max() > LEVEL
     assert "choose a file with sound" in refusal(tmp_path / "mute.mkv")
 

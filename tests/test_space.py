@@ -45,7 +45,7 @@ def test_a_space_is_public_and_keeps_what_it_makes_in_persistent_storage(
     environment: None, tmp_path: Path
 ) -> None:
     server.set_environment(tmp_path)
-    assert sources.whisper_folder() == tmp_path / "cache" / "whisper"
+    assert sources.openai_file("base") == tmp_path / "cache" / "whisper" / "base.pt"
     assert os.environ["MAX_WHISPER_CACHE"] == str(tmp_path / "max-whisper")
     assert not list(tmp_path.iterdir())
     assert server.pick_address() == "0.0.0.0"

@@ -14,8 +14,8 @@ from demo.panels.differences import describe, list_pieces
 from demo.panels.headline import format_ratio
 from demo.panels.templating import count_noun, macros
 from demo.snapshot import Comparison, Lane, State
-from engines.languages import LANGUAGES
 from engines.metrics import Alignment, compare, name_count, score
+from engines.registry import LANGUAGES
 
 STATE_SIGNS: dict[State, str] = {
     "idle": "○",

@@ -29,9 +29,9 @@ from engines.base import (
     PartListener,
     Stopped,
     Transcript,
+    describe_error,
 )
 from engines.checkpoints import Checkpoint
-from engines.errors import describe_error
 from engines.hardware import why_no_max
 from engines.max_whisper import EncoderModule, HybridWhisper, MaxHybridEngine, load_max_encoder
 from engines.transcription import TimedWhisper
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FAULTS", "as_json", "format_text", "get_fault", "run_fault"]
 
-ENGINE = MaxHybridEngine.key
+ENGINE = "max_hybrid"
 """The engine that gets the faults: MAX's encoder, and PyTorch's decoder, which has none."""
 
 TEMPERATURES = (0.0,)
@@ -87,10 +87,10 @@ class FaultyEngine(MaxHybridEngine):
     """`max_hybrid` with a fault, for one clip."""
 
     def __init__(self, fault: Fault, model: str) -> None:
-        super().__init__(model, "cuda" if torch.cuda.is_available() else "cpu", "float32")
+        row = registry.row(ENGINE)
+        key, label = f"{row.key} with {fault.key}", f"{row.label}, {fault.title}"
+        super().__init__(replace(row, key=key, label=label), model, "float32")
         self.fault = fault
-        self.key = f"{ENGINE} with {fault.key}"
-        self.label = f"{MaxHybridEngine.label}, {fault.title}"
 
     def build(self, checkpoint: Checkpoint, listener: Listener) -> tuple[TimedWhisper, float]:
         """Return the checkpoint's model with the faulty encoder.

@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from time import sleep
 from typing import Generic, TypeVar
 
-from engines import errors
-from engines.base import EngineError
+from engines.base import EngineError, describe_error
 
 SETTLE_SECONDS = 0.25
 """Pause before each run: OpenMP's threads go on spinning for up to 0.2 s after their work
@@ -61,4 +60,4 @@ def interleave(
 
 def explain(error: Exception) -> str:
     """Return an engine's own sentence, or one about any other error."""
-    return str(error) if isinstance(error, EngineError) else f"{errors.describe_error(error)}."
+    return str(error) if isinstance(error, EngineError) else f"{describe_error(error)}."

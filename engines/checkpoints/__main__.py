@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 from engines import base, checkpoints
-from engines.checkpoints.digests import digest_tensors
+from engines.checkpoints.content import digest_tensors
+from engines.registry import DEFAULT_MODEL
 
 
 class Bar(base.Listener):
@@ -32,7 +33,7 @@ class Bar(base.Listener):
 def main() -> int:
     """Bring each checkpoint and check it; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m engines.checkpoints", description=__doc__)
-    parser.add_argument("names", nargs="*", default=[checkpoints.DEFAULT_MODEL], metavar="NAME")
+    parser.add_argument("names", nargs="*", default=[DEFAULT_MODEL], metavar="NAME")
     parser.add_argument("--digest", action="store_true", help="print the digest of the tensors")
     asked = parser.parse_args()
     columns = (BarColumn(24), TaskProgressColumn(), TextColumn("{task.description}"))

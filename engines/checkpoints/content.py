@@ -1,22 +1,37 @@
-"""What a checkpoint holds: the record that readers make, and the tensors there must be."""
+"""What a checkpoint holds: the tensors there must be, and how they are known to be OpenAI's.
+
+One digest stands for a checkpoint's tensors, whatever file they came from. It is SHA-256 over all
+tensors in the order of their names; each contributes its name, a line feed, its shape as decimal
+numbers joined by commas, a line feed, and its values as little-endian float16. OpenAI publishes
+float16, so its own file, the float32 copy at Hugging Face and a CTranslate2 conversion in float16
+all give the same digest.
+
+    python -m engines.checkpoints --digest NAME_OR_PATH    prints it
+"""
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Mapping
+from dataclasses import astuple, dataclass
 from pathlib import Path
-from typing import Any
 
-from torch import Tensor
-from whisper.model import ModelDimensions
+import torch
+from torch import Tensor, nn
+from whisper.model import AudioEncoder, ModelDimensions, TextDecoder
 
-from engines.base import CheckpointError
-
-HEAD_WIDTH = 64
-"""Every Whisper checkpoint has attention heads of this width."""
+Shapes = dict[str, tuple[int, ...]]
 
 AlignmentHeads = tuple[tuple[int, int], ...]
 """Pairs of decoder layer and head whose cross-attention follows the audio."""
+
+TENSOR_DIGESTS = {
+    "tiny.en": "5ec1ae3d740e303247b6166c483a35cf302da9f9c359f6eb350bd061c414564a",
+    "base": "3f2911912ca12e22ffdd1c1b251b38fcfff4fba22421d08eed29ff30940e3c36",
+}
+"""`digest_tensors` of official checkpoints, for those whose tensors were at hand."""
+
+READ_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -28,102 +43,52 @@ class Content:
     heads: AlignmentHeads | None = None
 
 
-def read_json(folder: Path, name: str, default: Any = None) -> Any:
-    """Return the object in a JSON file of a folder; `default`, if given, where there is none."""
-    path = folder / name
-    if not path.is_file():
-        if default is not None:
-            return default
-        raise CheckpointError(f"{folder.name} lacks {name}: download the whole folder.")
-    content = json.loads(path.read_text("utf-8"))
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{name} in {folder.name} is damaged: download it again.")
-    return content
+def encoder_shapes(dims: ModelDimensions) -> Shapes:
+    """Return name and shape of every encoder tensor that a checkpoint of `dims` must have."""
+    return _shapes(AudioEncoder, astuple(dims)[:5])
 
 
-def parse_heads(pairs: Any) -> AlignmentHeads | None:
-    """Return a list of `[layer, head]` as pairs; None where there is none."""
-    return tuple((int(layer), int(head)) for layer, head in pairs) if pairs else None
+def decoder_shapes(dims: ModelDimensions) -> Shapes:
+    """Return name and shape of every decoder tensor that a checkpoint of `dims` must have."""
+    return _shapes(TextDecoder, astuple(dims)[5:])
 
 
-def all_shapes(dims: ModelDimensions) -> dict[str, tuple[int, ...]]:
-    """Name and shape of every tensor that a checkpoint of `dims` must have."""
-    halves = {"encoder": encoder_shapes(dims), "decoder": decoder_shapes(dims)}
-    return {
-        f"{half}.{key}": shape for half, shapes in halves.items() for key, shape in shapes.items()
-    }
+def _shapes(kind: type[nn.Module], sizes: tuple[int, ...]) -> Shapes:
+    with torch.device("meta"):  # whisper's own module, without memory for its parameters
+        module = kind(*sizes)
+    return {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
 
 
-def encoder_shapes(dims: ModelDimensions) -> dict[str, tuple[int, ...]]:
-    """Name and shape of every encoder tensor that a checkpoint of `dims` must have."""
-    n = dims.n_audio_state
-    shapes: dict[str, tuple[int, ...]] = {
-        "conv1.weight": (n, dims.n_mels, 3),
-        "conv1.bias": (n,),
-        "conv2.weight": (n, n, 3),
-        "conv2.bias": (n,),
-        "positional_embedding": (dims.n_audio_ctx, n),
-        "ln_post.weight": (n,),
-        "ln_post.bias": (n,),
-    }
-    block = _block_shapes(n)
-    for layer in range(dims.n_audio_layer):
-        shapes |= {f"blocks.{layer}.{name}": shape for name, shape in block.items()}
-    return shapes
-
-
-def _block_shapes(n: int) -> dict[str, tuple[int, ...]]:
-    """Tensors of a layer with self-attention and MLP, `n` wide."""
-    return {
-        "attn_ln.weight": (n,),
-        "attn_ln.bias": (n,),
-        "attn.query.weight": (n, n),
-        "attn.query.bias": (n,),
-        "attn.key.weight": (n, n),
-        "attn.value.weight": (n, n),
-        "attn.value.bias": (n,),
-        "attn.out.weight": (n, n),
-        "attn.out.bias": (n,),
-        "mlp_ln.weight": (n,),
-        "mlp_ln.bias": (n,),
-        "mlp.0.weight": (4 * n, n),
-        "mlp.0.bias": (4 * n,),
-        "mlp.2.weight": (n, 4 * n),
-        "mlp.2.bias": (n,),
-    }
-
-
-def decoder_shapes(dims: ModelDimensions) -> dict[str, tuple[int, ...]]:
-    """Name and shape of every decoder tensor that a checkpoint of `dims` must have."""
-    n = dims.n_text_state
-    shapes: dict[str, tuple[int, ...]] = {
-        "token_embedding.weight": (dims.n_vocab, n),
-        "positional_embedding": (dims.n_text_ctx, n),
-        "ln.weight": (n,),
-        "ln.bias": (n,),
-    }
-    block = _block_shapes(n)
-    block |= {
-        name.replace("attn", "cross_attn", 1): shape
-        for name, shape in block.items()
-        if name.startswith("attn")
-    }
-    for layer in range(dims.n_text_layer):
-        shapes |= {f"blocks.{layer}.{name}": shape for name, shape in block.items()}
-    return shapes
-
-
-def difference(
-    expected: dict[str, tuple[int, ...]], found: dict[str, tuple[int, ...]], at_most: int = 5
-) -> str:
-    """What is missing, unused or wrongly shaped, in words; empty when nothing is."""
-    problems = [f"{key} is missing" for key in expected.keys() - found.keys()]
-    problems += [f"{key} is not used by this model" for key in found.keys() - expected.keys()]
+def difference(expected: Shapes, found: Shapes, at_most: int = 5) -> str:
+    """Return what is missing, unused or wrongly shaped, in words; empty when nothing is."""
+    problems = [f"{name} is missing" for name in expected.keys() - found.keys()]
+    problems += [f"{name} is not used by this model" for name in found.keys() - expected.keys()]
     problems += [
-        f"{key} has shape {found[key]} in place of {expected[key]}"
-        for key in expected.keys() & found.keys()
-        if expected[key] != found[key]
+        f"{name} has shape {found[name]} in place of {expected[name]}"
+        for name in expected.keys() & found.keys()
+        if expected[name] != found[name]
     ]
     problems.sort()
     more = len(problems) - at_most
     return "; ".join(problems[:at_most]) + (f"; and {more} more" if more > 0 else "")
+
+
+def digest_tensors(state: Mapping[str, Tensor]) -> str:
+    """Return the hexadecimal digest of a state dictionary, as the module describes it."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        tensor = state[name]
+        shape = ",".join(str(size) for size in tensor.shape)
+        digest.update(f"{name}\n{shape}\n".encode())
+        half = tensor.detach().to(torch.float16).contiguous()
+        digest.update(half.numpy().astype("<f2", copy=False).data)
+    return digest.hexdigest()
+
+
+def digest_file(path: Path) -> str:
+    """Return the hexadecimal SHA-256 of a file."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(READ_BYTES):
+            digest.update(block)
+    return digest.hexdigest()

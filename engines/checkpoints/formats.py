@@ -7,30 +7,33 @@ is taken for them.
 
 from __future__ import annotations
 
+import json
+import mmap
 import re
+import struct
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import safetensors
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
 from whisper.model import ModelDimensions
 
-from engines.base import CheckpointError
+from engines.base import CheckpointError, ran_out_of_memory
 from engines.checkpoints.content import (
-    HEAD_WIDTH,
     AlignmentHeads,
     Content,
-    all_shapes,
+    decoder_shapes,
     difference,
-    parse_heads,
-    read_json,
+    encoder_shapes,
 )
-from engines.checkpoints.ctranslate2 import read_ctranslate2
-from engines.errors import ran_out_of_memory
+
+HEAD_WIDTH = 64
+"""Every Whisper checkpoint has attention heads of this width."""
 
 VOCABULARIES = (51864, 51865, 51866)
 """English-only; multilingual with 99 languages; with 100 (large-v3)."""
@@ -50,7 +53,19 @@ def read_content(path: Path) -> Content:
 
     `state` maps OpenAI's names to float tensors on the CPU, finite, of the expected shapes.
     """
-    reader, what = _find_reader(path)
+    reader: Callable[[Path], Content]
+    if not path.is_dir():
+        reader, what = read_openai, "a file of weights"
+    elif (path / "model.bin").is_file():
+        reader, what = read_ctranslate2, "a CTranslate2 folder"
+    elif any(path.glob("*.safetensors")):
+        reader, what = read_hugging_face, "a Hugging Face folder"
+    else:
+        raise CheckpointError(
+            f"{path.name} is a folder without model.safetensors or model.bin: name a folder as "
+            "Hugging Face or CTranslate2 have it (a pytorch_model.bin must be saved as safetensors "
+            "first)."
+        )
     try:
         content = reader(path)
     except CheckpointError:
@@ -68,23 +83,10 @@ def read_content(path: Path) -> Content:
             f"({type(error).__name__}). Use a file in OpenAI's .pt format, or a folder as Hugging "
             "Face or CTranslate2 have it."
         ) from error
-    check_dims(path.name, content.dims)
-    state = {name: _check_kind(path.name, name, t) for name, t in content.state.items()}
-    _check_tensors(path.name, state, content.dims)
-    return Content(content.dims, state, _check_heads(content.heads, content.dims))
-
-
-def _find_reader(path: Path) -> tuple[Callable[[Path], Content], str]:
-    if not path.is_dir():
-        return read_openai, "a file of weights"
-    if (path / "model.bin").is_file():
-        return read_ctranslate2, "a CTranslate2 folder"
-    if any(path.glob("*.safetensors")):
-        return read_hugging_face, "a Hugging Face folder"
-    raise CheckpointError(
-        f"{path.name} is a folder without model.safetensors or model.bin: name a folder as Hugging "
-        "Face or CTranslate2 have it (a pytorch_model.bin must be saved as safetensors first)."
-    )
+    _check_dims(path.name, content.dims)
+    _check_tensors(path.name, content)
+    state = {name: tensor.detach() for name, tensor in content.state.items()}
+    return Content(content.dims, state, content.heads)
 
 
 # OpenAI's .pt
@@ -92,31 +94,13 @@ def _find_reader(path: Path) -> tuple[Callable[[Path], Content], str]:
 
 def read_openai(path: Path) -> Content:
     """Read `{"dims": …, "model_state_dict": …}` as `torch.save` writes it."""
-    _check_zip(path)
-    # `weights_only` builds tensors and plain containers, and calls nothing else.
-    content = torch.load(path, map_location="cpu", weights_only=True)
-    try:
-        if not isinstance(content, dict):
-            raise TypeError(f"{type(content).__name__} in place of a dictionary")
-        dims = ModelDimensions(**content["dims"])
-        state = dict(content["model_state_dict"].items())
-    except (TypeError, KeyError, AttributeError) as error:
-        raise CheckpointError(
-            f"{path.name} is not a Whisper checkpoint: it needs 'dims' and 'model_state_dict', "
-            "as in OpenAI's files."
-        ) from error
-    return Content(dims, state)
-
-
-def _check_zip(path: Path) -> None:
-    """Refuse a file that is no zip, or one that unpacks to far more than weights would."""
-    size = path.stat().st_size
     if not zipfile.is_zipfile(path):
         with path.open("rb"):  # a file that can't be opened has a reason of its own
             raise CheckpointError(
                 f"{path.name} is not a Whisper checkpoint: it is no archive as PyTorch 1.6 and "
                 "newer save it. Use a file in OpenAI's .pt format."
             )
+    size = path.stat().st_size
     with zipfile.ZipFile(path) as archive:
         unpacked = sum(entry.file_size for entry in archive.infolist())
     if unpacked > min(LARGEST_BYTES, DEFLATED_BYTES + DEFLATED_RATIO * size):
@@ -124,110 +108,220 @@ def _check_zip(path: Path) -> None:
             f"{path.name} would unpack from {size / 1e6:.1f} MB to {unpacked / 1e6:.0f} MB, which "
             "no Whisper checkpoint does: use another copy of the file."
         )
+    # `weights_only` builds tensors and plain containers, and calls nothing else.
+    content = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        return Content(
+            ModelDimensions(**content["dims"]), dict(content["model_state_dict"].items())
+        )
+    except (TypeError, KeyError, IndexError, AttributeError) as error:
+        raise CheckpointError(
+            f"{path.name} is not a Whisper checkpoint: it needs 'dims' and 'model_state_dict', "
+            "as in OpenAI's files."
+        ) from error
 
 
 # Hugging Face
 
-
-_HUGGING_FACE_NAMES = (
-    (r"^model\.", ""),
-    (r"^(encoder|decoder)\.layers\.", r"\1.blocks."),
-    (r"\.self_attn_layer_norm\.", ".attn_ln."),
-    (r"\.encoder_attn_layer_norm\.", ".cross_attn_ln."),
-    (r"\.final_layer_norm\.", ".mlp_ln."),
-    (r"\.self_attn\.", ".attn."),
-    (r"\.encoder_attn\.", ".cross_attn."),
-    (r"\.q_proj\.", ".query."),
-    (r"\.k_proj\.", ".key."),
-    (r"\.v_proj\.", ".value."),
-    (r"\.out_proj\.", ".out."),
-    (r"\.fc1\.", ".mlp.0."),
-    (r"\.fc2\.", ".mlp.2."),
-    (r"^encoder\.layer_norm\.", "encoder.ln_post."),
-    (r"^decoder\.layer_norm\.", "decoder.ln."),
-    (r"^(encoder|decoder)\.embed_positions\.weight$", r"\1.positional_embedding"),
-    (r"^decoder\.embed_tokens\.", "decoder.token_embedding."),
-)
+_HUGGING_FACE_NAMES = {
+    r"^model\.": "",
+    r"^(encoder|decoder)\.layers\.": r"\1.blocks.",
+    r"\.self_attn_layer_norm\.": ".attn_ln.",
+    r"\.encoder_attn_layer_norm\.": ".cross_attn_ln.",
+    r"\.final_layer_norm\.": ".mlp_ln.",
+    r"\.self_attn\.": ".attn.",
+    r"\.encoder_attn\.": ".cross_attn.",
+    r"\.q_proj\.": ".query.",
+    r"\.k_proj\.": ".key.",
+    r"\.v_proj\.": ".value.",
+    r"\.out_proj\.": ".out.",
+    r"\.fc1\.": ".mlp.0.",
+    r"\.fc2\.": ".mlp.2.",
+    r"^encoder\.layer_norm\.": "encoder.ln_post.",
+    r"^decoder\.layer_norm\.": "decoder.ln.",
+    r"^(encoder|decoder)\.embed_positions\.weight$": r"\1.positional_embedding",
+    r"^decoder\.embed_tokens\.": "decoder.token_embedding.",
+}
 
 
 def read_hugging_face(folder: Path) -> Content:
     """Read `config.json` and `model.safetensors`, in one file or in shards."""
-    config = read_json(folder, "config.json")
+    config = _read_json(folder, "config.json")
     if config.get("model_type") != "whisper":
         raise CheckpointError(
             f"{folder.name} holds a model of type {config.get('model_type')!r}, not whisper."
         )
-    dims = ModelDimensions(
-        n_mels=config["num_mel_bins"],
-        n_audio_ctx=config["max_source_positions"],
-        n_audio_state=config["d_model"],
-        n_audio_head=config["encoder_attention_heads"],
-        n_audio_layer=config["encoder_layers"],
-        n_vocab=config["vocab_size"],
-        n_text_ctx=config["max_target_positions"],
-        n_text_state=config["d_model"],
-        n_text_head=config["decoder_attention_heads"],
-        n_text_layer=config["decoder_layers"],
-    )
-    check_dims(folder.name, dims)
-    stored: dict[str, Tensor] = {}
+    state: dict[str, Tensor] = {}
     for file in _list_shards(folder):
-        stored |= _read_safetensors(file)
-    output = stored.pop("proj_out.weight", None)  # the embedding, which the model shares
-    state = {_rename(name): tensor for name, tensor in stored.items()}
-    embedding = state.get("decoder.token_embedding.weight")
-    if output is not None and (embedding is None or not torch.equal(output, embedding)):
+        if file.stat().st_size > LARGEST_BYTES:
+            raise CheckpointError(f"{file.name} is larger than any Whisper checkpoint.")
+        try:
+            stored = load_file(file)
+        except safetensors.SafetensorError as error:
+            raise CheckpointError(
+                f"{file.name} is damaged or cut short ({error}): use another copy of the file."
+            ) from error
+        state |= {_rename(name, _HUGGING_FACE_NAMES): tensor for name, tensor in stored.items()}
+    output = state.pop("proj_out.weight", None)  # the embedding, which the model shares
+    if output is not None and not torch.equal(output, state["decoder.token_embedding.weight"]):
         raise CheckpointError(
             f"{folder.name} has an output layer of its own (proj_out), where Whisper uses its "
             "token embedding: it can't be run as a Whisper."
         )
-    heads = read_json(folder, "generation_config.json", {}).get("alignment_heads")
-    return Content(dims, state, parse_heads(heads))
+    n_heads = config["encoder_attention_heads"], config["decoder_attention_heads"]
+    dims = _measure_dims(state, *n_heads)
+    return Content(dims, state, _read_heads(folder, "generation_config.json", dims))
 
 
 def _list_shards(folder: Path) -> list[Path]:
-    index = read_json(folder, "model.safetensors.index.json", {})
-    if not index:
-        return [folder / "model.safetensors"]
-    names = sorted(set(index["weight_map"].values()))
-    if any(Path(name).name != name for name in names):
-        raise CheckpointError(f"{folder.name} names shards outside its own folder.")
-    missing = [name for name in names if not (folder / name).is_file()]
-    if missing:
-        raise CheckpointError(f"{folder.name} lacks {', '.join(missing)}: download it again.")
-    return [folder / name for name in names]
+    whole = folder / "model.safetensors"
+    shards = sorted(folder.glob("model-*-of-*.safetensors"))
+    if whole.is_file() or not shards:
+        return [whole]
+    if len(shards) != int(shards[0].stem.rpartition("-")[2]):
+        raise CheckpointError(f"{folder.name} lacks some of its shards: download it again.")
+    return shards
 
 
-def _read_safetensors(file: Path) -> dict[str, Tensor]:
-    if file.stat().st_size > LARGEST_BYTES:
-        raise CheckpointError(f"{file.name} is larger than any Whisper checkpoint.")
-    try:
-        return load_file(file)
-    except safetensors.SafetensorError as error:
-        raise CheckpointError(
-            f"{file.name} is damaged or cut short ({error}): use another copy of the file."
-        ) from error
+# CTranslate2, as faster-whisper uses it
+
+_CTRANSLATE2_NAMES = {
+    r"/": ".",
+    r"\.gamma$": ".weight",
+    r"\.beta$": ".bias",
+    r"\.layer_(\d+)\.": r".blocks.\1.",
+    r"\.self_attention\.layer_norm\.": ".attn_ln.",
+    r"\.self_attention\.linear_0\.": ".attn.query+key+value.",
+    r"\.self_attention\.linear_1\.": ".attn.out.",
+    r"\.attention\.layer_norm\.": ".cross_attn_ln.",
+    r"\.attention\.linear_0\.": ".cross_attn.query.",
+    r"\.attention\.linear_1\.": ".cross_attn.key+value.",
+    r"\.attention\.linear_2\.": ".cross_attn.out.",
+    r"\.ffn\.layer_norm\.": ".mlp_ln.",
+    r"\.ffn\.linear_0\.": ".mlp.0.",
+    r"\.ffn\.linear_1\.": ".mlp.2.",
+    r"^encoder\.layer_norm\.": "encoder.ln_post.",
+    r"^decoder\.layer_norm\.": "decoder.ln.",
+    r"\.position_encodings\.encodings$": ".positional_embedding",
+    r"^decoder\.embeddings\.": "decoder.token_embedding.",
+}
+"""Some linear layers are several of OpenAI's, stacked; their names are joined by `+` here."""
+
+_CTRANSLATE2_DTYPES: dict[int, Any] = {0: np.float32, 4: np.float16}
 
 
-def _rename(name: str) -> str:
-    """Return OpenAI's name of one of Hugging Face's tensors."""
-    for pattern, replacement in _HUGGING_FACE_NAMES:
-        name = re.sub(pattern, replacement, name)
-    return name
+def read_ctranslate2(folder: Path) -> Content:
+    """Read `model.bin` and `config.json` of a conversion in float16 or float32."""
+    state: dict[str, Tensor] = {}
+    for theirs, array in _read_variables(folder / "model.bin", folder.name):
+        ours = _rename(theirs, _CTRANSLATE2_NAMES)
+        stacked = re.search(r"\w+\+[\w+]+", ours)
+        names = (
+            [ours.replace(stacked[0], each) for each in stacked[0].split("+")]
+            if stacked
+            else [ours]
+        )
+        for name, part in zip(names, np.split(array, len(names)), strict=True):
+            if name.endswith(".key.bias") and not part.any():
+                continue  # OpenAI's keys have no bias; CTranslate2 fills in zeros
+            state[name] = torch.from_numpy(part)
+    n_heads = len(state["encoder.conv1.bias"]) // HEAD_WIDTH
+    dims = _measure_dims(state, n_heads, n_heads)
+    return Content(dims, state, _read_heads(folder, "config.json", dims))
+
+
+def _read_variables(file: Path, name: str) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield names and arrays of `model.bin`, format version 6; scalars are left out.
+
+    Little endian: uint32 version, string specification, uint32 revision, uint32 count; for each
+    variable its name, uint8 rank, uint32 sizes, uint8 type, uint32 bytes, values. A string is
+    uint16 length, its final NUL included, and the bytes.
+    """
+    with file.open("rb") as opened:
+        content = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
+    at = 0
+
+    def take(layout: str) -> tuple[Any, ...]:
+        nonlocal at
+        values = struct.unpack_from(layout, content, at)
+        at += struct.calcsize(layout)
+        return values
+
+    def take_string() -> str:
+        (length,) = take("<H")
+        return str(take(f"<{length}s")[0].rstrip(b"\0").decode())
+
+    if take("<I") != (6,) or take_string() != "WhisperSpec":
+        raise CheckpointError(f"{name} is no CTranslate2 conversion of a Whisper that can be read.")
+    _, count = take("<II")
+    for _ in range(count):
+        variable = take_string()
+        (rank,) = take("<B")
+        shape = take(f"<{rank}I")
+        kind, n_bytes = take("<BI")
+        if at + n_bytes > len(content):
+            raise CheckpointError(f"{name} is cut short: use another copy of the folder.")
+        values = np.frombuffer(content, np.uint8, n_bytes, at)
+        at += n_bytes
+        if rank == 0:  # numbers of heads, flags
+            continue
+        if kind not in _CTRANSLATE2_DTYPES:
+            raise CheckpointError(
+                f"{name} has quantized weights (int8 or int16): use a conversion in float16 or "
+                "float32."
+            )
+        yield variable, values.view(_CTRANSLATE2_DTYPES[kind]).reshape(shape).copy()
 
 
 # What all formats share
 
 
-def _check_heads(heads: AlignmentHeads | None, dims: ModelDimensions) -> AlignmentHeads | None:
+def _rename(name: str, patterns: dict[str, str]) -> str:
+    """Return OpenAI's name of a tensor; an unknown one stays."""
+    for pattern, replacement in patterns.items():
+        name = re.sub(pattern, replacement, name)
+    return name
+
+
+def _measure_dims(state: dict[str, Tensor], n_audio_head: int, n_text_head: int) -> ModelDimensions:
+    """Return the dimensions that tensors under OpenAI's names have."""
+    n_state, n_mels, _ = state["encoder.conv1.weight"].shape
+    n_audio_ctx, _ = state["encoder.positional_embedding"].shape
+    n_text_ctx, n_text_state = state["decoder.positional_embedding"].shape
+    n_vocab, _ = state["decoder.token_embedding.weight"].shape
+    n_audio_layer, n_text_layer = (
+        len({name.split(".")[2] for name in state if name.startswith(f"{half}.blocks.")})
+        for half in ("encoder", "decoder")
+    )
+    return ModelDimensions(
+        *(n_mels, n_audio_ctx, n_state, n_audio_head, n_audio_layer),
+        *(n_vocab, n_text_ctx, n_text_state, n_text_head, n_text_layer),
+    )
+
+
+def _read_json(folder: Path, name: str, default: Any = None) -> Any:
+    """Return the object in a JSON file of a folder; `default`, if given, where there is none."""
+    path = folder / name
+    if not path.is_file():
+        if default is not None:
+            return default
+        raise CheckpointError(f"{folder.name} lacks {name}: download the whole folder.")
+    content = json.loads(path.read_text("utf-8"))
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{name} in {folder.name} is damaged: download it again.")
+    return content
+
+
+def _read_heads(folder: Path, file: str, dims: ModelDimensions) -> AlignmentHeads | None:
     """Return the heads if the decoder has them all; a distilled model may list its teacher's."""
-    if heads is None:
-        return None
+    pairs = _read_json(folder, file, {}).get("alignment_heads") or []
+    heads = tuple((int(layer), int(head)) for layer, head in pairs)
     layers, width = range(dims.n_text_layer), range(dims.n_text_head)
-    return heads if all(layer in layers and head in width for layer, head in heads) else None
+    there = all(layer in layers and head in width for layer, head in heads)
+    return heads if heads and there else None
 
 
-def check_dims(name: str, dims: ModelDimensions) -> None:
+def _check_dims(name: str, dims: ModelDimensions) -> None:
     """Raise `CheckpointError` for dimensions that no Whisper has."""
     sound = (
         all(isinstance(size, int) and size > 0 for size in vars(dims).values())
@@ -244,36 +338,30 @@ def check_dims(name: str, dims: ModelDimensions) -> None:
         raise CheckpointError(f"{name} has dimensions that no Whisper has: {dims}.")
 
 
-def _check_kind(file: str, name: str, tensor: Any) -> Tensor:
-    """Return a plain tensor of floats; raise `CheckpointError` for any other kind."""
-    if not isinstance(tensor, Tensor):
-        raise CheckpointError(f"{file} has {name} as {type(tensor).__name__}, not as a tensor.")
-    kind = None
-    if tensor.layout != torch.strided:
-        kind = "sparse"
-    elif tensor.is_quantized:
-        kind = "quantized"
-    elif tensor.is_meta:
-        kind = "a placeholder without values"
-    elif tensor.dtype not in FLOATS:
-        kind = f"of type {str(tensor.dtype).removeprefix('torch.')}"
-    if kind is not None:
-        raise CheckpointError(
-            f"{file} has {name} {kind}: save the checkpoint with dense float16, bfloat16 or "
-            "float32 tensors."
-        )
-    return tensor.detach()
-
-
-def _check_tensors(file: str, state: Mapping[str, Tensor], dims: ModelDimensions) -> None:
-    problems = difference(all_shapes(dims), {name: tuple(t.shape) for name, t in state.items()})
-    if problems:
-        raise CheckpointError(f"{file} doesn't fit its dimensions: {problems}.")
-    for name, tensor in state.items():
-        if not torch.isfinite(tensor).all():
+def _check_tensors(file: str, content: Content) -> None:
+    """Raise `CheckpointError` unless all are finite, dense floats of the expected shapes."""
+    for name, tensor in content.state.items():
+        if not isinstance(tensor, Tensor):
+            raise CheckpointError(f"{file} has {name} as {type(tensor).__name__}, not as a tensor.")
+        if tensor.dtype not in FLOATS or tensor.layout != torch.strided or tensor.is_meta:
+            kind = f"{tensor.dtype}, {tensor.layout}, {tensor.device}".replace("torch.", "")
             raise CheckpointError(
-                f"{file} has values in {name} that are not numbers (NaN or infinite): use "
-                "another copy of the file."
+                f"{file} has {name} as a tensor of another kind ({kind}): save the checkpoint with "
+                "dense float16, bfloat16 or float32 tensors."
             )
-        if tensor.dtype == torch.float64 and not torch.isfinite(tensor.float()).all():
-            raise CheckpointError(f"{file} has values in {name} that float32 can't hold.")
+    halves = {
+        "encoder": encoder_shapes(content.dims),
+        "decoder": decoder_shapes(content.dims),
+    }
+    expected = {
+        f"{half}.{name}": shapes[name] for half, shapes in halves.items() for name in shapes
+    }
+    found = {name: tuple(tensor.shape) for name, tensor in content.state.items()}
+    if problems := difference(expected, found):
+        raise CheckpointError(f"{file} doesn't fit its dimensions: {problems}.")
+    for name, tensor in content.state.items():
+        if not torch.isfinite(tensor.float()).all():
+            raise CheckpointError(
+                f"{file} has values in {name} that are not numbers (NaN or infinite) or that "
+                "float32 can't hold: use another copy of the file."
+            )

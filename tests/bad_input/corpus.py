@@ -227,7 +227,8 @@ def write_formats(folder: Path) -> Iterator[Case]:
 
     def write(kind: str) -> Case | None:
         container, codec, *rest = re.split("[/:]", kind)
-        rate, channels = [*rest, *("44100", "2")[len(rest) :]]
+        rate = rest[0] if rest else "44100"
+        channels = rest[1] if rest[1:] else "2"
         path = folder / f"{codec}-{rate}-{channels}ch.{container}"
         sine = f"sine=frequency={TONE_HZ}:sample_rate={rate}:duration={SECONDS}"
         done = run_ffmpeg(

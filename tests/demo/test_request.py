@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from demo.request import (
     CLIP_GONE,
-    DEFAULT_MODEL,
     NO_CLIP,
     NO_ENGINE,
     OWN_CLIP,
@@ -25,7 +24,7 @@ from demo.request import (
 )
 from demo.snapshot import Settings
 from engines.base import Options
-from engines.languages import LANGUAGES
+from engines.registry import DEFAULT_MODEL, LANGUAGES
 from tests import fakes
 from tests.fake_page import make_backend
 
@@ -177,10 +176,8 @@ def test_only_the_machine_s_own_user_may_name_a_checkpoint_file(choices: Choices
 def test_every_option_has_a_rule_and_the_tables_match_whisper_s() -> None:
     from whisper.tokenizer import LANGUAGES as theirs
 
-    from engines import checkpoints
-
     assert list(LANGUAGES.items()) == list(theirs.items())
-    assert checkpoints.DEFAULT_MODEL == DEFAULT_MODEL == Settings().model
+    assert DEFAULT_MODEL == Settings().model
     fields = {each.name for each in dataclasses.fields(ComparisonRequest)}
     assert fields - set(RULES) == {"upload"}
 

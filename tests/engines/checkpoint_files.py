@@ -13,55 +13,36 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
-from whisper.model import ModelDimensions
+from whisper.model import ModelDimensions, Whisper
 
-from engines import random_checkpoints
-from engines.random_checkpoints import VOCABULARY, random_state
-
-__all__ = [
-    "DIMENSIONS",
-    "random_state",
-    "write_checkpoint",
-    "write_ctranslate2",
-    "write_hugging_face",
-]
+VOCABULARY = 51864
+"""Tokens of the English-only checkpoints; the multilingual ones have one more, or two."""
 
 DIMENSIONS = {
-    **random_checkpoints.DIMENSIONS,
+    "tiny": ModelDimensions(80, 1500, 384, 6, 4, VOCABULARY, 448, 384, 6, 4),
+    "base": ModelDimensions(80, 1500, 512, 8, 6, VOCABULARY, 448, 512, 8, 6),
+    "small": ModelDimensions(80, 1500, 768, 12, 12, VOCABULARY, 448, 768, 12, 12),
     "mini": ModelDimensions(80, 1500, 64, 1, 1, VOCABULARY, 448, 64, 1, 1),
     "mini128": ModelDimensions(128, 1500, 64, 1, 2, 51866, 448, 64, 1, 1),
     "distilled": ModelDimensions(80, 1500, 128, 2, 3, 51865, 448, 128, 2, 2),
 }
 
-HUGGING_FACE_NAMES = {
-    "attn_ln": "self_attn_layer_norm",
-    "cross_attn_ln": "encoder_attn_layer_norm",
-    "mlp_ln": "final_layer_norm",
-    "attn": "self_attn",
-    "cross_attn": "encoder_attn",
-    "query": "q_proj",
-    "key": "k_proj",
-    "value": "v_proj",
-    "out": "out_proj",
-    "blocks": "layers",
-    "ln_post": "layer_norm",
-    "ln": "layer_norm",
-    "token_embedding": "embed_tokens",
-}
+
+def random_state(dims: ModelDimensions, seed: int = 0) -> dict[str, Tensor]:
+    """The state dictionary of a Whisper with PyTorch's default initialisation, float32."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = Whisper(dims)
+        torch.nn.init.normal_(model.decoder.positional_embedding, std=0.02)
+    state: dict[str, Tensor] = model.state_dict()
+    return state
 
 
-def write_checkpoint(path: Path, dims: ModelDimensions, **replaced: Tensor | None) -> Path:
-    """Write a random checkpoint in OpenAI's format; `replaced` goes in, None leaves one out.
-
-    Keys of `replaced` have `__` in place of dots.
-    """
-    state = random_state(dims)
-    for key, tensor in replaced.items():
-        name = key.replace("__", ".")
-        if tensor is None:
-            del state[name]
-        else:
-            state[name] = tensor
+def write_checkpoint(
+    path: Path, dims: ModelDimensions, state: Mapping[str, Any] | None = None
+) -> Path:
+    """Write a checkpoint in OpenAI's format, a random one unless told otherwise."""
+    state = random_state(dims) if state is None else dict(state)
     torch.save({"dims": vars(dims), "model_state_dict": state}, path)
     return path
 
@@ -95,22 +76,34 @@ def write_hugging_face(
     if shards == 1:
         save_file(named, folder / "model.safetensors")
         return folder
-    where: dict[str, str] = {}
     for shard in range(shards):
         file = f"model-{shard + 1:05}-of-{shards:05}.safetensors"
-        part = {name: named[name] for name in sorted(named)[shard::shards]}
-        save_file(part, folder / file)
-        where |= dict.fromkeys(part, file)
-    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": where}))
+        save_file({name: named[name] for name in sorted(named)[shard::shards]}, folder / file)
     return folder
+
+
+HUGGING_FACE_NAMES = {
+    r"\.blocks\.": ".layers.",
+    r"\.cross_attn\.": ".encoder_attn.",
+    r"\.attn\.": ".self_attn.",
+    r"\.cross_attn_ln\.": ".encoder_attn_layer_norm.",
+    r"\.attn_ln\.": ".self_attn_layer_norm.",
+    r"\.mlp_ln\.": ".final_layer_norm.",
+    r"\.(q|k|v)(uery|ey|alue)\.": r".\1_proj.",
+    r"\.out\.": ".out_proj.",
+    r"\.mlp\.0\.": ".fc1.",
+    r"\.mlp\.2\.": ".fc2.",
+    r"\.ln(_post)?\.": ".layer_norm.",
+    r"\.token_embedding\.": ".embed_tokens.",
+    r"\.positional_embedding$": ".embed_positions.weight",
+}
 
 
 def name_for_hugging_face(name: str) -> str:
     """Return Hugging Face's name of one of OpenAI's tensors."""
-    parts = [HUGGING_FACE_NAMES.get(part, part) for part in name.split(".")]
-    joined = "model." + ".".join(parts)
-    joined = joined.replace(".mlp.0.", ".fc1.").replace(".mlp.2.", ".fc2.")
-    return re.sub(r"positional_embedding$", "embed_positions.weight", joined)
+    for pattern, replacement in HUGGING_FACE_NAMES.items():
+        name = re.sub(pattern, replacement, name)
+    return f"model.{name}"
 
 
 def write_ctranslate2(
@@ -123,8 +116,8 @@ def write_ctranslate2(
     """Write `model.bin` and `config.json` as CTranslate2's converter does."""
     folder.mkdir(parents=True, exist_ok=True)
     variables = list(list_variables(dims, {name: t.numpy() for name, t in state.items()}))
-    content = struct.pack("<I", 6) + pack_string("WhisperSpec") + struct.pack("<II", 3, 0)
-    content = content[:-4] + struct.pack("<I", len(variables) + 1)
+    content = struct.pack("<I", 6) + pack_string("WhisperSpec")
+    content += struct.pack("<II", 3, len(variables) + 1)
     content += pack_string("encoder/num_heads") + struct.pack("<BBIh", 0, 2, 2, dims.n_audio_head)
     code = {"float32": 0, "int8": 1, "float16": 4}[dtype]
     for name, array in variables:

@@ -155,7 +155,8 @@ LOAD_ENCODER = """
 from engines.base import Listener
 from engines.max_graph import compile_cache
 from engines.max_whisper import load_max_encoder
-from engines.random_checkpoints import checkpoint
+from engines.checkpoints import Checkpoint
+from tests.engines.checkpoint_files import DIMENSIONS, random_state
 
 class Printer(Listener):
     def progress(self, progress):
@@ -166,7 +167,9 @@ def write_and_tell(*entry):
     print("compiled", flush=True)
     write(*entry)
 compile_cache.write_entry = write_and_tell
-load_max_encoder(checkpoint("tiny"), Printer())
+tiny = DIMENSIONS["tiny"]
+state = {name: tensor.half().float() for name, tensor in random_state(tiny).items()}
+load_max_encoder(Checkpoint("random", tiny, state), Printer())
 """
 
 

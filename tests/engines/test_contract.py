@@ -4,6 +4,7 @@ import itertools
 import threading
 import time
 from collections.abc import Iterator
+from functools import cache
 
 import numpy as np
 import pytest
@@ -53,7 +54,12 @@ def jfk() -> Clip:
 @pytest.fixture(scope="module")
 def transcript(engine: Engine, jfk: Clip) -> Transcript:
     """One run with words, which most of the assertions are about."""
-    return engine.transcribe(jfk, Options(temperatures=(0.0,), word_timestamps=True))
+    engine.prepare()
+    before = time.perf_counter()
+    transcript = engine.transcribe(jfk, Options(temperatures=(0.0,), word_timestamps=True))
+    first, last = transcript.spans[0], transcript.spans[-1]
+    assert before < first.start and last.start + last.seconds < time.perf_counter()
+    return transcript
 
 
 class Recorder(Listener):
@@ -94,20 +100,24 @@ def test_transcript_record(engine: Engine, jfk: Clip, transcript: Transcript) ->
     assert transcript.peak_memory_bytes > 10e6
 
 
-def test_spans_tell_when_each_stage_ran(engine: Engine, jfk: Clip) -> None:
-    before = time.perf_counter()
-    transcript = engine.transcribe(jfk, GREEDY)
-    after = time.perf_counter()
+def test_spans_tell_when_each_stage_ran(transcript: Transcript) -> None:
     seconds, spans = transcript.seconds, transcript.spans
     assert min(seconds.audio, seconds.mel, seconds.encode, seconds.decode) > 0
     for earlier, later in itertools.pairwise(spans):
         assert later.start == pytest.approx(earlier.start + earlier.seconds, abs=1e-9)
-    assert before < spans[0].start and spans[-1].start + spans[-1].seconds < after
     for stage in ("mel", "encode", "decode"):
         spent = sum(span.seconds for span in spans if span.stage == stage)
         assert spent == pytest.approx(seconds.as_dict()[stage], abs=1e-6)
     encoded = {span.window for span in spans if span.stage == "encode"}
     assert encoded == set(range(len(transcript.features)))
+
+
+def test_word_timestamps(transcript: Transcript) -> None:
+    words = [word for segment in transcript.segments for word in segment.words or ()]
+    assert "".join(word.text for word in words) == transcript.text
+    starts = [word.start for word in words]
+    assert starts == sorted(starts)
+    assert all(0 <= word.start <= word.end <= 30 for word in words)
 
 
 def test_windows_and_segments_of_a_long_clip() -> None:
@@ -130,14 +140,6 @@ def test_windows_and_segments_of_a_long_clip() -> None:
     assert {progress.total for progress in recorder.sent} == {speech.seconds}
 
 
-def test_word_timestamps(transcript: Transcript) -> None:
-    words = [word for segment in transcript.segments for word in segment.words or ()]
-    assert "".join(word.text for word in words) == transcript.text
-    starts = [word.start for word in words]
-    assert starts == sorted(starts)
-    assert all(0 <= word.start <= word.end <= 30 for word in words)
-
-
 def test_stop(engine: Engine, jfk: Clip, transcript: Transcript) -> None:
     class StopAtFirstToken(Listener):
         checks = 0
@@ -151,21 +153,18 @@ def test_stop(engine: Engine, jfk: Clip, transcript: Transcript) -> None:
     assert engine.transcribe(jfk, GREEDY).text == transcript.text
 
 
-def test_encode(engine: Engine) -> None:
+def test_encode_takes_windows_of_the_right_shape_alone(engine: Engine) -> None:
     mel = np.random.default_rng(0).standard_normal((2, 80, N_FRAMES)).astype(np.float32)
     features = engine.encode(mel)
     assert features.shape == (2, 1500, 384)
     assert features.dtype == np.float32
     np.testing.assert_allclose(engine.encode(mel[1:])[0], features[1], rtol=0, atol=1e-4)
+    for shape in ((1, 80, 100), (1, 40, N_FRAMES), (1, 128, N_FRAMES)):
+        with pytest.raises((EngineError, RuntimeError, ValueError, AssertionError)):
+            engine.encode(np.zeros(shape, np.float32))
 
 
-@pytest.mark.parametrize("shape", [(1, 80, 100), (1, 40, N_FRAMES), (1, 128, N_FRAMES)])
-def test_a_mel_of_another_shape_is_refused(engine: Engine, shape: tuple[int, ...]) -> None:
-    with pytest.raises((EngineError, RuntimeError, ValueError, AssertionError)):
-        engine.encode(np.zeros(shape, np.float32))
-
-
-@pytest.mark.parametrize("n_samples", [1, 159, 160, 480_001])
+@pytest.mark.parametrize("n_samples", [1, 160, 480_001])
 def test_any_length(engine: Engine, n_samples: int) -> None:
     transcript = engine.transcribe(Clip(np.zeros(n_samples, np.float32)), GREEDY)
     assert transcript.audio_seconds == n_samples / SAMPLE_RATE
@@ -181,27 +180,22 @@ def test_options_that_it_cannot_serve_are_sentences(engine: Engine, jfk: Clip) -
             engine.transcribe(jfk, Options(beam_size=width))
 
 
-@pytest.fixture(scope="module")
-def french() -> Transcript:
-    """What the baseline makes of a prompt in French, with the multilingual model."""
+@cache
+def hear_french(key: str, language: str | None = None) -> Transcript:
     clip = load_clip("audio_samples/french-prompt.flac")
-    return registry.get(registry.BASELINE, "base").transcribe(clip, GREEDY)
+    return registry.get(key, "base").transcribe(clip, Options(language, temperatures=(0.0,)))
 
 
-def test_a_multilingual_model_says_which_language_it_found_and_how_sure(
-    engine: Engine, french: Transcript
-) -> None:
-    clip = load_clip("audio_samples/french-prompt.flac")
-    found = registry.get(engine.key, "base").transcribe(clip, GREEDY)
-    assert (found.language, french.language) == ("fr", "fr")
-    assert found.language_probability is not None and french.language_probability is not None
+def test_a_multilingual_model_says_which_language_it_found_and_how_sure(engine: Engine) -> None:
+    found, baseline = hear_french(engine.key), hear_french(registry.BASELINE)
+    assert found.language == baseline.language == "fr"
+    assert found.language_probability is not None and baseline.language_probability is not None
     assert 0.5 < found.language_probability <= 1
-    assert found.language_probability == pytest.approx(french.language_probability, abs=1e-3)
+    assert found.language_probability == pytest.approx(baseline.language_probability, abs=1e-3)
 
 
 def test_a_given_language_has_no_probability() -> None:
-    clip = load_clip("audio_samples/french-prompt.flac")
-    told = registry.get("cpu", "base").transcribe(clip, Options("french", temperatures=(0.0,)))
+    told = hear_french("cpu", "french")
     assert (told.language, told.language_probability) == ("french", None)
 
 

@@ -36,7 +36,7 @@ from max.driver import Accelerator
 from max.engine import InferenceSession
 from engines.max_graph import accelerator_decoder, encoder
 from engines.max_graph.operations import AcceleratorOperations
-from engines.random_checkpoints import DIMENSIONS
+from tests.engines.checkpoint_files import DIMENSIONS
 from max.dtype import DType
 from max.graph import Module
 op, dims = AcceleratorOperations(DType[sys.argv[3]]), DIMENSIONS["tiny"]

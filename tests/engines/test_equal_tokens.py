@@ -229,4 +229,4 @@ def test_the_language_is_detected_and_said_with_its_probability() -> None:
 
 
 def test_names_are_whispers() -> None:
-    assert checkpoints.names() == tuple(whisper.available_models())
+    assert tuple(whisper.available_models()) == registry.OFFICIAL_MODELS

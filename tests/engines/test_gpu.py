@@ -22,7 +22,7 @@ from engines.audio import load_clip
 from engines.base import Dtype, EngineError, Options, Transcript
 from engines.max_whisper import load_max_decoder
 from engines.transcription import WhisperEngine
-from engines.whisper_torch import make_gpu
+from engines.whisper_torch import TorchEngine
 from engines.worker import RemoteEngine
 from tests.fake_cuda import Cuda, FakeCuda
 from tests.processes import wait_until
@@ -55,6 +55,11 @@ def clip_of(sample: str) -> str:
     return f"audio_samples/{sample}.flac"
 
 
+def make_gpu(dtype: Dtype) -> TorchEngine:
+    """The `gpu` engine, for a device that may be pretended."""
+    return TorchEngine(registry.row("gpu"), "tiny.en", dtype)
+
+
 @cache
 def baseline(sample: str, beams: int = 1) -> Transcript:
     """What `cpu` makes of a sample."""
@@ -74,7 +79,7 @@ def device(request: pytest.FixtureRequest) -> Iterator[Cuda | FakeCuda]:
 @pytest.fixture
 def engine(device: Cuda | FakeCuda) -> Iterator[WhisperEngine]:
     """`gpu` in float32 on that device."""
-    engine = make_gpu("tiny.en", "float32")
+    engine = make_gpu("float32")
     engine.prepare()
     yield engine
     engine.close()
@@ -96,7 +101,7 @@ def test_gpu_s_stage_times_are_the_device_s(engine: WhisperEngine, device: Cuda 
 
 def test_gpu_gives_its_memory_back(device: Cuda | FakeCuda) -> None:
     before = device.allocated()
-    engine, clip = make_gpu("tiny.en", "float32"), load_clip(clip_of("jfk"))
+    engine, clip = make_gpu("float32"), load_clip(clip_of("jfk"))
     engine.prepare()
     engine.transcribe(clip, GREEDY)
     after_one = device.allocated()
@@ -125,7 +130,7 @@ def test_gpu_in_float16_on_the_pretended_device() -> None:
     """That the type reaches the model; how far a GPU is off is measured below."""
     expected = baseline("jfk").features
     with FakeCuda().use():
-        engine = make_gpu("tiny.en", "float16")
+        engine = make_gpu("float16")
         found = engine.transcribe(load_clip(clip_of("jfk")), GREEDY).features
         engine.close()
     assert 0 < relative_error(found, expected) < ROUNDINGS * ROUNDING["float16"]
@@ -194,7 +199,7 @@ def test_half_precision_disagrees_so_much(
 )
 def test_half_precision_moves_the_decoder_s_logits_by_roundings(dtype: Dtype) -> None:
     """A product that is wrong in one type, as some were on Hopper, is no rounding."""
-    checkpoint = checkpoints.load(checkpoints.QUICK_MODEL)
+    checkpoint = checkpoints.load(registry.QUICK_MODEL)
     dims, generator = checkpoint.dims, np.random.default_rng(0)
     heard = generator.standard_normal((dims.n_audio_ctx, dims.n_audio_state)).astype(np.float32)
     tokens, rows = generator.integers(0, 50_000, (3, 16)), np.arange(48)

@@ -1,62 +1,94 @@
 """What this project uses inside openai-whisper, which a new version may change."""
 
 import inspect
+import re
+from typing import Any
 
 import pytest
 import whisper
 import whisper.decoding as decoding
 import whisper.model as model
+import whisper.timing as timing
 
 from engines import whisper_hooks
+from engines.checkpoints.content import decoder_shapes, encoder_shapes
+from tests.engines.checkpoint_files import DIMENSIONS
+
+TASK = ("n_group", "n_ctx", "sample_len", "sample_begin", "sot_index", "logit_filters")
+NEEDED: list[tuple[Any, tuple[str, ...], str]] = [
+    (
+        whisper.transcribe,
+        ("tqdm.tqdm(", "pbar.update(", "all_segments", "seek", "time_offset"),
+        "live segments",
+    ),
+    (whisper.transcribe, ("log_mel_spectrogram(audio,",), "the clock of the spectrogram"),
+    (whisper.transcribe, ("model.detect_language(", "model.decode("), "TimedWhisper"),
+    (decoding.GreedyDecoder, ("Categorical(",), "the generator of each run"),
+    (model.MultiHeadAttention, ("MultiHeadAttention.use_sdpa",), "fused attention per thread"),
+    (timing.find_alignment, ("disable_sdpa()",), "fused attention per thread"),
+    (decoding.DecodingTask._main_loop, ("(self, audio_features: ", "tokens: "), "the fast loop"),
+    (decoding.DecodingTask.__init__, tuple(f"self.{name}" for name in TASK), "the fast loop"),
+    (
+        decoding.BeamSearchDecoder,
+        ("self.finished_sequences", "self.max_candidates", "self.inference"),
+        "beam search in the fast loop",
+    ),
+    (decoding.SuppressTokens, ("self.suppress_tokens",), "the mask of tokens"),
+    (decoding.ApplyTimestampRules, ("self.max_initial_timestamp_index",), "timestamp rules"),
+    (decoding.PyTorchInference, ("block.attn.key", "block.attn.value"), "MAX's decoder module"),
+    (
+        timing.find_alignment,
+        ("block.cross_attn.register_forward_hook", "outs[-1][0]", "model.alignment_heads"),
+        "word times from MAX's decoder",
+    ),
+    (
+        model.ResidualAttentionBlock.forward,
+        (
+            "x + self.attn(self.attn_ln(x)",
+            "x + self.cross_attn(self.cross_attn_ln(x), xa",
+            "x + self.mlp(self.mlp_ln(x))",
+        ),
+        "MAX's layers",
+    ),
+    (
+        model.AudioEncoder.forward,
+        ("F.gelu(self.conv1(x))", "F.gelu(self.conv2(x))", "self.blocks", "self.ln_post(x)"),
+        "MAX's encoder and the layer inspection",
+    ),
+]
 
 
-def test_a_new_version_of_whisper_still_has_what_is_hooked() -> None:
-    loop = inspect.getsource(whisper.transcribe)
-    hooked = {
-        "whisper.transcribe calls `tqdm.tqdm(` and `pbar.update(`": (
-            "tqdm.tqdm(" in loop and "pbar.update(" in loop
-        ),
-        "whisper.transcribe has the variables all_segments, seek and time_offset": (
-            {"all_segments", "seek", "time_offset"} <= set(whisper.transcribe.__code__.co_varnames
-            + whisper.transcribe.__code__.co_cellvars)
-        ),
-        "whisper.transcribe calls `log_mel_spectrogram(audio,`": (
-            "log_mel_spectrogram(audio," in loop
-        ),
-        "whisper.transcribe calls `model.detect_language(` and `model.decode(`": (
-            "model.detect_language(" in loop and "model.decode(" in loop
-        ),
-        "sampling in whisper.decoding uses `Categorical(`": (
-            "Categorical(" in inspect.getsource(decoding.GreedyDecoder)
-        ),
-        "MultiHeadAttention reads `use_sdpa`": (
-            "MultiHeadAttention.use_sdpa" in inspect.getsource(model.MultiHeadAttention)
-        ),
-        "word timing uses `disable_sdpa()`": (
-            "disable_sdpa()" in inspect.getsource(whisper.timing.find_alignment)
-        ),
-        "DecodingTask has _main_loop(audio_features, tokens)": (
-            list(inspect.signature(decoding.DecodingTask._main_loop).parameters)
-            == ["self", "audio_features", "tokens"]
-        ),
-        "DecodingTask has n_group, n_ctx, sample_len, sample_begin, sot_index and logit_filters": (
-            all(
-                f"self.{name}" in inspect.getsource(decoding.DecodingTask.__init__)
-                for name in (
-                    "n_group", "n_ctx", "sample_len", "sample_begin", "sot_index", "logit_filters"
-                )
-            )
-        ),
-        "BeamSearchDecoder has finished_sequences and max_candidates": (
-            all(
-                f"self.{name}" in inspect.getsource(decoding.BeamSearchDecoder)
-                for name in ("finished_sequences", "max_candidates", "inference")
-            )
-        ),
-    }  # fmt: skip
-    changed = [promise for promise, kept in hooked.items() if not kept]
-    if changed:
+@pytest.mark.parametrize(("where", "words", "what_for"), NEEDED)
+def test_a_new_version_of_whisper_still_has(
+    where: Any, words: tuple[str, ...], what_for: str
+) -> None:
+    source = inspect.getsource(where)
+    if missing := [each for each in words if each not in source]:
         pytest.fail(
-            f"openai-whisper {whisper.__version__} is no longer as {whisper_hooks.__name__} and "
-            f"engines.token_selection need it: {'; '.join(changed)} no longer holds."
+            f"{where.__module__}.{where.__qualname__} of openai-whisper {whisper.__version__} has "
+            f"no {' and no '.join(map(repr, missing))} any more: {what_for} needs it "
+            f"({whisper_hooks.__name__} lists the hooks)."
         )
+
+
+def test_whisper_s_modules_have_the_tensors_that_max_s_graphs_take() -> None:
+    linear, norm = ("weight", "bias"), ("weight", "bias")
+    attention = {"query": linear, "key": ("weight",), "value": linear, "out": linear}
+    self_attention = {"attn_ln": norm} | {f"attn.{part}": has for part, has in attention.items()}
+    mlp = {"mlp_ln": norm, "mlp.0": linear, "mlp.2": linear}
+    cross = {f"cross_{part}": has for part, has in self_attention.items()}
+    for shapes, layer in (
+        (encoder_shapes(DIMENSIONS["mini"]), self_attention | mlp),
+        (decoder_shapes(DIMENSIONS["mini"]), self_attention | cross | mlp),
+    ):
+        expected = {f"blocks.0.{part}.{kind}" for part, has in layer.items() for kind in has}
+        found = {name for name in shapes if name.startswith("blocks.0.")}
+        assert found == expected, f"{sorted(found ^ expected)} changed in whisper.model"
+
+
+def test_whisper_s_tables_of_checkpoints_have_addresses_digests_and_heads() -> None:
+    for name, address in whisper._MODELS.items():
+        assert re.fullmatch(r"https://.*/[0-9a-f]{64}/[\w.-]+\.pt", address), (
+            f"the address of {name} in whisper._MODELS has no SHA-256 before the file's name"
+        )
+        assert name in whisper._ALIGNMENT_HEADS, f"whisper._ALIGNMENT_HEADS lacks {name}"
