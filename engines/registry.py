@@ -143,9 +143,9 @@ class EngineStatus:
     encoder: str
     decoder: str
     reason: str | None
-    colour: str
-    dtypes: tuple[Dtype, ...]
-    uses_gpu: bool
+    colour: str = "#56B4E9"
+    dtypes: tuple[Dtype, ...] = ("float32",)
+    uses_gpu: bool = False
 
     @property
     def available(self) -> bool:
