@@ -177,7 +177,7 @@ def test_every_option_has_a_rule_and_the_tables_match_whisper_s() -> None:
     from whisper.tokenizer import LANGUAGES as theirs
 
     assert list(LANGUAGES.items()) == list(theirs.items())
-    assert DEFAULT_MODEL == Settings().model
+    assert Settings().model == DEFAULT_MODEL
     fields = {each.name for each in dataclasses.fields(ComparisonRequest)}
     assert fields - set(RULES) == {"upload"}
 

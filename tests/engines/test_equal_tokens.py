@@ -51,7 +51,7 @@ PROMPTS = int(os.environ.get("PROMPTS", 100))
 """Prompts in all, as many of each language; fewer where time is short."""
 
 SHARED_STRIDE = 5
-"""`max_hybrid` takes every fifth prompt: its encoder is `max_full`'s, its decoder the baseline's."""
+"""`max_hybrid` takes every fifth: its encoder is `max_full`'s, its decoder the baseline's."""
 
 JOINED = 10
 """Prompts in one joined clip, of which there is one for each language."""
