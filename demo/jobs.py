@@ -93,7 +93,9 @@ class Task(Listener):
                         lambda: self._stopping or self._snapshot.finished, SNAPSHOT_SECONDS
                     )
                     snapshot = self._snapshot.at(time.perf_counter())
-                yield (snapshot := snapshot.as_stopped() if self._stopping else snapshot)
+                if self._stopping:
+                    snapshot = snapshot.as_stopped()
+                yield snapshot
         finally:
             self.stop()
 
