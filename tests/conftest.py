@@ -69,7 +69,7 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture
 def open_page(browser: Browser) -> Iterator[Callable[..., Page]]:
     """Opens an address in a fresh tab; the test fails if the tab asks any other host."""
-    strangers: list[str] = []
+    asked: list[str] = []
     contexts = []
 
     def open_at(url: str, theme: str = "light", width: int = 1400, query: str = "") -> Page:
@@ -77,7 +77,7 @@ def open_page(browser: Browser) -> Iterator[Callable[..., Page]]:
         contexts.append(context)
         tab = context.new_page()
         tab.set_default_timeout(90_000)
-        tab.on("request", lambda request: note_stranger(strangers, request.url))
+        tab.on("request", lambda request: asked.append(request.url))
         tab.goto(f"{url}?__theme={theme}{query}")
         tab.locator("#compare").wait_for()
         return tab
@@ -85,14 +85,9 @@ def open_page(browser: Browser) -> Iterator[Callable[..., Page]]:
     yield open_at
     for context in contexts:
         context.close()
-    assert not strangers, f"the page asked other hosts: {strangers}"
-
-
-def note_stranger(strangers: list[str], url: str) -> None:
-    """Keep the address of a request that leaves this machine."""
     local = ("http://127.0.0.1", "http://localhost", "data:", "blob:")
-    if not url.startswith(local):
-        strangers.append(url)
+    strangers = [url for url in asked if not url.startswith(local)]
+    assert not strangers, f"the page asked other hosts: {strangers}"
 
 
 @pytest.fixture(scope="module")
