@@ -32,7 +32,7 @@ logger = logs.logger(__name__)
 
 @dataclass(frozen=True)
 class Analyses:
-    """What the page asks of `engines.analysis`; tests put fakes here.
+    """The part of `engines.analysis` that the page uses; tests put fakes here.
 
     `compare_layers(names, model, clip, listener, start)`, of the window at `start` seconds, and
     `run_fault(key, model, clip, language, listener)` raise `EngineError` with a sentence for the
@@ -49,7 +49,7 @@ class Analyses:
 
 @dataclass(frozen=True)
 class Backend:
-    """What the page asks of the engines; tests put fakes here.
+    """The engines as the page uses them; tests put fakes here.
 
     `get_engine(key, model, dtype)` returns a shared engine; `load_clip(path, listener)` reads a
     clip. Both raise `EngineError` with a sentence for the visitor. `own_checkpoints`: see
@@ -65,7 +65,7 @@ class Backend:
     analyses: Analyses | None = None
 
     def choices(self) -> Choices:
-        """What can be asked for now."""
+        """Return what can be asked for now."""
         return Choices(
             samples=list_samples(self.samples),
             engines=tuple(self.statuses()),
@@ -74,7 +74,7 @@ class Backend:
         )
 
     def start_comparison(self, request: ComparisonRequest) -> ComparisonTask:
-        """The task that a valid request asks for."""
+        """Make the task of a valid request."""
         clip = request.find_clip(self.choices())
         assert clip is not None, "only a checked request is run"
         kind = ("comparison", request.model, request.sample or OWN_CLIP, request)
@@ -168,7 +168,6 @@ class ComparisonTask(Task):
                     engines[key] = engine
 
     def _prepare(self, key: str) -> Engine:
-        """The engine, ready to run."""
         self.check_stopped()
         if reason := self._reasons[key]:
             raise EngineUnavailable(reason)

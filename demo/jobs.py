@@ -26,7 +26,7 @@ from engines.base import EngineError, Listener, Stopped
 
 Value = TypeVar("Value")
 Kind = tuple[Any, ...]
-"""What tells how long a job takes: first what and with which model, then everything else."""
+"""Key of a job's expected duration: first what and with which model, then everything else."""
 
 STOPPED_WAITING = "Stopped before its turn came."
 CLOSING = "The page is closing: try again in a while."
@@ -35,7 +35,7 @@ SNAPSHOT_SECONDS = 0.2
 """Time between two snapshots: often enough to look live, seldom enough to cost nothing."""
 
 ESTIMATE_SECONDS = 2.0
-"""How often the expected wait is computed anew while nothing else happens."""
+"""Time after which the expected wait is computed anew while nothing else happens."""
 
 JOBS_REMEMBERED, KINDS_REMEMBERED = 9, 200
 """Past jobs of each kind that an expected wait is taken from, and how many kinds."""
@@ -47,7 +47,7 @@ logger = logs.logger(__name__)
 
 
 class Task(Listener):
-    """What a job runs in a thread, and the listener of its work; each object is used once.
+    """Work in a thread, told of as snapshots, and the listener of that work; used once.
 
     Its snapshots are frozen. They have `finished`, `complete`, `as_started(now)`, `at(now)`,
     `as_stopped()`, and `to_save()`, which gives what a reload of the page shall find, or None.
@@ -145,7 +145,7 @@ class Caller:
 
 
 def name_caller(request: Any, panel: str = "") -> Caller:
-    """The caller behind a `gr.Request`; each panel of a tab waits and stops by itself."""
+    """Return the caller behind a `gr.Request`; each panel of a tab waits and stops by itself."""
     host = request.client.host if request.client else None
     return Caller(f"{request.session_hash} {panel}".strip(), name_address(host))
 
@@ -158,7 +158,7 @@ class Waiting:
     seconds: float | None = None
 
     def describe(self) -> tuple[str, str]:
-        """A sentence with the place, and a note with the expected wait, or none."""
+        """Return a sentence with the place, and a note with the expected wait, or none."""
         others = "1 run is" if self.ahead == 1 else f"{self.ahead} runs are"
         sentence = f"Waiting: {others} ahead of yours."
         if self.seconds is None:
@@ -249,7 +249,7 @@ class JobQueue:
             )
 
     def _poll(self, job: Job) -> Waiting | None:
-        """A job's place, or None when its turn has come, which then begins."""
+        """Return a job's place, or None when its turn has come, which then begins."""
         with self._lock:
             if job.refusal is not None:
                 raise job.refusal
@@ -267,8 +267,8 @@ class JobQueue:
             yield from draw(snapshot)
 
     def _estimate(self, ahead: int) -> float | None:
-        """The seconds that the first jobs may take, in steps of five; None where one is unknown, or
-        the one that runs has taken longer than expected."""
+        """Return the seconds that the first jobs may take, in steps of five; None where one is
+        unknown, or the one that runs has taken longer than expected."""
         total, now = 0.0, time.monotonic()
         for job in self._jobs[:ahead]:
             expected = self._past.estimate(job.task.kind)
@@ -300,7 +300,7 @@ class JobQueue:
             time.sleep(0.02)
 
     def count(self) -> dict[str, int]:
-        """For `/health`: how many run and wait, and how many may wait."""
+        """Count for `/health` how many run and wait, and how many may wait."""
         with self._lock:
             running = min(len(self._jobs), 1)
             waiting = len(self._jobs) - running
@@ -308,7 +308,7 @@ class JobQueue:
 
 
 class PastJobs:
-    """How long the last jobs of each kind took.
+    """Durations of the last jobs of each kind.
 
     A kind belongs to more general ones, the last being what runs and with which model.
     """
@@ -326,7 +326,7 @@ class PastJobs:
             self._seconds.popitem(last=False)
 
     def estimate(self, kind: Kind) -> float | None:
-        """The median of jobs of the very same kind, else of those most like it, else None."""
+        """Return the median of the same kind's jobs, else of those most like it, else None."""
         for length in range(len(kind), 1, -1):
             if known := self._seconds.get(kind[:length]):
                 return statistics.median(known)
@@ -335,8 +335,8 @@ class PastJobs:
 
 @dataclass(frozen=True)
 class Saved:
-    """What a panel's last job left: what its controls held, a snapshot to draw it from, and once
-    the job ended what was drawn, by name."""
+    """The result of a panel's last job: what its controls held, a snapshot to draw it from, and
+    once the job ended what was drawn, by name."""
 
     controls: dict[str, Any]
     snapshot: Any
@@ -364,7 +364,7 @@ class SavedResults:
                 self._saved.popitem(last=False)
 
     def find(self, visit: str, panel: str) -> Saved | None:
-        """What the visit's panel left, if it is still there."""
+        """Return what the visit's panel left, if it is still there."""
         with self._lock:
             return self._saved.get((visit, panel), (0.0, None))[1]
 

@@ -1,4 +1,4 @@
-"""How much one visitor may ask for, and how many may wait.
+"""Limits: how much one visitor may ask for, and how many may wait.
 
     DEMO_QUEUE  runs that may wait for the processor: 50 unless told; one more is refused
     DEMO_RATE   runs that one visitor may start in a minute: 30 unless told; 0 lifts every limit on
@@ -23,7 +23,7 @@ from dataclasses import dataclass
 
 TRUSTED = "FORWARDED_ALLOW_IPS"
 PRIVATE = "127.0.0.1,::1,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,fc00::/7"
-"""Where a proxy of Spaces may have its address."""
+"""Networks in which a proxy of Spaces may have its address."""
 
 MOST_WAITING = 50
 RUNS_A_MINUTE = 30
@@ -44,7 +44,7 @@ class Limits:
 
 
 def read_limits(only_this_machine: bool) -> Limits:
-    """The limits from the environment; raises `ValueError` with a sentence for no number."""
+    """Read the limits from the environment; raise `ValueError` with a sentence for no number."""
     waiting = read_number("DEMO_QUEUE", MOST_WAITING, least=1)
     rate = read_number("DEMO_RATE", RUNS_A_MINUTE, least=0)
     if only_this_machine or rate == 0:
@@ -53,7 +53,7 @@ def read_limits(only_this_machine: bool) -> Limits:
 
 
 def read_number(name: str, default: int, least: int) -> int:
-    """A whole number from the environment; raises `ValueError` with a sentence."""
+    """Read a whole number from the environment; raise `ValueError` with a sentence."""
     text = os.environ.get(name, "").strip() or str(default)
     if not text.isdecimal() or int(text[:9]) < least:
         raise ValueError(f"{name} must be a whole number from {least} up, and {text!r} isn't.")
@@ -67,7 +67,7 @@ def trust_proxies_of_spaces() -> None:
 
 
 def name_address(host: str | None) -> str:
-    """What limits are kept by: an IPv4 address, or the 64 bits that a provider gives a home."""
+    """Return the key of a visitor's limits: an IPv4 address, or an IPv6 home's first 64 bits."""
     try:
         address = ipaddress.ip_address((host or "").partition("%")[0])
     except ValueError:
@@ -79,7 +79,7 @@ def name_address(host: str | None) -> str:
 
 
 class Allowance:
-    """So much in so many seconds for each visitor, counted over the seconds just past."""
+    """A rate limit for each visitor: `most` in any `seconds`."""
 
     def __init__(
         self, most: int, seconds: float, clock: Callable[[], float] = time.monotonic
@@ -90,7 +90,7 @@ class Allowance:
         self._taken: OrderedDict[str, deque[tuple[float, int]]] = OrderedDict()
 
     def take(self, visitor: str, amount: int = 1) -> float | None:
-        """None when granted, else the seconds after which to ask again; a refusal costs nothing."""
+        """Return None if granted, else the seconds until a retry; a refusal is not counted."""
         with self._lock:
             now = self._clock()
             for past in self._taken.values():
@@ -114,14 +114,14 @@ class Allowance:
 
 
 def format_wait(seconds: float) -> str:
-    """A wait as people say it, never too short: `12 s`, `3 minutes`."""
+    """Return a wait in words, never too short: `12 s`, `3 minutes`."""
     if seconds <= 90:
         return f"{max(math.ceil(seconds), 1)} s"
     return f"{math.ceil(seconds / 60)} minutes"
 
 
 def format_estimate(seconds: float) -> str:
-    """An expected wait, as coarse as it is known: `about 5 s`, `about 2 minutes`."""
+    """Return an expected wait, as coarse as it is known: `about 5 s`, `about 2 minutes`."""
     if seconds < 57.5:
         return f"about {max(5 * round(seconds / 5), 5)} s"
     minutes = max(round(seconds / 60), 1)

@@ -1,4 +1,4 @@
-"""The page: its layout, and which control starts what. Panels are drawn in `demo.panels`."""
+"""The page: its layout, and what its controls start. Panels are drawn in `demo.panels`."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ SCROLL_TO_LANES = """() => {
 """On a phone the lanes are below the settings; the buttons stay in view by themselves."""
 
 JOIN_PARTS = "${value.flat(9).join('')}"
-"""A panel made of nested parts: of these only the changed ones travel to the browser."""
+"""Template of a panel made of nested parts, of which only the changed ones travel."""
 
 NOTE_CLIP = "(file) => { noteClip(file); }"
 READ_TAB = "() => [nameVisit(), wasReloaded(), location.search]"
@@ -48,7 +48,7 @@ READ_TAB = "() => [nameVisit(), wasReloaded(), location.search]"
 def build(
     backend: Backend, queue: JobQueue | None = None, saved: SavedResults | None = None
 ) -> gr.Blocks:
-    """The whole page over a backend. `queue` and `saved`: given where the page is served."""
+    """Build the page over a backend. `queue` and `saved`: given where the page is served."""
     queue, saved = queue or JobQueue(), saved or SavedResults()
     choices = backend.choices()
     gr.set_static_paths([backend.samples])  # shown where they are, not copied to the uploads
@@ -76,7 +76,7 @@ def build(
 
 
 def build_controls(choices: Choices) -> tuple[dict[str, Component], gr.Button, gr.Button]:
-    """The clip and the buttons on the left, the settings on the right.
+    """Build the clip and the buttons on the left, the settings on the right.
 
     Returns the controls by field name, with `audio`, the player, and the two buttons.
     """
@@ -93,7 +93,7 @@ def build_controls(choices: Choices) -> tuple[dict[str, Component], gr.Button, g
 
 
 def build_clip(choices: Choices, first: ComparisonRequest) -> dict[str, Component]:
-    """A sample, or the visitor's own clip, which unchooses it."""
+    """Build the choice of a sample, and the player; the visitor's own clip unchooses a sample."""
     titles = [(title, key) for key, title in choices.values("sample").items()]
     sample = gr.Radio(
         [*titles, ("Your own", OWN_CLIP)],
@@ -121,13 +121,13 @@ def build_clip(choices: Choices, first: ComparisonRequest) -> dict[str, Componen
 
 
 def find_path(choices: Choices, key: str) -> str | None:
-    """The file of a sample; None makes room for the visitor's own."""
+    """Return the file of a sample; None makes room for the visitor's own."""
     sample = choices.find_sample(key)
     return str(sample.path) if sample else None
 
 
 def build_settings(choices: Choices, first: ComparisonRequest) -> dict[str, Component]:
-    """Everything that a comparison can be told; a new option gets a control by its rule alone."""
+    """Build a control for each option; a new one gets its by its rule alone."""
     controls: dict[str, Component] = {
         "engines": gr.CheckboxGroup(
             [
@@ -165,7 +165,7 @@ def build_settings(choices: Choices, first: ComparisonRequest) -> dict[str, Comp
 
 
 def build_option(name: str, choices: Choices, first: ComparisonRequest) -> Component:
-    """A control for a flag, or for one of a few values."""
+    """Build a control for a flag, or for one of a few values."""
     label, value = RULES[name].label, getattr(first, name)
     if isinstance(value, bool):
         return gr.Checkbox(value, label=label, elem_id=name, min_width=120)
@@ -184,7 +184,7 @@ def build_option(name: str, choices: Choices, first: ComparisonRequest) -> Compo
 
 
 def build_panels(choices: Choices) -> dict[str, Component]:
-    """A component for each panel, by its key."""
+    """Build a component for each panel, by its key."""
     first = ComparisonRequest.default(choices)
     clip = first.find_clip(choices)
     blank = replace(
@@ -211,7 +211,7 @@ def connect_comparison(
     start: gr.Button,
     stop: gr.Button,
 ) -> JobPanel:
-    """What Compare starts, and how it is drawn."""
+    """Define what Compare starts, and how it is drawn."""
 
     def make_task(held: dict[str, Any]) -> Task:
         request = ComparisonRequest.from_controls(held, backend.choices())

@@ -1,4 +1,4 @@
-"""What was asked for, as one record for the page, links, the HTTP API, MCP and the command line.
+"""Requests: one record of a comparison asked for by the page, a link, the HTTP API or MCP.
 
 A new option is one field of `Settings` with its row in `RULES`; page, link, endpoints and tools
 follow from these. All input is untrusted: whatever is wrong with it is one sentence in a
@@ -23,10 +23,10 @@ from engines.base import EngineError
 from engines.registry import DEFAULT_MODEL, LANGUAGES, EngineStatus
 
 ENGLISH_ONLY = ".en"
-"""How the names of models end that know no other language."""
+"""Ending of the names of models that know no other language."""
 
 OWN_CLIP = "own"
-"""What the page's choice of samples holds while the visitor's own clip is in the player."""
+"""Value of the page's choice of samples while the visitor's own clip is in the player."""
 
 NO_CLIP = "There is no clip yet: choose a sample, upload a file, or record one."
 CLIP_GONE = "This clip is no longer here, an hour after its last use: upload it again."
@@ -48,7 +48,7 @@ TITLES = {
 
 
 class RequestError(EngineError):
-    """What was asked for can't be done; the text is one sentence."""
+    """A request that can't be granted; the text is one sentence."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Sample:
 
 
 def list_samples(folder: Path) -> tuple[Sample, ...]:
-    """Every FLAC in a folder, the titled ones first, with the text of the same name beside it."""
+    """List every FLAC of a folder, titled ones first, with the text of the same name beside it."""
     order = list(TITLES)
 
     def rank(path: Path) -> tuple[int, str]:
@@ -82,7 +82,7 @@ def list_samples(folder: Path) -> tuple[Sample, ...]:
 
 @dataclass(frozen=True)
 class Rule:
-    """What one field is called and which values it takes.
+    """Name and values of one field.
 
     `help`: for programs. `link`: the parameter's name in a link. `values`: those that the page's
     control shows and a link can name, with a label each; `Choices.values` has those that depend on
@@ -98,7 +98,7 @@ class Rule:
     spelled: Mapping[Any, str] = field(default_factory=dict)
 
     def spell(self, value: Any) -> str:
-        """A value as a link has it."""
+        """Return a value as a link has it."""
         return self.spelled.get(value, str(value))
 
 
@@ -150,8 +150,8 @@ RULES = {
 
 @dataclass(frozen=True)
 class Choices:
-    """What can be asked of this machine. `own_checkpoints`: whether a model may be a file's path,
-    which only the machine's own user may name."""
+    """Values that this machine offers. `own_checkpoints`: a model may be a file's path, which only
+    the machine's own user may name."""
 
     samples: Sequence[Sample]
     engines: Sequence[EngineStatus]
@@ -164,11 +164,11 @@ class Choices:
         return tuple(status.key for status in self.engines if status.available)
 
     def find_sample(self, key: str) -> Sample | None:
-        """The sample of that key."""
+        """Return the sample of that key."""
         return next((sample for sample in self.samples if sample.key == key), None)
 
     def values(self, name: str) -> Mapping[Any, str]:
-        """The values that a field takes, with their labels."""
+        """Return the values that a field takes, with their labels."""
         if name == "sample":
             return {sample.key: sample.title for sample in self.samples}
         if name == "engines":
@@ -191,7 +191,7 @@ class ComparisonRequest(Settings):
 
     @classmethod
     def default(cls, choices: Choices) -> ComparisonRequest:
-        """What the page shows at first."""
+        """Make the request that the page shows at first."""
         sample = choices.samples[0].key if choices.samples else ""
         known = not choices.models or DEFAULT_MODEL in choices.models
         model = DEFAULT_MODEL if known else choices.models[0]
@@ -199,7 +199,7 @@ class ComparisonRequest(Settings):
 
     @classmethod
     def from_controls(cls, held: Mapping[str, Any], choices: Choices) -> ComparisonRequest:
-        """What the page's controls hold, by the fields' names, and `audio`."""
+        """Read what the page's controls hold, by the fields' names, and `audio`."""
         if choices.find_sample(held["sample"]) is None:
             return cls._check(held, choices, upload=held["audio"])
         return cls._check(held, choices, sample=held["sample"])
@@ -208,7 +208,7 @@ class ComparisonRequest(Settings):
     def from_json(
         cls, sent: Mapping[str, Any], choices: Choices, received: str = ""
     ) -> ComparisonRequest:
-        """What a program sent: any JSON, the clip as Gradio's record of an uploaded file, or
+        """Read what a program sent: any JSON, the clip as Gradio's record of an uploaded file, or
         `received`, the path of one that came in another way."""
         clip, sample = sent.get("clip"), sent.get("sample")
         own = clip is not None or bool(received)
@@ -222,7 +222,7 @@ class ComparisonRequest(Settings):
 
     @classmethod
     def _check(cls, sent: Mapping[str, Any], choices: Choices, **clip: Any) -> ComparisonRequest:
-        """The request; raises `RequestError` for the first thing that can't be granted."""
+        """Make a request; raise `RequestError` for the first thing that can't be granted."""
         names = [name for name in RULES if name in sent and name != "sample"]
         request = cls(**clip, **{name: check(name, sent[name], choices) for name in names})
         found = request.find_clip(choices)
@@ -237,7 +237,7 @@ class ComparisonRequest(Settings):
 
     @classmethod
     def from_query(cls, query: str, choices: Choices) -> ComparisonRequest:
-        """What a link names, and the page's defaults for what it doesn't, or names wrongly."""
+        """Read a link; what it doesn't name, or names wrongly, is the page's default."""
         texts = parse_qs(query.removeprefix("?")) if len(query) <= LONGEST_LINK else {}
         named: dict[str, Any] = {}
         for name, rule in RULES.items():
@@ -248,7 +248,7 @@ class ComparisonRequest(Settings):
         return replace(cls.default(choices), **named)
 
     def to_query(self, choices: Choices) -> str:
-        """The link's query, without what can't travel: an own clip, a checkpoint's path."""
+        """Write a link's query, without what can't travel: an own clip, a checkpoint's path."""
         parts = {}
         for name, rule in RULES.items():
             value, known = getattr(self, name), choices.values(name)
@@ -259,12 +259,12 @@ class ComparisonRequest(Settings):
         return urlencode({key: text for key, text in parts.items() if text}, safe=",")
 
     def to_controls(self) -> dict[str, Any]:
-        """What the page's controls hold for this request, but for the player."""
+        """Return the values of the page's controls, but for the player."""
         held = {name: getattr(self, name) for name in RULES}
         return {**held, "engines": list(self.engines), "sample": self.sample or OWN_CLIP}
 
     def find_clip(self, choices: Choices) -> Sample | None:
-        """The clip as a sample; an upload's key is its folder and name, as `nameClip` in
+        """Return the clip as a sample; an upload's key is its folder and name, as `nameClip` in
         `assets/page.js` has it."""
         if self.sample:
             return choices.find_sample(self.sample)
@@ -278,7 +278,7 @@ DEFAULTS = {each.name: each.default for each in fields(ComparisonRequest)}
 
 
 def check(name: str, value: Any, choices: Choices) -> Any:
-    """A field's value from any JSON; raises `RequestError` with one sentence."""
+    """Return a field's value from any JSON; raise `RequestError` with one sentence."""
     known, most, default = list(choices.values(name)), RULES[name].most, DEFAULTS[name]
     if name == "engines":
         if not isinstance(value, list | tuple):
@@ -317,14 +317,14 @@ def check_language(language: str, model: str) -> None:
 
 
 def check_word(name: str, value: Any, known: Sequence[str]) -> str:
-    """One of a few words."""
+    """Return a word that is known; raise `RequestError` for anything else."""
     if not isinstance(value, str) or value not in known:
         raise RequestError(f"{name} can't be {show(value)}: use one of {', '.join(known)}.")
     return value
 
 
 def find_upload(clip: Any) -> str:
-    """The path of an uploaded clip, which must lie in the folder for uploads, links followed."""
+    """Return the path of an uploaded clip; it must lie in the uploads' folder, links followed."""
     path = clip.get("path") if isinstance(clip, dict) else None
     if not isinstance(path, str) or not path:
         raise RequestError("clip must be an uploaded file: send it with gradio_client.handle_file.")
@@ -334,6 +334,6 @@ def find_upload(clip: Any) -> str:
 
 
 def show(value: Any) -> str:
-    """A wrong value on one line, not too long."""
+    """Return a wrong value on one line, not too long."""
     text = reprlib.repr(value)
     return text if len(text) <= LONGEST_SHOWN else text[: LONGEST_SHOWN - 1] + "…"

@@ -1,7 +1,7 @@
-"""A comparison as it stands at one moment.
+"""Frozen snapshots of a comparison.
 
-Everything is frozen: a change makes a new `Comparison` out of the old one, so that drawing one
-needs no lock and no copy. Times are seconds on the clock of `time.perf_counter`.
+A change makes a new `Comparison` out of the old one, so that drawing one needs no lock and no copy.
+Times are seconds on the clock of `time.perf_counter`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ TRANSCRIBING: frozenset[State] = frozenset({"mel", "encoding", "decoding"})
 
 @dataclass(frozen=True)
 class Settings:
-    """What every lane is told.
+    """Settings that all lanes share.
 
     `language`: a code, or "" to detect it. `repeats`: how often each engine transcribes the clip.
     """
@@ -49,7 +49,7 @@ class Settings:
 
     @property
     def options(self) -> Options:
-        """What the engines are told."""
+        """Options of the engines' runs."""
         return Options(self.language or None, self.beam_size, self.word_timestamps)
 
     def dtype_for(self, key: str) -> Dtype:
@@ -130,7 +130,7 @@ class Lane:
         )
 
     def at(self, now: float) -> Lane:
-        """The lane with its clock set, while it runs."""
+        """Set the clock, while the lane runs."""
         return replace(self, elapsed=now - self.phase_start) if self.running else self
 
 
@@ -158,7 +158,7 @@ class Comparison:
 
     @property
     def shared(self) -> bool:
-        """Whether lanes ran at the same time, so that none had the machine for itself."""
+        """True where lanes ran at the same time, so that none had the machine for itself."""
         return self.settings.schedule == "parallel" and len(self.lanes) > 1
 
     @property
@@ -206,7 +206,7 @@ class Comparison:
         return replace(idle, refusal=reason)
 
     def to_save(self) -> Comparison | None:
-        """What a reload of the page shall find: finished lanes, without encoder features."""
+        """Return what a reload of the page finds: finished lanes, without encoder features."""
         if not self.done:
             return None
         light = self.as_stopped().map_lanes(
@@ -220,7 +220,7 @@ class Comparison:
 def new_comparison(
     settings: Settings, statuses: Sequence[EngineStatus], state: State = "idle"
 ) -> Comparison:
-    """A comparison before anything ran: a lane for each chosen engine, in the registry's order."""
+    """Make a comparison before it runs: a lane for each chosen engine, in the registry's order."""
     lanes = tuple(
         Lane(
             key=status.key,

@@ -1,4 +1,4 @@
-"""What every panel that starts a job has in common: its buttons, status, saving and reloading.
+"""Panels that start jobs: their buttons, status, saving and reloading.
 
 Values travel by name, never by position: a listener returns `{component: value}`.
 """
@@ -52,11 +52,11 @@ class JobPanel:
     render_status: Callable[[str, str, bool], str]
 
     def all_outputs(self) -> list[Component]:
-        """The buttons and what a job fills."""
+        """List the buttons and what a job fills."""
         return [self.start, self.stop, *self.outputs.values()]
 
     def show(self, drawn: Drawn, running: bool) -> dict[Component, Any]:
-        """Values by component, with those of the buttons, one of which can be pressed."""
+        """Return values by component, and those of the buttons: one of them can be pressed."""
         return {
             self.start: gr.update(interactive=not running),
             self.stop: gr.update(interactive=running),
@@ -66,11 +66,11 @@ class JobPanel:
     def show_status(
         self, sentence: str, note: str = "", alert: bool = False, running: bool = False
     ) -> dict[Component, Any]:
-        """A sentence in the panel's status."""
+        """Return values that show a sentence in the panel's status."""
         return self.show({self.status: self.render_status(sentence, note, alert)}, running)
 
     def restore(self, saved: Saved | None) -> dict[Component, Any]:
-        """The inputs and outputs as a visit left them, or nothing."""
+        """Return the inputs and outputs as a visit left them, or nothing."""
         if saved is None:
             return {}
         held = {
