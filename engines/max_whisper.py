@@ -80,7 +80,7 @@ def load_max_encoder(
     device = compile_cache.pick_device()
     weight = compile_cache.pick_weight(checkpoint, device, dtype)
     start = perf_counter()
-    models, op = compile_cache.load_encoder(checkpoint.dims, device, weight, listener)
+    models, op = compile_cache.load_graphs("encoder", checkpoint.dims, device, weight, listener)
     compiling = perf_counter() - start
     return MaxEncoder(models, weights, op, device), compiling
 
@@ -157,18 +157,16 @@ def load_max_decoder(
     from engines.max_graph import compile_cache
     from engines.max_graph.accelerator_decoder import AcceleratorDecoder
     from engines.max_graph.decoder import CpuDecoder
-    from engines.max_graph.operations import CpuOperations
-    from engines.max_graph.weights import decoder_weights, stack
+    from engines.max_graph.weights import decoder_weights
 
     dims, weights = checkpoint.dims, decoder_weights(checkpoint.state, checkpoint.dims)
     device = CPU() if on_cpu else compile_cache.pick_device()
     weight = compile_cache.pick_weight(checkpoint, device, dtype)
     start = perf_counter()
-    models, op = compile_cache.load_decoder(dims, device, weight, listener)
+    models, op = compile_cache.load_graphs("decoder", dims, device, weight, listener)
     seconds = perf_counter() - start
-    if isinstance(op, CpuOperations):
-        return CpuDecoder(models, stack(weights, weight), dims), seconds
-    return AcceleratorDecoder(models, weights, dims, op, device), seconds
+    kind = CpuDecoder if device.label == "cpu" else AcceleratorDecoder
+    return kind(models, weights, dims, op, device), seconds
 
 
 class MaxWhisper(FastWhisper):
@@ -235,7 +233,7 @@ class MaxInference(FastInference):
         self.cache = first
         if beams > 1:
             self.cache = self.decoder.new_cache(beams)
-            self.cache.reorder_beams(first, [0] * beams)
+            self.decoder.reorder_beams(self.cache, first, [0] * beams)
         return results
 
     def advance(self, tokens: IntArray, **select: Any) -> Step:
@@ -260,7 +258,7 @@ class MaxInference(FastInference):
     def rearrange_kv_cache(self, source_indices: list[int]) -> None:
         """Make beam `i` continue beam `source_indices[i]`."""
         if source_indices != list(range(len(source_indices))):
-            self.cache.reorder_beams(self.cache, source_indices)
+            self.decoder.reorder_beams(self.cache, self.cache, source_indices)
 
     def cleanup_caching(self) -> None:
         """Drop the window's cache."""

@@ -84,14 +84,12 @@ def misread_convolutions(weights: EncoderWeights) -> EncoderWeights:
         laid = taps.reshape(n_out, 3, depth // 3).transpose(0, 2, 1)
         return np.ascontiguousarray(laid).reshape(n_out, depth)
 
-    return replace(weights, stem=_map_matrices(weights.stem, misread))
+    return replace(weights, convolutions=_map_matrices(weights.convolutions, misread))
 
 
 def zero_positions(weights: EncoderWeights) -> EncoderWeights:
-    """Zero the positional embedding, the last of the stem's weights."""
-    *convolutions, positions = weights.stem
-    assert isinstance(positions, np.ndarray)
-    return replace(weights, stem=[*convolutions, np.zeros_like(positions)])
+    """Zero the positional embedding."""
+    return replace(weights, positions=np.zeros_like(weights.positions))
 
 
 def skip_block(weights: EncoderWeights) -> EncoderWeights:
@@ -102,7 +100,7 @@ def skip_block(weights: EncoderWeights) -> EncoderWeights:
     blocks = list(weights.blocks)
     middle = len(blocks) // 2
     blocks[middle] = [
-        _map_weight(weight, np.zeros_like) if index in _OUTPUTS else weight
+        np.zeros_like(weight) if index in _OUTPUTS else weight
         for index, weight in enumerate(blocks[middle])
     ]
     return replace(weights, blocks=tuple(blocks))
@@ -134,7 +132,7 @@ def _round_all(
     def change(weights: EncoderWeights) -> EncoderWeights:
         return replace(
             weights,
-            stem=_map_matrices(weights.stem, rounded),
+            convolutions=_map_matrices(weights.convolutions, rounded),
             blocks=tuple(_map_matrices(block, rounded) for block in weights.blocks),
         )
 
@@ -142,14 +140,7 @@ def _round_all(
 
 
 def _map_matrices(weights: Weights, change: Callable[[FloatArray], FloatArray]) -> Weights:
-    return [each if isinstance(each, np.ndarray) else _map_weight(each, change) for each in weights]
-
-
-def _map_weight(weight: Any, change: Callable[[FloatArray], FloatArray]) -> Any:
-    """Apply `change` to a matrix or a plain array."""
-    if isinstance(weight, np.ndarray):
-        return change(weight)
-    return replace(weight, values=change(weight.values))
+    return [change(each) if each.ndim == 2 else each for each in weights]
 
 
 FAULTS = (

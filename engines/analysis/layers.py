@@ -162,20 +162,20 @@ def open_max(
 
     from engines.max_graph import compile_cache
     from engines.max_graph.encoder import MaxEncoder
-    from engines.max_graph.weights import encoder_weights, matrix_dtype
+    from engines.max_graph.weights import encoder_weights
 
     device = compile_cache.pick_device()
     on_cpu = device.label == "cpu"
-    dtype = dtype or (matrix_dtype(checkpoint).name if on_cpu else "float32")
+    dtype = dtype or compile_cache.pick_weight(checkpoint, device, "float32").name
     if on_cpu and dtype == "bfloat16":
         raise EngineUnavailable("MAX's encoder has no bfloat16 on a CPU.")
     weights = change(encoder_weights(checkpoint.state, checkpoint.dims))
-    models, op = compile_cache.load_encoder(checkpoint.dims, device, DType[dtype], listener)
+    models, op = compile_cache.load_graphs(
+        "encoder", checkpoint.dims, device, DType[dtype], listener
+    )
     # The stem graph computes `conv2` and `positions` as one: with zeros for positions it computes
     # `conv2` alone, so no stage is computed by anything but the engines' own compiled graphs.
-    *convolutions, positions = weights.stem
-    assert isinstance(positions, np.ndarray)
-    unplaced = replace(weights, stem=[*convolutions, np.zeros_like(positions)], blocks=())
+    unplaced = replace(weights, positions=np.zeros_like(weights.positions), blocks=())
     whole, without_positions = (
         MaxEncoder(models, each, op, device) for each in (weights, unplaced)
     )

@@ -14,24 +14,35 @@ import os
 import platform
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
+from typing import Literal
 
 from filelock import FileLock
+from max.driver import CPU, Accelerator, Device, accelerator_count
+from max.dtype import DType
+from max.engine import CompiledModel, InferenceSession, Model, read
+from max.graph import Graph, Module
+from whisper.model import ModelDimensions
 
 from engines.base import Dtype, Listener
 from engines.checkpoints import Checkpoint
+from engines.max_graph import accelerator_decoder, decoder, encoder
+from engines.max_graph.operations import AcceleratorOperations, CpuOperations, Operations
 
-CACHE_VARIABLE = "MAX_WHISPER_CACHE"
 DIGEST_BYTES = 32
+
+_compile_lock = threading.Lock()
+_compiled: dict[Path, CompiledModel] = {}
+"""Modules loaded by this process, so that a cache that can't be written costs one compile only."""
 
 
 def cache_folder() -> Path:
     """Return the folder of compiled graphs, after trying to create it."""
-    if configured := os.environ.get(CACHE_VARIABLE):
+    if configured := os.environ.get("MAX_WHISPER_CACHE"):
         folder = Path(configured).expanduser()
     else:
         caches = os.environ.get("XDG_CACHE_HOME", str(Path.home() / ".cache"))
@@ -39,24 +50,6 @@ def cache_folder() -> Path:
     with suppress(OSError):  # a disk that is full or read-only: everything is compiled anew
         folder.mkdir(parents=True, exist_ok=True)
     return folder
-
-
-if os.environ.get(CACHE_VARIABLE):
-    # MAX keeps caches of its own; whoever moves ours expects both in one place. It reads this
-    # variable when it is first imported, which is why it stands before the imports below.
-    os.environ.setdefault("MODULAR_CACHE_DIR", str(cache_folder() / "modular"))
-
-from max._mlir_context import ensure_default_mlir_context  # noqa: E402
-from max.driver import CPU, Accelerator, Device, accelerator_count  # noqa: E402
-from max.dtype import DType  # noqa: E402
-from max.engine import CompiledModel, InferenceSession, Model, read  # noqa: E402
-from max.graph import Graph, Module  # noqa: E402
-from whisper.model import ModelDimensions  # noqa: E402
-
-from engines.max_graph import accelerator_decoder, decoder, encoder, operations  # noqa: E402
-from engines.max_graph.weights import matrix_dtype  # noqa: E402
-
-_compile_lock = threading.Lock()
 
 
 def pick_device() -> Device:
@@ -70,7 +63,9 @@ def pick_weight(checkpoint: Checkpoint, device: Device, dtype: Dtype) -> DType:
     On a CPU float16 where that is exact, because the kernels widen it before they compute; on an
     accelerator the type asked for, because the built-in products compute in it.
     """
-    return matrix_dtype(checkpoint) if device.label == "cpu" else DType[dtype]
+    if device.label == "cpu":
+        return DType.float16 if checkpoint.fits_float16 else DType.float32
+    return DType[dtype]
 
 
 @cache
@@ -79,110 +74,67 @@ def session(device_label: str) -> InferenceSession:
     return InferenceSession(devices=[CPU()] if device_label == "cpu" else [Accelerator()])
 
 
-def load_encoder(
-    dims: ModelDimensions, device: Device, weight: DType, listener: Listener
-) -> tuple[dict[str, Model], operations.Operations]:
-    """Return the encoder's compiled graphs for `device`, from the cache or compiled now.
+def load_graphs(
+    half: Literal["encoder", "decoder"],
+    dims: ModelDimensions,
+    device: Device,
+    weight: DType,
+    listener: Listener,
+) -> tuple[dict[str, Model], Operations]:
+    """Return a half's compiled graphs for `device`, from the cache or compiled now.
 
-    `weight`: the type of the matrices; see `pick_weight`.
+    `weight`: the type of the matrices; see `pick_weight`. On a CPU one module holds both halves of
+    every checkpoint, since the fixed cost of compiling one is about half of what either half takes.
     """
-    op, key = _target(device, weight, dims)
-    if isinstance(op, operations.CpuOperations):
-        return _load_both(key, op, device, listener), op
-    sizes = encoder.Sizes.of(dims)
-    return _load("encoder", key, device, lambda m: encoder.build(m, op, sizes), listener), op
-
-
-def load_decoder(
-    dims: ModelDimensions, device: Device, weight: DType, listener: Listener
-) -> tuple[dict[str, Model], operations.Operations]:
-    """Return the decoder's compiled graphs, as `load_encoder` does the encoder's."""
-    op, key = _target(device, weight, dims)
-    if isinstance(op, operations.CpuOperations):
-        return _load_both(key, op, device, listener), op
-    return _load(
-        "decoder", key, device, lambda m: accelerator_decoder.build(m, op, dims), listener
-    ), op
-
-
-def _load_both(
-    key: str, op: operations.CpuOperations, device: Device, listener: Listener
-) -> dict[str, Model]:
-    """Load both halves' graphs for a CPU from one module.
-
-    A module has a fixed cost of compilation, about half of what either half takes alone.
-    """
+    op: Operations
+    if device.label == "cpu":
+        op, path = CpuOperations(weight), entry_path("whisper", "cpu", weight.name)
+    else:
+        op, target = AcceleratorOperations(weight), f"{device.api}-{device.architecture_name}"
+        path = entry_path(half, target, f"{weight.name} {dims}")
 
     def build(module: Module) -> Graph:
-        encoder.build(module, op, encoder.Sizes.symbolic())
-        return decoder.build(module, op)
+        if isinstance(op, CpuOperations):
+            encoder.build(module, op, encoder.SYMBOLIC)
+            return decoder.build(module, op)
+        if half == "encoder":
+            return encoder.build(module, op, encoder.Sizes.of(dims))
+        return accelerator_decoder.build(module, op, dims)
 
-    return _load("whisper", key, device, build, listener)
-
-
-def _target(
-    device: Device, weight: DType, dims: ModelDimensions
-) -> tuple[operations.Operations, str]:
-    """Return the operations for `device` and the cache key of graphs made of them."""
-    if device.label == "cpu":
-        return operations.CpuOperations(weight), entry_key("cpu", weight.name)
-    name = f"{device.api}-{device.architecture_name}"
-    return operations.AcceleratorOperations(weight), entry_key(name, f"{weight.name} {dims}")
-
-
-def _load(
-    name: str,
-    key: str,
-    device: Device,
-    build: Callable[[Module], Graph],
-    listener: Listener,
-) -> dict[str, Model]:
-    running = session(device.label)
-    path = cache_folder() / f"{name}-{key}.mef"
     if path not in _compiled:
-        _compiled[path] = load_compiled(
-            path, lambda: running.compile(build_anywhere(lambda: build(Module()))), listener
-        )
-    return running.init_all(_compiled[path])
+        _compiled[path] = load_compiled(path, lambda: compile_module(build, device.label), listener)
+    return session(device.label).init_all(_compiled[path]), op
 
 
-_compiled: dict[Path, CompiledModel] = {}
-"""Modules loaded by this process, so that a cache that can't be written costs one compile only."""
+def compile_module(build: Callable[[Module], Graph], device_label: str) -> CompiledModel:
+    """Compile the graphs that `build` adds to a module, of which it returns the last.
 
-
-def build_anywhere(build: Callable[[], Graph]) -> Graph:
-    """Build graphs on any thread.
-
-    MAX 26.7 allows an empty `Module` only on the thread that first imported `max.graph`. A `Graph`
-    handles this itself, but here several graphs share a module.
+    MAX 26.7 allows an empty `Module` only on the thread that first imported `max.graph`, unless a
+    private context is entered. A `Graph` does so itself, but here several graphs share a module.
     """
+    from max._mlir_context import ensure_default_mlir_context
+
     with ensure_default_mlir_context():
-        return build()
+        graph = build(Module())
+    return session(device_label).compile(graph)
 
 
 def load_compiled(
-    path: Path, compile_module: Callable[[], CompiledModel], listener: Listener
+    path: Path, compile_now: Callable[[], CompiledModel], listener: Listener
 ) -> CompiledModel:
     """Read `path`, or compile and write it; only one thread of one process compiles an entry."""
     compiled = read_entry(path)
     if compiled is not None:
         return compiled
     listener.report("compiling")
-    with _compile_lock, _file_lock(path.with_suffix(".lock")):
+    with _compile_lock, ExitStack() as held:
+        with suppress(OSError, NotImplementedError):  # a file system without locks or without room
+            held.enter_context(FileLock(path.with_suffix(".lock"), fallback_to_soft=False))
         compiled = read_entry(path)
         if compiled is None:
-            compiled = compile_module()
+            compiled = compile_now()
             write_entry(path, compiled)
         return compiled
-
-
-@contextmanager
-def _file_lock(path: Path) -> Iterator[None]:
-    """Hold a lock between processes; none where the file system has no locks or no room."""
-    with ExitStack() as held:
-        with suppress(OSError, NotImplementedError):
-            held.enter_context(FileLock(path, fallback_to_soft=False))
-        yield
 
 
 def read_entry(path: Path) -> CompiledModel | None:
@@ -213,10 +165,11 @@ def write_entry(path: Path, compiled: CompiledModel) -> None:
         pass
 
 
-def entry_key(target: str, variant: str) -> str:
-    """Return a digest of everything an entry depends on; `variant`: sizes and types."""
+def entry_path(name: str, target: str, variant: str) -> Path:
+    """Return an entry's path, with a digest of all it depends on; `variant`: sizes and types."""
     parts = [version("max"), processor(), target, variant, sources_digest()]
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:20]
+    key = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:20]
+    return cache_folder() / f"{name}-{key}.mef"
 
 
 @cache

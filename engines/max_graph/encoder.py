@@ -11,7 +11,7 @@ The arithmetic is that of `whisper.model.AudioEncoder`, in float32.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from typing import NamedTuple
 
 import numpy as np
 from max.driver import CPU, Buffer, Device
@@ -21,11 +21,10 @@ from whisper.model import ModelDimensions
 
 from engines.base import FloatArray
 from engines.max_graph.operations import Operations, Size, new_graph, place, put
-from engines.max_graph.weights import TAPS, EncoderWeights, Matrix
+from engines.max_graph.weights import TAPS, EncoderWeights
 
 
-@dataclass(frozen=True)
-class Sizes:
+class Sizes(NamedTuple):
     """The encoder's dimensions, as numbers or as symbols."""
 
     n_mels: Size
@@ -38,74 +37,52 @@ class Sizes:
     n_mlp: Size  # 4 * n_state
 
     @classmethod
-    def symbolic(cls) -> Sizes:
-        """Return symbols, for graphs that serve any Whisper."""
-        return cls(*(field.name for field in fields(cls)))
-
-    @classmethod
     def of(cls, dims: ModelDimensions) -> Sizes:
         """Return the sizes of one checkpoint."""
         n_mels, n_ctx, n = dims.n_mels, dims.n_audio_ctx, dims.n_audio_state
-        return cls(n_mels, 2 * n_ctx, 3 * n_mels, 3 * n, n_ctx, n, 3 * n, 4 * n)
+        return cls(n_mels, 2 * n_ctx, TAPS * n_mels, TAPS * n, n_ctx, n, 3 * n, 4 * n)
 
 
-def build(module: Module, op: Operations, sizes: Sizes) -> Graph:
+SYMBOLIC = Sizes(*Sizes._fields)
+"""Sizes for graphs that serve any checkpoint."""
+
+
+def build(module: Module, op: Operations, s: Sizes) -> Graph:
     """Add the three graphs to `module`.
 
     Returns the last of them: MAX compiles a graph's whole module, but finds the kernels only
     through a graph.
     """
-    _build_stem(module, op, sizes)
-    _build_block(module, op, sizes)
-    return _build_post(module, op, sizes)
-
-
-def _build_stem(module: Module, op: Operations, s: Sizes) -> None:
+    state = op.tensor(s.n_ctx, s.n_state)
     inputs = [
         op.tensor(s.n_mels, s.frames),
-        op.matrix("conv1", s.n_state, s.mel_taps),
-        op.tensor(s.n_state),
-        op.matrix("conv2", s.n_state, s.state_taps),
-        op.tensor(s.n_state),
-        op.tensor(s.n_ctx, s.n_state),
+        *op.linear_pair("conv1", s.n_state, s.mel_taps),
+        *op.linear_pair("conv2", s.n_state, s.state_taps),
+        state,  # positional embedding
     ]
     with new_graph("stem", inputs, module) as graph:
-        mel, w1, b1, w2, b2, positions = (value.tensor for value in graph.inputs)
-        x = op.pad_frames(mel)  # (frames + 2, n_mels)
-        x = op.conv(x, w1, b1, x.shape[0], stride=1, padded=True)  # (frames + 2, n_state)
-        x2 = op.conv(x, w2, b2, s.n_ctx, stride=2, add=positions)  # (n_ctx, n_state)
-        graph.output(x, x2)
+        mel, *w = (value.tensor for value in graph.inputs)
+        graph.output(*op.stem(mel, w))  # (frames + 2, n_state) and (n_ctx, n_state)
 
-
-def _build_block(module: Module, op: Operations, s: Sizes) -> None:
     inputs = [
-        op.tensor(s.n_ctx, s.n_state),
-        op.tensor(s.n_state),
-        op.tensor(s.n_state),
-        op.matrix("qkv", s.n_qkv, s.n_state),
-        op.tensor(s.n_qkv),
-        op.matrix("out", s.n_state, s.n_state),
-        op.tensor(s.n_state),
-        op.tensor(s.n_state),
-        op.tensor(s.n_state),
-        op.matrix("mlp0", s.n_mlp, s.n_state),
-        op.tensor(s.n_mlp),
-        op.matrix("mlp2", s.n_state, s.n_mlp),
-        op.tensor(s.n_state),
+        state,
+        *op.norm_pair(s.n_state),
+        *op.linear_pair("qkv", s.n_qkv, s.n_state),
+        *op.linear_pair("out", s.n_state, s.n_state),
+        *op.norm_pair(s.n_state),
+        *op.linear_pair("mlp0", s.n_mlp, s.n_state),
+        *op.linear_pair("mlp2", s.n_state, s.n_mlp),
     ]
     with new_graph("block", inputs, module) as graph:
         x, *w = (value.tensor for value in graph.inputs)  # x: (n_ctx, n_state)
         qkv = op.linear(op.layer_norm(x, w[0], w[1]), w[2], w[3])  # (n_ctx, 3 * n_state)
-        x = op.linear(op.attention(qkv, s.n_state), w[4], w[5], add=x)
+        x = op.linear(op.attention(qkv, x.shape[1]), w[4], w[5], add=x)
         hidden = op.linear(op.layer_norm(x, w[6], w[7]), w[8], w[9], gelu=True)  # (n_ctx, n_mlp)
         graph.output(op.linear(hidden, w[10], w[11], add=x))
 
-
-def _build_post(module: Module, op: Operations, s: Sizes) -> Graph:
-    inputs = [op.tensor(s.n_ctx, s.n_state), op.tensor(s.n_state), op.tensor(s.n_state)]
-    with new_graph("post", inputs, module) as graph:
-        x, w, b = (value.tensor for value in graph.inputs)
-        graph.output(op.layer_norm(x, w, b))
+    with new_graph("post", [state, *op.norm_pair(s.n_state)], module) as graph:
+        x, scale, shift = (value.tensor for value in graph.inputs)
+        graph.output(op.layer_norm(x, scale, shift))
     return graph
 
 
@@ -117,19 +94,17 @@ class MaxEncoder:
     ) -> None:
         self._models = models
         self._device = device
-        self._stem = place(weights.stem, op, device)
+        self._stem = [*place(weights.convolutions, op, device), put(weights.positions, device)]
         self._blocks = [place(block, op, device) for block in weights.blocks]
         self._post = place(weights.post, op, device)
-        (first, *_), positions = weights.stem, weights.stem[4]
-        assert isinstance(first, Matrix) and not isinstance(positions, Matrix)
-        self._shape = (first.values.shape[1] // TAPS, 2 * len(positions))
+        depth = weights.convolutions[0].shape[1]
+        self._shape = (depth // TAPS, 2 * len(weights.positions))  # (n_mels, 3000)
 
     def __call__(self, mel: FloatArray) -> FloatArray:
         """Encode one window, `(n_mels, 3000)` to `(n_audio_ctx, n_audio_state)`, both float32."""
-        x = self._execute("stem", self._input(mel), self._stem)[1]
-        for weights in self._blocks:
-            x = self._execute("block", x, weights)[0]
-        return _on_host(self._execute("post", x, self._post)[0])
+        for _, x in self._run(mel):
+            last = x
+        return _on_host(last)
 
     def stages(self, mel: FloatArray) -> Iterator[tuple[str, FloatArray]]:
         """Yield name and output of every stage: `conv1`, `conv2`, `blocks.0`, …, `ln_post`.
@@ -137,22 +112,21 @@ class MaxEncoder:
         `conv1` is `(3000, n_state)`. `conv2`, which has the positions added, and all later stages
         are `(n_audio_ctx, n_state)`.
         """
-        padded, x = self._execute("stem", self._input(mel), self._stem)
-        yield "conv1", _on_host(padded)[1:-1]
-        yield "conv2", _on_host(x)
-        for layer, weights in enumerate(self._blocks):
-            x = self._execute("block", x, weights)[0]
-            yield f"blocks.{layer}", _on_host(x)
-        yield "ln_post", _on_host(self._execute("post", x, self._post)[0])
+        for name, x in self._run(mel):
+            yield name, _on_host(x)[1:-1] if name == "conv1" else _on_host(x)
 
-    def _input(self, mel: FloatArray) -> Buffer:
-        """Check the window's shape, which the kernels do not, and copy it to the device."""
-        if mel.shape != self._shape:
+    def _run(self, mel: FloatArray) -> Iterator[tuple[str, Buffer]]:
+        if mel.shape != self._shape:  # the kernels read it unchecked
             raise ValueError(f"a window of log-mel is {self._shape}, not {mel.shape}")
-        return put(mel.astype(np.float32, copy=False), self._device)
-
-    def _execute(self, graph: str, x: Buffer, weights: list[Buffer]) -> list[Buffer]:
-        return self._models[graph].execute(x, *weights)
+        window = put(mel.astype(np.float32, copy=False), self._device)
+        padded, x = self._models["stem"].execute(window, *self._stem)
+        yield "conv1", padded  # (3002, n_state), a row of zeros at both ends
+        yield "conv2", x
+        for layer, weights in enumerate(self._blocks):
+            [x] = self._models["block"].execute(x, *weights)
+            yield f"blocks.{layer}", x
+        [x] = self._models["post"].execute(x, *self._post)
+        yield "ln_post", x
 
 
 def _on_host(buffer: Buffer) -> FloatArray:

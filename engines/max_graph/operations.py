@@ -3,7 +3,7 @@
 `CpuOperations` calls this project's Mojo kernels: they compile in seconds, take any size at run
 time and are faster than the built-in ones at Whisper's shapes. `AcceleratorOperations` uses MAX's
 built-in operations, except for float32 products, where the built-in one rounds to TF32 and a
-kernel of ours does not. Each has one layout for weight matrices, made by its `lay_out`.
+kernel of ours does not.
 """
 
 from __future__ import annotations
@@ -32,25 +32,22 @@ from max.graph import (
 )
 
 from engines.base import FloatArray
-from engines.max_graph.weights import PANEL, AnyFloatArray, Matrix, Weights, pack
+from engines.max_graph.weights import Weights
 
 Size: TypeAlias = int | str | Dim
-Parameter: TypeAlias = int | bool | DType
-
-KERNELS = Path(__file__).parent / "kernels"
 
 HEAD = 64
 """Width of a head in every Whisper checkpoint."""
 
-EPSILON = 1e-5
-"""PyTorch's default for `nn.LayerNorm`, which Whisper uses."""
+PANEL = 32
+"""Columns of one packed panel; `kernels/tile.mojo` computes by the same number."""
 
 
 @cache
 def kernels() -> KernelLibrary:
     """Build and read our kernels, once for all graphs: it takes MAX seconds."""
     library = KernelLibrary()
-    library.load_paths([KERNELS])
+    library.load_paths([Path(__file__).parent / "kernels"])
     return library
 
 
@@ -59,19 +56,11 @@ def new_graph(name: str, inputs: Iterable[Type[Any]], module: Module) -> Graph:
     return Graph(name, input_types=inputs, kernel_library=kernels(), module=module)
 
 
-@dataclass(frozen=True)
-class CpuOperations:
-    """Float32 on the CPU through the kernels in `kernels/`; every size may be symbolic.
+class _Types:
+    """Types of what goes through the graphs: matrices in type `weight`, all else in float32."""
 
-    `weight`: the type that matrices are kept in, float16 only where that is exact.
-    """
-
-    weight: DType = DType.float32
-    device = DeviceRef.CPU()
-
-    def lay_out(self, matrix: FloatArray) -> AnyFloatArray:
-        """Pack a matrix `(n_out, depth)` into the kernels' panels `(panels, depth, PANEL)`."""
-        return pack(matrix).astype(self.weight.to_numpy())
+    device: DeviceRef
+    weight: DType
 
     def tensor(self, *shape: Size) -> TensorType:
         """A float32 tensor type on this device."""
@@ -79,29 +68,60 @@ class CpuOperations:
 
     def matrix(self, name: str, n_out: Size, depth: Size) -> TensorType:
         """Type of the weight matrix `name` as `lay_out` makes it."""
+        raise NotImplementedError
+
+    def linear_pair(self, name: str, n_out: Size, depth: Size) -> list[TensorType]:
+        """Types of the matrix `name` and its bias."""
+        return [self.matrix(name, n_out, depth), self.tensor(n_out)]
+
+    def norm_pair(self, n: Size) -> list[TensorType]:
+        """Types of a layer norm's scale and shift."""
+        return [self.tensor(n), self.tensor(n)]
+
+
+@dataclass(frozen=True)
+class CpuOperations(_Types):
+    """Float32 on the CPU through the kernels in `kernels/`; every size may be symbolic.
+
+    `weight`: float16 only where that is exact.
+    """
+
+    weight: DType = DType.float32
+    device = DeviceRef.CPU()
+
+    def lay_out(self, matrix: FloatArray) -> FloatArray:
+        """Pack a matrix `(n_out, depth)` into zero-padded panels `(panels, depth, PANEL)`."""
+        n_out, depth = matrix.shape
+        panels = -(-n_out // PANEL)
+        padded = np.zeros((panels * PANEL, depth), self.weight.to_numpy())
+        padded[:n_out] = matrix
+        return np.ascontiguousarray(padded.reshape(panels, PANEL, depth).transpose(0, 2, 1))
+
+    def matrix(self, name: str, n_out: Size, depth: Size) -> TensorType:
         return TensorType(self.weight, [f"{name}_panels", depth, PANEL], self.device)
 
-    def pad_frames(self, mel: TensorValue) -> TensorValue:
-        """`(n_mels, frames)` to `(frames + 2, n_mels)`, a row of zeros at both ends."""
-        n_mels, frames = mel.shape
-        return self._call("whisper_pad_frames", [mel], self.tensor(frames + 2, n_mels))[0]
+    def call(
+        self, name: str, values: list[TensorValue], *results: TensorType, **parameters: Any
+    ) -> list[TensorValue]:
+        """Call a kernel."""
+        outputs = ops.custom(
+            name, device=self.device, values=values, out_types=results, parameters=parameters
+        )
+        return [output.tensor for output in outputs]
 
-    def conv(
-        self,
-        x: TensorValue,
-        w: TensorValue,
-        b: TensorValue,
-        rows: Size,
-        stride: int,
-        add: TensorValue | None = None,
-        padded: bool = False,
-    ) -> TensorValue:
-        """GELU of a convolution of width 3 over the padded `x`, to `(rows, n_out)`.
+    def stem(self, mel: TensorValue, w: list[TensorValue]) -> tuple[TensorValue, TensorValue]:
+        """Both convolutions with GELU of `mel` `(n_mels, frames)`, and the positions added.
 
-        `add` is added after the GELU; `padded` gives a row of zeros at both ends (in `rows`).
+        `w`: two pairs, and the positions. Returns the first convolution's output
+        `(frames + 2, n_state)`, a row of zeros at both ends, and the sum `(n_ctx, n_state)`.
         """
-        result = self.tensor(rows, b.shape[0])
-        return self._linear(x, w, b, result, add, stride=stride, gelu=True, padded=padded)
+        w1, b1, w2, b2, positions = w
+        n_mels, frames = mel.shape
+        [x] = self.call("whisper_pad_frames", [mel], self.tensor(frames + 2, n_mels))
+        result = self.tensor(frames + 2, b1.shape[0])
+        padded = self._linear([x, w1, b1, x], result, gelu=True, padded=True)
+        values = [padded, w2, b2, positions]
+        return padded, self._linear(values, positions.type, stride=2, gelu=True, residual=True)
 
     def linear(
         self,
@@ -113,55 +133,39 @@ class CpuOperations:
     ) -> TensorValue:
         """`x @ w + b` to `(rows, n_out)`, then exact GELU or the sum with `add`."""
         result = self.tensor(x.shape[0], b.shape[0])
-        return self._linear(x, w, b, result, add, stride=1, gelu=gelu, padded=False)
+        values = [x, w, b, x if add is None else add]
+        return self._linear(values, result, gelu=gelu, residual=add is not None)
 
     def layer_norm(self, x: TensorValue, w: TensorValue, b: TensorValue) -> TensorValue:
         """Layer norm over the last axis."""
-        return self._call("whisper_layer_norm", [x, w, b], x.type)[0]
+        return self.call("whisper_layer_norm", [x, w, b], x.type)[0]
 
-    def attention(self, qkv: TensorValue, n_state: Size) -> TensorValue:
+    def attention(self, qkv: TensorValue, n_state: Dim) -> TensorValue:
         """Self-attention over heads of 64, `(n_ctx, 3 * n_state)` to `(n_ctx, n_state)`."""
         keys, values = self.pack_keys_values(qkv, 1, n_state)
         result = self.tensor(qkv.shape[0], n_state)
-        return self._call("whisper_self_attention", [qkv, keys, values], result)[0]
+        return self.call("whisper_self_attention", [qkv, keys, values], result)[0]
 
-    def pack_keys_values(
-        self, kv: TensorValue, layers: Size, n_state: Size
-    ) -> tuple[TensorValue, TensorValue]:
+    def pack_keys_values(self, kv: TensorValue, layers: Size, n_state: Dim) -> list[TensorValue]:
         """Keys and values from the last `layers * 2 * n_state` columns of `kv`.
 
         Both `(layers, heads, panels, HEAD * PANEL)`; see `kernels/attention.mojo`.
         """
         panels = (kv.shape[0] + PANEL - 1) // PANEL
-        packed = self.tensor(layers, Dim(n_state) // HEAD, panels, HEAD * PANEL)
-        keys, values = self._call("whisper_pack_keys_values", [kv], packed, packed)
-        return keys, values
+        packed = self.tensor(layers, n_state // HEAD, panels, HEAD * PANEL)
+        return self.call("whisper_pack_keys_values", [kv], packed, packed)
 
     def _linear(
-        self,
-        x: TensorValue,
-        w: TensorValue,
-        b: TensorValue,
-        result: TensorType,
-        add: TensorValue | None,
-        **parameters: Parameter,
+        self, values: list[TensorValue], result: TensorType, **parameters: Any
     ) -> TensorValue:
-        values = [x, w, b, x if add is None else add]
-        parameters |= {"residual": add is not None, "weight": w.dtype}
-        return self._call("whisper_linear", values, result, **parameters)[0]
-
-    def _call(
-        self, name: str, values: list[TensorValue], *results: TensorType, **parameters: Parameter
-    ) -> list[TensorValue]:
-        outputs = ops.custom(
-            name, device=self.device, values=values, out_types=results, parameters=parameters
-        )
-        return [output.tensor for output in outputs]
+        """Call `whisper_linear`; the last of the values is not read unless `residual` is set."""
+        parameters = {"stride": 1, "gelu": False, "residual": False, "padded": False} | parameters
+        return self.call("whisper_linear", values, result, weight=values[1].dtype, **parameters)[0]
 
 
 @dataclass(frozen=True)
-class AcceleratorOperations:
-    """MAX's built-in operations on an accelerator; methods as above.
+class AcceleratorOperations(_Types):
+    """MAX's built-in operations on an accelerator, of fixed sizes; methods as in `CpuOperations`.
 
     `weight`: the type of both sides of every product, and of the caches. All between the products
     (sums, layer norms, GELU, softmax) is float32 whatever it is. Products in float32 are our own
@@ -171,16 +175,11 @@ class AcceleratorOperations:
     weight: DType = DType.float32
     device: DeviceRef = field(default_factory=DeviceRef.GPU)
 
-    def lay_out(self, matrix: FloatArray) -> AnyFloatArray:
+    def lay_out(self, matrix: FloatArray) -> FloatArray:
         """`(n_out, depth)` as `(depth, n_out)`, so that a product needs no transposition."""
         return np.ascontiguousarray(matrix.T)
 
-    def tensor(self, *shape: Size) -> TensorType:
-        """A float32 tensor type on this device."""
-        return TensorType(DType.float32, list(shape), self.device)
-
     def matrix(self, name: str, n_out: Size, depth: Size) -> TensorType:
-        """Type of the weight matrix `name` as `lay_out` makes it."""
         return TensorType(self.weight, [depth, n_out], self.device)
 
     def product(self, a: TensorValue, b: TensorValue, transposed: bool = False) -> TensorValue:
@@ -190,41 +189,34 @@ class AcceleratorOperations:
         """
         if self.weight != DType.float32:
             b = ops.transpose(b, -1, -2) if transposed else b
-            return cast(cast(a, self.weight) @ cast(b, self.weight), DType.float32)
+            return (a.cast(self.weight) @ b.cast(self.weight)).cast(DType.float32)
         shape = [*a.shape[:-1], b.shape[-2 if transposed else -1]]
         a, b = (  # all leading axes as one
             ops.reshape(each, [math.prod(each.shape[:-2], start=Dim(1)), *each.shape[-2:]])
             for each in (a, b)
         )
-        result = self.tensor(a.shape[0], *shape[-2:])
-        y = ops.custom(
+        [y] = ops.custom(
             "whisper_product",
             device=self.device,
             values=[a, b],
-            out_types=[result],
+            out_types=[self.tensor(a.shape[0], *shape[-2:])],
             parameters={"transposed": transposed},
         )
-        return ops.reshape(y[0].tensor, shape)
+        return ops.reshape(y.tensor, shape)
 
-    def pad_frames(self, mel: TensorValue) -> TensorValue:
-        """`(n_mels, frames)` to `(frames + 2, n_mels)`, a row of zeros at both ends."""
-        return self._pad(ops.transpose(mel, 0, 1))
+    def stem(self, mel: TensorValue, w: list[TensorValue]) -> tuple[TensorValue, TensorValue]:
+        def pad(x: TensorValue) -> TensorValue:
+            zeros = ops.constant(np.zeros((1, int(x.shape[1])), np.float32), device=self.device)
+            return ops.concat([zeros, x, zeros], axis=0)
 
-    def conv(
-        self,
-        x: TensorValue,
-        w: TensorValue,
-        b: TensorValue,
-        rows: Size,
-        stride: int,
-        add: TensorValue | None = None,
-        padded: bool = False,
-    ) -> TensorValue:
-        """GELU of a convolution of width 3: its three taps side by side, then one product."""
-        length = int(x.shape[0]) - 2
-        taps = [x[tap : tap + length : stride, :] for tap in range(3)]  # each (rows, n_in)
-        y = self.linear(ops.concat(taps, axis=1), w, b, gelu=True, add=add)  # (rows, n_out)
-        return self._pad(y) if padded else y
+        def convolve(x: TensorValue, w: TensorValue, b: TensorValue, stride: int) -> TensorValue:
+            end = int(x.shape[0]) - 2
+            taps = [x[tap : tap + end : stride, :] for tap in range(3)]  # each (rows, n_in)
+            return self.linear(ops.concat(taps, axis=1), w, b, gelu=True)  # (rows, n_out)
+
+        w1, b1, w2, b2, positions = w
+        padded = pad(convolve(pad(ops.transpose(mel, 0, 1)), w1, b1, stride=1))
+        return padded, convolve(padded, w2, b2, stride=2) + positions
 
     def linear(
         self,
@@ -234,39 +226,44 @@ class AcceleratorOperations:
         gelu: bool = False,
         add: TensorValue | None = None,
     ) -> TensorValue:
-        """`x @ w + b` to `(rows, n_out)`, then exact GELU or the sum with `add`."""
         y = self.product(x, w) + b
         if gelu:
             y = ops.gelu(y)
         return y if add is None else y + add
 
     def layer_norm(self, x: TensorValue, w: TensorValue, b: TensorValue) -> TensorValue:
-        """Layer norm over the last axis."""
-        return ops.layer_norm(x, w, b, epsilon=EPSILON)
+        return ops.layer_norm(x, w, b, epsilon=1e-5)  # the default of PyTorch's, and so whisper's
 
-    def attention(self, qkv: TensorValue, n_state: Size) -> TensorValue:
-        """Self-attention over heads of 64, `(n_ctx, 3 * n_state)` to `(n_ctx, n_state)`."""
-        n_ctx, n = int(qkv.shape[0]), int(Dim(n_state))
+    def attention(self, qkv: TensorValue, n_state: Dim) -> TensorValue:
+        n_ctx, n = int(qkv.shape[0]), int(n_state)
         heads = ops.reshape(qkv, [n_ctx, 3, n // HEAD, HEAD])
         query, key, value = (
             ops.transpose(heads[:, part], 0, 1)  # (heads, n_ctx, HEAD)
             for part in range(3)
         )
-        scores = self.product(query * HEAD**-0.5, key, transposed=True)  # (heads, n_ctx, n_ctx)
-        mixed = self.product(ops.softmax(scores), value)  # (heads, n_ctx, HEAD)
-        return ops.reshape(ops.transpose(mixed, 0, 1), [n_ctx, n])
+        return ops.reshape(self.attend(query, key, value)[0], [n_ctx, n])
 
-    def _pad(self, x: TensorValue) -> TensorValue:
-        zeros = ops.constant(np.zeros((1, int(x.shape[1])), np.float32), device=self.device)
-        return ops.concat([zeros, x, zeros], axis=0)
+    def attend(
+        self,
+        query: TensorValue,
+        key: TensorValue,
+        value: TensorValue,
+        mask: TensorValue | None = None,
+    ) -> tuple[TensorValue, TensorValue]:
+        """Softmax attention of operands `(..., heads, rows, HEAD)`, the mask added to the scores.
+
+        Returns the values' averages `(..., rows, heads, HEAD)` and the scaled scores.
+        """
+        scores = self.product(query * HEAD**-0.5, key, transposed=True)  # (..., rows, keys)
+        scores = scores if mask is None else scores + mask
+        mixed = self.product(ops.softmax(scores), value)  # (..., heads, rows, HEAD)
+        return ops.transpose(mixed, -2, -3), scores
 
 
 def place(arrays: Weights, op: Operations, device: Device) -> list[Buffer]:
-    """Copy weights to `device`, matrices laid out as `op` reads them."""
+    """Copy pairs of weights to `device`, matrices laid out as `op` reads them."""
     return [
-        put(op.lay_out(each.values), device, op.weight)
-        if isinstance(each, Matrix)
-        else put(each, device)
+        put(op.lay_out(each), device, op.weight) if each.ndim == 2 else put(each, device)
         for each in arrays
     ]
 
@@ -279,11 +276,6 @@ def put(array: np.ndarray, device: Device, dtype: DType | None = None) -> Buffer
     if dtype is not None:
         array = array.astype(dtype.to_numpy(), copy=False)
     return Buffer.from_numpy(array).to(device)
-
-
-def cast(x: TensorValue, dtype: DType) -> TensorValue:
-    """Convert `x` to another type, unless it has that type already."""
-    return x if x.dtype == dtype else x.cast(dtype)
 
 
 Operations: TypeAlias = "CpuOperations | AcceleratorOperations"

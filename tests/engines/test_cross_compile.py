@@ -6,23 +6,24 @@ Minutes each, so these run only in `make test-cross`. What they do on the GPU it
 
 import subprocess
 import sys
-from typing import Any
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
-from whisper.model import ModelDimensions, Whisper, disable_sdpa
+from whisper.model import ModelDimensions, Whisper
 
 pytest.importorskip("max.engine")
 
 from max.driver import CPU
-from max.engine import InferenceSession
-from max.graph import DeviceRef, Module
+from max.graph import DeviceRef
 
 from engines.max_graph import accelerator_decoder, encoder
 from engines.max_graph.accelerator_decoder import AcceleratorDecoder
+from engines.max_graph.compile_cache import compile_module, session
 from engines.max_graph.operations import AcceleratorOperations
 from engines.max_graph.weights import decoder_weights, encoder_weights
+from tests.engines.test_decoder import read_scores, step
 
 pytestmark = [pytest.mark.max, pytest.mark.cross]
 
@@ -32,19 +33,16 @@ from max import driver
 driver.set_virtual_device_api("cuda")
 driver.set_virtual_device_target_arch(sys.argv[1])
 driver.set_virtual_device_count(1)
-from max.driver import Accelerator
-from max.engine import InferenceSession
+from max.dtype import DType
 from engines.max_graph import accelerator_decoder, encoder
+from engines.max_graph.compile_cache import compile_module
 from engines.max_graph.operations import AcceleratorOperations
 from tests.engines.checkpoint_files import DIMENSIONS
-from max.dtype import DType
-from max.graph import Module
 op, dims = AcceleratorOperations(DType[sys.argv[3]]), DIMENSIONS["tiny"]
 if sys.argv[2] == "encoder":
-    graph = encoder.build(Module(), op, encoder.Sizes.of(dims))
+    compile_module(lambda module: encoder.build(module, op, encoder.Sizes.of(dims)), "gpu")
 else:
-    graph = accelerator_decoder.build(Module(), op, dims)
-InferenceSession(devices=[Accelerator()]).compile(graph)
+    compile_module(lambda module: accelerator_decoder.build(module, op, dims), "gpu")
 print("compiled")
 """
 
@@ -85,34 +83,26 @@ def small_whisper() -> Whisper:
     return model
 
 
-@pytest.fixture(scope="module")
-def operations() -> AcceleratorOperations:
-    """The accelerator's operations, on the CPU."""
-    return AcceleratorOperations(device=DeviceRef.CPU())
+OPERATIONS = AcceleratorOperations(device=DeviceRef.CPU())
+"""The accelerator's operations, on the CPU."""
 
 
-def test_the_encoder_graphs_compute_what_pytorch_computes(
-    small_whisper: Whisper, operations: AcceleratorOperations
-) -> None:
-    session = InferenceSession(devices=[CPU()])
-    graph = encoder.build(Module(), operations, encoder.Sizes.of(SMALL))
-    graphs = session.init_all(session.compile(graph))
+def test_the_encoder_graphs_compute_what_pytorch_computes(small_whisper: Whisper) -> None:
+    build = partial(encoder.build, op=OPERATIONS, s=encoder.Sizes.of(SMALL))
+    graphs = session("cpu").init_all(compile_module(build, "cpu"))
     weights = encoder_weights(small_whisper.state_dict(), SMALL)
-    found = encoder.MaxEncoder(graphs, weights, operations, CPU())
+    found = encoder.MaxEncoder(graphs, weights, OPERATIONS, CPU())
     mel = np.random.default_rng(0).standard_normal((80, 128)).astype(np.float32)
     expected = small_whisper.encoder(torch.from_numpy(mel)[None])[0].numpy()
     error = np.linalg.norm(found(mel) - expected) / np.linalg.norm(expected)
     assert error < 1e-5, "2.8e-7 was measured"
 
 
-def test_the_decoder_graphs_compute_what_pytorch_computes(
-    small_whisper: Whisper, operations: AcceleratorOperations
-) -> None:
-    session = InferenceSession(devices=[CPU()])
-    graph = accelerator_decoder.build(Module(), operations, SMALL)
-    graphs = session.init_all(session.compile(graph))
+def test_the_decoder_graphs_compute_what_pytorch_computes(small_whisper: Whisper) -> None:
+    build = partial(accelerator_decoder.build, op=OPERATIONS, dims=SMALL)
+    graphs = session("cpu").init_all(compile_module(build, "cpu"))
     weights = decoder_weights(small_whisper.state_dict(), SMALL)
-    decoder = AcceleratorDecoder(graphs, weights, SMALL, operations, CPU())
+    decoder = AcceleratorDecoder(graphs, weights, SMALL, OPERATIONS, CPU())
     random = np.random.default_rng(1)
     features = random.standard_normal((SMALL.n_audio_ctx, SMALL.n_audio_state)).astype(np.float32)
     tokens = random.integers(0, SMALL.n_vocab, (3, SMALL.n_text_ctx))
@@ -122,35 +112,18 @@ def test_the_decoder_graphs_compute_what_pytorch_computes(
     audio = decoder.compute_cross_kv(features)
 
     one = decoder.new_cache(1)
-    logits, _, _ = decoder.step(tokens[:1, :5], audio, one, np.array([0, 4]))
+    logits, _, _ = step(decoder, tokens[:1, :5], audio, one, [0, 4])
     assert np.abs(logits - expected[0, [0, 4]]).max() < BOUND
     beams = decoder.new_cache(3)
-    decoder.step(tokens[:, :5], audio, beams, np.array([4, 9, 14]))
+    step(decoder, tokens[:, :5], audio, beams, [4, 9, 14])
     for place in range(5, SMALL.n_text_ctx - 1):
-        logits, chosen, _ = decoder.step(tokens[:, [place]], audio, beams, np.arange(3), k=4)
+        logits, chosen, _ = step(decoder, tokens[:, [place]], audio, beams, k=4)
         assert np.abs(logits - expected[:, place]).max() < BOUND
         assert (chosen[:, 0] == expected[:, place].argmax(-1)).all()
-    beams.reorder_beams(beams, [2, 2, 0])
-    logits, _, _ = decoder.step(tokens[[2, 2, 0], -1:], audio, beams, np.arange(3))
+    decoder.reorder_beams(beams, beams, [2, 2, 0])
+    logits, _, _ = step(decoder, tokens[[2, 2, 0], -1:], audio, beams)
     assert np.abs(logits - expected[[2, 2, 0], -1]).max() < BOUND
     logits, scores = decoder.align(tokens[:1], audio)
     assert np.abs(logits - expected[0]).max() < BOUND
-    np.testing.assert_allclose(scores, read_scores(small_whisper, tokens[:1], features), atol=BOUND)
-
-
-def read_scores(model: Whisper, tokens: np.ndarray, features: np.ndarray) -> np.ndarray:
-    """Cross-attention scores `(layers, heads, tokens, n_audio_ctx)`, as word times are made of."""
-    found: list[np.ndarray] = []
-
-    def keep(_: object, inputs: object, outputs: Any) -> None:
-        found.append(outputs[-1][0].numpy())
-
-    hooks = [
-        block.get_submodule("cross_attn").register_forward_hook(keep)
-        for block in model.decoder.blocks
-    ]
-    with torch.inference_mode(), disable_sdpa():
-        model.decoder(torch.from_numpy(tokens), torch.from_numpy(features)[None])
-    for hook in hooks:
-        hook.remove()
-    return np.stack(found)
+    heard = read_scores(small_whisper.decoder, tokens[:1], features)
+    np.testing.assert_allclose(scores, heard, atol=BOUND)

@@ -10,7 +10,7 @@ from max.algorithm import sync_parallelize
 from max.gpu.host import DeviceContext
 from std.math import ceildiv, exp
 
-from .tile import FEW_ROWS, PANEL, ROWS, VECTORS, WIDTH, Vector, multiply
+from .tile import LOWEST, PANEL, ROWS, TILES, VECTORS, WIDTH, Vector, multiply
 
 comptime HEAD = 64
 """Width of a head in every Whisper checkpoint."""
@@ -23,9 +23,6 @@ comptime SCALE = Float32(0.125)
 
 comptime QUERIES = 8 * ROWS
 """Query rows of one task, several tiles over the same keys and values."""
-
-comptime LOWEST_SCORE = Float32(-1e30)
-"""Score of the positions that only pad the last panel: their weight becomes exactly 0."""
 
 
 @extensibility.register("whisper_pack_keys_values")
@@ -46,11 +43,8 @@ struct PackKeysValues:
         kv: InputTensor[dtype=DType.float32, rank=2, ...],
         ctx: DeviceContext,
     ) raises:
-        var n_ctx = kv.dim_size(0)
-        var row_stride = kv.dim_size(1)
-        var layers = keys.dim_size(0)
-        var heads = keys.dim_size(1)
-        var panels = keys.dim_size(2)
+        var n_ctx, row_stride = kv.dim_size(0), kv.dim_size(1)
+        var layers, heads, panels = keys.dim_size(0), keys.dim_size(1), keys.dim_size(2)
         var n_state = heads * HEAD
         var source = kv.unsafe_ptr().unsafe_offset(row_stride - layers * 2 * n_state)
         var kp = keys.unsafe_ptr()
@@ -90,8 +84,7 @@ struct SelfAttention:
         values: InputTensor[dtype=DType.float32, rank=4, ...],
         ctx: DeviceContext,
     ) raises:
-        var n_ctx = y.dim_size(0)
-        var n_state = y.dim_size(1)
+        var n_ctx, n_state = y.dim_size(0), y.dim_size(1)
         var panels = keys.dim_size(2)
         var blocks = ceildiv(n_ctx, QUERIES)
         var qp = qkv.unsafe_ptr()
@@ -110,15 +103,14 @@ struct SelfAttention:
             var out = yp.unsafe_offset(head * HEAD)
             var scratch = List[Float32](unsafe_uninit_length=ROWS * panels * PANEL)  # scores of a tile
             var scores = scratch.unsafe_ptr()
-            attend_all[False](
-                first, last, n_ctx, panels, q, 3 * n_state, k, v, scores, out, n_state, scores.as_unsafe_any_origin(), 0
-            )
+            var unused = scores.as_unsafe_any_origin()
+            attend[False](first, last, n_ctx, panels, q, 3 * n_state, k, v, scores, out, n_state, unused)
 
         sync_parallelize(work, keys.dim_size(1) * blocks)
 
 
 @always_inline
-def attend_all[
+def attend[
     keep: Bool
 ](
     first: Int,
@@ -133,72 +125,46 @@ def attend_all[
     y: Pointer[mut=True, Float32, ...],
     y_stride: Int,
     kept: Pointer[mut=True, Float32, ...],
-    kept_stride: Int,
 ):
-    """Writes one head's output for queries `first` to `last`, in the largest tiles that fit.
+    """Writes one head's output for queries `first` to `last`.
 
     `q`: rows of `HEAD` values, `q_stride` apart; `y` likewise. `k`, `v`: `slots` panels as `PackKeysValues` lays
     them out, of which the first `live` positions count. `scores`: scratch for `ROWS * slots * PANEL` values. With
-    `keep`, the scaled scores before the softmax are copied to `kept`, `live` values per query, `kept_stride` apart.
+    `keep`, the scaled scores before the softmax are copied to `kept` `(last, live)`.
     """
-    var i = first
-    while i + ROWS <= last:
-        attend[ROWS, keep](i, live, slots, q, q_stride, k, v, scores, y, y_stride, kept, kept_stride)
-        i += ROWS
-    while i + FEW_ROWS <= last:
-        attend[FEW_ROWS, keep](i, live, slots, q, q_stride, k, v, scores, y, y_stride, kept, kept_stride)
-        i += FEW_ROWS
-    while i < last:
-        attend[1, keep](i, live, slots, q, q_stride, k, v, scores, y, y_stride, kept, kept_stride)
-        i += 1
-
-
-@always_inline
-def attend[
-    rows: Int, keep: Bool
-](
-    i: Int,
-    live: Int,
-    slots: Int,
-    q: Pointer[Float32, ...],
-    q_stride: Int,
-    k: Pointer[Float32, ...],
-    v: Pointer[Float32, ...],
-    scores: Pointer[mut=True, Float32, ...],
-    y: Pointer[mut=True, Float32, ...],
-    y_stride: Int,
-    kept: Pointer[mut=True, Float32, ...],
-    kept_stride: Int,
-):
-    """Writes one head's output for `rows` queries from row `i` on; see `attend_all`."""
     var panels = ceildiv(live, PANEL)
     var n_keys = panels * PANEL
-    var queries = q.unsafe_offset(i * q_stride)  # (rows, HEAD)
+    var i = first
+    comptime for tile in range(len(TILES)):
+        comptime rows = TILES[tile]
+        while i + rows <= last:
+            # scores = queries @ keys, (rows, n_keys)
+            for p in range(panels):
+                var panel = k.unsafe_offset(p * HEAD * PANEL)
+                var sums = multiply[rows](q.unsafe_offset(i * q_stride), q_stride, panel, HEAD)
+                comptime for r in range(rows):
+                    comptime for c in range(VECTORS):
+                        scores.unsafe_offset(r * n_keys + p * PANEL + c * WIDTH).unsafe_store(sums[r * VECTORS + c])
 
-    # scores = queries @ keys, (rows, n_keys)
-    for p in range(panels):
-        var sums = multiply[rows](queries, q_stride, k.unsafe_offset(p * HEAD * PANEL), HEAD)
-        comptime for r in range(rows):
-            comptime for c in range(VECTORS):
-                scores.unsafe_offset(r * n_keys + p * PANEL + c * WIDTH).unsafe_store(sums[r * VECTORS + c])
+            # weights = softmax(scores * SCALE), in place
+            for r in range(rows):
+                var row = scores.unsafe_offset(r * n_keys)
+                comptime if keep:
+                    var kept_row = kept.unsafe_offset((i + r) * live)
+                    for t in range(live):
+                        kept_row.unsafe_offset(t).unsafe_store(row.unsafe_offset(t).unsafe_load() * SCALE)
+                for t in range(live, n_keys):
+                    row.unsafe_offset(t).unsafe_store(LOWEST)  # padding, whose weight becomes exactly 0
+                softmax(n_keys, row)
 
-    # weights = softmax(scores * SCALE), in place
-    for r in range(rows):
-        var row = scores.unsafe_offset(r * n_keys)
-        comptime if keep:
-            for t in range(live):
-                kept.unsafe_offset((i + r) * kept_stride + t).unsafe_store(row.unsafe_offset(t).unsafe_load() * SCALE)
-        for t in range(live, n_keys):
-            row.unsafe_offset(t).unsafe_store(LOWEST_SCORE)
-        softmax(n_keys, row)
-
-    # output = weights @ values, (rows, HEAD)
-    comptime for p in range(HEAD_PANELS):
-        var sums = multiply[rows](scores, n_keys, v.unsafe_offset(p * slots * PANEL * PANEL), n_keys)
-        comptime for r in range(rows):
-            comptime for c in range(VECTORS):
-                var at = (i + r) * y_stride + p * PANEL + c * WIDTH
-                y.unsafe_offset(at).unsafe_store(sums[r * VECTORS + c])
+            # output = weights @ values, (rows, HEAD)
+            comptime for p in range(HEAD_PANELS):
+                var sums = multiply[rows](scores, n_keys, v.unsafe_offset(p * slots * PANEL * PANEL), n_keys)
+                comptime for r in range(rows):
+                    comptime for c in range(VECTORS):
+                        var at = (i + r) * y_stride + p * PANEL + c * WIDTH
+                        y.unsafe_offset(at).unsafe_store(sums[r * VECTORS + c])
+            i += rows
 
 
 @always_inline

@@ -11,9 +11,9 @@ from max.algorithm import sync_parallelize
 from max.gpu.host import DeviceContext
 from std.math import ceildiv
 
-from .attention import HEAD, HEAD_PANELS, attend_all
+from .attention import HEAD, HEAD_PANELS, attend
 from .linear import write_panel
-from .rows import layer_norm_row
+from .rows import layer_norm
 from .tile import PANEL, ROWS
 
 comptime PANELS_PER_TASK = 4
@@ -88,7 +88,14 @@ struct Decoder:
         var mixed = mixed_list.unsafe_ptr()
         var wide = wide_list.unsafe_ptr()
 
-        embed(rows, new, n, begin, tokens.unsafe_ptr(), embedding.unsafe_ptr(), positions.unsafe_ptr(), x)
+        # Token embedding, a column of the packed panels, plus position.
+        for row in range(rows):
+            var token = Int(tokens.unsafe_ptr().unsafe_offset(row).unsafe_load())
+            var column = embedding.unsafe_ptr().unsafe_offset((token // PANEL) * n * PANEL + token % PANEL)
+            var position = positions.unsafe_ptr().unsafe_offset((begin + row % new) * n)
+            for c in range(n):
+                var value = column.unsafe_offset(c * PANEL).unsafe_load().cast[DType.float32]()
+                x.unsafe_offset(row * n + c).unsafe_store(value + position.unsafe_offset(c).unsafe_load())
 
         for layer in range(layers):
             var w = matrices.unsafe_ptr().unsafe_offset(layer * MATRICES * n * n)
@@ -98,80 +105,28 @@ struct Decoder:
             var v = values.unsafe_ptr().unsafe_offset(layer * batch * heads * slots * HEAD * PANEL)
 
             # Self-attention over the cache.
-            normalise_rows(rows, n, x, g, normal)
+            layer_norm[ROWS_AT_ONCE](rows, n, x, g, g.unsafe_offset(n), normal)
             self_attention(rows, new, n, begin, slots, normal, w, b, k, v, wide, mixed)
             project[False, True](rows, n, n, mixed, w.unsafe_offset(3 * n * n), b.unsafe_offset(3 * n), x)
 
             # Cross-attention over the audio.
-            normalise_rows(rows, n, x, g.unsafe_offset(2 * n), normal)
+            layer_norm[ROWS_AT_ONCE](rows, n, x, g.unsafe_offset(2 * n), g.unsafe_offset(3 * n), normal)
             var at = layer * heads * cross_slots * HEAD * PANEL
-            cross_attention[align=align](
-                rows,
-                n,
-                n_ctx,
-                cross_slots,
-                normal,
-                w.unsafe_offset(4 * n * n),
-                b.unsafe_offset(4 * n),
-                cross_keys.unsafe_ptr().unsafe_offset(at),
-                cross_values.unsafe_ptr().unsafe_offset(at),
-                wide,
-                mixed,
-                qk.unsafe_ptr().unsafe_offset(layer * heads * rows * n_ctx if align else 0),
-            )
+            var ck = cross_keys.unsafe_ptr().unsafe_offset(at)
+            var cv = cross_values.unsafe_ptr().unsafe_offset(at)
+            var kept = qk.unsafe_ptr().unsafe_offset(layer * heads * rows * n_ctx if align else 0)
+            var cw = w.unsafe_offset(4 * n * n)
+            var cb = b.unsafe_offset(4 * n)
+            cross_attention[align=align](rows, n, n_ctx, cross_slots, normal, cw, cb, ck, cv, wide, mixed, kept)
             project[False, True](rows, n, n, mixed, w.unsafe_offset(5 * n * n), b.unsafe_offset(5 * n), x)
 
             # MLP.
-            normalise_rows(rows, n, x, g.unsafe_offset(4 * n), normal)
+            layer_norm[ROWS_AT_ONCE](rows, n, x, g.unsafe_offset(4 * n), g.unsafe_offset(5 * n), normal)
             project[True, False](rows, n, 4 * n, normal, w.unsafe_offset(6 * n * n), b.unsafe_offset(6 * n), wide)
             project[False, True](rows, 4 * n, n, wide, w.unsafe_offset(10 * n * n), b.unsafe_offset(10 * n), x)
 
-        normalise_rows(rows, n, x, last_norm.unsafe_ptr(), y.unsafe_ptr())
-
-
-@always_inline
-def embed[
-    weight: DType
-](
-    rows: Int,
-    new: Int,
-    n: Int,
-    begin: Int,
-    tokens: Pointer[Int64, ...],
-    embedding: Pointer[Scalar[weight], ...],
-    positions: Pointer[Float32, ...],
-    x: Pointer[mut=True, Float32, ...],
-):
-    """Writes token embedding plus position to `x` `(rows, n)`, reading columns of the packed panels."""
-    for row in range(rows):
-        var token = Int(tokens.unsafe_offset(row).unsafe_load())
-        var column = embedding.unsafe_offset((token // PANEL) * n * PANEL + token % PANEL)
-        var position = positions.unsafe_offset((begin + row % new) * n)
-        for c in range(n):
-            var value = column.unsafe_offset(c * PANEL).unsafe_load().cast[DType.float32]()
-            x.unsafe_offset(row * n + c).unsafe_store(value + position.unsafe_offset(c).unsafe_load())
-
-
-@always_inline
-def normalise_rows(
-    rows: Int,
-    n: Int,
-    x: Pointer[Float32, ...],
-    g: Pointer[Float32, ...],
-    y: Pointer[mut=True, Float32, ...],
-) raises:
-    """Layer norm of every row of `x` `(rows, n)` to `y`, with scale `g` and shift `g + n`."""
-    var shift = g.unsafe_offset(n).as_unsafe_any_origin()
-    if rows <= ROWS_AT_ONCE:
-        for i in range(rows):
-            layer_norm_row(n, x.unsafe_offset(i * n), g, shift, y.unsafe_offset(i * n))
-        return
-
-    def work(task: Int) raises {imm}:
-        for i in range(task * ROWS_AT_ONCE, min((task + 1) * ROWS_AT_ONCE, rows)):
-            layer_norm_row(n, x.unsafe_offset(i * n), g, shift, y.unsafe_offset(i * n))
-
-    sync_parallelize(work, ceildiv(rows, ROWS_AT_ONCE))
+        var last = last_norm.unsafe_ptr()
+        layer_norm[ROWS_AT_ONCE](rows, n, x, last, last.unsafe_offset(n), y.unsafe_ptr())
 
 
 @always_inline
@@ -242,9 +197,9 @@ def self_attention[
                     source.unsafe_offset(2 * n + d).unsafe_load()
                 )
             var out = mixed.unsafe_offset(head * HEAD)
-            attend_all[False](
-                row, row + 1, t + 1, slots, qkv.unsafe_offset(head * HEAD), 3 * n, k, v, scores, out, n, scores.as_unsafe_any_origin(), 0
-            )
+            var q = qkv.unsafe_offset(head * HEAD)
+            var unused = scores.as_unsafe_any_origin()
+            attend[False](row, row + 1, t + 1, slots, q, 3 * n, k, v, scores, out, n, unused)
 
     sync_parallelize(work, heads)
 
@@ -277,21 +232,12 @@ def cross_attention[
             var p = head * HEAD // PANEL + panel
             write_panel[False, False](0, rows, p, n, n, n, x, w, b, queries.as_unsafe_any_origin(), queries)
         var scratch = List[Float32](unsafe_uninit_length=ROWS * slots * PANEL)
-        attend_all[align](
-            0,
-            rows,
-            n_ctx,
-            slots,
-            queries.unsafe_offset(head * HEAD),
-            n,
-            keys.unsafe_offset(head * size),
-            values.unsafe_offset(head * size),
-            scratch.unsafe_ptr(),
-            mixed.unsafe_offset(head * HEAD),
-            n,
-            qk.unsafe_offset(head * rows * n_ctx if align else 0),
-            n_ctx,
-        )
+        var q = queries.unsafe_offset(head * HEAD)
+        var k = keys.unsafe_offset(head * size)
+        var v = values.unsafe_offset(head * size)
+        var out = mixed.unsafe_offset(head * HEAD)
+        var kept = qk.unsafe_offset(head * rows * n_ctx if align else 0)
+        attend[align](0, rows, n_ctx, slots, q, n, k, v, scratch.unsafe_ptr(), out, n, kept)
 
     sync_parallelize(work, n // HEAD)
 
@@ -315,9 +261,7 @@ struct Logits:
         no_bias: InputTensor[dtype=DType.float32, rank=1, ...],
         ctx: DeviceContext,
     ) raises:
-        var m = y.dim_size(0)
-        var n_vocab = y.dim_size(1)
-        var n = x.dim_size(1)
+        var m, n_vocab, n = y.dim_size(0), y.dim_size(1), x.dim_size(1)
         var rows_list = List[Float32](unsafe_uninit_length=m * n)  # the selected rows, gathered
         var rows = rows_list.unsafe_ptr()
         for i in range(m):

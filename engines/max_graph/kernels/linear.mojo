@@ -6,7 +6,7 @@ from max.algorithm import sync_parallelize
 from max.gpu.host import DeviceContext
 from std.math import ceildiv, erf
 
-from .tile import FEW_ROWS, PANEL, ROWS, VECTORS, WIDTH, multiply
+from .tile import PANEL, ROWS, TILES, VECTORS, WIDTH, multiply
 
 comptime BLOCK = 8 * ROWS
 """Rows of one task: its part of `x` stays in the second-level cache while all panels pass over it."""
@@ -53,9 +53,7 @@ struct Linear:
         def work(task: Int) raises {imm}:
             var end = min((task + 1) * BLOCK, m)
             for p in range(ceildiv(n, PANEL)):
-                write_panel[gelu, residual](
-                    task * BLOCK, end, p, depth, n, row_stride, xp, wp, bp, rp, yp
-                )
+                write_panel[gelu, residual](task * BLOCK, end, p, depth, n, row_stride, xp, wp, bp, rp, yp)
 
         sync_parallelize(work, ceildiv(m, BLOCK))
 
@@ -76,57 +74,34 @@ def write_panel[
     r: Pointer[Float32, ...],
     y: Pointer[mut=True, Float32, ...],
 ):
-    """Writes rows `start` to `end` of columns `p * PANEL` to `(p + 1) * PANEL`, in the largest tiles that fit."""
+    """Writes rows `start` to `end` of panel `p`, the columns `p * PANEL` to `(p + 1) * PANEL`, in tiles."""
     var i = start
-    while i + ROWS <= end:
-        write_tile[ROWS, gelu, residual](i, p, depth, n, row_stride, x, w, b, r, y)
-        i += ROWS
-    while i + FEW_ROWS <= end:
-        write_tile[FEW_ROWS, gelu, residual](i, p, depth, n, row_stride, x, w, b, r, y)
-        i += FEW_ROWS
-    while i < end:
-        write_tile[1, gelu, residual](i, p, depth, n, row_stride, x, w, b, r, y)
-        i += 1
-
-
-@always_inline
-def write_tile[
-    rows: Int, gelu: Bool, residual: Bool, weight: DType
-](
-    i: Int,
-    p: Int,
-    depth: Int,
-    n: Int,
-    row_stride: Int,
-    x: Pointer[Float32, ...],
-    w: Pointer[Scalar[weight], ...],
-    b: Pointer[Float32, ...],
-    r: Pointer[Float32, ...],
-    y: Pointer[mut=True, Float32, ...],
-):
-    """Writes one tile: `rows` rows of panel `p` of the result, from row `i` on."""
-    var sums = multiply[rows](  # (rows, VECTORS)
-        x.unsafe_offset(i * row_stride), row_stride, w.unsafe_offset(p * depth * PANEL), depth
-    )
-    comptime for row in range(rows):
-        comptime for v in range(VECTORS):
-            var column = p * PANEL + v * WIDTH
-            var at = (i + row) * n + column
-            if column + WIDTH <= n:
-                var value = sums[row * VECTORS + v] + b.unsafe_offset(column).unsafe_load[width=WIDTH]()
-                comptime if gelu:
-                    value = exact_gelu[WIDTH](value)
-                comptime if residual:
-                    value += r.unsafe_offset(at).unsafe_load[width=WIDTH]()
-                y.unsafe_offset(at).unsafe_store(value)
-            else:  # the last panel's padding has no place in `y`
-                for lane in range(n - column):
-                    var value = sums[row * VECTORS + v][lane] + b.unsafe_offset(column + lane).unsafe_load()
-                    comptime if gelu:
-                        value = exact_gelu[1](value)
-                    comptime if residual:
-                        value += r.unsafe_offset(at + lane).unsafe_load()
-                    y.unsafe_offset(at + lane).unsafe_store(value)
+    comptime for tile in range(len(TILES)):
+        comptime rows = TILES[tile]
+        while i + rows <= end:
+            var sums = multiply[rows](  # (rows, VECTORS)
+                x.unsafe_offset(i * row_stride), row_stride, w.unsafe_offset(p * depth * PANEL), depth
+            )
+            comptime for row in range(rows):
+                comptime for v in range(VECTORS):
+                    var column = p * PANEL + v * WIDTH
+                    var at = (i + row) * n + column
+                    if column + WIDTH <= n:
+                        var value = sums[row * VECTORS + v] + b.unsafe_offset(column).unsafe_load[width=WIDTH]()
+                        comptime if gelu:
+                            value = exact_gelu[WIDTH](value)
+                        comptime if residual:
+                            value += r.unsafe_offset(at).unsafe_load[width=WIDTH]()
+                        y.unsafe_offset(at).unsafe_store(value)
+                    else:  # the last panel's padding has no place in `y`
+                        for lane in range(n - column):
+                            var value = sums[row * VECTORS + v][lane] + b.unsafe_offset(column + lane).unsafe_load()
+                            comptime if gelu:
+                                value = exact_gelu[1](value)
+                            comptime if residual:
+                                value += r.unsafe_offset(at + lane).unsafe_load()
+                            y.unsafe_offset(at + lane).unsafe_store(value)
+            i += rows
 
 
 @always_inline

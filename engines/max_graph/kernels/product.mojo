@@ -67,30 +67,27 @@ struct Product:
         b: InputTensor[dtype=DType.float32, rank=3, ...],
         ctx: DeviceContext,
     ) raises:
-        var batch = y.dim_size(0)
-        var m = y.dim_size(1)
-        var n = y.dim_size(2)
+        var batch, m, n = y.dim_size(0), y.dim_size(1), y.dim_size(2)
         var depth = a.dim_size(2)
         var yp = y.unsafe_ptr()
         var ap = a.unsafe_ptr()
         var bp = b.unsafe_ptr()
-        if batch * m * n == 0:
-            return
 
         comptime if is_gpu[target]():
+            var m64, n64, deep = Int64(m), Int64(n), Int64(depth)
             var few = (ceildiv(n, COLUMNS), 1, batch)
+            var tiles = (ceildiv(n, TILE), ceildiv(m, TILE), batch)
             if m == 1:
                 ctx.enqueue_function[few_on_gpu[transposed, 1]](
-                    yp, ap, bp, Int64(m), Int64(n), Int64(depth), grid_dim=few, block_dim=THREADS
+                    yp, ap, bp, m64, n64, deep, grid_dim=few, block_dim=THREADS
                 )
             elif m <= FEW:
                 ctx.enqueue_function[few_on_gpu[transposed, FEW]](
-                    yp, ap, bp, Int64(m), Int64(n), Int64(depth), grid_dim=few, block_dim=THREADS
+                    yp, ap, bp, m64, n64, deep, grid_dim=few, block_dim=THREADS
                 )
             else:
-                var tiles = (ceildiv(n, TILE), ceildiv(m, TILE), batch)
                 ctx.enqueue_function[tile_on_gpu[transposed]](
-                    yp, ap, bp, Int64(m), Int64(n), Int64(depth), grid_dim=tiles, block_dim=THREADS
+                    yp, ap, bp, m64, n64, deep, grid_dim=tiles, block_dim=THREADS
                 )
         else:
             for i in range(batch):
@@ -248,32 +245,13 @@ def partial_sum[
 ):
     """Computes one of the `SHARERS` partial sums of a column, over every `SHARERS`-th depth, for every row.
 
-    Rows past `m` and columns past `n` repeat the last one, which is safe to read and never stored.
+    Rows past `m` and columns past `n` repeat the last one, which is safe to read and never stored. Neighbouring
+    threads read neighbours in memory: depths of one column with `transposed`, else columns of one depth.
     """
-    comptime if transposed:
-        partial_sum_of_line[rows](thread // SHARERS, thread % SHARERS, first, partial_sums, a, b, m, n, depth, depth, 1)
-    else:
-        partial_sum_of_line[rows](thread % COLUMNS, thread // COLUMNS, first, partial_sums, a, b, m, n, depth, 1, n)
-
-
-@always_inline
-def partial_sum_of_line[
-    rows: Int
-](
-    line: Int,
-    sharer: Int,
-    first: Int,
-    partial_sums: Pointer[mut=True, Float32, ...],
-    a: Floats,
-    b: Floats,
-    m: Int,
-    n: Int,
-    depth: Int,
-    column_stride: Int,
-    depth_stride: Int,
-):
-    """Computes `partial_sum` of column `first + line`, whose values are `depth_stride` apart."""
-    var column = b.unsafe_offset(min(first + line, n - 1) * column_stride)
+    var line = thread // SHARERS if transposed else thread % COLUMNS
+    var sharer = thread % SHARERS if transposed else thread // COLUMNS
+    var depth_stride = 1 if transposed else n
+    var column = b.unsafe_offset(min(first + line, n - 1) * (depth if transposed else 1))
     var sums = SIMD[DType.float32, rows](0)
     for d in range(sharer, depth, SHARERS):
         var right = column.unsafe_offset(d * depth_stride).unsafe_load()

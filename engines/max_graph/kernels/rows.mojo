@@ -11,9 +11,6 @@ from .tile import WIDTH, Vector
 comptime ROWS_PER_TASK = 128
 """Rows of one task."""
 
-comptime EPSILON = Float32(1e-5)
-"""PyTorch's default for `nn.LayerNorm`, which Whisper uses."""
-
 
 @extensibility.register("whisper_layer_norm")
 struct LayerNorm:
@@ -32,60 +29,64 @@ struct LayerNorm:
         b: InputTensor[dtype=DType.float32, rank=1, ...],
         ctx: DeviceContext,
     ) raises:
-        var m = y.dim_size(0)
-        var n = y.dim_size(1)
-        var xp = x.unsafe_ptr()
-        var wp = w.unsafe_ptr()
-        var bp = b.unsafe_ptr()
-        var yp = y.unsafe_ptr()
-
-        def work(task: Int) raises {imm}:
-            for i in range(task * ROWS_PER_TASK, min((task + 1) * ROWS_PER_TASK, m)):
-                layer_norm_row(n, xp.unsafe_offset(i * n), wp, bp, yp.unsafe_offset(i * n))
-
-        sync_parallelize(work, ceildiv(m, ROWS_PER_TASK))
+        var m, n = y.dim_size(0), y.dim_size(1)
+        layer_norm[ROWS_PER_TASK](m, n, x.unsafe_ptr(), w.unsafe_ptr(), b.unsafe_ptr(), y.unsafe_ptr())
 
 
 @always_inline
-def layer_norm_row(
+def layer_norm[
+    rows_per_task: Int
+](
+    m: Int,
     n: Int,
-    x: Pointer[Float32, ...],
+    xp: Pointer[Float32, ...],
     w: Pointer[Float32, ...],
     b: Pointer[Float32, ...],
-    y: Pointer[mut=True, Float32, ...],
-):
-    """Layer norm of one row `(n,)`.
+    yp: Pointer[mut=True, Float32, ...],
+) raises:
+    """Layer norm of every row of `xp` `(m, n)` to `yp`; the rows of a single task run on the calling core.
 
     The variance takes a pass of its own: the difference of two sums would cancel.
     """
-    var body = n - n % WIDTH
-    var sums = Vector(0)
-    for c in range(0, body, WIDTH):
-        sums += x.unsafe_offset(c).unsafe_load[width=WIDTH]()
-    var total = sums.reduce_add()
-    for c in range(body, n):
-        total += x.unsafe_offset(c).unsafe_load()
-    var mean = total / Float32(n)
+    var body = n - n % WIDTH  # columns in whole vectors
 
-    # Variance around the mean.
-    sums = Vector(0)
-    for c in range(0, body, WIDTH):
-        var d = x.unsafe_offset(c).unsafe_load[width=WIDTH]() - mean
-        sums = d.fma(d, sums)
-    total = sums.reduce_add()
-    for c in range(body, n):
-        var d = x.unsafe_offset(c).unsafe_load() - mean
-        total += d * d
-    var scale = 1 / sqrt(total / Float32(n) + EPSILON)
+    def work(task: Int) raises {imm}:
+        for i in range(task * rows_per_task, min((task + 1) * rows_per_task, m)):
+            var x = xp.unsafe_offset(i * n)  # (n,)
+            var y = yp.unsafe_offset(i * n)
+            var sums = Vector(0)
+            for c in range(0, body, WIDTH):
+                sums += x.unsafe_offset(c).unsafe_load[width=WIDTH]()
+            var total = sums.reduce_add()
+            for c in range(body, n):
+                total += x.unsafe_offset(c).unsafe_load()
+            var mean = total / Float32(n)
 
-    # (x - mean) * scale * w + b
-    for c in range(0, body, WIDTH):
-        var d = (x.unsafe_offset(c).unsafe_load[width=WIDTH]() - mean) * scale
-        var value = d.fma(w.unsafe_offset(c).unsafe_load[width=WIDTH](), b.unsafe_offset(c).unsafe_load[width=WIDTH]())
-        y.unsafe_offset(c).unsafe_store(value)
-    for c in range(body, n):
-        var d = (x.unsafe_offset(c).unsafe_load() - mean) * scale
-        y.unsafe_offset(c).unsafe_store(d.fma(w.unsafe_offset(c).unsafe_load(), b.unsafe_offset(c).unsafe_load()))
+            # Variance around the mean.
+            sums = Vector(0)
+            for c in range(0, body, WIDTH):
+                var d = x.unsafe_offset(c).unsafe_load[width=WIDTH]() - mean
+                sums = d.fma(d, sums)
+            total = sums.reduce_add()
+            for c in range(body, n):
+                var d = x.unsafe_offset(c).unsafe_load() - mean
+                total += d * d
+            var scale = 1 / sqrt(total / Float32(n) + Float32(1e-5))  # PyTorch's default, which Whisper uses
+
+            # (x - mean) * scale * w + b
+            for c in range(0, body, WIDTH):
+                var d = (x.unsafe_offset(c).unsafe_load[width=WIDTH]() - mean) * scale
+                var shift = b.unsafe_offset(c).unsafe_load[width=WIDTH]()
+                y.unsafe_offset(c).unsafe_store(d.fma(w.unsafe_offset(c).unsafe_load[width=WIDTH](), shift))
+            for c in range(body, n):
+                var d = (x.unsafe_offset(c).unsafe_load() - mean) * scale
+                var shift = b.unsafe_offset(c).unsafe_load()
+                y.unsafe_offset(c).unsafe_store(d.fma(w.unsafe_offset(c).unsafe_load(), shift))
+
+    if m <= rows_per_task:
+        work(0)
+    else:
+        sync_parallelize(work, ceildiv(m, rows_per_task))
 
 
 @extensibility.register("whisper_pad_frames")
@@ -100,8 +101,7 @@ struct PadFrames:
         mel: InputTensor[dtype=DType.float32, rank=2, ...],
         ctx: DeviceContext,
     ) raises:
-        var n_mels = mel.dim_size(0)
-        var frames = mel.dim_size(1)
+        var n_mels, frames = mel.dim_size(0), mel.dim_size(1)
         var mp = mel.unsafe_ptr()
         var yp = y.unsafe_ptr()
         for c in range(n_mels):

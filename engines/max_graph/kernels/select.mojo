@@ -9,10 +9,7 @@ from max.algorithm import sync_parallelize
 from max.gpu.host import DeviceContext
 from std.math import exp, log
 
-from .tile import WIDTH, Vector
-
-comptime LOWEST = Float32(-1e30)
-"""Stands for minus infinity: below every logit, and finite, so that differences are no NaN."""
+from .tile import LOWEST, WIDTH, Vector
 
 
 @extensibility.register("whisper_select")
@@ -21,9 +18,9 @@ struct Select:
 
     `logits`: `(m, n_vocab)`. `mask`: `(n_vocab,)`, 0 or a large negative number, added to the logits.
     `ranges`: `(m, 4)`: where timestamps begin, the first text token allowed, the first timestamp allowed and one
-    past the last. `timestamps_dominate`: `(1,)`, whether timestamps that are together likelier than any text token rule out
-    text, as in `whisper.decoding.ApplyTimestampRules`. `tokens`, `logprobs`: `(m, k)`; ties go to the lower
-    token, and a token is -1 where fewer than k are allowed.
+    past the last. `timestamps_dominate`: `(1,)`, whether timestamps that are together likelier than any text token
+    rule out text, as in `whisper.decoding.ApplyTimestampRules`. `tokens`, `logprobs`: `(m, k)`; ties go to the
+    lower token, and a token is -1 where fewer than k are allowed.
     """
 
     @staticmethod
@@ -38,9 +35,7 @@ struct Select:
         timestamps_dominate: InputTensor[dtype=DType.int64, rank=1, ...],
         ctx: DeviceContext,
     ) raises:
-        var m = logits.dim_size(0)
-        var n = logits.dim_size(1)
-        var k = tokens.dim_size(1)
+        var m, n, k = logits.dim_size(0), logits.dim_size(1), tokens.dim_size(1)
         var lp = logits.unsafe_ptr()
         var mp = mask.unsafe_ptr()
         var rp = ranges.unsafe_ptr()
@@ -63,9 +58,17 @@ struct Select:
             var only_time = may_dominate and time_sum > 0 and log(time_sum) + highest > text_top
             var norm = highest + log(time_sum if only_time else text_sum + time_sum)
             for i in range(k):
-                write_best(i, begin if only_time else text, begin, first, last, norm, x, mp, tp.unsafe_offset(row * k), pp.unsafe_offset(row * k))
+                var start = begin if only_time else text
+                var chosen = tp.unsafe_offset(row * k)
+                write_best(i, start, begin, first, last, norm, x, mp, chosen, pp.unsafe_offset(row * k))
 
         sync_parallelize(work, m)
+
+
+@always_inline
+def masked[width: Int](t: Int, x: Pointer[Float32, ...], mask: Pointer[Float32, ...]) -> SIMD[DType.float32, width]:
+    """Returns the masked logits of tokens `t` to `t + width`."""
+    return x.unsafe_offset(t).unsafe_load[width=width]() + mask.unsafe_offset(t).unsafe_load[width=width]()
 
 
 @always_inline
@@ -74,31 +77,25 @@ def largest_logit(start: Int, end: Int, x: Pointer[Float32, ...], mask: Pointer[
     var tops = Vector(LOWEST)
     var t = start
     while t + WIDTH <= end:
-        tops = max(tops, x.unsafe_offset(t).unsafe_load[width=WIDTH]() + mask.unsafe_offset(t).unsafe_load[width=WIDTH]())
+        tops = max(tops, masked[WIDTH](t, x, mask))
         t += WIDTH
     var result = tops.reduce_max()
-    while t < end:
-        result = max(result, x.unsafe_offset(t).unsafe_load() + mask.unsafe_offset(t).unsafe_load())
-        t += 1
+    for last in range(t, end):
+        result = max(result, masked[1](last, x, mask))
     return result
 
 
 @always_inline
-def exp_sum(
-    start: Int, end: Int, shift: Float32, x: Pointer[Float32, ...], mask: Pointer[Float32, ...]
-) -> Float32:
+def exp_sum(start: Int, end: Int, shift: Float32, x: Pointer[Float32, ...], mask: Pointer[Float32, ...]) -> Float32:
     """Returns the sum of `exp(masked logit - shift)` over tokens `start` to `end`."""
     var sums = Vector(0)
     var t = start
     while t + WIDTH <= end:
-        sums += exp(
-            x.unsafe_offset(t).unsafe_load[width=WIDTH]() + mask.unsafe_offset(t).unsafe_load[width=WIDTH]() - shift
-        )
+        sums += exp(masked[WIDTH](t, x, mask) - shift)
         t += WIDTH
     var result = sums.reduce_add()
-    while t < end:
-        result += exp(x.unsafe_offset(t).unsafe_load() + mask.unsafe_offset(t).unsafe_load() - shift)
-        t += 1
+    for last in range(t, end):
+        result += exp(masked[1](last, x, mask) - shift)
     return result
 
 
@@ -125,13 +122,11 @@ def write_best(
         var t = text if part == 0 else first
         var end = begin if part == 0 else last
         while t < end:
-            if t + WIDTH <= end:
-                var v = x.unsafe_offset(t).unsafe_load[width=WIDTH]() + mask.unsafe_offset(t).unsafe_load[width=WIDTH]()
-                if v.reduce_max() <= value:
-                    t += WIDTH
-                    continue
+            if t + WIDTH <= end and masked[WIDTH](t, x, mask).reduce_max() <= value:
+                t += WIDTH
+                continue
             for lane in range(min(WIDTH, end - t)):
-                var v = x.unsafe_offset(t + lane).unsafe_load() + mask.unsafe_offset(t + lane).unsafe_load()
+                var v = masked[1](t + lane, x, mask)
                 if v > value and not is_chosen(i, t + lane, tokens):
                     value = v
                     chosen = t + lane

@@ -23,6 +23,12 @@ for operands; with AVX2 3 * 4 of 16."""
 comptime FEW_ROWS = 4 if WIDTH == 16 else 2
 """Rows of the smaller tile, for the decoder's few beams and for the rows that `ROWS` leaves over."""
 
+comptime LOWEST = Float32(-1e30)
+"""Stands for minus infinity: below every score and logit, and finite, so that differences are no NaN."""
+
+comptime TILES = (ROWS, FEW_ROWS, 1)
+"""Rows of the tiles that cover any number of rows, largest first."""
+
 comptime Vector = SIMD[DType.float32, WIDTH]
 comptime Accumulators[rows: Int] = Array[Vector, rows * VECTORS]
 
