@@ -1,15 +1,38 @@
-"""Layer inspection and faults as tasks of the job queue, told of as frozen snapshots."""
+"""Layer inspection and faults on the page: their layout, and the tasks that they start."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
+from html import escape
+from pathlib import Path
 from typing import Any, Literal
 
-from demo.jobs import Kind, Task
-from engines.base import Listener, Progress
+import gradio as gr
 
-NO_ENCODER = "Choose at least one encoder."
+from demo.comparison import Analyses, Backend
+from demo.jobs import Kind, Task
+from demo.panels import layers
+from demo.request import CLIP_GONE, NO_CLIP, RequestError, check_language
+from demo.wiring import QUICK, Component, Drawn, JobPanel
+from engines.base import Clip, Listener, Progress
+
+LAYERS = """<h2>Inspect layers</h2><p class="intro">Two encoders may write the same words and
+still differ. Here is how far each is from PyTorch on the processor after every layer; choose one to
+see its values.</p>"""
+FAULTS = """<h2>Faults</h2><p class="intro">Put a mistake into MAX’s encoder and watch
+what it does. The first five really happened in 2025, in an earlier attempt of this project to write
+Whisper in MAX.</p>"""
+
+NO_LAYERS = """<p class="caption">Each stage of the encoders appears here: how far it is from the
+baseline, and its histogram.</p>"""
+NO_FAULT = """<p class="caption">Choose a fault and run it: the text that comes out appears here
+beside the right one, and the stage where the fault first shows.</p>"""
+
+Controls = dict[str, Component]
+CLIP_CONTROLS = ("sample", "audio", "model", "language")
+"""The comparison's controls that an analysis reads as well."""
 
 State = Literal["running", "done", "failed", "stopped"]
 
@@ -83,3 +106,159 @@ class AnalysisTask(Task):
         share = progress.done / progress.total if known else 0.0
         what = progress.note or progress.stage
         self.update(lambda last, _: replace(last, what=what, share=share))
+
+
+def lay_out_layers(backend: Backend, analyses: Analyses, controls: Controls) -> JobPanel:
+    """Which encoders to inspect and in which window, and the panel."""
+    first, *others = analyses.candidates()
+    with gr.Column(elem_classes=["sheet", "lab"]):
+        gr.HTML(LAYERS, apply_default_css=False)
+        with gr.Row():
+            names = gr.CheckboxGroup(
+                [(each.label, each.name) for each in others],
+                value=[each.name for each in others],
+                label=f"Against {first.label}",
+                elem_id="specimens",
+                elem_classes="pills",
+                visible=bool(others),
+                scale=3,
+            )
+            window = gr.Number(
+                0,
+                label="From second",
+                elem_id="window-start",
+                minimum=0,
+                step=30,
+                visible=bool(others),
+                scale=1,
+                min_width=120,
+            )
+        ready = "Inspects 30 seconds of the clip above."
+        if not others:
+            ready = "This machine has no second encoder to inspect."
+        start, stop, outputs = lay_out_job(
+            "Inspect layers", "inspect", ready, bool(others), "layers", NO_LAYERS
+        )
+
+    def make(held: dict[str, Any]) -> Task:
+        if not held["names"]:
+            raise RequestError("Choose at least one encoder.")
+        chosen, at = [first.name, *held["names"]], float(held["window"] or 0)
+
+        def compare(clip: Clip, listener: Listener) -> Any:
+            return analyses.compare_layers(chosen, held["model"], clip, listener, at)
+
+        return make_task(backend, "layers", held, compare, tuple(chosen))
+
+    draw = partial(draw_analysis, render=layers.render, summarise=layers.summarise)
+    inputs = {"names": names, "window": window, **{each: controls[each] for each in CLIP_CONTROLS}}
+    return JobPanel("layers", start, stop, inputs, outputs, "status", make, draw, say)
+
+
+def lay_out_faults(backend: Backend, analyses: Analyses, controls: Controls) -> JobPanel:
+    """Which fault, its story, and the panel."""
+    reason = analyses.why_no_faults()
+    stories = {each.key: f'<p class="story">{escape(each.story)}</p>' for each in analyses.faults}
+    titles = [(each.title, each.key) for each in analyses.faults]
+    first = titles[0][1]
+    with gr.Column(elem_classes=["sheet", "lab"]):
+        gr.HTML(FAULTS, apply_default_css=False)
+        fault = gr.Radio(titles, value=first, label="Fault", elem_id="faults", elem_classes="pills")
+        story = gr.HTML(stories[first], elem_id="story", apply_default_css=False)
+        ready = "Runs the whole clip above, without the fault and with it."
+        if reason is not None:
+            ready = f"Faults can’t run here: {reason}."
+        start, stop, outputs = lay_out_job(
+            "Run the fault", "fault", ready, reason is None, "finding", NO_FAULT
+        )
+
+    def make(held: dict[str, Any]) -> Task:
+        language = held["language"] or None
+
+        def run(clip: Clip, listener: Listener) -> Any:
+            return analyses.run_fault(held["fault"], held["model"], clip, language, listener)
+
+        return make_task(backend, "faults", held, run, held["fault"])
+
+    fault.change(lambda key: stories.get(key, ""), fault, story, **QUICK)
+    draw = partial(draw_analysis, render=layers.render_fault, summarise=layers.summarise_fault)
+    inputs = {"fault": fault, **{each: controls[each] for each in CLIP_CONTROLS}}
+    return JobPanel("faults", start, stop, inputs, outputs, "status", make, draw, say)
+
+
+def lay_out_job(
+    title: str, name: str, ready: str, enabled: bool, result: str, placeholder: str
+) -> tuple[gr.Button, gr.Button, Controls]:
+    """A button to start and one to stop, the line that says how it stands, the result's place."""
+    with gr.Row(elem_classes="lab-actions"):
+        start = gr.Button(
+            title, variant="primary", elem_id=name, interactive=enabled, scale=0, min_width=220
+        )
+        stop = gr.Button("Stop", elem_id=f"{name}-stop", interactive=False, scale=0, min_width=96)
+    status = gr.HTML(render_status(ready), elem_id=f"{name}-status", apply_default_css=False)
+    shown = gr.HTML(placeholder, elem_id=result, apply_default_css=False)
+    return start, stop, {"status": status, "result": shown}
+
+
+def make_task(
+    backend: Backend,
+    name: str,
+    held: dict[str, Any],
+    work: Callable[[Clip, Listener], Any],
+    *kind: Any,
+) -> AnalysisTask:
+    """Make a task over the page's clip; raises `RequestError` where there is none."""
+    choices = backend.choices()
+    check_language(held["language"], held["model"])
+    sample = choices.find_sample(held["sample"])
+    path = str(sample.path) if sample else held["audio"]
+    if not path:
+        raise RequestError(NO_CLIP)
+    if not Path(path).is_file():
+        raise RequestError(CLIP_GONE)
+
+    def run(listener: Listener) -> Any:
+        return work(backend.load_clip(path, listener), listener)
+
+    return AnalysisTask(run, (name, held["model"], held["sample"], *kind))
+
+
+def draw_analysis(
+    snapshot: AnalysisSnapshot,
+    first: bool,
+    render: Callable[[Any], str],
+    summarise: Callable[[Any], str],
+) -> Iterator[Drawn]:
+    """Draw the status, and the result once there is one."""
+    clock = f"{snapshot.seconds:.1f} s"
+    match snapshot.state:
+        case "running":
+            what = snapshot.what[:1].upper() + snapshot.what[1:]
+            yield {"status": render_status(f"{what} …", snapshot.share, clock=clock)}
+        case "stopped":
+            yield {"status": render_status("Stopped.")}
+        case "failed":
+            yield {"status": render_status(snapshot.reason, alert=True)}
+        case "done":
+            status = render_status(summarise(snapshot.result), clock=clock)
+            yield {"status": status, "result": render(snapshot.result)}
+
+
+def say(sentence: str, note: str, alert: bool) -> str:
+    """Render a sentence in an analysis's status."""
+    return render_status(f"{sentence} {note}".strip(), alert=alert)
+
+
+def render_status(
+    sentence: str, share: float | None = None, alert: bool = False, clock: str = ""
+) -> str:
+    """Render the line above a result and its bar, as tall when there is none."""
+    kind, role = (" alert", "alert") if alert else ("", "status")
+    mark = '<span aria-hidden="true">⚠ </span>' if alert else ""
+    bar = "" if share is None else f'<span style="width:{100 * share:.0f}%"></span>'
+    shown = "bar" if share is not None else "bar bar--none"
+    return (
+        f'<div class="job-status{kind}"><p><span role="{role}">{mark}{escape(sentence)}</span>'
+        f'<span class="clock" aria-hidden="true">{clock}</span></p>'
+        f'<div class="{shown}">{bar}</div></div>'
+    )

@@ -1,22 +1,32 @@
-"""The page's endpoints for programs: `/compare`, `/transcribe` and `/engines`.
+"""For programs: the page's endpoints `/compare`, `/transcribe` and `/engines`, and MCP tools.
 
-They take plain JSON and a clip uploaded with `gradio_client.handle_file`, wait in the same queue as
-the page's visitors, and return the records of `demo.record`. Gradio checks none of what comes in:
-`ComparisonRequest.from_json` does. `docs/api.md` is for those who call.
+Both take plain JSON, wait in the same queue as the page's visitors, and return the records of
+`demo.record`. Nothing but `ComparisonRequest.from_json` checks what comes in. `docs/api.md` is for
+those who call.
+
+Gradio's own MCP server returns Python text, takes clips by address, checks no host against DNS
+rebinding and doesn't stop what a caller leaves, so another stands in its place.
 """
 
-# No `from __future__ import annotations`: Gradio reads the endpoints' types as they stand.
-from collections.abc import Callable, Iterator
-from contextlib import aclosing, contextmanager, suppress
-from dataclasses import asdict
+# No `from __future__ import annotations`: Gradio and the MCP server read types as they stand.
+import asyncio
+import base64
+import logging
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, aclosing, contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
 from inspect import Parameter, Signature
+from pathlib import Path
 from typing import Any, Literal, TypedDict, get_type_hints
 
 import gradio as gr
+from starlette.routing import Mount
 
 from demo import uploads
 from demo.comparison import Backend
 from demo.jobs import Caller, JobQueue, Refused, Waiting, name_caller
+from demo.limits import name_address
 from demo.record import (
     ComparisonRecord,
     EngineRecord,
@@ -25,17 +35,22 @@ from demo.record import (
     describe_engine,
     describe_lane,
 )
-from demo.request import (
-    DEFAULTS,
-    RULES,
-    ComparisonRequest,
-    RequestError,
-    find_upload,
-)
+from demo.request import DEFAULTS, RULES, ComparisonRequest, RequestError, find_upload
 from demo.snapshot import Comparison
 
-SCHEDULE = "one at a time"
-"""Programs want times that can be compared."""
+TOOLS_PATH = "/gradio_api/mcp"
+"""Where Gradio's own server would be, so that clients find it."""
+
+MOST_CLIP_BYTES = 32 * 2**20
+LOOK_SECONDS = 0.1
+"""Between two looks whether the caller of a tool has left."""
+
+PURPOSE = f"""Transcribe a clip with several engines; each one's words, times and differences.
+
+Give either `sample` or `clip_base64`, an audio file of at most {MOST_CLIP_BYTES >> 20} MB in base64
+or as a data URL. `details` adds segments and tokens to each engine's text."""
+
+logger = logging.getLogger(__name__)
 
 
 class FileMeta(TypedDict):
@@ -75,23 +90,62 @@ async def compare(
     return last
 
 
+# What programs may say, and how they learn of it.
+
+Arguments = Mapping[str, tuple[Any, Any, str]]
+"""Type, default and help by name."""
+
+
+def list_options() -> dict[str, tuple[Any, Any, str]]:
+    """Return the fields of a request as arguments, for times that can be compared."""
+    types = {**get_type_hints(ComparisonRequest), "engines": list[str] | None}
+    defaults = {**DEFAULTS, "engines": None, "schedule": "one at a time"}
+    return {name: (types[name], defaults[name], rule.help) for name, rule in RULES.items()}
+
+
+def sign(function: Any, context: type, purpose: str, arguments: Arguments) -> None:
+    """Give a function the signature and docstring that Gradio, the MCP server and a caller read.
+
+    `context`: the type of its first parameter, which is not the caller's.
+    """
+    kind, returned = Parameter.POSITIONAL_OR_KEYWORD, function.__annotations__["return"]
+    parameters = [Parameter("context", kind, annotation=context)] + [
+        Parameter(name, kind, annotation=annotation, default=default)
+        for name, (annotation, default, _) in arguments.items()
+    ]
+    function.__signature__ = Signature(parameters, return_annotation=returned)
+    function.__annotations__ = {each.name: each.annotation for each in parameters}
+    function.__annotations__["return"] = returned
+    lines = [f"    {name}: {text}" for name, (_, _, text) in arguments.items()]
+    function.__doc__ = "\n".join([purpose, "", "Args:", *lines])
+
+
 def add_endpoints(backend: Backend, queue: JobQueue) -> None:
     """Name the endpoints; call it inside the page's `Blocks`, first, so that the names are free."""
+    about_clip = "the file to transcribe, uploaded; leave it out to name a sample instead"
+    of_compare: Arguments = {"clip": (ClipFile | None, None, about_clip), **list_options()}
+    of_transcribe: Arguments = {
+        "engine" if name == "engines" else name: argument
+        for name, argument in of_compare.items()
+        if name not in ("schedule", "repeats")
+    } | {"engine": (str, "cpu", "a key as in /engines")}
 
     async def run(request: gr.Request, sent: dict[str, Any]) -> Comparison:
-        with used_once(sent.get("clip")):
-            try:
-                asked = ComparisonRequest.from_json(sent, backend.choices())
-                return await compare(backend, queue, name_caller(request), asked, gr.Info)
-            except (RequestError, Refused) as error:
-                raise gr.Error(str(error), print_exception=False) from None
+        try:
+            asked = ComparisonRequest.from_json(sent, backend.choices())
+            return await compare(backend, queue, name_caller(request), asked, gr.Info)
+        except (RequestError, Refused) as error:
+            raise gr.Error(str(error), print_exception=False) from None
+        finally:
+            with suppress(RequestError):
+                uploads.discard(find_upload(sent.get("clip")))
 
     async def compare_all(request: gr.Request, *values: Any) -> ComparisonRecord:
-        comparison = await run(request, dict(zip(names(compare_all), values, strict=True)))
+        comparison = await run(request, dict(zip(of_compare, values, strict=True)))
         return asdict(describe(comparison))  # type: ignore[return-value]
 
     async def transcribe(request: gr.Request, *values: Any) -> LaneRecord:
-        sent = dict(zip(names(transcribe), values, strict=True))
+        sent = dict(zip(of_transcribe, values, strict=True))
         comparison = await run(request, {**sent, "engines": [sent["engine"]]})
         lane = comparison.lanes[0]
         if lane.transcript is None:
@@ -103,76 +157,114 @@ def add_endpoints(backend: Backend, queue: JobQueue) -> None:
         """The engines of this project, and why this machine lacks one."""
         return [asdict(describe_engine(each)) for each in backend.statuses()]  # type: ignore[misc]
 
-    clip = new_parameter("clip", ClipFile | None, None)
-    engine = new_parameter("engine", str, "cpu")
-    sample, *rest = list_parameters(schedule=SCHEDULE)
-    sign(
-        compare_all,
-        "Run one clip through several engines; their words, times and differences.",
-        [clip, sample, *rest],
-    )
-    left_out = ("engines", "schedule", "repeats")
-    sign(
-        transcribe,
-        "Run one clip through one engine; its words with their times, and the run's seconds.",
-        [clip, sample, engine, *(each for each in rest if each.name not in left_out)],
-    )
+    purpose = "Run one clip through several engines; their words, times and differences."
+    sign(compare_all, gr.Request, purpose, of_compare)
+    purpose = "Run one clip through one engine; its words with their times, and the run's seconds."
+    sign(transcribe, gr.Request, purpose, of_transcribe)
     unlimited: dict[str, Any] = {"concurrency_limit": None}  # `JobQueue` is the queue
     gr.api(compare_all, api_name="compare", **unlimited)
     gr.api(transcribe, api_name="transcribe", **unlimited)
     gr.api(engines, api_name="engines", queue=False)
 
 
-def new_parameter(name: str, kind: Any, default: Any) -> Parameter:
-    """A parameter that programs may leave out."""
-    return Parameter(name, Parameter.POSITIONAL_OR_KEYWORD, default=default, annotation=kind)
+# MCP tools.
 
 
-def sign(function: Any, purpose: str, parameters: list[Parameter]) -> None:
-    """Give an endpoint the signature and docstring that Gradio, and a caller, read."""
-    request = Parameter("request", Parameter.POSITIONAL_OR_KEYWORD, annotation=gr.Request)
-    returned = function.__annotations__["return"]
-    function.__signature__ = Signature([request, *parameters], return_annotation=returned)
-    annotations = {each.name: each.annotation for each in (request, *parameters)}
-    function.__annotations__ = {**annotations, "return": returned}
-    left_out = {each.name for each in list_parameters()} - set(annotations)
-    lines = describe_parameters(*left_out)
-    clip = "    clip: the file to transcribe, uploaded; leave it out to name a sample instead"
-    engine = "\n    engine: a key as in /engines" if "engine" in annotations else ""
-    function.__doc__ = f"{purpose}\n\nArgs:\n{clip}{engine}\n{lines}"
+@dataclass(frozen=True)
+class Tools:
+    """The tools' routes, and what runs while the web server runs."""
+
+    routes: list[Mount]
+    run: Callable[[], AbstractAsyncContextManager[None]]
 
 
-def names(function: Any) -> list[str]:
-    """The parameters of a signed endpoint, but for the request."""
-    return list(function.__signature__.parameters)[1:]
+def make_tools(backend: Backend, queue: JobQueue, only_this_machine: bool = True) -> Tools | None:
+    """Make the MCP server of `compare_clip` and `list_engines`; None without the package `mcp`.
+
+    `only_this_machine`: refuse requests that a browser was tricked into sending here under another
+    host's name.
+    """
+    try:
+        from mcp.server.fastmcp import Context, FastMCP
+        from mcp.server.transport_security import TransportSecuritySettings
+    except ImportError:
+        logger.info("no MCP tools: the package mcp is not installed")
+        return None
+    local = ["127.0.0.1:*", "localhost:*", "[::1]:*"]
+    server = FastMCP(
+        "One clip, every engine",
+        instructions="Transcribes one clip of speech with several engines and compares them.",
+        stateless_http=True,
+        json_response=True,
+        log_level="WARNING",
+        streamable_http_path="/",
+        max_request_body_size=MOST_CLIP_BYTES * 2,
+        transport_security=TransportSecuritySettings(
+            enable_dns_rebinding_protection=only_this_machine,
+            allowed_hosts=local,
+            allowed_origins=[f"http://{host}" for host in local],
+        ),
+    )
+
+    async def compare_clip(
+        context: Any, clip_base64: str, details: bool, **sent: Any
+    ) -> ComparisonRecord:
+        with save_clip(clip_base64) as path:
+            asked = ComparisonRequest.from_json(sent, backend.choices(), received=path)
+            request = context.request_context.request
+            record = describe(await compare_while_heard(backend, queue, request, asked))
+        if details:
+            return record
+        lanes = [replace(lane, segments=(), tokens=()) for lane in record.lanes]
+        return replace(record, lanes=lanes)
+
+    async def list_engines() -> list[EngineRecord]:
+        """The engines of this page, and why this machine can't run one."""
+        return [describe_engine(status) for status in backend.statuses()]
+
+    own = {"clip_base64": (str, "", "a clip"), "details": (bool, False, "adds segments and tokens")}
+    sign(compare_clip, Context, PURPOSE, {**list_options(), **own})
+    server.add_tool(compare_clip)
+    server.add_tool(list_engines)
+    return Tools([Mount(TOOLS_PATH, app=server.streamable_http_app())], server.session_manager.run)
+
+
+async def compare_while_heard(
+    backend: Backend, queue: JobQueue, request: Any, asked: ComparisonRequest
+) -> Comparison:
+    """Run a request until its caller leaves or the call is cancelled, which stops it."""
+    host = request.client.host if request.client else None
+    caller = Caller(f"tool {id(request)}", name_address(host))
+    job = asyncio.create_task(compare(backend, queue, caller, asked))
+    try:
+        while not job.done():
+            if await request.is_disconnected():
+                raise ConnectionError("The caller has left.")
+            await asyncio.wait([job], timeout=LOOK_SECONDS)
+        return job.result()
+    except Refused as refusal:
+        raise RequestError(str(refusal)) from None
+    finally:
+        job.cancel()
 
 
 @contextmanager
-def used_once(clip: Any) -> Iterator[None]:
-    """Delete the uploaded clip of a call at its end, whatever came of it."""
+def save_clip(text: str) -> Iterator[str]:
+    """Save a clip in base64, or a data URL, for as long as it is needed; yield its path.
+
+    Without a clip the path is empty. Raises `ValueError` with a sentence.
+    """
+    if not text:
+        yield ""
+        return
+    code = text.partition(",")[2] if text.startswith("data:") else text
     try:
-        yield
-    finally:
-        with suppress(RequestError):
-            uploads.discard(find_upload(clip))
-
-
-def list_parameters(*left_out: str, **defaults: Any) -> list[Parameter]:
-    """The fields as parameters of a function that programs call, with its own defaults."""
-    types = get_type_hints(ComparisonRequest)
-    return [
-        Parameter(
-            name,
-            Parameter.POSITIONAL_OR_KEYWORD,
-            default=defaults.get(name, None if name == "engines" else DEFAULTS[name]),
-            annotation=list[str] | None if name == "engines" else types[name],
-        )
-        for name in RULES
-        if name not in left_out
-    ]
-
-
-def describe_parameters(*left_out: str) -> str:
-    """A line for each field, as a docstring's `Args:` has it."""
-    lines = (f"    {name}: {rule.help}" for name, rule in RULES.items() if name not in left_out)
-    return "\n".join(lines)
+        content = base64.b64decode("".join(code.split()), validate=True)
+    except ValueError as error:
+        raise ValueError("clip_base64 is not base64: addresses are not fetched.") from error
+    if len(content) > MOST_CLIP_BYTES:
+        raise ValueError(f"The clip has more than {MOST_CLIP_BYTES >> 20} MB: shorten it.")
+    with tempfile.TemporaryDirectory(prefix="clip-") as folder:
+        path = Path(folder) / "clip"
+        path.write_bytes(content)
+        yield str(path)

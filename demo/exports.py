@@ -5,23 +5,26 @@ Files are made when their button is pressed and saved by the browser: none is wr
 
 from __future__ import annotations
 
+import io
 import json
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from functools import partial
 from html import escape
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
-from demo import record, subtitles
 from demo.comparison import Backend
-from demo.jobs import Saved, SavedResults
-from demo.panels.report import render_report
-from demo.request import RULES, Choices, ComparisonRequest
+from demo.jobs import SavedResults
+from demo.panels import PANELS
+from demo.panels.templating import join_parts, render_template
+from demo.record import as_json, describe
+from demo.request import RULES, ComparisonRequest
 from demo.snapshot import Comparison
 from demo.wiring import QUICK, Component
+from engines.base import Segment
 
 NOTHING = "There is nothing to export yet: press Compare, and wait for the last engine."
 LINKED = "The link is in the address bar, and copied where the browser allows it."
@@ -32,96 +35,44 @@ SAVE = "(parcel) => { saveFile(parcel); }"
 SHOW_LINK = "(query) => { showLink(query); }"
 """Functions of `assets/page.js`."""
 
-
-@dataclass(frozen=True)
-class File:
-    """A file for the browser to save."""
-
-    ending: str
-    type: str
-    text: str
-
-
-def make_report(saved: Saved) -> File:
-    """The report as HTML."""
-    return File("html", "text/html", render_report(saved.snapshot, saved.drawn))
-
-
-def make_record(saved: Saved) -> File:
-    """The result as JSON."""
-    return File("json", "application/json", record.as_json(record.describe(saved.snapshot)))
-
-
-SUBTITLES = {
-    "srt": ("application/x-subrip", subtitles.write_srt),
-    "vtt": ("text/vtt", subtitles.write_vtt),
+MEDIA_TYPES = {
+    "html": "text/html",
+    "json": "application/json",
+    "srt": "application/x-subrip",
+    "vtt": "text/vtt",
 }
-"""By a file's ending: its media type, and what writes it."""
+"""By a file's ending."""
+
+STYLE = Path(__file__).resolve().parents[1] / "assets" / "style.css"
+
+WORD_JOINER = "\N{WORD JOINER}"
+"""An invisible character; SRT has no escapes, and players take `<` with a letter for a tag."""
 
 
-def make_subtitles(key: str, label: str, ending: str, saved: Saved) -> File | str:
-    """One engine's subtitles, or in a sentence why there are none."""
-    lane = next((lane for lane in saved.snapshot.done if lane.key == key), None)
-    if lane is None:
-        return f"{label} wrote nothing in this comparison."
-    media_type, write = SUBTITLES[ending]
-    return File(f"{key}.{ending}", media_type, write(lane.segments))
-
-
-def name_file(comparison: Comparison, ending: str) -> str:
-    """The clip's name in plain letters, the run's id and an ending."""
-    name = re.sub(r"[^a-z0-9]+", "-", comparison.clip_name.lower()).strip("-")[:40]
-    return f"{name or 'clip'}-{comparison.run}.{ending}"
-
-
-Make = Callable[[Saved], File | str]
-
-
-@dataclass(frozen=True)
-class Exports:
-    """The panel's components: the buttons with what each makes, the link's, and the note."""
-
-    files: list[tuple[gr.Button, Make]]
-    link: gr.Button
-    note: gr.HTML
-
-
-def lay_out_exports(choices: Choices) -> Exports:
-    """The buttons; they are there from the start, and say so where there is nothing yet."""
+def lay_out_exports(
+    backend: Backend, saved: SavedResults, visit: gr.Textbox, controls: Mapping[str, Component]
+) -> None:
+    """Lay out the buttons, which are there from the start and say so where there is nothing yet."""
 
     def add(label: str, name: str) -> gr.Button:
         return gr.Button(label, elem_id=name, size="sm", min_width=150)
 
     with gr.Column(elem_classes=["sheet"], elem_id="export"):
         gr.HTML("<h2>Export</h2>", apply_default_css=False)
-        files: list[tuple[gr.Button, Make]] = []
         with gr.Row():
-            files.append((add("Report (HTML)", "save-report"), make_report))
-            files.append((add("Result (JSON)", "save-record"), make_record))
+            files = [(add("Report (HTML)", "save-report"), partial(hand_over, saved, "html"))]
+            files.append((add("Result (JSON)", "save-record"), partial(hand_over, saved, "json")))
             link = add("Link to settings", "link")
         with gr.Row():
-            for status in choices.engines:
-                for ending in SUBTITLES if status.available else ():
-                    button = add(f"{status.label} (.{ending})", f"save-{ending}-{status.key}")
-                    make = partial(make_subtitles, status.key, status.label, ending)
+            for engine in (each for each in backend.statuses() if each.available):
+                for ending in ("srt", "vtt"):
+                    button = add(f"{engine.label} (.{ending})", f"save-{ending}-{engine.key}")
+                    make = partial(hand_over, saved, ending, key=engine.key, label=engine.label)
                     files.append((button, make))
         note = gr.HTML(render_note(""), elem_id="export-note", apply_default_css=False)
-    return Exports(files, link, note)
-
-
-def connect_exports(
-    exports: Exports,
-    backend: Backend,
-    saved: SavedResults,
-    visit: gr.Textbox,
-    controls: dict[str, Component],
-) -> None:
-    """Tie each button to its file, and the link to the page's controls."""
     parcel, query = gr.Textbox(visible=False), gr.Textbox(visible=False)
-    for button, make in exports.files:
-        pressed = button.click(
-            partial(hand_over, saved, make), visit, [parcel, exports.note], js=NAME_VISIT, **QUICK
-        )
+    for button, make in files:
+        pressed = button.click(make, visit, [parcel, note], js=NAME_VISIT, **QUICK)
         pressed.then(None, parcel, None, js=SAVE, **QUICK)
     names = [name for name in RULES if name in controls]
 
@@ -129,31 +80,88 @@ def connect_exports(
         choices, held = backend.choices(), dict(zip(names, values, strict=True))
         held["engines"] = tuple(held["engines"])
         request = ComparisonRequest(**held)
-        text = request.to_query(choices)
         complete = choices.find_sample(request.sample) and request.model in choices.models
-        return text, render_note(LINKED if complete else LINKED + OWN_CLIP_STAYS)
+        told = LINKED if complete else LINKED + OWN_CLIP_STAYS
+        return request.to_query(choices), render_note(told)
 
-    asked = exports.link.click(
-        write_link, [controls[name] for name in names], [query, exports.note], **QUICK
-    )
+    asked = link.click(write_link, [controls[name] for name in names], [query, note], **QUICK)
     asked.then(None, query, None, js=SHOW_LINK, **QUICK)
 
 
-def hand_over(saved: SavedResults, make: Make, visit: str) -> tuple[str, str]:
-    """A file of the visit's last comparison for `saveFile`, and what to say of it.
+def hand_over(
+    saved: SavedResults, ending: str, visit: str, key: str = "", label: str = ""
+) -> tuple[str, str]:
+    """Return a file of the visit's last comparison for `saveFile`, and what to say of it.
 
-    `make` gives the file, or a sentence on why there is none.
+    `key` and `label`: the engine whose subtitles it holds.
     """
     found = saved.find(visit, "comparison")
     if found is None or not found.drawn:
         return "", render_note(NOTHING)
-    file = make(found)
-    if isinstance(file, str):
-        return "", render_note(file)
-    name = name_file(found.snapshot, file.ending)
-    return json.dumps({**vars(file), "name": name}), render_note(f"Saved as {name}.")
+    comparison: Comparison = found.snapshot
+    if ending == "html":
+        text = render_report(comparison, found.drawn)
+    elif ending == "json":
+        text = as_json(describe(comparison))
+    else:
+        lanes = [lane for lane in comparison.done if lane.key == key]
+        if not lanes:
+            return "", render_note(f"{label} wrote nothing in this comparison.")
+        text, ending = write_subtitles(lanes[0].segments, ending), f"{key}.{ending}"
+    plain = re.sub(r"[^a-z0-9]+", "-", comparison.clip_name.lower()).strip("-")[:40]
+    name = f"{plain or 'clip'}-{comparison.run}.{ending}"
+    media_type = MEDIA_TYPES[ending.rpartition(".")[2]]
+    parcel = json.dumps({"name": name, "type": media_type, "text": text})
+    return parcel, render_note(f"Saved as {name}.")
 
 
 def render_note(sentence: str) -> str:
-    """What became of the last button pressed, spoken by screen readers."""
+    """Render what became of the last button pressed, spoken by screen readers."""
     return f'<p class="note" role="status" style="min-height:1.5em">{escape(sentence)}</p>'
+
+
+def render_report(
+    comparison: Comparison, drawn: Mapping[str, str | Sequence[Any]] | None = None
+) -> str:
+    """Render a comparison as one HTML file that opens from disk.
+
+    It holds the page's panels with the page's own style sheet; what the page takes from Gradio, its
+    colours and fonts, the template sets for light and dark. A policy in its head forbids it to
+    fetch or to run anything. `drawn`: panels by key as the page drew them, for those that need
+    features no longer kept.
+    """
+    drawn = drawn or {}
+    sections = []
+    for panel in PANELS:
+        if panel.document is None and panel.key in drawn:
+            html = join_parts(drawn[panel.key])
+        else:
+            html = join_parts((panel.document or panel.render)(comparison))
+        sections.append((panel.key, panel.title, html))
+    return render_template(
+        "report.html",
+        record=describe(comparison),
+        style=STYLE.read_text(encoding="utf-8"),
+        sections=sections,
+    )
+
+
+def write_subtitles(segments: Sequence[Segment], ending: str) -> str:
+    """Write one cue a segment as SubRip (`srt`) or WebVTT (`vtt`), by Whisper's own writers.
+
+    They escape nothing but `-->`: text is made safe for players first. Times are rounded to
+    milliseconds, and a cue lasts at least one, as WebVTT demands.
+    """
+    from whisper.utils import WriteSRT, WriteVTT
+
+    cues = []
+    for segment in segments:
+        text = " ".join(segment.text.replace("\0", " ").split())  # an empty line would end the cue
+        safe = text.replace("<", f"<{WORD_JOINER}") if ending == "srt" else escape(text, False)
+        start = max(0, round(segment.start * 1000))
+        end = max(start + 1, round(segment.end * 1000))
+        if text:
+            cues.append({"start": start / 1000, "end": end / 1000, "text": safe})
+    file, writer = io.StringIO(), WriteSRT if ending == "srt" else WriteVTT
+    writer("").write_result({"segments": cues}, file)
+    return file.getvalue()

@@ -10,10 +10,10 @@ from typing import Any
 
 import gradio as gr
 
-from demo.analysis_panels import lay_out_faults, lay_out_layers
+from demo.analysis import lay_out_faults, lay_out_layers
 from demo.api import add_endpoints
 from demo.comparison import Backend
-from demo.exports import connect_exports, lay_out_exports
+from demo.exports import lay_out_exports
 from demo.jobs import JobQueue, SavedResults, Task
 from demo.panels import PANELS
 from demo.panels.headline import Headline, render_headline
@@ -58,19 +58,18 @@ def build(
         gr.HTML(HEADER, apply_default_css=False)
         controls, start, stop = build_controls(choices)
         outputs = build_panels(choices)
-        exports = lay_out_exports(choices)
+        visit = gr.Textbox(visible=False)
+        lay_out_exports(backend, saved, visit, controls)
         panels = [connect_comparison(backend, controls, outputs, start, stop)]
         if backend.analyses is not None:
             panels.append(lay_out_layers(backend, backend.analyses, controls))
             panels.append(lay_out_faults(backend, backend.analyses, controls))
         gr.HTML(FOOTER, apply_default_css=False)
-        visit = gr.Textbox(visible=False)
         add_endpoints(backend, queue)
         for panel in panels:
             connect_panel(panel, queue, saved, visit)
         connect_leaving(page, panels, queue)
         start.click(None, js=SCROLL_TO_LANES, **QUICK)
-        connect_exports(exports, backend, saved, visit, controls)
         connect_load(page, backend, panels, saved, visit, controls)
     return page
 

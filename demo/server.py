@@ -29,10 +29,10 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from demo import uploads
+from demo.api import make_tools
 from demo.comparison import Backend
 from demo.jobs import JobQueue, SavedResults
 from demo.limits import Allowance, read_limits, read_number, trust_proxies_of_spaces
-from demo.mcp import make_tools
 from demo.middleware import LEAST_DISK_BYTES, Guard, read_credentials
 from engines import hardware, zero_gpu
 from engines.audio import MAX_BYTES

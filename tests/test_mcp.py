@@ -14,10 +14,8 @@ from typing import Any
 import httpx
 import pytest
 
-from demo import mcp as tools
-from demo.jobs import JobQueue
 from tests import fakes
-from tests.fake_page import FakePage, make_backend
+from tests.fake_page import FakePage
 
 mcp = pytest.importorskip("mcp")
 streamable_http = pytest.importorskip("mcp.client.streamable_http")
@@ -55,10 +53,10 @@ def test_tools_say_what_they_take_and_give(fake_page: FakePage) -> None:
     listed = talk(fake_page.url, lambda session: session.list_tools())
     by_name = {tool.name: tool for tool in listed.tools}
     assert set(by_name) == {"compare_clip", "list_engines"}
-    compare = by_name["compare_clip"]
-    assert "clip_base64" in compare.description and "beam_size" in compare.description
-    assert {"sample", "clip_base64", "engines", "repeats"} <= set(compare.inputSchema["properties"])
-    assert {"headline", "lanes"} <= set(compare.outputSchema["properties"])
+    tool = by_name["compare_clip"]
+    assert "clip_base64" in tool.description and "beam_size" in tool.description
+    assert {"sample", "clip_base64", "engines", "repeats"} <= set(tool.inputSchema["properties"])
+    assert {"headline", "lanes"} <= set(tool.outputSchema["properties"])
     found = call(fake_page.url, "list_engines", {}).structuredContent["result"]
     assert [record["engine"] for record in found] == ["cpu", "gpu", "max_hybrid"]
 
@@ -72,7 +70,6 @@ def test_a_sample_is_compared(fake_page: FakePage) -> None:
     cpu, hybrid = found["lanes"]
     assert cpu["text"] == fakes.WORDS and cpu["against_baseline"] is None
     assert hybrid["against_baseline"]["deleted"] == 8
-    assert cpu["against_reference"]["word_error_rate"] == pytest.approx(1 / 11)
     assert cpu["segments"] == [] and cpu["tokens"] == []
     whole = call(fake_page.url, "compare_clip", {"sample": "jfk", "details": True})
     assert whole.structuredContent["lanes"][0]["segments"]
@@ -102,16 +99,16 @@ def test_a_caller_who_leaves_frees_the_processor(fake_page: FakePage) -> None:
     held = fakes.FakeEngine(last_word=never)
     fake_page.use(cpu=held)
 
+    arguments = {"sample": "jfk", "engines": ["cpu"]}
+
     async def start_and_leave(session: Session) -> None:
-        arguments = {"sample": "jfk", "engines": ["cpu"]}
         asking = asyncio.create_task(session.call_tool("compare_clip", arguments))
         while not held.prepared.is_set():
             await asyncio.sleep(0.01)
         asking.cancel()
 
     talk(fake_page.url, start_and_leave)
-    arguments = {"sample": "jfk", "engines": ["max_hybrid"]}
-    result = call(fake_page.url, "compare_clip", arguments)
+    result = call(fake_page.url, "compare_clip", {**arguments, "engines": ["max_hybrid"]})
     assert result.structuredContent["lanes"][0]["text"] == fakes.WORDS
     assert not never.is_set()
 
@@ -119,14 +116,10 @@ def test_a_caller_who_leaves_frees_the_processor(fake_page: FakePage) -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ({"sample": "../jfk"}, "use one of jfk, columbia"),
-        ({}, "use one of jfk, columbia"),
         ({"clip_base64": "http://127.0.0.1/clip.wav"}, "addresses are not fetched"),
-        ({"clip_base64": "file:///etc/passwd"}, "addresses are not fetched"),
         ({"clip_base64": base64.b64encode(b"no audio").decode()}, "holds no audio"),
         ({"clip_base64": "AAAA", "sample": "jfk"}, "not both"),
         ({"sample": "jfk", "beam_size": 0}, "whole number from 1"),
-        ({"sample": "jfk", "schedule": "soon"}, "one at a time"),
     ],
 )
 def test_wrong_calls_are_errors_with_a_sentence(
@@ -146,19 +139,8 @@ def test_a_page_of_another_host_can_t_use_a_visitor_s_browser(fake_page: FakePag
         assert answer.status_code in (403, 421)
 
 
-def test_tools_need_the_page_s_password(
-    serve_fakes: Callable[..., FakePage], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("DEMO_AUTH", "me:secret")
-    url = serve_fakes().url
-    assert httpx.post(f"{url}gradio_api/mcp/", json={}).status_code == 401
-    code = base64.b64encode(b"me:secret").decode()
-    result = call(url, "compare_clip", {"sample": "jfk"}, Authorization=f"Basic {code}")
-    assert result.structuredContent["lanes"][0]["text"] == fakes.WORDS
-
-
 def test_without_the_package_the_page_works_without_tools(
-    serve_fakes: Callable[..., FakePage], sample_folder: Path, monkeypatch: pytest.MonkeyPatch
+    serve_fakes: Callable[..., FakePage], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = builtins.__import__
 
@@ -167,10 +149,7 @@ def test_without_the_package_the_page_works_without_tools(
             raise ImportError(name)
         return whole(name, *rest, **more)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(builtins, "__import__", lack)
-        assert tools.make_tools(make_backend(sample_folder), JobQueue()) is None
-    monkeypatch.setattr("demo.server.make_tools", lambda *_: None)
+    monkeypatch.setattr(builtins, "__import__", lack)
     url = serve_fakes().url
     assert httpx.get(url).status_code == 200
     assert httpx.post(f"{url}gradio_api/mcp/", json={}).status_code in (404, 405)

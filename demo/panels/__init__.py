@@ -1,4 +1,4 @@
-"""The panels of a comparison, one module each: a frozen snapshot in, HTML out.
+"""The panels of a comparison: a frozen snapshot in, HTML out.
 
 The page and the report iterate over `PANELS`: a new panel is one module and one row.
 """
@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from demo.panels import encoder_output, headline, lanes, scores, timeline, timings
+from demo.panels import accuracy, encoder_output, headline, lanes, times
 from demo.snapshot import Comparison
 
 
@@ -33,8 +33,8 @@ class Panel:
 PANELS: tuple[Panel, ...] = (
     Panel("summary", "", headline.render, live=True),
     Panel("lanes", "", lanes.render, live=True, document=lanes.render_document),
-    Panel("timings", "Where the time went", timings.render),
-    Panel("timeline", "Timeline", timeline.render),
-    Panel("scores", "Accuracy", scores.render),
+    Panel("timings", "Where the time went", times.render_bars),
+    Panel("timeline", "Timeline", times.render_timeline),
+    Panel("scores", "Accuracy", accuracy.render),
     Panel("features", "Encoder output", encoder_output.render),
 )

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from demo.panels.templating import count_noun, join_names
-from demo.panels.templating import render as render_template
+from demo.panels.templating import render_template
 from demo.snapshot import Comparison, Lane
-from engines.metrics import compare, name_count, split_words
+from engines.metrics import compare, name_count
 
 CLEARLY_FASTER = 1.05
 """The ratio from which one run each is called a difference."""
@@ -41,100 +40,91 @@ def summarise(comparison: Comparison) -> Headline:
     lanes = comparison.lanes
     if comparison.refusal is not None:
         return Headline(comparison.refusal, alert=True)
-    if not lanes or all(lane.state == "idle" for lane in lanes):
+    if all(lane.state == "idle" for lane in lanes):
         return Headline("Press Compare: the same clip goes through every chosen engine.")
     if not comparison.finished:
-        return Headline("; ".join(f"{lane.label} {coarse_state(lane)}" for lane in lanes) + ".")
+        return Headline("; ".join(f"{lane.label} {_coarse_state(lane)}" for lane in lanes) + ".")
     if any(lane.state == "stopped" for lane in lanes):
         kept = sum(lane.state == "done" for lane in lanes)
-        return Headline(f"Stopped. {kept} of {count_noun(len(lanes), 'engine')} had finished.")
+        return Headline(f"Stopped. {kept} of {name_count(len(lanes), 'engine')} had finished.")
     failed = [lane.label for lane in lanes if lane.state == "failed"]
     if len(failed) == len(lanes):
         return Headline("Nothing was transcribed: every engine failed; each says why.", alert=True)
     if failed:
-        done = join_names([lane.label for lane in comparison.done])
-        return Headline(f"{join_names(failed)} failed; {done} finished.", alert=True)
-    return Headline(write_sentence(comparison), write_note(comparison))
+        done = _join_names([lane.label for lane in comparison.done])
+        return Headline(f"{_join_names(failed)} failed; {done} finished.", alert=True)
+    return Headline(_write_sentence(comparison), _write_note(comparison))
 
 
-def coarse_state(lane: Lane) -> str:
-    """Return a state without figures that change five times a second."""
+def _coarse_state(lane: Lane) -> str:
     if lane.state in ("mel", "encoding", "decoding"):
         return "running"
     return "between runs" if lane.state == "waiting" and lane.repeats else lane.state
 
 
-def write_sentence(comparison: Comparison) -> str:
-    """Say which engine was fastest, by how much, on what, and how many words differ."""
+def _write_sentence(comparison: Comparison) -> str:
     name = comparison.clip_name or "the clip"
     clip = f"“{name}” ({comparison.audio_seconds:.0f} s) with {comparison.settings.model}"
-    first, *others = sorted(comparison.done, key=read_total)
-    taken = format_seconds(read_total(first))
-    if not others:
-        assert first.transcript is not None
-        words = name_count(len(split_words(first.transcript.text)))
-        return f"{first.label} wrote {words} in {taken}: {clip}."
+    ranked = sorted(comparison.done, key=_read_total)
+    first, seconds = ranked[0], _read_total(ranked[0])
+    taken = f"{seconds:.2f} s" if seconds >= 0.1 else f"{seconds:.3f} s"
+    if len(ranked) == 1:
+        return (
+            f"{first.label} wrote {name_count(len(read_text(first).split()))} in {taken}: {clip}."
+        )
     if comparison.shared:
         lead = f"{first.label} took the least time, {taken},"
     else:
-        lead = describe_lead([first, *others], comparison.baseline or first)
-    return f"{lead} on {clip}; {describe_words(comparison)}."
+        lead = _describe_lead(ranked, comparison.baseline or first)
+    return f"{lead} on {clip}; {_describe_words(comparison)}."
 
 
-def describe_lead(ranked: list[Lane], baseline: Lane) -> str:
+def _describe_lead(ranked: list[Lane], baseline: Lane) -> str:
     """Name the fastest engine, or those that are too close to it to tell apart."""
     first = ranked[0]
-    close = [lane for lane in ranked if lane is first or not is_clearly_faster(first, lane)]
+    close = [lane for lane in ranked if lane is first or not _is_clearly_faster(first, lane)]
     if len(close) == 1:
         other = ranked[1] if first.key == baseline.key else baseline
         title = ", the baseline," if first.key == baseline.key else ""
-        return f"{first.label}{title} was fastest, {compare_times(first, other)},"
-    names = join_names([lane.label for lane in close])
+        return f"{first.label}{title} was fastest, {_compare_times(first, other)},"
+    names = _join_names([lane.label for lane in close])
     if len(close) == len(ranked):
         return f"{names} were not clearly apart"
-    if all(is_clearly_faster(lane, baseline) for lane in close):
-        each, least = "both" if len(close) == 2 else "all", compare_times(close[-1], baseline)
+    if all(_is_clearly_faster(lane, baseline) for lane in close):
+        each, least = "both" if len(close) == 2 else "all", _compare_times(close[-1], baseline)
         return f"{names}, not clearly apart, were {each} at least {least},"
     return f"{names}, not clearly apart, were fastest"
 
 
-def compare_times(lane: Lane, other: Lane) -> str:
-    """Say how many times as fast an engine was as another."""
-    return f"{format_ratio(read_total(other) / read_total(lane))} as fast as {other.label}"
+def _compare_times(lane: Lane, other: Lane) -> str:
+    return f"{format_ratio(_read_total(other) / _read_total(lane))} as fast as {other.label}"
 
 
-def is_clearly_faster(first: Lane, other: Lane) -> bool:
+def _is_clearly_faster(first: Lane, other: Lane) -> bool:
     """Tell whether two engines' times are apart by more than chance gives."""
     ours = [repeat.seconds.total for repeat in first.repeats]
     theirs = [repeat.seconds.total for repeat in other.repeats]
-    ratio = read_total(other) / read_total(first) if read_total(first) else 1.0
+    ratio = _read_total(other) / _read_total(first) if _read_total(first) else 1.0
     apart = len(ours) < 2 or len(theirs) < 2 or max(ours) < min(theirs)
     return apart and ratio >= CLEARLY_FASTER
 
 
-def describe_words(comparison: Comparison) -> str:
-    """Say how many words differ from the baseline's."""
-    baseline = comparison.baseline
-    if baseline is None or baseline.transcript is None:
-        return "there is no baseline"
-    expected = baseline.transcript.text
-    counts = {
-        lane.label: compare(expected, lane.transcript.text).errors
-        for lane in comparison.done
-        if lane.transcript is not None
-    }
-    different = [(label, name_count(count)) for label, count in counts.items() if count]
+def _describe_words(comparison: Comparison) -> str:
+    assert comparison.baseline is not None
+    expected = read_text(comparison.baseline)
+    different: list[str] = []
+    for lane in comparison.done:
+        errors = compare(expected, read_text(lane)).errors
+        if errors:
+            verb = "" if different else " differs from the baseline"
+            different.append(f"{lane.label}{verb} by {name_count(errors)}")
     if different:
-        verb = " differs from the baseline"
-        named = [f"{label}{'' if at else verb} by {n}" for at, (label, n) in enumerate(different)]
-        return ", ".join(named)
-    if not split_words(expected):
-        return "no engine found speech"
-    return f"every engine wrote the same {name_count(len(split_words(expected)))}"
+        return ", ".join(different)
+    count = len(expected.split())
+    return f"every engine wrote the same {name_count(count)}" if count else "no engine found speech"
 
 
-def write_note(comparison: Comparison) -> str:
-    """Say how the times may be read."""
+def _write_note(comparison: Comparison) -> str:
     if comparison.shared:
         return "The engines shared the processor: for speed-ups run them one at a time."
     if len(comparison.lanes) < 2:
@@ -144,14 +134,18 @@ def write_note(comparison: Comparison) -> str:
     return "One at a time, one run each: more repeats give a median and a spread."
 
 
-def read_total(lane: Lane) -> float:
-    """Return the seconds of a finished engine's median run."""
+def _read_total(lane: Lane) -> float:
     return lane.transcript.seconds.total if lane.transcript else float("inf")
 
 
-def format_seconds(seconds: float) -> str:
-    """Return seconds to two places, or three below a tenth."""
-    return f"{seconds:.2f} s" if seconds >= 0.1 else f"{seconds:.3f} s"
+def _join_names(names: list[str]) -> str:
+    *others, last = names
+    return f"{', '.join(others)} and {last}" if others else last
+
+
+def read_text(lane: Lane) -> str:
+    """Return what a finished engine wrote."""
+    return lane.transcript.text if lane.transcript else ""
 
 
 def format_ratio(ratio: float) -> str:

@@ -1,182 +1,166 @@
 """The engines side by side: what each does, wrote and took, in parts of which changed ones travel.
 
 A lane has the same rows from the first moment on, with dashes where nothing is known yet, so that
-nothing moves while it fills.
+nothing moves while it fills. Word times are the engine's own where it was asked for them; else they
+are spread over the segment by the words' lengths, and the page says that they are estimates.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import lru_cache, partial
+from itertools import accumulate
 from typing import Any
 
-from demo.panels import transcripts
-from demo.panels.differences import describe, list_pieces
+from demo.panels.accuracy import describe_differences, list_changes
 from demo.panels.headline import format_ratio
-from demo.panels.templating import count_noun, macros
+from demo.panels.templating import render_template
 from demo.snapshot import Comparison, Lane, State
-from engines.metrics import Alignment, compare, name_count, score
+from engines.base import Segment
+from engines.metrics import Edit, compare, name_count, normalise
 from engines.registry import LANGUAGES
 
-STATE_SIGNS: dict[State, str] = {
-    "idle": "○",
-    "waiting": "○",
-    "loading": "◔",
-    "compiling": "◔",
-    "mel": "◑",
-    "encoding": "◑",
-    "decoding": "◑",
-    "done": "✓",
-    "failed": "✕",
-    "stopped": "■",
+STATES: dict[State, tuple[str, str]] = {
+    "idle": ("○", "Ready"),
+    "waiting": ("○", "Waiting"),
+    "loading": ("◔", "Loading the model"),
+    "compiling": ("◔", "Compiling the graph"),
+    "mel": ("◑", "Computing the log-mel spectrogram"),
+    "encoding": ("◑", "Encoding"),
+    "decoding": ("◑", "Decoding"),
+    "done": ("✓", "Done"),
+    "failed": ("✕", "Failed"),
+    "stopped": ("■", "Stopped"),
 }
-STATE_WORDS: dict[State, str] = {
-    "idle": "Ready",
-    "loading": "Loading the model",
-    "compiling": "Compiling the graph",
-    "mel": "Computing the log-mel spectrogram",
-    "done": "Done",
-    "failed": "Failed",
-    "stopped": "Stopped",
-}
+"""A sign and words for each."""
+
 STAGES = {"mel": "Log-mel", "encode": "Encoder", "decode": "Decoder loop", "total": "Total"}
 
-RenderTranscript = Callable[[Lane, Comparison], list[Any]]
+LONG_CLIP_SECONDS = 60.0
+"""Clips longer than this get a taller transcript box."""
 
 
-def render(comparison: Comparison, transcript: RenderTranscript = transcripts.render) -> list[Any]:
-    """Render all engines side by side, then a line for each that this machine lacks."""
-    macro = macros("lanes.html")
-    known = comparison.settings.options.word_timestamps
-    hint = transcripts.KNOWN_TIMES if known else transcripts.SPREAD_TIMES
-    return [
-        macro.opening(comparison.clip_id),
-        [render_lane(lane, comparison, transcript) for lane in comparison.lanes],
-        "</div>",
-        macro.hint(hint) if comparison.lanes else "",
-        [macro.absent(status) for status in comparison.absent],
-    ]
+def render(comparison: Comparison, document: bool = False) -> list[list[str]]:
+    """Render all engines side by side, then a line for each that this machine lacks.
+
+    `document`: with transcripts to read instead of to click.
+    """
+    html = render_template(
+        "lanes.html",
+        comparison=comparison,
+        lanes=[_show_lane(lane, comparison, document) for lane in comparison.lanes],
+    )
+    return [part.split("<!--row-->") for part in html.split("<!--part-->")]
 
 
-def render_document(comparison: Comparison) -> list[Any]:
-    """Render the engines with transcripts to read instead of to click."""
-    return render(comparison, transcripts.render_document)
+render_document = partial(render, document=True)
 
 
-def render_lane(lane: Lane, comparison: Comparison, transcript: RenderTranscript) -> list[Any]:
-    """Render one engine in parts."""
-    macro = macros("lanes.html")
-    reference: Any = '<div class="against"></div>'  # an empty row keeps the others in line
-    if comparison.reference is not None:
-        sentence, alignment = compare_to_reference(lane, comparison)
-        reference = macro.against(lane, "Against the reference", sentence, list_pieces(alignment))
-    sentence, alignment = compare_to_baseline(lane, comparison)
-    brief = is_baseline(lane, comparison)
-    return [
-        macro.lane_opening(lane),
-        macro.head(lane, brief),
-        render_state(lane, comparison),
-        transcript(lane, comparison),
-        macro.against(lane, "Against the baseline", sentence, list_pieces(alignment), brief),
-        reference,
-        macro.figures(list_figures(lane, comparison)),
-        render_stages(lane, comparison),
-        macro.foot(lane, comparison.settings, comparison.shared),
-        "</article>",
-    ]
+def _show_lane(lane: Lane, comparison: Comparison, document: bool) -> dict[str, Any]:
+    done, busy, language = lane.transcript, lane.running and lane.state != "waiting", ""
+    if done and done.language_probability is not None and not comparison.settings.language:
+        name = LANGUAGES.get(done.language, done.language).title()
+        language = f"Detected {name} ({done.language_probability:.0%})"
+    percent = 100.0 if lane.state == "done" else 0.0
+    if comparison.audio_seconds and lane.state != "done":
+        percent = min(100.0, 100 * lane.audio_done / comparison.audio_seconds)
+    rows = [render_segment(segment, document) for segment in lane.segments]
+    if lane.state == "failed" and not lane.repeats and not document:
+        rows = []
+    why_empty = "No speech was found." if done else ""
+    if lane.state in ("failed", "stopped"):
+        why_empty = lane.reason or "Stopped before the first words."
+    return {
+        "lane": lane,
+        "is_baseline": _is_baseline(lane, comparison),
+        "sign": STATES[lane.state][0],
+        "state": _describe_state(lane, comparison),
+        "clock": f"{lane.elapsed:.1f} s" if busy else language,
+        "percent": percent,
+        "unsure": busy and not lane.audio_done,
+        "tall": comparison.audio_seconds > LONG_CLIP_SECONDS and not document,
+        "live": lane.running and not lane.repeats and not document,
+        "rows": rows,
+        "why_empty": why_empty,
+        "to_baseline": _compare_to_baseline(lane, comparison),
+        "to_reference": _compare_to_reference(lane, comparison),
+        "figures": _list_figures(lane, comparison),
+        "spread": _describe_spread(lane, comparison),
+        "stages": _list_stages(lane, comparison),
+    }
 
 
-def is_baseline(lane: Lane, comparison: Comparison) -> bool:
-    """Tell whether the others are measured against this engine."""
+def _is_baseline(lane: Lane, comparison: Comparison) -> bool:
     return comparison.baseline is not None and comparison.baseline.key == lane.key
 
 
-# State.
-
-
-def render_state(lane: Lane, comparison: Comparison) -> str:
-    """Render the state in words with its clock, above a bar of the audio finished."""
-    busy = lane.running and lane.state != "waiting"
-    done = 100.0 if lane.state == "done" else 0.0
-    if comparison.audio_seconds and lane.state != "done":
-        done = min(100.0, 100 * lane.audio_done / comparison.audio_seconds)
-    return macros("lanes.html").state(
-        lane.label,
-        STATE_SIGNS[lane.state],
-        describe_state(lane, comparison),
-        f"{lane.elapsed:.1f} s" if busy else describe_language(lane, comparison),
-        done,
-        unsure=busy and not lane.audio_done,
-    )
-
-
-def describe_state(lane: Lane, comparison: Comparison) -> str:
+def _describe_state(lane: Lane, comparison: Comparison) -> str:
     """Say what an engine is doing and, of several runs, in which one."""
-    if lane.note:
-        state = lane.note
-    elif lane.state in ("encoding", "decoding"):
-        done, total = lane.audio_done, comparison.audio_seconds
-        state = f"{lane.state.capitalize()} {done:.0f} of {total:.0f} s"
-    elif lane.state == "waiting":
-        state = "Waiting for its turn" if lane.prepare else "Waiting"
-    else:
-        state = STATE_WORDS[lane.state]
+    state = lane.note or STATES[lane.state][1]
+    if not lane.note and lane.state in ("encoding", "decoding"):
+        state += f" {lane.audio_done:.0f} of {comparison.audio_seconds:.0f} s"
+    elif not lane.note and lane.state == "waiting" and lane.prepare:
+        state += " for its turn"
     repeats, number = comparison.settings.repeats, len(lane.repeats) + 1
     if repeats == 1 or not (lane.running and lane.prepare) or number > repeats:
         return state
     return f"Run {number} of {repeats}: {state[:1].lower()}{state[1:]}"
 
 
-def describe_language(lane: Lane, comparison: Comparison) -> str:
-    """Say which language was detected, and how sure the model was; "" where it was given."""
-    if lane.transcript is None or comparison.settings.options.language is not None:
-        return ""
-    code, sure = lane.transcript.language, lane.transcript.language_probability
-    return "" if sure is None else f"Detected {LANGUAGES.get(code, code).title()} ({sure:.0%})"
-
-
 # Words.
 
 
-def compare_to_baseline(lane: Lane, comparison: Comparison) -> tuple[str, Alignment | None]:
-    """Say how many words differ from the baseline's, and align them."""
+@lru_cache(maxsize=4096)
+def render_segment(segment: Segment, document: bool) -> str:
+    """Render a segment: a button that plays from its start, then its words with their times."""
+    if segment.words:
+        timed = [(word.text.strip(), word.start) for word in segment.words if word.text.strip()]
+    else:
+        words = segment.text.split()
+        letters = [0, *accumulate(len(word) + 1 for word in words)]  # before each word
+        pace = (segment.end - segment.start) / max(letters[-1], 1)
+        starts = (segment.start + pace * before for before in letters)
+        timed = list(zip(words, starts, strict=False))
+    return render_template("segment.html", segment=segment, words=timed, document=document)
+
+
+def _compare_to_baseline(lane: Lane, comparison: Comparison) -> tuple[str, list[Edit]]:
+    """Say how many words differ from the baseline's, and list the changes."""
     baseline = comparison.baseline
     if baseline is None or lane.key == baseline.key:
-        return "This engine is the baseline.", None
-    if lane.transcript is None or baseline.transcript is None:
-        return explain_missing(lane, baseline), None
-    if waits_for_others(comparison):
-        return "–", None
+        return "This engine is the baseline.", []
+    if lane.transcript is None or baseline.transcript is None or _waits_for_others(comparison):
+        return _explain_missing(lane, baseline), []
     alignment = compare(baseline.transcript.text, lane.transcript.text)
     if alignment.errors:
-        return describe(alignment), alignment
+        return describe_differences(alignment), list_changes(alignment)
     equal = lane.transcript.tokens == baseline.transcript.tokens
-    return f"{describe(alignment)} Its tokens {'are equal too' if equal else 'differ'}.", alignment
+    tokens = "are equal too" if equal else "differ"
+    return f"{describe_differences(alignment)} Its tokens {tokens}.", []
 
 
-def compare_to_reference(lane: Lane, comparison: Comparison) -> tuple[str, Alignment | None]:
-    """Give the word error rate after normalisation, and align the words."""
-    if lane.transcript is None or comparison.reference is None:
-        return explain_missing(lane), None
-    if waits_for_others(comparison):
-        return "–", None
+def _compare_to_reference(lane: Lane, comparison: Comparison) -> tuple[str, list[Edit]]:
+    """Give the word error rate after normalisation, and list the changes."""
+    if lane.transcript is None or comparison.reference is None or _waits_for_others(comparison):
+        return _explain_missing(lane), []
+    expected, text = comparison.reference, lane.transcript.text
     language = lane.transcript.language
-    found = score(comparison.reference, lane.transcript.text, language).normalised
+    found = compare(normalise(expected, language), normalise(text, language))
     if found.word_error_rate is not None:
-        rate, errors = found.word_error_rate, count_noun(found.errors, "error")
-        total = name_count(found.expected_words)
-        return f"Word error rate {rate:.1%} normalised: {errors} in {total}.", found
-    if found.errors:
-        return f"Nothing was said, but {name_count(found.errors)} written.", found
-    return "Nothing was said, and nothing was written.", None
+        rate, errors = found.word_error_rate, name_count(found.errors, "error")
+        sentence = f"Word error rate {rate:.1%} normalised: {errors} in {name_count(found.words)}."
+    elif found.errors:
+        sentence = f"Nothing was said, but {name_count(found.errors)} written."
+    else:
+        sentence = "Nothing was said, and nothing was written."
+    return sentence, list_changes(found)
 
 
-def waits_for_others(comparison: Comparison) -> bool:
+def _waits_for_others(comparison: Comparison) -> bool:
     """Tell whether words are compared later: nothing else may run while engines are timed."""
     return not comparison.shared and not comparison.finished
 
 
-def explain_missing(*lanes: Lane) -> str:
-    """Say why there is nothing to compare yet, or never will be."""
+def _explain_missing(*lanes: Lane) -> str:
     broken = [one for one in lanes if one.state in ("failed", "stopped")]
     return f"Not known: {broken[0].label} {broken[0].state}." if broken else "–"
 
@@ -184,71 +168,62 @@ def explain_missing(*lanes: Lane) -> str:
 # Times.
 
 
-def list_figures(lane: Lane, comparison: Comparison) -> list[tuple[str, str, str]]:
-    """List name, value and unit of the figures to read from afar."""
-    done, rate = lane.transcript, measure_rate(lane)
-    factor = done.real_time_factor if done is not None and done.audio_seconds else 0.0
-    tokens = "–" if rate is None else format_figure(rate)
+def _list_figures(lane: Lane, comparison: Comparison) -> list[tuple[str, str, str]]:
+    """List name, value and unit of the figures to read from afar.
+
+    Tokens per second are of the whole run; while it goes on, of its segments so far.
+    """
+    done, total, speed, rate = lane.transcript, "–", "–", "–"
+    tokens, seconds = 0, 0.0
+    if done is not None:
+        tokens, seconds = len(done.tokens), done.seconds.total
+        total, speed = f"{seconds:.2f} s", f"{_format_figure(done.audio_seconds / seconds)}×"
+    elif lane.state in ("mel", "encoding", "decoding"):
+        tokens, seconds = sum(len(segment.tokens) for segment in lane.segments), lane.elapsed
+    if tokens and seconds:
+        rate = _format_figure(tokens / seconds)
+    ratio = _stage_ratio(lane, comparison, "total") or "–"
+    if comparison.shared:
+        ratio = "not measured"
+    elif _is_baseline(lane, comparison):
+        ratio = "baseline"
     return [
-        ("Whole run", f"{done.seconds.total:.2f} s" if done else "–", ""),
-        ("Speed-up", describe_ratio(lane, comparison), ""),
-        ("Speed", f"{format_figure(1 / factor)}×" if factor else "–", "real time" * bool(factor)),
-        ("Tokens per second", tokens, ""),
+        ("Whole run", total, ""),
+        ("Speed-up", ratio, ""),
+        ("Speed", speed, "real time" if done else ""),
+        ("Tokens per second", rate, ""),
     ]
 
 
-def measure_rate(lane: Lane) -> float | None:
-    """Return tokens per second of the whole run; while it goes on, of its segments so far."""
-    if lane.transcript is not None:
-        seconds, tokens = lane.transcript.seconds.total, len(lane.transcript.tokens)
-    elif lane.state in ("mel", "encoding", "decoding"):
-        seconds, tokens = lane.elapsed, sum(len(segment.tokens) for segment in lane.segments)
-    else:
-        return None
-    return tokens / seconds if seconds and tokens else None
-
-
-def format_figure(value: float) -> str:
-    """Return a number with one decimal place below ten, else none."""
+def _format_figure(value: float) -> str:
     return f"{value:.0f}" if value >= 10 else f"{value:.1f}"
 
 
-def describe_ratio(lane: Lane, comparison: Comparison) -> str:
-    """Return the speed-up after a fair run; engines that shared the processor have none."""
-    if comparison.shared:
-        return "not measured"
-    if is_baseline(lane, comparison):
-        return "baseline"
-    ratio = stage_ratio(lane, comparison, "total")
-    return "–" if ratio is None else format_ratio(ratio)
-
-
-def stage_ratio(lane: Lane, comparison: Comparison, stage: str) -> float | None:
-    """Return how many times as fast as the baseline a stage was, where each engine ran alone."""
+def _stage_ratio(lane: Lane, comparison: Comparison, stage: str) -> str:
+    """Return how many times as fast as the baseline a stage was; "" unless each ran alone."""
     baseline = comparison.baseline
-    if comparison.shared or lane.transcript is None or baseline is None:
-        return None
-    if baseline.transcript is None or baseline.key == lane.key:
-        return None
+    if comparison.shared or _is_baseline(lane, comparison) or baseline is None:
+        return ""
+    if lane.transcript is None or baseline.transcript is None:
+        return ""
     ours = lane.transcript.seconds.as_dict()[stage]
-    return baseline.transcript.seconds.as_dict()[stage] / ours if ours else None
+    return format_ratio(baseline.transcript.seconds.as_dict()[stage] / ours) if ours else ""
 
 
-def render_stages(lane: Lane, comparison: Comparison) -> str:
-    """Render seconds by stage with bars on one scale for all engines."""
-    done = [one.transcript.seconds.total for one in comparison.done if one.transcript]
-    longest = max(done, default=0.0)
-    rows = []
+def _list_stages(
+    lane: Lane, comparison: Comparison
+) -> list[tuple[str, str, float | None, float, str]]:
+    """List key, name, seconds, percent of the slowest engine's total, and speed-up of stages."""
+    totals = [one.transcript.seconds.total for one in comparison.done if one.transcript]
+    longest, rows = max(totals, default=0.0), []
     for stage, name in STAGES.items():
         seconds = lane.transcript.seconds.as_dict()[stage] if lane.transcript else None
-        width = 100 * seconds / longest if seconds is not None and longest else 0.0
-        ratio = stage_ratio(lane, comparison, stage)
-        rows.append((stage, name, seconds, width, "" if ratio is None else format_ratio(ratio)))
-    spread = describe_spread(lane, comparison)
-    return macros("lanes.html").stages(spread, lane.prepare, rows, not comparison.shared)
+        width = 100 * seconds / longest if seconds and longest else 0.0
+        rows.append((stage, name, seconds, width, _stage_ratio(lane, comparison, stage)))
+    return rows
 
 
-def describe_spread(lane: Lane, comparison: Comparison) -> str:
+def _describe_spread(lane: Lane, comparison: Comparison) -> str:
     """Say of several runs which one the figures are of, and between what times the runs lay."""
     if comparison.settings.repeats == 1:
         return ""

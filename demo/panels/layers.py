@@ -1,4 +1,4 @@
-"""How far encoders are apart after every stage, and each stage's histogram.
+"""How far encoders are apart after every stage, and what a fault in one does to the text.
 
 One row a stage, from the sound at the top to the decoder at the bottom; a mark stands the further
 right the larger the difference, on a log scale. A row is a radio button, so that mouse, arrow keys
@@ -10,10 +10,18 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from demo.panels.histograms import Chart, draw_difference, draw_shares, scale_difference
-from demo.panels.templating import render as render_template
-from engines.analysis.records import EncoderInfo, LayerComparison, StageComparison
-from engines.metrics import SharedHistograms
+from demo.panels.accuracy import describe_differences, list_changes
+from demo.panels.encoder_output import (
+    FIGURES,
+    Chart,
+    draw_difference,
+    draw_shares,
+    format_figures,
+    scale_difference,
+)
+from demo.panels.templating import render_template
+from engines.analysis.records import EncoderInfo, FaultResult, LayerComparison, StageComparison
+from engines.metrics import WINDOW_SECONDS, SharedHistograms, compare, name_count
 
 COLOURS = ("#0072B2", "#009E73", "#D55E00", "#CC79A7", "#E69F00", "#56B4E9")
 """Okabe and Ito's, the baseline first; shapes tell encoders apart as well."""
@@ -36,12 +44,6 @@ MEANING = {
     "positions": "conv2 with the positions added",
     "ln_post": "the last layer norm: what the decoder is given",
 }
-FIGURES = ("Mean", "Std", "Min", "Max", "Cosine", "Relative L2", "Max |Δ|")
-
-PLACEHOLDER = (
-    '<p class="caption">Each stage of the encoders appears here: how far it is from the baseline, '
-    "and its histogram.</p>"
-)
 
 
 @dataclass(frozen=True)
@@ -63,8 +65,12 @@ class Scale:
     @property
     def ticks(self) -> list[tuple[float, str]]:
         """Return places and labels of powers of ten from 1 down."""
+        superscript = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
         powers = range(0, self.lowest - 1, -2 if self.lowest > -12 else -4)
-        return [(self.place(10.0**power), name_power(power)) for power in powers]
+        labels = ["1", *(f"10{str(power).translate(superscript)}" for power in powers[1:])]
+        return [
+            (self.place(10.0**power), label) for power, label in zip(powers, labels, strict=True)
+        ]
 
 
 def render(result: LayerComparison, prefix: str = "stage", chosen: str = "") -> str:
@@ -78,17 +84,16 @@ def render(result: LayerComparison, prefix: str = "stage", chosen: str = "") -> 
         result=result,
         prefix=prefix,
         opened=names.index(chosen) if chosen in names else len(names) - 1,
-        marks={each.name: mark(result, each) for each in result.encoders},
+        marks={each.name: (COLOURS[at], SIGNS[at]) for at, each in enumerate(result.encoders)},
         verdicts={each.name: judge(result, each) for each in result.others},
         scales={what: find_scale(result, what) for what in MEASURES},
         measures=MEASURES,
         meaning=MEANING,
         figures=FIGURES,
-        caption=describe(result),
         measure=measure,
-        say_largest=say_largest,
+        say_largest=_say_largest,
         draw_pair=draw_pair,
-        list_figures=list_figures,
+        list_figures=_list_figures,
     )
 
 
@@ -135,19 +140,6 @@ def find_departure(result: LayerComparison, encoder: EncoderInfo) -> str | None:
     return next((s.name for s in stages if not math.isfinite(s.error(encoder.name))), None)
 
 
-def describe(result: LayerComparison) -> str:
-    """Say what was compared, and what the dashed line means."""
-    where = f" at {result.start:g} s" if result.start else ""
-    rounds = any(encoder.rounds_to for encoder in result.encoders)
-    half = " Encoders that round to a half type lie beyond it." if rounds else ""
-    return (
-        f"{result.model}, {result.clip}, one window of 30 s{where}. Relative error (relative L2): "
-        "length of the difference over length of the same encoder's output in float64. Up to "
-        f"{result.factor:g} times the error of PyTorch in float32 (the dashed line) is "
-        f"rounding; beyond it is a real difference.{half}"
-    )
-
-
 def say(error: float) -> str:
     """Write a relative error with two figures, and powers of ten where it is small."""
     if not math.isfinite(error):
@@ -155,20 +147,7 @@ def say(error: float) -> str:
     return f"{error:.1e}" if 0 < error < 0.01 else f"{error:.2g}"
 
 
-def name_power(power: int) -> str:
-    """Write a power of ten."""
-    if power == 0:
-        return "1"
-    return "10" + "".join("⁰¹²³⁴⁵⁶⁷⁸⁹"[int(c)] if c.isdigit() else "⁻" for c in str(power))
-
-
 # The chart.
-
-
-def mark(result: LayerComparison, encoder: EncoderInfo) -> tuple[str, str]:
-    """Return an encoder's colour and shape in this panel."""
-    at = result.encoders.index(encoder)
-    return COLOURS[at], SIGNS[at]
 
 
 def measure(stage: StageComparison, encoder: str, what: str) -> float:
@@ -181,8 +160,7 @@ def measure(stage: StageComparison, encoder: str, what: str) -> float:
     return max(1 - figures.cosine, 0.0)
 
 
-def say_largest(result: LayerComparison, stage: StageComparison, what: str) -> str:
-    """Write the largest figure of a stage."""
+def _say_largest(result: LayerComparison, stage: StageComparison, what: str) -> str:
     return say(max((measure(stage, each.name, what) for each in result.others), default=0.0))
 
 
@@ -203,7 +181,7 @@ def draw_pair(
     tallest = float(max(ours.max(), theirs.max()))
     gap, largest, scale = scale_difference(histograms, encoder.name, baseline.name, tallest)
     low, high = f"{histograms.edges[0]:.2f}", f"{histograms.edges[-1]:.2f}"
-    tone = mark(result, encoder)[0]
+    tone = COLOURS[result.encoders.index(encoder)]
     whole = (draw_shares(ours, tallest), draw_shares(theirs, tallest, outline=True))
     words = f"largest {largest * 100:.2g} points" if largest else "every bin has the same count"
     axis = (low, f"±{scale * 100:.2g} points high", high)
@@ -213,15 +191,55 @@ def draw_pair(
     )
 
 
-def list_figures(stage: StageComparison, encoder: EncoderInfo) -> list[str]:
-    """Return statistics and similarity of one encoder at one stage, as text."""
-    found = stage.statistics[encoder.name]
-    cells = ["not finite", "", "", ""]
-    if found is not None:
-        cells = [f"{v:.4f}" for v in (found.mean, found.std, found.minimum, found.maximum)]
-    if encoder.name not in stage.similarity:
-        return [*cells, "baseline", "", ""]
-    near = stage.similarity[encoder.name]
-    if near is None:
-        return [*cells, "other shape", "", ""]
-    return [*cells, f"{near.cosine:.9f}", say(near.relative_l2), say(near.max_abs)]
+def _list_figures(stage: StageComparison, encoder: EncoderInfo) -> list[str]:
+    near = stage.similarity.get(encoder.name, "baseline") or "other shape"
+    return format_figures(stage.statistics[encoder.name], near)
+
+
+# Faults.
+
+
+def render_fault(result: FaultResult) -> str:
+    """Render where the fault first shows, both texts, their difference, and the stages."""
+    first, faulty, errors = result.first_stage, result.faulty, []
+    for stage in result.layers.stages:
+        if stage.name == first:
+            encoders = (result.faulty_encoder, result.right_encoder)
+            errors = [say(stage.error(each.name)) for each in encoders]
+    return render_template(
+        "faults.html",
+        first=first,
+        errors=errors,
+        right=result.right.text.strip(),
+        faulty=faulty.text.strip() if faulty else None,
+        error=result.error or "no reason given",
+        difference=explain_fault(result),
+        edits=list_changes(compare(result.right.text, faulty.text)) if faulty else [],
+        layers=render(result.layers, "fault", first or ""),
+    )
+
+
+def explain_fault(result: FaultResult) -> str:
+    """Say how many words differ, or why a fault may leave the text alone."""
+    if result.faulty is None:
+        return "There is no text to compare."
+    alignment = compare(result.right.text, result.faulty.text)
+    if alignment.errors:
+        return describe_differences(alignment)
+    same = "The text is the same, word for word."
+    if result.fault.first_window_only and result.audio_seconds <= WINDOW_SECONDS:
+        return f"{same} This clip ends within its first window: choose a longer one."
+    if result.first_stage is None:
+        return same
+    return f"{same} The decoder got other features and still chose the same words."
+
+
+def summarise_fault(result: FaultResult) -> str:
+    """Say in one sentence what came of it, for the line above the panel."""
+    title = result.fault.title
+    if result.faulty is None:
+        return f"{title}: the run broke."
+    errors = compare(result.right.text, result.faulty.text).errors
+    words = f"{name_count(errors)} changed" if errors else "the same words"
+    shows = f"first shows at {result.first_stage}" if result.first_stage else "no stage shows it"
+    return f"{title}: {shows}, {words}."

@@ -78,7 +78,7 @@ def transcribe(
         "text": text,
         "seconds": transcript.seconds.as_dict(),
         "audio_seconds": transcript.audio_seconds,
-        "word_error_rate": score.normalised.word_error_rate if score else None,
+        "word_error_rate": score.normalised_word_error_rate if score else None,
         "error": None,
     }
 

@@ -122,3 +122,10 @@ def keep_running(comparison: Comparison) -> Comparison:
     """The comparison before its last engine is done."""
     *done, last = comparison.lanes
     return replace(comparison, lanes=(*done, replace(last, state="decoding", transcript=None)))
+
+
+def fail_second(comparison: Comparison, reason: str = "no room on device") -> Comparison:
+    """The comparison whose second engine failed."""
+    first, second = comparison.lanes
+    failed = replace(second, state="failed", reason=reason, transcript=None, repeats=())
+    return replace(comparison, lanes=(first, failed))

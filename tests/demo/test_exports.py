@@ -1,55 +1,206 @@
-"""What is exported: files of the visitor's own last comparison, named in plain letters."""
+"""What is exported: the record, a report that asks no host, and subtitles; only one's own."""
 
 from __future__ import annotations
 
 import json
 import re
-from functools import partial
+from dataclasses import replace
 
-from demo import exports
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from demo.exports import hand_over, render_report, write_subtitles
 from demo.jobs import Saved, SavedResults
-from demo.panels import encoder_output
+from demo.panels import PANELS
+from demo.record import as_json, describe
 from demo.snapshot import Comparison
+from engines.base import Options, Segment
 from tests import fakes
-from tests.demo.reading import EVIL
-from tests.demo.test_report import compare, fake_max
+from tests.demo.reading import EVIL, compare, fail_second, read
+from tests.demo.test_panels import make_hostile
+
+RUN = "0123456789ab"
 
 
 def save(result: Comparison) -> SavedResults:
-    """A visit that ended with this comparison."""
+    """A visit that ended with this comparison, as the page keeps it."""
     saved = SavedResults()
-    drawn = {"features": encoder_output.render(result)}
-    saved.save("me", "comparison", Saved({}, result.to_save(), drawn))
+    drawn = {panel.key: panel.render(result) for panel in PANELS}
+    saved.save("me", "comparison", Saved({}, replace(result, run=RUN).to_save(), drawn))
     return saved
 
 
 def test_files_are_the_visitor_s_own_and_named_in_plain_letters() -> None:
-    saved = save(compare(fakes.FakeEngine(), name=f"../{EVIL}/Größe 1.wav"))
-    parcel, note = exports.hand_over(saved, exports.make_record, "me")
+    saved = save(replace(compare(), clip_name=f"../{EVIL}/Größe 1.wav"))
+    parcel, note = hand_over(saved, "json", "me")
     file = json.loads(parcel)
-    assert re.fullmatch(r"[a-z0-9-]{1,40}-[0-9a-f]{12}\.json", file["name"])
+    assert re.fullmatch(rf"[a-z0-9-]{{1,40}}-{RUN}\.json", file["name"])
     assert json.loads(file["text"])["lanes"][0]["text"] == fakes.WORDS
     assert file["name"] in note
     for stranger in ("", "you"):
-        parcel, note = exports.hand_over(saved, exports.make_record, stranger)
+        parcel, note = hand_over(saved, "json", stranger)
         assert parcel == "" and "press Compare" in note
 
 
 def test_an_engine_that_failed_has_no_subtitles() -> None:
-    saved = save(compare(fakes.FakeEngine(), fake_max(error=ValueError("broken"))))
-    for key, label in (("max_hybrid", "MAX hybrid"), ("gpu", "GPU")):
-        make = partial(exports.make_subtitles, key, label, "srt")
-        parcel, note = exports.hand_over(saved, make, "me")
-        assert parcel == "" and f"{label} wrote nothing in this comparison." in note
-    parcel, _ = exports.hand_over(saved, partial(exports.make_subtitles, "cpu", "CPU", "vtt"), "me")
-    assert json.loads(parcel)["text"].startswith("WEBVTT\n\n00:00.000 --> ")
+    saved = save(fail_second(compare()))
+    parcel, note = hand_over(saved, "srt", "me", "max_hybrid", "MAX hybrid")
+    assert parcel == "" and "MAX hybrid wrote nothing in this comparison." in note
+    file = json.loads(hand_over(saved, "vtt", "me", "cpu", "CPU")[0])
+    assert file["text"].startswith("WEBVTT\n\n00:00.000 --> ")
+    assert (file["name"], file["type"]) == (f"clip-{RUN}.cpu.vtt", "text/vtt")
 
 
-def test_what_is_saved_is_light_and_its_report_has_the_charts() -> None:
-    saved = save(compare(fakes.FakeEngine(), fake_max()))
-    found = saved.find("me", "comparison")
-    assert found is not None
-    lanes = found.snapshot.done
-    assert lanes and all(lane.transcript.features.size == 0 for lane in lanes)
-    text = exports.make_report(found).text
-    assert "<svg" in text and "Relative L2" in text
+# The record.
+
+
+def test_the_record_says_what_ran_where_and_what_came_of_it() -> None:
+    done = compare("The compiler turned the graph", reference=fakes.WORDS.upper())
+    record = json.loads(as_json(describe(done)))
+    assert record["settings"] == {
+        "engines": ["cpu", "max_hybrid"],
+        "model": "tiny.en",
+        "language": "en",
+        "beam_size": 1,
+        "schedule": "parallel",
+        "word_timestamps": False,
+        "gpu_dtype": "float32",
+        "repeats": 1,
+    }
+    assert record["machine"]["versions"]["gradio"] and record["machine"]["cores"] >= 1
+    (absent,) = record["absent"]
+    assert (absent["engine"], absent["reason"]) == ("gpu", "no CUDA device was found")
+    cpu, hybrid = record["lanes"]
+    assert cpu["text"] == fakes.WORDS and cpu["against_baseline"] is None
+    assert cpu["tokens"] == list(range(11)) and cpu["runs"] == [2.0]
+    assert cpu["segments"][0]["text"] == " The compiler turns the"
+    assert cpu["seconds"] == {"audio": 0, "mel": 0.1, "encode": 0.4, "decode": 1.5, "total": 2.0}
+    loud, errors = cpu["against_reference"], hybrid["against_baseline"]
+    assert loud["character_error_rate"] > loud["normalised_character_error_rate"] == 0
+    assert [errors[each] for each in ("substituted", "inserted", "deleted")] == [1, 0, 6]
+    assert errors["word_error_rate"] == pytest.approx(7 / 11)
+
+
+def test_failed_engines_and_silence_are_records_and_reports() -> None:
+    quiet = fail_second(compare(reference=""))
+    record = json.loads(as_json(describe(quiet)))
+    assert record["lanes"][0]["against_reference"]["word_error_rate"] is None
+    lane = record["lanes"][1]
+    assert lane["state"] == "failed" and lane["reason"] == "no room on device"
+    assert lane["text"] == "" and lane["seconds"] is None
+    assert "Nothing is said in this clip." in read(render_report(quiet)).text
+
+
+# The report.
+
+
+def test_the_report_shows_every_panel_settings_and_machine() -> None:
+    done = compare("The compiler turned", reference="x", language=None)
+    words = fakes.FakeEngine().transcribe(fakes.make_clip(), Options(word_timestamps=True))
+    lanes = (replace(done.lanes[0], segments=words.segments), done.lanes[1])
+    saved = save(replace(done, lanes=lanes, clip_name="Talk"))
+    html = json.loads(hand_over(saved, "html", "me")[0])["text"]
+    page = read(html)
+    assert page.all("h1")[0].text == "Talk, every engine"
+    titles = [each.text for each in page.all("h2", "") if "id" not in each.attributes]
+    named = [panel.title for panel in PANELS if panel.title]
+    assert titles == [*named, "Reference", "How it was made"]
+    assert [each.attributes["id"] for each in page.all("section") if "id" in each.attributes] == [
+        panel.key for panel in PANELS
+    ]
+    for expected in ("turned", RUN, "tiny.en", "Python 3", "detected automatically", "Relative L2"):
+        assert expected in page.text
+    assert page.all("ins") and page.all("del") and page.all("svg") and page.all("ruby")
+    assert not page.all("article")[0].all("button"), "words are to be read, not to be clicked"
+    assert len(html.encode()) < 400_000
+    light = saved.find("me", "comparison")
+    assert light is not None and "was not kept" in read(render_report(light.snapshot)).text
+
+
+def test_the_report_asks_no_host_and_runs_nothing() -> None:
+    for comparison in (compare(), *make_hostile()):
+        html = render_report(comparison)
+        elements = list(read(html).walk())
+        forbidden = {"script", "link", "iframe", "object", "embed", "form", "base"}
+        assert not forbidden & {each.tag for each in elements}
+        attributes = [pair for each in elements for pair in each.attributes.items()]
+        assert not [name for name, _ in attributes if name.startswith("on")]
+        sources = [v for name, v in attributes if name in ("src", "href", "srcset", "xlink:href")]
+        assert sources
+        assert all(value.startswith(("data:image/png;base64,", "#")) for value in sources)
+        assert "@import" not in html and not re.search(r"url\((?!data:|#)", html)
+        assert "default-src 'none'" in html and "prefers-color-scheme: dark" in html
+
+
+# Subtitles.
+
+SRT_CUE = re.compile(
+    r"(\d+)\n(\d{2,}:\d\d:\d\d,\d{3}) --> (\d{2,}:\d\d:\d\d,\d{3})\n([^\n]+)\n\n", re.ASCII
+)
+VTT_CUE = re.compile(
+    r"((?:\d{2,}:)?\d\d:\d\d\.\d{3}) --> ((?:\d{2,}:)?\d\d:\d\d\.\d{3})\n([^\n]+)\n\n", re.ASCII
+)
+
+
+def segment(start: float, end: float, text: str) -> Segment:
+    return Segment(start, end, text, (), 0.0)
+
+
+def milliseconds(clock: str) -> int:
+    *hours, minutes, seconds, rest = (int(part) for part in re.split(r"[:.,]", clock))
+    return ((sum(hours) * 60 + minutes) * 60 + seconds) * 1000 + rest
+
+
+@pytest.mark.parametrize(
+    ("ending", "cues", "text"),
+    [
+        (
+            "srt",
+            [segment(0.0, 1.5, " One."), segment(3661.0005, 3662.25, " Two.")],
+            "1\n00:00:00,000 --> 00:00:01,500\nOne.\n\n2\n01:01:01,000 --> 01:01:02,250\nTwo.\n\n",
+        ),
+        ("vtt", [segment(59.9996, 61, " 1")], "WEBVTT\n\n01:00.000 --> 01:01.000\n1\n\n"),
+        ("vtt", [segment(1.0, 0.5, "a")], "WEBVTT\n\n00:01.000 --> 00:01.001\na\n\n"),
+        ("srt", [segment(0.0, 2.0, "  ")], ""),
+        ("vtt", [], "WEBVTT\n\n"),
+        (
+            "vtt",
+            [segment(0, 1, "a <b> &amp; c --> d")],
+            "WEBVTT\n\n00:00.000 --> 00:01.000\na &lt;b&gt; &amp;amp; c --&gt; d\n\n",
+        ),
+    ],
+)
+def test_subtitles_are_as_players_read_them(ending: str, cues: list[Segment], text: str) -> None:
+    assert write_subtitles(cues, ending) == text
+
+
+def test_no_player_takes_srt_text_for_a_tag_or_for_times() -> None:
+    evil = segment(0, 1, "a <i>b</i>\n\n2\n00:00:00,000 --> 00:00:01,000")
+    text = write_subtitles([evil], "srt")
+    assert not re.search(r"<[a-z/]", text)
+    assert text.count("-->") == 1 and len(SRT_CUE.findall(text)) == 1
+
+
+@given(
+    st.lists(
+        st.builds(
+            lambda start, length, text: segment(start, start + length, text),
+            st.floats(0, 20_000),
+            st.floats(0, 60),
+            st.text(),
+        )
+    )
+)
+def test_whatever_was_said_makes_well_formed_files(said: list[Segment]) -> None:
+    count = sum(bool(" ".join(one.text.replace("\0", " ").split())) for one in said)
+    srt, vtt = write_subtitles(said, "srt"), write_subtitles(said, "vtt")
+    found = SRT_CUE.findall(srt)
+    assert "".join(f"{n}\n{a} --> {b}\n{t}\n\n" for n, a, b, t in found) == srt
+    assert [int(number) for number, *_ in found] == list(range(1, count + 1))
+    cues = VTT_CUE.findall(vtt)
+    assert len(cues) == count
+    assert "WEBVTT\n\n" + "".join(f"{a} --> {b}\n{t}\n\n" for a, b, t in cues) == vtt
+    for start, end, text in cues:
+        assert milliseconds(start) < milliseconds(end)
+        assert "<" not in text and "-->" not in text
