@@ -66,14 +66,13 @@ class Worker:
     what sentences about it call it; `arguments` are the handler's.
     """
 
-    command = (sys.executable, "-m", "engines.process")
-
     def __init__(
         self, name: str, handler: str, *arguments: str, idle_seconds: float | None = None
     ) -> None:
         self.name, self.handler, self.arguments = name, handler, arguments
         self._title = name[0].upper() + name[1:]
-        self.folder, self._idle_seconds = "", idle_seconds
+        self.folder = ""
+        self._idle_seconds = idle_seconds
         self._idle = threading.Timer(0.0, self.close)
         self._one_at_a_time = threading.RLock()
         self._waiting: list[Listener] = []
@@ -128,11 +127,12 @@ class Worker:
             self.close()
             level = logging.getLevelName(logging.getLogger("engines").getEffectiveLevel())
             self._connection, theirs = Pipe()
-            arguments = (str(theirs.fileno()), self.folder, level, self.handler, *self.arguments)
+            command = [sys.executable, "-m", "engines.process", str(theirs.fileno())]
+            command += [self.folder, level, self.handler, *self.arguments]
             with theirs:
                 try:
                     self._process = subprocess.Popen(
-                        [*self.command, *arguments],
+                        command,
                         cwd=ROOT,
                         stdin=subprocess.PIPE,  # open for as long as we live: see `guard_group`
                         pass_fds=[theirs.fileno()],
@@ -170,10 +170,7 @@ class Worker:
         """Wait a moment for the next message; a dead process is `refused` with the reason."""
         assert self._process is not None
         try:
-            if not self._connection.poll(POLL_SECONDS):
-                return None
-            message: Message = self._connection.recv()
-            return message
+            return self._connection.recv() if self._connection.poll(POLL_SECONDS) else None
         except (EOFError, OSError):
             with suppress(subprocess.TimeoutExpired):
                 self._process.wait(5)

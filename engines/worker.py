@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import resource
 import tempfile
-import threading
 import time
 import uuid
 import weakref
@@ -92,8 +91,7 @@ class RemoteEngine:
 
     def prepare(self, listener: Listener = SILENT) -> PrepareSeconds:
         """Load and compile; a second call returns the first one's figures at once."""
-        prepared: PrepareSeconds = self.worker.ask("prepare", listener=listener)
-        return prepared
+        return self.worker.ask("prepare", listener=listener)
 
     def transcribe(
         self, clip: Clip, options: Options | None = None, listener: Listener = SILENT
@@ -107,8 +105,7 @@ class RemoteEngine:
 
     def encode(self, mel: FloatArray) -> FloatArray:
         """Encode log-mel windows `(batch, n_mels, 3000)` to `(batch, n_audio_ctx, n_state)`."""
-        features: FloatArray = self.worker.ask("encode", mel)
-        return features
+        return self.worker.ask("encode", mel)
 
     def close(self) -> None:
         """End the worker's process; the engine can be prepared again."""
@@ -130,7 +127,6 @@ class ZeroGpuEngine(RemoteEngine):
 
 
 _engines: dict[tuple[str, str, str], RemoteEngine] = {}
-_lock = threading.Lock()
 
 
 def get_engine(key: str, model: str = DEFAULT_MODEL, dtype: Dtype = "float32") -> RemoteEngine:
@@ -140,10 +136,7 @@ def get_engine(key: str, model: str = DEFAULT_MODEL, dtype: Dtype = "float32") -
     """
     if reason := registry.row(key).why_unavailable():
         raise base.EngineUnavailable(reason)
-    with _lock:
-        if (key, model, dtype) not in _engines:
-            _engines[key, model, dtype] = pick_class(key)(key, model, dtype)
-        return _engines[key, model, dtype]
+    return _engines.setdefault((key, model, dtype), pick_class(key)(key, model, dtype))
 
 
 def switch_engine(key: str, model: str = DEFAULT_MODEL, dtype: Dtype = "float32") -> Engine:
@@ -153,10 +146,9 @@ def switch_engine(key: str, model: str = DEFAULT_MODEL, dtype: Dtype = "float32"
     other one needs them. One that is at work, getting ready or being stopped, is left alone.
     """
     engine = get_engine(key, model, dtype)
-    with _lock:
-        for other in _engines.values():
-            if other.key == key and other is not engine:
-                other.worker.close(wait=False)
+    for other in tuple(_engines.values()):
+        if other.key == key and other is not engine:
+            other.worker.close(wait=False)
     return engine
 
 
@@ -168,10 +160,8 @@ def pick_class(key: str) -> type[RemoteEngine]:
 
 def close_engines() -> None:
     """End every engine's process."""
-    with _lock:
-        for engine in _engines.values():
-            engine.close()
-        _engines.clear()
+    for name in tuple(_engines):
+        _engines.pop(name).close()
 
 
 class ClipHandler:

@@ -63,9 +63,7 @@ def load_spaces() -> Any:
 def register() -> Callable[..., Generator[Message | None]]:
     """Wrap `answer_one` with the GPU; Spaces wants that done before the page is served."""
     seconds = int(os.environ.get(SECONDS) or CALL_SECONDS)
-    wrapped: Callable[..., Generator[Message | None]]
-    wrapped = load_spaces().GPU(duration=seconds)(answer_one)
-    return wrapped
+    return load_spaces().GPU(duration=seconds)(answer_one)
 
 
 def answer_one(
