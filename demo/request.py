@@ -66,13 +66,10 @@ class Sample:
 
 def list_samples(folder: Path) -> tuple[Sample, ...]:
     """List every FLAC of a folder, titled ones first, with the text of the same name beside it."""
-    order = list(TITLES)
-
-    def rank(path: Path) -> tuple[int, str]:
-        return order.index(path.stem) if path.stem in order else len(order), path.stem
-
+    order = {key: place for place, key in enumerate(TITLES)}
+    paths = sorted(folder.glob("*.flac"), key=lambda p: (order.get(p.stem, len(order)), p.stem))
     samples = []
-    for path in sorted(folder.glob("*.flac"), key=rank):
+    for path in paths:
         title = TITLES.get(path.stem, path.stem.replace("_", " ").capitalize())
         text = path.with_suffix(".txt")
         reference = text.read_text(encoding="utf-8").strip() if text.is_file() else None

@@ -16,11 +16,7 @@ from demo import uploads
 from demo.jobs import JobQueue, Refused, Saved, SavedResults, Task, Waiting, name_caller
 from demo.request import RequestError
 
-QUICK: dict[str, Any] = {
-    "queue": False,
-    "show_progress": "hidden",
-    "api_visibility": "private",
-}
+QUICK: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 """For listeners that only look something up."""
 
 START = "async () => { await clipArrives(); return [nameVisit()]; }"
