@@ -22,6 +22,7 @@ from engines.token_selection import (
     FastInference,
     IntArray,
     Step,
+    TokenConstraints,
     TorchInference,
 )
 from engines.transcription import TimedWhisper, WhisperEngine, current_state
@@ -245,11 +246,19 @@ class MaxInference(FastInference):
 
     def logits(self, tokens: Tensor, audio_features: Tensor) -> Tensor:
         """`(beams, tokens, n_vocab)`; of a prompt only the rows of `sot` and the end are filled."""
-        if self.cache is not None:
-            last, _, _ = self.advance(tokens[:, -1].numpy())
-            return torch.from_numpy(last)[:, None]
         beams, length = tokens.shape
-        rows, _, _ = self.start(tokens[0].numpy(), audio_features, beams)
+        n_vocab = self.decoder.dims.n_vocab
+        select = {  # every token is allowed: whisper itself selects
+            "constraints": TokenConstraints(np.zeros(n_vocab, np.float32), False),
+            "ranges": np.tile(
+                np.array([0, 0, 0, n_vocab]), (2 if self.cache is None else beams, 1)
+            ),
+            "k": 1,
+        }
+        if self.cache is not None:
+            last, _, _ = self.advance(tokens[:, -1].numpy(), **select)
+            return torch.from_numpy(last)[:, None]
+        rows, _, _ = self.start(tokens[0].numpy(), audio_features, beams, **select)
         logits = torch.zeros(beams, length, rows.shape[1])
         logits[:, self.sot_index] = torch.from_numpy(rows[0])
         logits[:, -1] = torch.from_numpy(rows[1])
