@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
-from whisper.model import AudioEncoder, ModelDimensions, TextDecoder
+from torch import Tensor
+from whisper.model import ModelDimensions, ResidualAttentionBlock
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -45,18 +45,40 @@ class Content:
 
 def encoder_shapes(dims: ModelDimensions) -> Shapes:
     """Return name and shape of every encoder tensor that a checkpoint of `dims` must have."""
-    return _shapes(AudioEncoder, astuple(dims)[:5])
+    n = dims.n_audio_state
+    return {
+        "conv1.weight": (n, dims.n_mels, 3),
+        "conv1.bias": (n,),
+        "conv2.weight": (n, n, 3),
+        "conv2.bias": (n,),
+        "positional_embedding": (dims.n_audio_ctx, n),
+        "ln_post.weight": (n,),
+        "ln_post.bias": (n,),
+        **_block_shapes(n, dims.n_audio_head, dims.n_audio_layer, cross_attention=False),
+    }
 
 
 def decoder_shapes(dims: ModelDimensions) -> Shapes:
     """Return name and shape of every decoder tensor that a checkpoint of `dims` must have."""
-    return _shapes(TextDecoder, astuple(dims)[5:])
+    n = dims.n_text_state
+    return {
+        "token_embedding.weight": (dims.n_vocab, n),
+        "positional_embedding": (dims.n_text_ctx, n),
+        "ln.weight": (n,),
+        "ln.bias": (n,),
+        **_block_shapes(n, dims.n_text_head, dims.n_text_layer, cross_attention=True),
+    }
 
 
-def _shapes(kind: type[nn.Module], sizes: tuple[int, ...]) -> Shapes:
+def _block_shapes(n_state: int, n_head: int, n_layer: int, cross_attention: bool) -> Shapes:
     with torch.device("meta"):  # whisper's own module, without memory for its parameters
-        module = kind(*sizes)
-    return {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+        block = ResidualAttentionBlock(n_state, n_head, cross_attention)
+    shapes = {name: tuple(tensor.shape) for name, tensor in block.state_dict().items()}
+    return {
+        f"blocks.{layer}.{name}": shape
+        for layer in range(n_layer)
+        for name, shape in shapes.items()
+    }
 
 
 def difference(expected: Shapes, found: Shapes, at_most: int = 5) -> str:

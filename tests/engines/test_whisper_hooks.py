@@ -72,15 +72,18 @@ def test_a_new_version_of_whisper_still_has(
 
 
 def test_whisper_s_modules_have_the_tensors_that_max_s_graphs_take() -> None:
+    dims = DIMENSIONS["mini"]
     linear, norm = ("weight", "bias"), ("weight", "bias")
     attention = {"query": linear, "key": ("weight",), "value": linear, "out": linear}
     self_attention = {"attn_ln": norm} | {f"attn.{part}": has for part, has in attention.items()}
     mlp = {"mlp_ln": norm, "mlp.0": linear, "mlp.2": linear}
     cross = {f"cross_{part}": has for part, has in self_attention.items()}
-    for shapes, layer in (
-        (encoder_shapes(DIMENSIONS["mini"]), self_attention | mlp),
-        (decoder_shapes(DIMENSIONS["mini"]), self_attention | cross | mlp),
+    for half, shapes, layer in (
+        ("encoder", encoder_shapes(dims), self_attention | mlp),
+        ("decoder", decoder_shapes(dims), self_attention | cross | mlp),
     ):
+        whole = getattr(model.Whisper(dims), half).state_dict()
+        assert shapes == {name: tuple(tensor.shape) for name, tensor in whole.items()}
         expected = {f"blocks.0.{part}.{kind}" for part, has in layer.items() for kind in has}
         found = {name for name in shapes if name.startswith("blocks.0.")}
         assert found == expected, f"{sorted(found ^ expected)} changed in whisper.model"
