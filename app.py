@@ -5,7 +5,7 @@ from demo.comparison import Analyses, Backend
 from demo.jobs import JobQueue, SavedResults
 from demo.limits import read_limits
 from engines import hardware, logs, registry, worker
-from engines.analysis import fault_catalogue, records
+from engines.analysis import faults, records
 
 server.set_environment()
 uploads.make_folder()
@@ -20,7 +20,7 @@ backend = Backend(
     analyses=Analyses(
         candidates=records.candidates,
         compare_layers=worker.compare_layers,
-        faults=fault_catalogue.FAULTS,
+        faults=faults.FAULTS,
         run_fault=worker.run_fault,
         why_no_faults=hardware.why_no_max,
     ),

@@ -44,6 +44,14 @@ REPORT_SECONDS = 60.0
 
 SUGGESTION = "save it as WAV, FLAC, MP3, M4A or Ogg and try again"
 
+SAMPLES = Path(__file__).parents[1] / "audio_samples"
+
+
+def find_clip(name: str) -> Path:
+    """Return a sample's file, or the path itself."""
+    sample = SAMPLES / f"{name}.flac"
+    return sample if sample.is_file() else Path(name)
+
 
 def load_clip(
     path: str | os.PathLike[str], listener: Listener = SILENT, *, max_seconds: float = MAX_SECONDS

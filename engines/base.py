@@ -87,6 +87,11 @@ def describe_error(error: BaseException) -> str:
     return f"{type(error).__name__}: {message}".rstrip(".: ")
 
 
+def explain(error: Exception) -> str:
+    """Return an engine's own sentence, or one about any other error."""
+    return str(error) if isinstance(error, EngineError) else f"{describe_error(error)}."
+
+
 # What goes in
 
 

@@ -15,21 +15,20 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
+from rich.console import Console
 from typer.core import TyperGroup
 
-from engines import logs, registry, worker
-from engines.audio import load_clip
-from engines.base import (
-    SILENT,
-    EngineError,
-    Listener,
-    Options,
-    PrepareSeconds,
-    Progress,
-    Segment,
-    Transcript,
-)
+from engines import logs, printing, registry, worker
+from engines.analysis import faults, records
+from engines.audio import find_clip, load_clip
+from engines.base import SILENT, EngineError, Options, explain
+from engines.benchmark import evaluation, machine, speed
 from engines.registry import DEFAULT_MODEL, QUICK_MODEL
+
+TO_STDOUT = Path("-")
+
+INTERRUPTED = 130
+"""Exit status after Ctrl-C, as shells have it."""
 
 
 class Commands(TyperGroup):
@@ -48,7 +47,7 @@ class Commands(TyperGroup):
                 raise typer.Exit(1) from error
             except KeyboardInterrupt:
                 typer.echo("Interrupted.", err=True)
-                raise typer.Exit(130) from None
+                raise typer.Exit(INTERRUPTED) from None
             finally:
                 worker.close_engines()
 
@@ -62,7 +61,8 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-Clip = Annotated[str, typer.Argument(help="any audio file, or the name of a sample")]
+ClipName = Annotated[str, typer.Argument(help="any audio file, or the name of a sample")]
+ClipOption = Annotated[str, typer.Option("--clip", help="any audio file, or a sample")]
 Model = Annotated[str, typer.Option("--model", help="an official name, or a path")]
 Engines = Annotated[
     str | None, typer.Option("--engines", help="with commas between; all of this machine if not")
@@ -94,7 +94,7 @@ def pick_engines(text: str | None) -> tuple[str, ...]:
 
 @app.command()
 def transcribe(
-    clip: Clip,
+    clip: ClipName,
     engine: Annotated[str, typer.Option("--engine", help="see `engines`")] = registry.BASELINE,
     model: Model = DEFAULT_MODEL,
     dtype: DtypeOption = "float32",
@@ -104,91 +104,51 @@ def transcribe(
     as_json: AsJson = False,
 ) -> None:
     """Print one engine's transcript of one clip: a line for each segment, or one JSON object."""
-    from engines.benchmark.speed import find_clip
-
     sound = load_clip(find_clip(clip))
     ready = registry.get(engine, model, dtype)
-    prepared = ready.prepare(PrintProgress())
+    prepared = ready.prepare(printing.PrintProgress())
     options = Options(language=language, beam_size=beam_size, word_timestamps=word_timestamps)
-    transcript = ready.transcribe(sound, options, SILENT if as_json else PrintSegments())
+    listener = SILENT if as_json else printing.PrintSegments()
+    transcript = ready.transcribe(sound, options, listener)
     if as_json:
-        typer.echo(json.dumps(transcript_json(transcript, prepared), ensure_ascii=False))
-
-
-class PrintProgress(Listener):
-    """Prints each stage of getting ready once, and a download's megabytes on a terminal."""
-
-    def __init__(self) -> None:
-        self._stage = ""
-
-    def progress(self, progress: Progress) -> None:
-        """Print the stage when it begins."""
-        text = progress.note or progress.stage
-        if progress.stage == "downloading" and progress.total and sys.stderr.isatty():
-            size = f"{progress.done / 1e6:.0f} of {progress.total / 1e6:.0f} MB"
-            typer.echo(f"\r{text} … {size}", err=True, nl=progress.done >= progress.total)
-        elif text != self._stage:
-            typer.echo(f"{text} …", err=True)
-        self._stage = text
-
-
-class PrintSegments(Listener):
-    """Prints each segment when it is final."""
-
-    def segment(self, segment: Segment) -> None:
-        """Print a line with the segment's times in seconds, then its words' if they are timed."""
-        typer.echo(f"[{segment.start:7.2f} → {segment.end:7.2f}] {segment.text.strip()}")
-        for word in segment.words or ():
-            typer.echo(f"    {word.start:7.2f} → {word.end:7.2f}  {word.text.strip()}")
-
-
-FIELDS = ("engine", "model", "device", "dtype", "language", "language_probability", "text")
-
-
-def transcript_json(transcript: Transcript, prepared: PrepareSeconds) -> dict[str, Any]:
-    """Return the documented JSON object; all times in seconds."""
-    return {
-        **{name: getattr(transcript, name) for name in FIELDS},
-        "tokens": list(transcript.tokens),
-        "segments": [_segment_json(segment) for segment in transcript.segments],
-        "seconds": {"prepare": prepared.total, **transcript.seconds.as_dict()},
-        "audio_seconds": transcript.audio_seconds,
-    }
-
-
-def _segment_json(segment: Segment) -> dict[str, Any]:
-    found = {name: getattr(segment, name) for name in ("start", "end", "text", "tokens")}
-    if segment.words is None:
-        return found
-    return {**found, "words": [vars(word) for word in segment.words]}
+        printing.print_json(printing.transcript_json(transcript, prepared))
 
 
 @app.command()
 def compare(
-    clip: Clip = "jfk",
+    clip: ClipName = "jfk",
     engines: Engines = None,
     model: Model = DEFAULT_MODEL,
     language: Language = None,
     beam_size: BeamSize = None,
-    reference: Annotated[
-        Path | None, typer.Option("--reference", help="the words really spoken")
-    ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="exit status 2 for other words")] = False,
-    as_json: AsJson = False,
 ) -> None:
     """Print what every engine wrote, one after another, differences marked.
 
     Words that only the baseline has are [-marked-], words that only the engine has {+marked+}.
     Where the words really spoken are known (CLIP.txt beside the clip), the baseline is compared
-    with those. Exit status 1 when an engine failed. With --json each engine is a line.
+    with those. Exit status 1 when an engine failed.
     """
-    from engines.commands.comparison import compare_engines
-
-    options = Options(language=language, beam_size=beam_size)
-    status = compare_engines(
-        clip, pick_engines(engines), model, options, reference, strict, as_json
-    )
-    raise typer.Exit(status)
+    keys, path = pick_engines(engines), find_clip(clip)
+    sound, beside = load_clip(path), path.with_suffix(".txt")
+    spoken = " ".join(evaluation.read_text(beside).split()) if beside.is_file() else None
+    typer.echo(f"{sound.name}, {sound.seconds:.1f} s, {model}")
+    if spoken:
+        printing.print_text("the words spoken", spoken)
+    written: dict[str, str] = {}
+    for key in keys:
+        try:
+            found = worker.get_engine(key, model).transcribe(sound, Options(language, beam_size))
+        except Exception as error:  # one engine's must not hide the others' words
+            printing.print_text(key, f"failed: {explain(error)}", "red")
+            continue
+        than, expected = next(iter(written.items()), ("the words spoken", spoken))
+        printing.print_differences(found, spoken, than, expected)
+        written[key] = found.text
+    if len(written) < len(keys):
+        raise typer.Exit(1)
+    if strict and len({tuple(text.split()) for text in written.values()}) > 1:
+        raise typer.Exit(2)
 
 
 @app.command("engines")
@@ -196,7 +156,7 @@ def list_engines(as_json: AsJson = False) -> None:
     """List the engines, and why one is not available on this machine."""
     for status in registry.statuses():
         if as_json:
-            typer.echo(json.dumps({**vars(status), "available": status.available}))
+            printing.print_json({**vars(status), "available": status.available})
             continue
         state = "available" if status.available else f"not available: {status.reason}"
         halves = f"encoder {status.encoder}, decoder {status.decoder}"
@@ -213,9 +173,9 @@ def doctor(
     Exit status 1 where MAX can't compile, run or agree with PyTorch; with --gpu where PyTorch or
     MAX has no GPU that computes rightly.
     """
-    from engines.commands import checks
+    from engines import doctor
 
-    raise typer.Exit(int(not (checks.check_gpus() if gpu else checks.check_machine(model))))
+    raise typer.Exit(int(not (doctor.check_gpus() if gpu else doctor.check_machine(model))))
 
 
 @app.command()
@@ -225,33 +185,33 @@ def layers(
         list[str] | None,
         typer.Argument(help="those to compare with it; the other candidates if none"),
     ] = None,
-    clip: Annotated[str, typer.Option("--clip", help="any audio file, or a sample")] = "jfk",
+    clip: ClipOption = "jfk",
     start: Annotated[float, typer.Option("--start", help="seconds to the window")] = 0.0,
     model: Model = DEFAULT_MODEL,
-    factor: Annotated[
-        float | None, typer.Option("--factor", help="of PyTorch's float32 error, both to float64")
-    ] = None,
-    as_json: AsJson = False,
 ) -> None:
     """Compare encoders after every stage. Exit status 1 past the bound."""
-    from engines.commands import analysis
+    from engines.analysis.layers import compare_layers
 
-    names = (baseline, *(engines or analysis.list_others(baseline)))
-    raise typer.Exit(analysis.show_layers(names, model, clip, start, factor, as_json))
+    key = baseline.split(":")[0]
+    others = [each.name for each in records.candidates() if each.name.split(":")[0] != key]
+    names = (baseline, *(engines or others))
+    found = compare_layers(names, model, load_clip(find_clip(clip)), start=start)
+    printing.print_layers(found)
+    raise typer.Exit(int(any(found.first_past(encoder.name) for encoder in found.others)))
 
 
-@app.command()
-def faults(
+@app.command("faults")
+def run_faults(
     names: Annotated[list[str] | None, typer.Argument(help="all when left out")] = None,
-    clip: Annotated[str, typer.Option("--clip", help="any audio file, or a sample")] = "jfk",
+    clip: ClipOption = "jfk",
     model: Model = DEFAULT_MODEL,
     language: Language = None,
-    as_json: AsJson = False,
 ) -> None:
     """Put faults into an encoder; say where each first shows and what text comes out."""
-    from engines.commands import analysis
-
-    analysis.show_faults(names or (), model, clip, language, as_json)
+    chosen = [faults.get_fault(name) for name in names or ()] or faults.FAULTS
+    sound = load_clip(find_clip(clip))
+    for fault in chosen:
+        printing.print_fault(faults.run_fault(fault, model, sound, language))
 
 
 @app.command()
@@ -276,11 +236,11 @@ def benchmark(
 
     Ctrl-C prints, and leaves, what was finished. Exit status 1 when an engine failed.
     """
-    from engines.benchmark import speed
-    from engines.commands import timing
-
     if show is not None:
-        timing.show_record(show, markdown)
+        try:
+            printing.print_benchmark(json.loads(show.read_text(encoding="utf-8")), markdown)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise EngineError(f"{show} holds no record of a benchmark: {error}.") from error
         return
     if not all(beam.isdecimal() and int(beam) for beam in split_names(beams)):
         raise typer.BadParameter(f"{beams!r} are not numbers from 1 up", param_hint="--beams")
@@ -293,7 +253,19 @@ def benchmark(
         warm_ups=warm_ups,
         dtype=dtype,
     )
-    raise typer.Exit(timing.run_benchmark(plan, threads, record, markdown))
+    saved = record if record != TO_STDOUT else None
+    check_writable(saved)
+    machine.limit_threads(threads)
+    with Console(stderr=True).status("") as status:
+        found = speed.run(plan, saved, status.update)
+    if found["interrupted"]:
+        typer.echo("Interrupted: what was finished follows.", err=True)
+    if record == TO_STDOUT:
+        printing.print_json(found)
+    else:
+        printing.print_benchmark(found, markdown)
+    failed = any(result["error"] for result in found["results"])
+    raise typer.Exit(INTERRUPTED if found["interrupted"] else int(failed))
 
 
 @app.command()
@@ -318,24 +290,40 @@ def evaluate(
     The same command goes on where the last one ended: clips that have a text are left alone, those
     that failed are tried again. Exit status 1 when a clip failed.
     """
-    from engines.benchmark import machine
-    from engines.benchmark.evaluation import Task, find_clips
-    from engines.commands import timing
-
-    on_ray = ray or bool(address)
-    if on_ray:
-        threads = threads or max(1, machine.count_cores() // workers)
+    where = address or ("local" if ray else None)
+    if where:
+        threads = threads or max(1, len(machine.list_cores()) // workers)
     else:
         workers, threads = 1, machine.limit_threads(threads)
-    options = Options(language=language, beam_size=beam_size)
+    beam, clips = beam_size or 1, evaluation.find_clips(source)
     tasks = [
-        Task(engine, model, name, path, reference, options, threads, workers)
+        evaluation.Task(engine, model, name, beam, language, spoken, threads, workers, path)
         for model in split_names(models)
         for engine in pick_engines(engines)
-        for name, path, reference in find_clips(source)
+        for name, path, spoken in clips
     ]
-    where = (address or "local") if on_ray else None
-    raise typer.Exit(timing.run_evaluation(tasks, out, where, as_json, markdown))
+    check_writable(out)
+    with Console(stderr=True).status("") as status:
+        summaries, interrupted = evaluation.run(tasks, out, where, status.update)
+    if interrupted:
+        typer.echo("Interrupted: the same command goes on from here.", err=True)
+    if as_json:
+        for summary in summaries:
+            printing.print_json(summary)
+    else:
+        printing.print_evaluation(summaries, markdown)
+    failed = any(summary["failed"] for summary in summaries)
+    raise typer.Exit(INTERRUPTED if interrupted else int(failed))
+
+
+def check_writable(path: Path | None) -> None:
+    """Make the file's folder; raise `EngineError` where it can't be written, before hours pass."""
+    if path is not None:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.open("a").close()
+        except OSError as error:
+            raise EngineError(f"{path} can't be written: {error.strerror}.") from error
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -6,6 +6,7 @@ timestamps), except the loop over tokens at temperature 0, which is `engines.tok
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from whisper.decoding import DecodingOptions, DecodingTask
 
-from engines.base import SILENT, Dtype, EngineUnavailable, Listener
+from engines.base import SILENT, Dtype, EngineUnavailable, FloatArray, Listener
 from engines.checkpoints import Checkpoint
 from engines.registry import EngineRow
 from engines.token_selection import (
@@ -49,9 +50,9 @@ class FastWhisper(TimedWhisper):
 
 
 class EncoderModule(nn.Module):
-    """A `MaxEncoder` where whisper expects PyTorch's encoder."""
+    """A `MaxEncoder`, or a function like it, where whisper expects PyTorch's encoder."""
 
-    def __init__(self, encoder: MaxEncoder) -> None:
+    def __init__(self, encoder: Callable[[FloatArray], FloatArray]) -> None:
         super().__init__()
         self.max_encoder = encoder
 

@@ -258,7 +258,7 @@ class AnalysisHandler:
         from engines.analysis import faults
 
         self._keep_only(model)
-        return faults.run_fault(key, model, clip, language, listener).without_features()
+        return faults.run_fault(faults.get_fault(key), model, clip, language, listener)
 
     def _keep_only(self, model: str) -> None:
         if self._model != model:

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from demo.comparison import Analyses
-from engines.analysis.fault_catalogue import Fault
-from engines.analysis.layers import OpenEncoder, compare_stage
-from engines.analysis.records import Candidate, FaultResult, LayerComparison, StageComparison
+from engines.analysis.faults import Fault, FaultResult
+from engines.analysis.layers import compare_stage
+from engines.analysis.records import Encoder, LayerComparison, StageComparison
 from engines.base import SILENT, Clip, EngineError, FloatArray, Listener, Stages
 from tests import fakes
 
@@ -32,7 +32,7 @@ def make_encoder(
     noise: float = 0.0,
     place: str | None = None,
     names: Sequence[str] = NAMES,
-) -> OpenEncoder:
+) -> Encoder:
     """Seeded stages with so much noise, and half as large from `place` on."""
 
     def stages(mel: FloatArray) -> Stages:
@@ -44,7 +44,7 @@ def make_encoder(
             output = output * (0.5 if at_fault else 1.0) + quiet * rng.normal(size=output.shape)
             yield stage, output.astype(np.float32)
 
-    return OpenEncoder(name, label, "cpu", stages)
+    return Encoder(name, label, "cpu", stages)
 
 
 CPU = make_encoder("cpu:float32", "PyTorch CPU, float32")
@@ -53,7 +53,7 @@ WIDE = make_encoder("max_hybrid:float32", "MAX, float32 weights", noise=2e-7)
 
 
 def compare_encoders(
-    encoders: Sequence[OpenEncoder],
+    encoders: Sequence[Encoder],
     model: str = "tiny.en",
     clip: str = "fake",
     start: float = 0.0,
@@ -68,8 +68,7 @@ def compare_encoders(
         exact = outputs[encoders[0].name].astype(np.float64)
         plain = (exact * (1 + 1e-6)).astype(np.float32)
         stages.append(compare_stage(step[0][0], exact, plain, outputs))
-    infos = tuple(encoder.info() for encoder in encoders)
-    return LayerComparison(model, clip, start, infos, tuple(stages))
+    return LayerComparison(model, clip, start, tuple(encoders), tuple(stages))
 
 
 def make_comparison(
@@ -130,9 +129,8 @@ class FakeLab:
 
     def analyses(self) -> Analyses:
         """What the page asks for."""
-        candidates = tuple(Candidate(each.name, each.label) for each in (CPU, MAX, WIDE))
         return Analyses(
-            lambda: candidates,
+            lambda: (CPU, MAX, WIDE),
             self.compare_layers,
             FAULTS,
             self.run_fault,

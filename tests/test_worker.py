@@ -20,7 +20,7 @@ import pytest
 
 from engines import process, registry, worker
 from engines.analysis import layers
-from engines.analysis.fault_catalogue import FAULTS as FAULT_CATALOGUE
+from engines.analysis.faults import FAULTS as FAULT_CATALOGUE
 from engines.base import EngineError, EngineUnavailable, Listener, PrepareSeconds, Segment, Stopped
 from engines.process import Worker
 from engines.worker import RemoteEngine

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from demo.panels.accuracy import describe_differences, list_changes
 from demo.panels.encoder_output import (
@@ -20,8 +21,11 @@ from demo.panels.encoder_output import (
     scale_difference,
 )
 from demo.panels.templating import render_template
-from engines.analysis.records import EncoderInfo, FaultResult, LayerComparison, StageComparison
+from engines.analysis.records import Encoder, LayerComparison, StageComparison
 from engines.metrics import WINDOW_SECONDS, SharedHistograms, compare, name_count
+
+if TYPE_CHECKING:
+    from engines.analysis.faults import FaultResult
 
 COLOURS = ("#0072B2", "#009E73", "#D55E00", "#CC79A7", "#E69F00", "#56B4E9")
 """Okabe and Ito's, the baseline first; shapes tell encoders apart as well."""
@@ -113,10 +117,10 @@ def summarise(result: LayerComparison) -> str:
     return f"{seen}: {which}."
 
 
-def judge(result: LayerComparison, encoder: EncoderInfo) -> str:
+def judge(result: LayerComparison, encoder: Encoder) -> str:
     """Say how far an encoder is from the exact result; float32's bound is for float32."""
     label, baseline = encoder.label, result.baseline.label
-    errors = {stage.name: stage.error(encoder.name) for stage in result.stages}
+    errors = {stage.name: stage.errors[encoder.name] for stage in result.stages}
     worst = max(errors, key=errors.__getitem__)
     first = find_departure(result, encoder)
     if first is not None:
@@ -129,7 +133,7 @@ def judge(result: LayerComparison, encoder: EncoderInfo) -> str:
     return f"{label}: matches {baseline} at every stage; {found}."
 
 
-def find_departure(result: LayerComparison, encoder: EncoderInfo) -> str | None:
+def find_departure(result: LayerComparison, encoder: Encoder) -> str | None:
     """Find the first stage that neither the order of float32 sums nor rounding explains.
 
     Of an encoder that rounds to a half type that is only one that is not finite.
@@ -137,7 +141,7 @@ def find_departure(result: LayerComparison, encoder: EncoderInfo) -> str | None:
     if not encoder.rounds_to:
         return result.first_past(encoder.name)
     stages = result.stages
-    return next((s.name for s in stages if not math.isfinite(s.error(encoder.name))), None)
+    return next((s.name for s in stages if not math.isfinite(s.errors[encoder.name])), None)
 
 
 def say(error: float) -> str:
@@ -153,10 +157,10 @@ def say(error: float) -> str:
 def measure(stage: StageComparison, encoder: str, what: str) -> float:
     """Return a stage's error against float64, or one less its cosine to the baseline."""
     if what == "error":
-        return stage.error(encoder)
+        return stage.errors[encoder]
     figures = stage.similarity[encoder]
     if figures is None or not math.isfinite(figures.cosine):
-        return 0.0 if stage.error(encoder) == 0 else math.inf
+        return 0.0 if stage.errors[encoder] == 0 else math.inf
     return max(1 - figures.cosine, 0.0)
 
 
@@ -173,7 +177,7 @@ def find_scale(result: LayerComparison, what: str) -> Scale:
 
 
 def draw_pair(
-    result: LayerComparison, encoder: EncoderInfo, histograms: SharedHistograms
+    result: LayerComparison, encoder: Encoder, histograms: SharedHistograms
 ) -> tuple[Chart, Chart]:
     """Draw an encoder's histogram with the baseline's outline over it, and their difference."""
     baseline = result.baseline
@@ -191,7 +195,7 @@ def draw_pair(
     )
 
 
-def _list_figures(stage: StageComparison, encoder: EncoderInfo) -> list[str]:
+def _list_figures(stage: StageComparison, encoder: Encoder) -> list[str]:
     near = stage.similarity.get(encoder.name, "baseline") or "other shape"
     return format_figures(stage.statistics[encoder.name], near)
 
@@ -205,7 +209,7 @@ def render_fault(result: FaultResult) -> str:
     for stage in result.layers.stages:
         if stage.name == first:
             encoders = (result.faulty_encoder, result.right_encoder)
-            errors = [say(stage.error(each.name)) for each in encoders]
+            errors = [say(stage.errors[each.name]) for each in encoders]
     return render_template(
         "faults.html",
         first=first,

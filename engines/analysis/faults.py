@@ -1,115 +1,284 @@
-"""Run MAX's encoder with a deliberate fault beside the same encoder without it.
+"""Faults that can be put into MAX's encoder, and runs with and without one side by side.
 
-The engines know nothing of faults. A fault (`fault_catalogue.Fault`) is up to four changes: to the
-record of weights before they are laid out (weights are the graphs' inputs, so nothing is compiled
-anew), to the log-mel window, to the outputs of the stages as they come, and to whisper's loop over
-windows. `FaultyEngine` is a subclass of the engine that applies them.
+The engines know nothing of faults. A fault is up to four changes: to the record of weights before
+they are laid out (weights are the graphs' inputs, so nothing is compiled anew), to the log-mel
+window, to the outputs of the stages as they come, and to which windows are decoded. PyTorch and MAX
+are imported only by a run: the page lists the faults without them.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
-from whisper.decoding import DecodingOptions, DecodingResult
+import numpy as np
 
-from engines import checkpoints, registry
-from engines.analysis import layers, records
-from engines.analysis.fault_catalogue import FAULTS, Fault, get_fault
-from engines.analysis.records import FaultResult, LayerComparison
+from engines import registry
+from engines.analysis.records import Encoder, LayerComparison
 from engines.base import (
     SILENT,
     Clip,
+    Engine,
+    EngineError,
     EngineUnavailable,
     FloatArray,
     Listener,
     Options,
     PartListener,
+    Stages,
     Stopped,
     Transcript,
     describe_error,
 )
-from engines.checkpoints import Checkpoint
 from engines.hardware import why_no_max
-from engines.max_whisper import EncoderModule, HybridWhisper, MaxHybridEngine, load_max_encoder
-from engines.transcription import TimedWhisper
 
 if TYPE_CHECKING:
-    from engines.max_graph.encoder import MaxEncoder
-
-__all__ = ["FAULTS", "as_json", "format_text", "get_fault", "run_fault"]
+    from engines.checkpoints import Checkpoint
+    from engines.max_graph.weights import EncoderWeights, Weights
+    from engines.transcription import TimedWhisper
 
 ENGINE = "max_hybrid"
 """The engine that gets the faults: MAX's encoder, and PyTorch's decoder, which has none."""
 
-TEMPERATURES = (0.0,)
-"""Greedy without fallback: what comes out follows from the encoder's output alone."""
+
+def unchanged(value: Any) -> Any:
+    """Return the value."""
+    return value
 
 
-class FaultyModule(EncoderModule):
-    """MAX's encoder with a fault, where whisper expects PyTorch's."""
+@dataclass(frozen=True)
+class Fault:
+    """A mistake that can be put into MAX's encoder.
 
-    def __init__(self, encoder: MaxEncoder, fault: Fault) -> None:
-        super().__init__(encoder)
-        self.fault = fault
+    `story`: one sentence for the page. `weights` changes the weights before they are laid out,
+    `mel` the encoder's input `(n_mels, 3000)`, `stages` the outputs of its stages as they come.
+    `first_window_only` leaves out what was said after the first window.
+    """
 
-    def encode(self, mel: FloatArray) -> FloatArray:
-        """Encode one window, `(n_mels, 3000)` to `(n_audio_ctx, n_audio_state)`."""
-        *_, (_, features) = self.fault.stages(self.max_encoder.stages(self.fault.mel(mel)))
-        return features
+    key: str
+    title: str
+    story: str
+    weights: Callable[[EncoderWeights], EncoderWeights] = field(default=unchanged, repr=False)
+    mel: Callable[[FloatArray], FloatArray] = field(default=unchanged, repr=False)
+    stages: Callable[[Stages], Stages] = field(default=unchanged, repr=False)
+    first_window_only: bool = False
 
-    def forward(self, mel: Tensor) -> Tensor:
-        """As `EncoderModule.forward`."""
-        windows = mel.float().cpu().numpy()
-        features = [torch.from_numpy(self.encode(window)) for window in windows]
-        return torch.stack(features).to(mel.device, mel.dtype)
+    def run_stages(self, sound: Callable[[FloatArray], Stages], mel: FloatArray) -> Stages:
+        """Yield the stages of a window, in an encoder whose weights have the fault already."""
+        return self.stages(sound(self.mel(mel)))
 
-
-class FirstWindowWhisper(HybridWhisper):
-    """Decodes the first window and reports every later one as silence."""
-
-    def __init__(self, dims: Any) -> None:
-        super().__init__(dims)
-        self.first: Tensor | None = None
-
-    def decode(self, mel: Tensor, options: Any = None, **kwargs: Any) -> Any:
-        """As whisper's; a retry of the first window brings the same tensor."""
-        if self.first is None or mel is self.first:
-            self.first = mel
-            return super().decode(mel, options, **kwargs)
-        language = (options or DecodingOptions(**kwargs)).language or "en"
-        return DecodingResult(torch.zeros(0), language, no_speech_prob=1.0)
+    def __reduce__(self) -> tuple[Callable[[str], Fault], tuple[str]]:
+        """Pickle a fault as its key, because closures can't be pickled."""
+        return get_fault, (self.key,)
 
 
-class FaultyEngine(MaxHybridEngine):
-    """`max_hybrid` with a fault, for one clip."""
+def leave_out_ln_post(stages: Stages) -> Stages:
+    """Return the last block's output in place of the last norm's."""
+    before = np.zeros((0, 0), np.float32)
+    for name, output in stages:
+        before = before if name == "ln_post" else output
+        yield name, before
 
-    def __init__(self, fault: Fault, model: str) -> None:
-        row = registry.row(ENGINE)
-        key, label = f"{row.key} with {fault.key}", f"{row.label}, {fault.title}"
-        super().__init__(replace(row, key=key, label=label), model, "float32")
-        self.fault = fault
 
-    def build(self, checkpoint: Checkpoint, listener: Listener) -> tuple[TimedWhisper, float]:
-        """Return the checkpoint's model with the faulty encoder.
+def scale_output(stages: Stages) -> Stages:
+    """Multiply the encoder's output by 0.276, as the 2025 attempt did."""
+    for name, output in stages:
+        yield name, output * np.float32(0.276) if name == "ln_post" else output
 
-        The type of the weights is the sound checkpoint's, so weights rounded to int8 steps are kept
-        in float16 on a CPU, which moves them by 2 ** -12 of their size at most.
-        """
-        from engines.max_graph.weights import encoder_weights
 
-        kind = FirstWindowWhisper if self.fault.first_window_only else HybridWhisper
-        model = checkpoint.build(kind)
-        weights = self.fault.weights(encoder_weights(checkpoint.state, checkpoint.dims))
-        encoder, seconds = load_max_encoder(checkpoint, listener, weights=weights)
-        model.encoder = FaultyModule(encoder, self.fault)
-        return model.to(self.device), seconds
+def to_decibels(mel: FloatArray) -> FloatArray:
+    """Convert a window `(n_mels, 3000)` to what `librosa.power_to_db` makes with its defaults.
+
+    Whisper takes log10 of a power of at least 1e-10, lifts what is more than 8 decades below the
+    clip's maximum, and maps x to (x + 4) / 4. `power_to_db` (librosa 0.11: ref 1, amin 1e-10,
+    top_db 80) takes 10 * log10 of the same and lifts what is more than 80 dB below the maximum, so
+    it is exactly 40 times whisper's value less 40. The zeros that fill up a short window are put in
+    after either, so they stay zeros.
+    """
+    columns = np.flatnonzero(mel.any(axis=0))
+    sound = int(columns[-1]) + 1 if columns.size else 0
+    decibels = np.zeros_like(mel)
+    decibels[:, :sound] = 40 * mel[:, :sound] - 40
+    return decibels
+
+
+def misread_convolutions(weights: EncoderWeights) -> EncoderWeights:
+    """Read PyTorch's `(n_out, n_in, 3)` as if it lay in memory as `(n_out, 3, n_in)`."""
+
+    def misread(taps: FloatArray) -> FloatArray:
+        n_out, depth = taps.shape
+        laid = taps.reshape(n_out, 3, depth // 3).transpose(0, 2, 1)
+        return np.ascontiguousarray(laid).reshape(n_out, depth)
+
+    return replace(weights, convolutions=change_matrices(weights.convolutions, misread))
+
+
+def zero_positions(weights: EncoderWeights) -> EncoderWeights:
+    """Zero the positional embedding."""
+    return replace(weights, positions=np.zeros_like(weights.positions))
+
+
+def skip_block(weights: EncoderWeights) -> EncoderWeights:
+    """Skip the middle block by zeroing its last matrices and biases.
+
+    A block adds its attention and its MLP to what comes in, so adding zeros is skipping it.
+    """
+    blocks = list(weights.blocks)
+    middle = len(blocks) // 2
+    outputs = (4, 5, 10, 11)  # matrix and bias of attention's output and of the MLP's
+    blocks[middle] = [
+        np.zeros_like(weight) if at in outputs else weight
+        for at, weight in enumerate(blocks[middle])
+    ]
+    return replace(weights, blocks=tuple(blocks))
+
+
+def round_to_int8(matrix: FloatArray) -> FloatArray:
+    """Round each row to 255 even steps, as symmetric int8 weights with a scale per row do."""
+    scale = np.abs(matrix).max(axis=1, keepdims=True) / 127
+    scale[scale == 0] = 1
+    return (np.round(matrix / scale) * scale).astype(np.float32)
+
+
+def round_to_bfloat16(matrix: FloatArray) -> FloatArray:
+    """Round each value to the nearest bfloat16, ties to even."""
+    import torch
+
+    rounded: FloatArray = torch.from_numpy(matrix).bfloat16().float().numpy()
+    return rounded
+
+
+def round_weights(
+    rounded: Callable[[FloatArray], FloatArray], weights: EncoderWeights
+) -> EncoderWeights:
+    """Round every matrix; biases, norms and positions stay, as is usual."""
+    return replace(
+        weights,
+        convolutions=change_matrices(weights.convolutions, rounded),
+        blocks=tuple(change_matrices(block, rounded) for block in weights.blocks),
+    )
+
+
+def change_matrices(weights: Weights, change: Callable[[FloatArray], FloatArray]) -> Weights:
+    """Apply `change` to the matrices and leave the other weights as they are."""
+    return [change(each) if each.ndim == 2 else each for each in weights]
+
+
+FAULTS = (
+    Fault(
+        "ln_post",
+        "ln_post left out",
+        "The 2025 attempt left out the last layer norm: its features had a mean of 0.692 where "
+        "0.002 was due, and the decoder repeated the token <|ml|>.",
+        stages=leave_out_ln_post,
+    ),
+    Fault(
+        "conv_layout",
+        "Convolution weights in the wrong layout",
+        "The 2025 attempt read the convolutions’ weights in another order: the spread looked "
+        "plausible, 1.708 beside 1.448, but the cosine was −0.038 and the text nonsense.",
+        weights=misread_convolutions,
+    ),
+    Fault(
+        "power_to_db",
+        "power_to_db in place of Whisper’s log-mel",
+        "The 2025 attempt fed the encoder decibels from librosa, where Whisper was trained on a "
+        "log-mel of its own scale: a poor cosine, and nonsense.",
+        mel=to_decibels,
+    ),
+    Fault(
+        "scaled",
+        "Output scaled by 0.276",
+        "The 2025 attempt multiplied its features by 0.276 so that their spread became 0.40, and "
+        "got coherent but empty English, such as “I’m sorry.”",
+        stages=scale_output,
+    ),
+    Fault(
+        "first_window",
+        "Only the first window decoded",
+        "The 2025 attempt stopped after the first 30 seconds of a longer talk: 838 of 2035 "
+        "characters came out, 41.2 %.",
+        first_window_only=True,
+    ),
+    Fault(
+        "positions",
+        "Positions zeroed",
+        "Without its positions the encoder hears the same sounds but cannot tell when each of "
+        "them was.",
+        weights=zero_positions,
+    ),
+    Fault(
+        "block",
+        "One block skipped",
+        "The middle block adds nothing to what passes through it, as if the loop over the layers "
+        "had missed one.",
+        weights=skip_block,
+    ),
+    Fault(
+        "int8",
+        "Weights rounded to int8",
+        "Every matrix is rounded to 255 steps a row, which many engines do to save memory; this "
+        "one is a price and no mistake.",
+        weights=partial(round_weights, round_to_int8),
+    ),
+    Fault(
+        "bfloat16",
+        "Weights rounded to bf16",
+        "Every matrix keeps 8 significant bits, the type that most accelerators multiply in; this "
+        "one is a price and no mistake.",
+        weights=partial(round_weights, round_to_bfloat16),
+    ),
+)
+
+
+def get_fault(key: str) -> Fault:
+    """Return the fault of that key; raises `EngineError` when there is none."""
+    found = next((fault for fault in FAULTS if fault.key == key), None)
+    if found is None:
+        known = ", ".join(fault.key for fault in FAULTS)
+        raise EngineError(f"There is no fault {key!r}: pick one of {known}.")
+    return found
+
+
+@dataclass(frozen=True)
+class FaultResult:
+    """What a fault did to one clip.
+
+    `right`: the transcript without the fault, with the same options. `faulty` is None where the
+    faulty run failed; `error` then says how. Both are of the whole clip, without its features.
+    `layers`: PyTorch's encoder (the baseline), MAX's, and MAX's with the fault, over the clip's
+    first window.
+    """
+
+    fault: Fault
+    model: str
+    clip: str
+    audio_seconds: float
+    right: Transcript
+    faulty: Transcript | None
+    error: str | None
+    layers: LayerComparison
+
+    @property
+    def right_encoder(self) -> Encoder:
+        """MAX's encoder without the fault."""
+        return self.layers.encoders[1]
+
+    @property
+    def faulty_encoder(self) -> Encoder:
+        """MAX's encoder with the fault."""
+        return self.layers.encoders[2]
+
+    @property
+    def first_stage(self) -> str | None:
+        """The first stage that the fault moves past the bound, or None."""
+        return self.layers.first_past(self.faulty_encoder.name)
 
 
 def run_fault(
-    key: str,
+    fault: Fault,
     model: str,
     clip: Clip,
     language: str | None = None,
@@ -120,91 +289,79 @@ def run_fault(
     Raises `EngineUnavailable` without MAX, `Stopped`, and other `EngineError`s; an error that the
     fault itself causes is kept in the result.
     """
-    return run(get_fault(key), model, clip, language, listener)
-
-
-def run(
-    fault: Fault, model: str, clip: Clip, language: str | None, listener: Listener = SILENT
-) -> FaultResult:
-    """As `run_fault`, for any fault."""
     if reason := why_no_max():
         raise EngineUnavailable(f"Faults are put into MAX’s encoder, and {reason}.")
+    from engines import checkpoints
+    from engines.analysis import layers
+
     listener.report("loading")
     checkpoint = checkpoints.load(model, listener)
-    options = Options(language=language, temperatures=TEMPERATURES)
+    # Greedy without fallback: what comes out follows from the encoder's output alone.
+    options = Options(language=language, temperatures=(0.0,))
     engine = registry.get(ENGINE, model)
     engine.prepare(listener)
     part = PartListener(listener, 0.05, 0.4, "transcribing without the fault")
-    right = engine.transcribe(clip, options, part)
+    right = engine.transcribe(clip, options, part).without_features()
     part = PartListener(listener, 0.4, 0.75, "transcribing with the fault")
-    faulty, error = _transcribe_faulty(FaultyEngine(fault, model), clip, options, part)
-    compared = _compare(fault, checkpoint, clip, PartListener(listener, 0.75, 1.0))
-    return FaultResult(fault, model, clip.name, clip.seconds, right, faulty, error, compared)
-
-
-def _transcribe_faulty(
-    engine: FaultyEngine, clip: Clip, options: Options, listener: Listener
-) -> tuple[Transcript | None, str | None]:
+    broken = make_engine(fault, model)
+    faulty, error = None, None
     try:
-        return engine.transcribe(clip, options, listener), None
+        faulty = broken.transcribe(clip, options, part)
+        faulty = keep_first_window(faulty) if fault.first_window_only else faulty
+        faulty = faulty.without_features()
     except Stopped:
         raise
-    except Exception as error:  # showing what a fault breaks is the purpose
-        return None, describe_error(error)
+    except Exception as raised:  # showing what a fault breaks is the purpose
+        error = describe_error(raised)
     finally:
-        engine.close()
-
-
-def _compare(
-    fault: Fault, checkpoint: Checkpoint, clip: Clip, listener: Listener
-) -> LayerComparison:
-    listener.report("comparing", 0.0, 1.0, "opening the encoders")
-    baseline = layers.open_encoder(registry.BASELINE, checkpoint, listener)
-    right = replace(layers.open_max(checkpoint), name=ENGINE, label="MAX")
-    broken = layers.open_max(checkpoint, change=fault.weights)
-    faulty = replace(
-        broken,
-        name=f"{ENGINE} with {fault.key}",
-        label="MAX with the fault",
-        stages=lambda mel: fault.stages(broken.stages(fault.mel(mel))),
-    )
-    encoders = (baseline, right, faulty)
+        broken.close()
+    part = PartListener(listener, 0.75, 1.0)
+    part.report("comparing", 0.0, 1.0, "opening the encoders")
+    baseline = layers.open_encoder(registry.BASELINE, checkpoint, part)
+    sound = replace(layers.open_max(checkpoint), name=ENGINE, label="MAX")
+    changed = layers.open_max(checkpoint, change=fault.weights)
+    stages = partial(fault.run_stages, changed.stages)
+    changed = replace(changed, name=broken.key, label="MAX with the fault", stages=stages)
     mel = layers.cut_window(clip, checkpoint.dims.n_mels)
-    stages = layers.compare_stages(encoders, checkpoint, mel, listener)
-    infos = tuple(encoder.info() for encoder in encoders)
-    return LayerComparison(checkpoint.name, clip.name, 0.0, infos, stages)
+    encoders = (baseline, sound, changed)
+    found = layers.compare_encoders(encoders, checkpoint, mel, clip.name, listener=part)
+    return FaultResult(fault, model, clip.name, clip.seconds, right, faulty, error, found)
 
 
-def as_json(result: FaultResult) -> dict[str, Any]:
-    """Return one object: `fault`, `title`, `model`, `clip`, `audio_seconds`, `first_stage` (null
-    where no stage shows the fault), `right` and `faulty` text (null where the run failed, and then
-    `error` says how), and `layers` as `records.as_json`."""
-    return {
-        "fault": result.fault.key,
-        "title": result.fault.title,
-        "model": result.model,
-        "clip": result.clip,
-        "audio_seconds": result.audio_seconds,
-        "first_stage": result.first_stage,
-        "right": result.right.text.strip(),
-        "faulty": None if result.faulty is None else result.faulty.text.strip(),
-        "error": result.error,
-        "layers": records.as_json(result.layers),
-    }
+def make_engine(fault: Fault, model: str) -> Engine:
+    """Return `max_hybrid` with a fault, for one clip.
+
+    The type of the weights is the sound checkpoint's, so weights rounded to int8 steps are kept in
+    float16 on a CPU, which moves them by 2 ** -12 of their size at most.
+    """
+    from engines.max_graph.weights import encoder_weights
+    from engines.max_whisper import EncoderModule, HybridWhisper, MaxHybridEngine, load_max_encoder
+
+    class FaultyEngine(MaxHybridEngine):
+        def build(self, checkpoint: Checkpoint, listener: Listener) -> tuple[TimedWhisper, float]:
+            weights = fault.weights(encoder_weights(checkpoint.state, checkpoint.dims))
+            encoder, seconds = load_max_encoder(checkpoint, listener, weights=weights)
+
+            def encode(mel: FloatArray) -> FloatArray:
+                *_, (_, features) = fault.run_stages(encoder.stages, mel)
+                return features
+
+            whisper = checkpoint.build(HybridWhisper)
+            whisper.encoder = EncoderModule(encode)
+            return whisper.to(self.device), seconds
+
+    row = registry.row(ENGINE)
+    key, label = f"{row.key} with {fault.key}", f"{row.label}, {fault.title}"
+    return FaultyEngine(replace(row, key=key, label=label), model, "float32")
 
 
-def format_text(result: FaultResult) -> str:
-    """Return a few lines: where the fault first shows, the features at the end, and both texts."""
-    last, name = result.layers.stages[-1], result.faulty_encoder.name
-    figures, similarity = last.statistics[name], last.similarity[name]
-    lines = [f"{result.fault.key}: {result.fault.title}"]
-    lines.append(f"  first shows  {result.first_stage or 'nowhere in the encoder'}")
-    if figures is not None and similarity is not None:
-        lines.append(
-            f"  features     mean {figures.mean:.4f}, std {figures.std:.4f}, cosine "
-            f"{similarity.cosine:.6f}, relative error {last.error(name):.1e}"
-        )
-    lines.append(f"  right        {result.right.text.strip()}")
-    text = result.error if result.faulty is None else result.faulty.text.strip()
-    lines.append(f"  with fault   {text}")
-    return "\n".join(lines)
+def keep_first_window(transcript: Transcript) -> Transcript:
+    """Return the transcript as it stood after its first window."""
+    ends = transcript.window_starts[1:2] or (transcript.audio_seconds,)
+    segments = tuple(each for each in transcript.segments if each.start < ends[0])
+    return replace(
+        transcript,
+        text="".join(each.text for each in segments),
+        segments=segments,
+        tokens=tuple(token for each in segments for token in each.tokens),
+    )

@@ -6,8 +6,8 @@ whatever an encoder computes in: `log-mel` is `(n_mels, 3000)`, `conv1` `(3000, 
 rest `(n_audio_ctx, n_state)`.
 
 An encoder is spelled `ENGINE` or `ENGINE:DTYPE`. It is opened by its registry row's `open_stages`,
-a function of checkpoint, dtype (None: the engine's own choice) and listener that returns an
-`OpenEncoder`. For a MAX encoder on a CPU the dtype is that of its weights; it computes in float32
+a function of checkpoint, dtype (None: the engine's own choice) and listener that returns an open
+`Encoder`. For a MAX encoder on a CPU the dtype is that of its weights; it computes in float32
 either way.
 
 Every encoder is judged against PyTorch's in float64, which stands in for the exact result. An
@@ -23,8 +23,9 @@ wrong operation, or one matrix that is one percent too large, is far outside (se
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from itertools import islice
+from dataclasses import replace
+from functools import partial
+from itertools import islice, zip_longest
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -41,30 +42,13 @@ from whisper.audio import (
 from whisper.model import AudioEncoder, Whisper
 
 from engines import checkpoints, registry
-from engines.analysis.records import EncoderInfo, LayerComparison, StageComparison
+from engines.analysis.records import Encoder, LayerComparison, StageComparison, not_open
 from engines.base import SILENT, Clip, EngineError, EngineUnavailable, FloatArray, Listener, Stages
 from engines.checkpoints import Checkpoint
 from engines.metrics import bin_together, measure_similarity, summarise
 
 if TYPE_CHECKING:
     from engines.max_graph.weights import EncoderWeights
-
-
-STAGES_BESIDE_BLOCKS = 5
-
-
-@dataclass(frozen=True)
-class OpenEncoder(EncoderInfo):
-    """An encoder that can be run stage by stage.
-
-    `stages` maps one log-mel window, float32 `(n_mels, 3000)`, to the output of every stage.
-    """
-
-    stages: Callable[[FloatArray], Stages] = field(repr=False)
-
-    def info(self) -> EncoderInfo:
-        """Return the encoder's record."""
-        return EncoderInfo(self.name, self.label, self.device, rounds_to=self.rounds_to)
 
 
 def cut_window(clip: Clip, n_mels: int, start: float = 0.0) -> FloatArray:
@@ -81,9 +65,6 @@ def cut_window(clip: Clip, n_mels: int, start: float = 0.0) -> FloatArray:
     end = min(mel.shape[-1] - N_FRAMES, at + N_FRAMES)
     window: FloatArray = pad_or_trim(mel[:, at:end], N_FRAMES).numpy()
     return window
-
-
-# PyTorch's encoder, stage by stage.
 
 
 @torch.inference_mode()
@@ -112,27 +93,17 @@ def torch_stages(encoder: AudioEncoder, mel: FloatArray, dtype: torch.dtype) -> 
     yield "ln_post", on_host(encoder.ln_post(x)[0])
 
 
-def _open_torch(checkpoint: Checkpoint, device: str, dtype: str) -> OpenEncoder:
+def open_torch(
+    checkpoint: Checkpoint, dtype: str | None, listener: Listener, device: str
+) -> Encoder:
     """Open PyTorch's encoder; float16 has half inputs and activations, as whisper's `fp16`."""
-    encoder = checkpoint.build(Whisper).encoder.to(device)
-    kind = torch.float16 if dtype == "float16" else torch.float32
-    return OpenEncoder(
-        name=dtype,
-        label=dtype,
-        device=device,
-        stages=lambda mel: torch_stages(encoder, mel, kind),
-        rounds_to="" if dtype == "float32" else dtype,
-    )
+    encoder, name = checkpoint.build(Whisper).encoder.to(device), dtype or "float32"
+    stages = partial(torch_stages, encoder, dtype=getattr(torch, name))
+    return Encoder(name, name, device, stages, rounds_to="" if name == "float32" else name)
 
 
-def open_torch_cpu(checkpoint: Checkpoint, dtype: str | None, listener: Listener) -> OpenEncoder:
-    """Open the encoder of the `cpu` engine."""
-    return _open_torch(checkpoint, "cpu", dtype or "float32")
-
-
-def open_torch_gpu(checkpoint: Checkpoint, dtype: str | None, listener: Listener) -> OpenEncoder:
-    """Open the encoder of the `gpu` engine."""
-    return _open_torch(checkpoint, "cuda", dtype or "float32")
+open_torch_cpu = partial(open_torch, device="cpu")
+open_torch_gpu = partial(open_torch, device="cuda")
 
 
 def float64_stages(checkpoint: Checkpoint, mel: FloatArray) -> Stages:
@@ -144,15 +115,12 @@ def float64_stages(checkpoint: Checkpoint, mel: FloatArray) -> Stages:
     yield from torch_stages(encoder, mel, torch.float64)
 
 
-# MAX's encoder, stage by stage.
-
-
 def open_max(
     checkpoint: Checkpoint,
     dtype: str | None = None,
     listener: Listener = SILENT,
     change: Callable[[EncoderWeights], EncoderWeights] = lambda weights: weights,
-) -> OpenEncoder:
+) -> Encoder:
     """Open MAX's encoder where the engines run it; `dtype` of its weights, else the engines' own.
 
     `change` is applied to the weights before they are laid out. On an accelerator `dtype` is that
@@ -189,19 +157,10 @@ def open_max(
 
     exact = dtype == "float32" or (on_cpu and checkpoint.fits_float16)
     label = f"{dtype} weights" if on_cpu else dtype
-    return OpenEncoder(
-        name=dtype,
-        label=label,
-        device=device.label,
-        stages=stages,
-        rounds_to="" if exact else dtype,
-    )
+    return Encoder(dtype, label, device.label, stages, rounds_to="" if exact else dtype)
 
 
-# The encoders of this machine.
-
-
-def open_encoder(name: str, checkpoint: Checkpoint, listener: Listener = SILENT) -> OpenEncoder:
+def open_encoder(name: str, checkpoint: Checkpoint, listener: Listener = SILENT) -> Encoder:
     """Open the encoder spelled `ENGINE` or `ENGINE:DTYPE`.
 
     Raises `EngineUnavailable` where this machine has none, `EngineError` for a wrong spelling or
@@ -218,11 +177,8 @@ def open_encoder(name: str, checkpoint: Checkpoint, listener: Listener = SILENT)
         )
     if reason := row.why_unavailable():
         raise EngineUnavailable(f"{key} can't run here: {reason}.")
-    opened: OpenEncoder = open_stages(checkpoint, dtype or None, listener)
+    opened: Encoder = open_stages(checkpoint, dtype or None, listener)
     return replace(opened, name=f"{key}:{opened.name}", label=f"{row.label}, {opened.label}")
-
-
-# The comparison.
 
 
 def compare_layers(
@@ -243,20 +199,21 @@ def compare_layers(
         listener.report("comparing", 0.0, 1.0, f"opening {name}")
         opened.append(open_encoder(name, checkpoint, listener))
     mel = cut_window(clip, checkpoint.dims.n_mels, start)
-    stages = compare_stages(opened, checkpoint, mel, listener)
-    infos = tuple(encoder.info() for encoder in opened)
-    return LayerComparison(model, clip.name, start, infos, stages)
+    return compare_encoders(opened, checkpoint, mel, clip.name, start, listener)
 
 
-def compare_stages(
-    encoders: Sequence[OpenEncoder],
+def compare_encoders(
+    encoders: Sequence[Encoder],
     checkpoint: Checkpoint,
     mel: FloatArray,
+    clip: str,
+    start: float = 0.0,
     listener: Listener = SILENT,
-) -> tuple[StageComparison, ...]:
-    """Run all encoders over one window in step, so that only one stage is held at a time.
+) -> LayerComparison:
+    """Run open encoders over one window in step, so that only one stage is held at a time.
 
-    Raises `Stopped`, and `EngineError` when the encoders have different stages.
+    `clip`, `start`: where the window is from. Raises `Stopped`, and `EngineError` when the encoders
+    have different stages.
     """
     if len({encoder.name for encoder in encoders}) < len(encoders):
         raise EngineError("Name each encoder once: there is nothing to compare one with itself.")
@@ -266,20 +223,19 @@ def compare_stages(
         torch_stages(plain, mel, torch.float32),
         *(encoder.stages(mel) for encoder in encoders),
     ]
-    compared: list[StageComparison] = []
-    total = STAGES_BESIDE_BLOCKS + checkpoint.dims.n_audio_layer
-    while True:
-        share = min(len(compared) / total, 1.0)
-        listener.report("comparing", share, 1.0, f"comparing stage {len(compared) + 1}")
-        step = [next(run, None) for run in runs]
-        found = [each for each in step if each is not None]
-        if not found:
-            return tuple(compared)
-        if len(found) < len(step) or len({name for name, _ in found}) > 1:
+    stages: list[StageComparison] = []
+    total = 5 + checkpoint.dims.n_audio_layer  # as the stages beside the blocks are five
+    nothing = "", np.zeros(0)
+    for step in zip_longest(*runs, fillvalue=nothing):
+        share = len(stages) / total
+        listener.report("comparing", share, 1.0, f"comparing stage {len(stages) + 1}")
+        if len({name for name, _ in step}) > 1:
             raise EngineError("These encoders have different stages and can't be compared.")
-        exact, plain_output, *outputs = (output for _, output in found)
-        by_name = {e.name: output for e, output in zip(encoders, outputs, strict=True)}
-        compared.append(compare_stage(found[0][0], exact, plain_output, by_name))
+        exact, float32, *outputs = (output for _, output in step)
+        by_name = {each.name: output for each, output in zip(encoders, outputs, strict=True)}
+        stages.append(compare_stage(step[0][0], exact, float32, by_name))
+    closed = tuple(replace(each, stages=not_open) for each in encoders)
+    return LayerComparison(checkpoint.name, clip, start, closed, tuple(stages))
 
 
 def compare_stage(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -38,30 +39,37 @@ class Machine:
     system: str
     python: str
     versions: Mapping[str, str | None]
-    load_average: float | None
+    load_average: float
 
     def describe(self) -> str:
         """Return two lines for people."""
         found = " · ".join(f"{name} {number}" for name, number in self.versions.items() if number)
-        busy = "" if self.load_average is None else f" · load average {self.load_average:.1f}"
         return (
             f"{self.cpu} · {self.cores} cores, {self.threads} used by every engine"
-            f"{f' · {self.gpu}' if self.gpu else ''}{busy}\n{found} · Python {self.python}"
+            f"{f' · {self.gpu}' if self.gpu else ''} · load average {self.load_average:.1f}\n"
+            f"{found} · Python {self.python}"
         )
 
 
 def describe() -> Machine:
     """Look at this machine, without importing PyTorch."""
+    gpu = cpuinfo = ""
+    with suppress(OSError):
+        cpuinfo = Path("/proc/cpuinfo").read_text()
+    names = re.findall(r"^model name\s*: (.+)$", cpuinfo, re.MULTILINE)
+    with suppress(OSError, subprocess.SubprocessError):
+        command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+        gpu = subprocess.check_output(command, text=True, timeout=20, stderr=subprocess.DEVNULL)
     return Machine(
-        cpu=_cpu_model(),
+        cpu=names[0] if names else platform.processor() or platform.machine(),
         cores=os.cpu_count() or 1,
-        threads=int(os.environ.get("OMP_NUM_THREADS") or count_cores()),
+        threads=int(os.environ.get("OMP_NUM_THREADS") or len(list_cores())),
         memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-        gpu=_gpu_model(),
+        gpu=gpu.strip().partition("\n")[0] or None,
         system=platform.platform(),
         python=platform.python_version(),
         versions={name: version_of(name) for name in PACKAGES},
-        load_average=os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+        load_average=os.getloadavg()[0],
     )
 
 
@@ -71,26 +79,6 @@ def version_of(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
-
-
-def _cpu_model() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor() or platform.machine())
-
-
-def _gpu_model() -> str | None:
-    with suppress(OSError, subprocess.SubprocessError):
-        command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
-        found = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20)
-        return found.stdout.splitlines()[0].strip() if found.stdout.strip() else None
-    return None
-
-
-# Equal threads.
 
 
 def limit_threads(threads: int | None = None, place: int = 0) -> int:
@@ -106,7 +94,7 @@ def limit_threads(threads: int | None = None, place: int = 0) -> int:
             raise EngineError("--threads needs Linux: elsewhere MAX takes every processor.")
         return os.cpu_count() or 1
     allowed = sorted(os.sched_getaffinity(0))
-    cores = _one_of_each_core()
+    cores = list_cores()
     ordered = [*cores, *(each for each in allowed if each not in cores)]
     wanted = threads or len(cores)
     if wanted > len(ordered):
@@ -119,12 +107,7 @@ def limit_threads(threads: int | None = None, place: int = 0) -> int:
     return wanted
 
 
-def count_cores() -> int:
-    """Return how many cores this process may use."""
-    return len(_one_of_each_core())
-
-
-def _one_of_each_core() -> list[int]:
+def list_cores() -> list[int]:
     """Return the processors that this process may use, without a core's second and later ones."""
     if not hasattr(os, "sched_getaffinity"):
         return list(range(os.cpu_count() or 1))
@@ -137,8 +120,6 @@ def _one_of_each_core() -> list[int]:
         first.setdefault(core, processor)
     return list(first.values())
 
-
-# The machine's limits.
 
 READ_BYTES = 512 * 2**20
 """More than the last-level cache of most processors holds."""
@@ -193,12 +174,12 @@ def _measure_limits() -> dict[str, dict[str, Any]]:
     a, b = np.float32(0.999), np.float32(0.001)
     operations = 2 * parts * ROUNDS * LANES * DEPTH
     return {
-        "read_bytes_per_second": _rates(lambda: read(numbers), READ_BYTES),
-        "multiply_add_flops": _rates(lambda: multiply_add(parts, a, b), operations),
+        "read_bytes_per_second": measure_rate(lambda: read(numbers), READ_BYTES),
+        "multiply_add_flops": measure_rate(lambda: multiply_add(parts, a, b), operations),
     }
 
 
-def _rates(run: Callable[[], object], amount: int) -> dict[str, Any]:
+def measure_rate(run: Callable[[], object], amount: int) -> dict[str, Any]:
     """Summarise an amount over the seconds of each run; a first run, which compiles, is dropped."""
     rates = []
     for _ in range(1 + LIMIT_RUNS):
@@ -206,19 +187,6 @@ def _rates(run: Callable[[], object], amount: int) -> dict[str, Any]:
         run()
         rates.append(amount / (perf_counter() - start))
     return summarise(rates[1:])
-
-
-def describe_limits(limits: Mapping[str, Mapping[str, Any]]) -> str:
-    """Return a line for people."""
-    shown = (
-        ("plain read", limits["read_bytes_per_second"], "GB/s"),
-        ("multiply-add loop", limits["multiply_add_flops"], "GFLOP/s in float32"),
-    )
-    return " · ".join(
-        f"{name} {rate['median'] / 1e9:.0f} {unit} "
-        f"({rate['min'] / 1e9:.0f} to {rate['max'] / 1e9:.0f})"
-        for name, rate, unit in shown
-    )
 
 
 def summarise(samples: Sequence[float]) -> dict[str, Any]:

@@ -18,27 +18,32 @@ result, one engine on one clip, is the object that the record in JSON has of it:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import json
+import statistics
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from functools import partial
 from itertools import product
 from pathlib import Path
+from time import sleep
 from typing import Any
 
-from engines import registry, worker
-from engines.audio import load_clip
-from engines.base import Clip, Dtype, Engine, Listener, Options, PrepareSeconds, Progress
-from engines.base import Transcript as Run
-from engines.benchmark.interleave import Say, Turns, interleave
-from engines.benchmark.machine import summarise
-from engines.benchmark.tables import Column, number
+from engines import logs, registry, worker
+from engines.audio import find_clip, load_clip
+from engines.base import Dtype, Engine, Options, PrepareSeconds, Transcript, explain
+from engines.benchmark import machine
 
-SAMPLES = Path(__file__).parents[2] / "audio_samples"
 TEMPERATURES = (0.0,)
 """No fallback: a retried window is sampled, and would be more work for one engine only."""
 
+SETTLE_SECONDS = 0.25
+"""Pause before each run: OpenMP's threads go on spinning for up to 0.2 s after their work
+(`KMP_BLOCKTIME`), which would be taken from the next run."""
+
 Result = dict[str, Any]
-GetEngine = Callable[[str, str, Dtype], Engine]
+Say = Callable[[str], None]
+"""Called with what is being done now."""
 
 
 @dataclass(frozen=True)
@@ -58,160 +63,135 @@ class Plan:
         """The registry's baseline where it takes part, else the first engine."""
         return registry.BASELINE if registry.BASELINE in self.engines else self.engines[0]
 
-    def settings(self) -> dict[str, Any]:
-        """Return what is equal for all engines."""
-        return {**asdict(self), "baseline": self.baseline, "temperatures": TEMPERATURES}
+
+def run(plan: Plan, path: Path | None, say: Say) -> dict[str, Any]:
+    """Measure all and return the record, saved to `path` with each result.
+
+    It holds the machine, its limits, the settings and the results, and is `interrupted` until all
+    is measured.
+    """
+    record: dict[str, Any] = {
+        "run": logs.current_run(),
+        "started": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "machine": asdict(machine.describe()),
+        "settings": {**asdict(plan), "baseline": plan.baseline, "temperatures": TEMPERATURES},
+        "limits": None,
+        "interrupted": True,
+        "results": [],
+    }
+    try:
+        say("the machine's limits")
+        record["limits"] = machine.measure_limits()
+        for result in measure(plan, say):
+            record["results"].append(result)
+            save(record, path)
+        record["interrupted"] = False
+    except KeyboardInterrupt:
+        pass
+    save(record, path)
+    return record
 
 
-def find_clip(name: str) -> Path:
-    """Return a sample's file, or the path itself."""
-    sample = SAMPLES / f"{name}.flac"
-    return sample if sample.is_file() else Path(name)
+def save(record: Mapping[str, Any], path: Path | None) -> None:
+    """Write a record in one move, so that what ends the program leaves no half of it."""
+    if path is not None:
+        unfinished = path.with_name(f".{path.name}.unfinished")
+        text = json.dumps(record, indent=1, allow_nan=False, ensure_ascii=False)
+        unfinished.write_text(text + "\n", encoding="utf-8")
+        unfinished.replace(path)
 
 
-def measure(
-    plan: Plan, say: Say = lambda text: None, get_engine: GetEngine | None = None
-) -> Iterator[Result]:
+def measure(plan: Plan, say: Say) -> Iterator[Result]:
     """Yield a result for each model, clip, beam size and engine.
 
     Models come one after another, so that only one of them is in memory; warm-ups come with the
     first clip only. Raises `KeyboardInterrupt` after the finished runs if it was interrupted.
     """
     clips = {name: load_clip(find_clip(name)) for name in plan.clips}
-    get_engine = get_engine or worker.get_engine
     for model in plan.models:
-        engines = {
-            key: _Contender(partial(get_engine, key, model, plan.dtype), f"{model}, {key}", say)
-            for key in plan.engines
-        }
+        engines: dict[str, Engine] = {}
+        prepared: dict[str, PrepareSeconds] = {}
+        broken: dict[str, str] = {}
+        for key in plan.engines:
+            say(f"{model}, {key}: getting ready")
+            try:
+                engines[key] = worker.get_engine(key, model, plan.dtype)
+                prepared[key] = engines[key].prepare()
+            except Exception as error:  # whatever one raises must not end the others
+                broken[key] = explain(error)
         warm_ups = dict.fromkeys(plan.beams, plan.warm_ups)
-        try:
-            for (name, clip), beam in product(clips.items(), plan.beams):
-                options = Options(beam_size=beam if beam > 1 else None, temperatures=TEMPERATURES)
-                runs = {key: partial(engine.run, clip, options) for key, engine in engines.items()}
-                turns = interleave(runs, plan.repeats, warm_ups.pop(beam, 0), say)
-                case = {"model": model, "clip": name, "beam": beam}
-                yield from collect(case, turns, engines, plan.baseline)
-                if turns.interrupted:
-                    raise KeyboardInterrupt
-        finally:
-            for engine in engines.values():
-                engine.close()
+        for (name, clip), beam in product(clips.items(), plan.beams):
+            options = Options(beam_size=beam, temperatures=TEMPERATURES)
+            runs = {key: partial(each.transcribe, clip, options) for key, each in engines.items()}
+            finished: dict[str, list[Transcript]] = {key: [] for key in plan.engines}
+            errors, interrupted = dict(broken), False
+            try:
+                interleave(runs, finished, errors, plan.repeats, warm_ups.pop(beam, 0), say)
+            except KeyboardInterrupt:
+                interrupted = True
+            for key, found in finished.items():
+                if found or key in errors:
+                    result = {"model": model, "clip": name, "beam": beam, "engine": key}
+                    result["error"] = errors.get(key)
+                    yield result | summarise(found, finished[plan.baseline], prepared.get(key))
+            if interrupted:
+                raise KeyboardInterrupt
+        for engine in engines.values():
+            engine.close()
 
 
-class _Contender(Listener):
-    """An engine that its first run makes ready, and the listener of that."""
+def interleave(
+    runs: Mapping[str, Callable[[], Transcript]],
+    finished: Mapping[str, list[Transcript]],
+    errors: dict[str, str],
+    repeats: int,
+    warm_ups: int,
+    say: Say,
+) -> None:
+    """Run each engine once, then each again: A B C, A B C, …; add to `finished` and `errors`.
 
-    def __init__(self, make: Callable[[], Engine], what: str, say: Say) -> None:
-        self._make, self._what, self._say = make, what, say
-        self._engine: Engine | None = None
-        self.prepared = PrepareSeconds()
-
-    def run(self, clip: Clip, options: Options) -> Run:
-        """Run a clip; the features, tens of megabytes, are not kept."""
-        if self._engine is None:
-            engine = self._make()
-            self.prepared = engine.prepare(self)
-            self._engine = engine
-        return self._engine.transcribe(clip, options).without_features()
-
-    def progress(self, progress: Progress) -> None:
-        """Say what getting ready is at."""
-        self._say(f"{self._what}: {progress.note or progress.stage}")
-
-    def close(self) -> None:
-        """Give the memory back."""
-        if self._engine is not None:
-            self._engine.close()
-
-
-def collect(
-    case: Result, turns: Turns[Run], engines: dict[str, Any], baseline: str
-) -> list[Result]:
-    """Return one result for each engine, compared with the baseline's tokens and time.
-
-    One that an interrupt left without a single run has none.
+    So a machine that gets slower or faster hurts all alike. One that failed is left out from then
+    on. Warm-ups are not kept, nor are the encoder's features, tens of megabytes.
     """
-    expected = next(iter(turns.outcomes.get(baseline, [])), None)
-    results = []
-    for key, runs in turns.outcomes.items():
-        if not runs and key not in turns.errors:
-            continue
-        result = {**case, "engine": key, "error": turns.errors.get(key)}
-        if runs:
-            prepared: PrepareSeconds = engines[key].prepared
-            result |= {"load": prepared.load, "compile": prepared.compile, **summarise_runs(runs)}
-        if runs and expected:
-            result["equal_tokens"] = all(run.tokens == expected.tokens for run in runs)
-            of_baseline = summarise([run.seconds.total for run in turns.outcomes[baseline]])
-            result["times_faster"] = of_baseline["median"] / result["seconds"]["total"]["median"]
-        results.append(result)
-    return results
+    for turn, (key, run_once) in product(range(1 - warm_ups, repeats + 1), runs.items()):
+        if key not in errors:
+            say(f"{key}: {f'run {turn} of {repeats}' if turn > 0 else 'warming up'}")
+            sleep(SETTLE_SECONDS)
+            try:
+                found = run_once().without_features()
+                if turn > 0:
+                    finished[key].append(found)
+            except Exception as error:  # nor must this
+                errors[key] = explain(error)
 
 
-def summarise_runs(runs: Sequence[Run]) -> Result:
-    """Return the fields that follow from one engine's runs alone."""
+def summarise(
+    runs: Sequence[Transcript], expected: Sequence[Transcript], prepared: PrepareSeconds | None
+) -> Result:
+    """Return the figures of one engine's runs, beside the baseline's where it has any."""
+    if not runs or prepared is None:
+        return {}
     stages = [run.seconds.as_dict() for run in runs]
-    seconds = {stage: summarise([each[stage] for each in stages]) for stage in stages[0]}
+    seconds = {stage: machine.summarise([each[stage] for each in stages]) for stage in stages[0]}
+    median = {stage: figures["median"] for stage, figures in seconds.items()}
     first = runs[0]
     windows = sum(span.stage == "encode" for span in first.spans)
-    return {
+    steps = len(first.tokens) + windows
+    found: Result = {
+        "load": prepared.load,
+        "compile": prepared.compile,
         "device": first.device,
         "dtype": first.dtype,
         "seconds": seconds,
         "audio_seconds": first.audio_seconds,
-        "real_time_factor": _ratio(seconds["total"]["median"], first.audio_seconds),
-        "encode_per_window": _ratio(seconds["encode"]["median"], windows),
-        "decode_per_token": _ratio(seconds["decode"]["median"], len(first.tokens) + windows),
+        "real_time_factor": median["total"] / first.audio_seconds,
+        "encode_per_window": median["encode"] / windows if windows else None,
+        "decode_per_token": median["decode"] / steps if steps else None,
         "tokens": len(first.tokens),
         "peak_memory_bytes": runs[-1].peak_memory_bytes,
     }
-
-
-def _ratio(value: float, by: float) -> float | None:
-    return value / by if by else None
-
-
-# Tables.
-
-
-def _median(stage: str) -> Column:
-    return Column(f"{stage} s", lambda r: number(_seconds(r, stage, "median"), ".2f"))
-
-
-def _figure(title: str, field: str, form: str, factor: float = 1.0) -> Column:
-    return Column(title, lambda r: number(r.get(field), form, factor))
-
-
-def _seconds(result: Result, stage: str, which: str) -> float | None:
-    return result.get("seconds", {}).get(stage, {}).get(which)
-
-
-def _spread(result: Result) -> str:
-    return " to ".join(number(_seconds(result, "total", each), ".2f") for each in ("min", "max"))
-
-
-CASE = (
-    Column("model", lambda r: r["model"], numeric=False),
-    Column("clip", lambda r: r["clip"], numeric=False),
-    Column("beam", lambda r: str(r["beam"])),
-    Column("engine", lambda r: r["engine"], numeric=False),
-    Column("device", lambda r: f"{r.get('device', '–')} {r.get('dtype', '')}", numeric=False),
-)
-RUNS = (
-    *CASE,
-    _figure("times faster", "times_faster", ".2f"),
-    _median("total"),
-    Column("least to most", _spread),
-    *map(_median, ("mel", "encode", "decode")),
-    _figure("real-time factor", "real_time_factor", ".3f"),
-    Column("same tokens", lambda r: {True: "yes", False: "no"}.get(r.get("equal_tokens"), "–")),
-)
-PARTS = (
-    *CASE,
-    _figure("encoder, ms for 30 s", "encode_per_window", ".1f", 1e3),
-    _figure("decoder, ms a token", "decode_per_token", ".2f", 1e3),
-    _figure("load s", "load", ".2f"),
-    _figure("compile s", "compile", ".2f"),
-    _figure("peak MB", "peak_memory_bytes", ".0f", 1e-6),
-)
+    if expected:
+        baseline = statistics.median(run.seconds.total for run in expected)
+        found["equal_tokens"] = all(run.tokens == expected[0].tokens for run in runs)
+        found["times_faster"] = baseline / median["total"]
+    return found

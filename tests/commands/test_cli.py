@@ -6,36 +6,27 @@ import json
 import signal
 import subprocess
 import sys
-import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
-from engines import cli, registry
-from engines.base import EngineError, FloatArray, Options, Progress
-from engines.commands import analysis, checks
-from tests import fakes
+from engines import doctor, printing, registry
+from engines.analysis import faults
+from engines.base import EngineError, Options, Progress
+from tests import fake_lab, fakes
 from tests.commands.conftest import Command
+from tests.processes import children, living, wait_until
 
 ROOT = Path(__file__).parents[2]
-SPOKEN = fakes.WORDS.replace("the graph", "a graph")
-"""One of the eleven words is another."""
-
-
-@pytest.fixture
-def clip(sample_folder: Path) -> Path:
-    """A clip with the words above beside it."""
-    sample_folder.joinpath("short.txt").write_text(SPOKEN)
-    return sample_folder / "short.flac"
-
-
-# transcribe
 
 
 def test_json_is_one_object_with_the_documented_fields(command: Command, clip: Path) -> None:
-    found = json.loads(command("transcribe", clip, "--json").stdout)
+    done = command("transcribe", clip, "--json")
+    found = json.loads(done.stdout)
     assert list(found) == [
         *("engine", "model", "device", "dtype", "language", "language_probability", "text"),
         *("tokens", "segments", "seconds", "audio_seconds"),
@@ -46,6 +37,17 @@ def test_json_is_one_object_with_the_documented_fields(command: Command, clip: P
     tokens = [token for segment in found["segments"] for token in segment["tokens"]]
     assert found["tokens"] == tokens
     assert set(found["segments"][0]) == {"start", "end", "text", "tokens"}
+    timed = json.loads(command("transcribe", clip, "--json", "--word-timestamps").stdout)
+    words = [word for segment in timed["segments"] for word in segment["words"]]
+    assert " ".join(word["text"].strip() for word in words) == fakes.WORDS
+    assert set(words[0]) == {"start", "end", "text", "probability"}
+
+
+def test_without_json_there_is_a_line_for_each_segment(command: Command, clip: Path) -> None:
+    done = command("transcribe", clip)
+    lines = done.stdout.splitlines()
+    assert len(lines) == 3 and all(line.startswith("[") and "→" in line for line in lines)
+    assert done.stderr == "loading …\n"
 
 
 def test_options_reach_the_engine(
@@ -64,19 +66,9 @@ def test_options_reach_the_engine(
     monkeypatch.setattr(registry, "get", get)
     monkeypatch.setattr(engines["cpu"], "transcribe", transcribe)
     options = ["--language", "fr", "--beam-size", "2", "--word-timestamps", "--dtype", "float16"]
-    done = command("transcribe", clip, "--engine", "gpu", "--model", "small", *options, "--json")
+    assert command("transcribe", clip, "--engine", "gpu", "--model", "small", *options).stdout == ""
     expected = Options(language="fr", beam_size=2, word_timestamps=True)
     assert asked == [("gpu", "small", "float16"), expected]
-    words = [word for each in json.loads(done.stdout)["segments"] for word in each["words"]]
-    assert " ".join(word["text"].strip() for word in words) == fakes.WORDS
-    assert set(words[0]) == {"start", "end", "text", "probability"}
-
-
-def test_without_json_there_is_a_line_for_each_segment(command: Command, clip: Path) -> None:
-    done = command("transcribe", clip)
-    lines = done.stdout.splitlines()
-    assert len(lines) == 3 and all(line.startswith("[") and "→" in line for line in lines)
-    assert done.stderr == "loading …\n"
 
 
 def test_each_stage_is_said_once_and_a_download_fills_up_on_a_terminal(
@@ -87,7 +79,7 @@ def test_each_stage_is_said_once_and_a_download_fills_up_on_a_terminal(
         (True, "\rdownloading … 1 of 2 MB\rdownloading … 2 of 2 MB\nloading …\n"),
     ):
         monkeypatch.setattr(sys.stderr, "isatty", lambda terminal=terminal: terminal)
-        listener = cli.PrintProgress()
+        listener = printing.PrintProgress()
         for done in (1e6, 2e6):
             listener.progress(Progress("downloading", done, 2e6))
         listener.progress(Progress("loading"))
@@ -95,25 +87,17 @@ def test_each_stage_is_said_once_and_a_download_fills_up_on_a_terminal(
         assert capsys.readouterr().err == expected
 
 
-def test_the_documented_module_runs_the_command(clip: Path) -> None:
-    done = run("engines.transcribe", str(clip.with_name("none.wav")), "--json")
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.startswith("error: There is no file at ")
-
-
-def run(module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """A module in a process of its own."""
-    return subprocess.run(
-        [sys.executable, "-m", module, *arguments],
+def test_the_documented_module_runs_the_command() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "engines.transcribe", "none.wav", "--json"],
         cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,
         timeout=300,
     )
-
-
-# Errors and signals.
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("error: There is no file at ")
 
 
 @pytest.mark.parametrize(
@@ -139,17 +123,6 @@ def test_an_error_is_one_sentence_and_an_exit_status(
     assert not done.stdout
 
 
-def test_an_interrupt_is_no_traceback(
-    command: Command, clip: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def interrupt(*_: Any) -> Any:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(registry, "get", interrupt)
-    done = command("transcribe", clip)
-    assert (done.exit_code, done.stderr) == (130, "Interrupted.\n")
-
-
 @pytest.mark.parametrize(
     ("sent", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 128 + signal.SIGTERM)]
 )
@@ -169,37 +142,14 @@ def test_a_signal_ends_a_command_and_its_engine_at_once(
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     try:
-        workers = wait_for_children(process)
+        wait_until(lambda: bool(children(process.pid)), "an engine's process")
+        workers = children(process.pid)
         process.send_signal(sent)
         _, said = process.communicate(timeout=60)
     finally:
         process.kill()
     assert process.returncode == status and "Traceback" not in said
-    assert not [pid for pid in workers if is_running(pid)]
-
-
-def wait_for_children(process: subprocess.Popen[str]) -> list[int]:
-    """The processes that a process has started, as soon as there are any."""
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-    if not children.exists():
-        pytest.skip("this system does not tell a process's children")
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and process.poll() is None:
-        if found := children.read_text().split():
-            return [int(pid) for pid in found]
-        time.sleep(0.05)
-    raise AssertionError(f"no engine was started: {process.communicate()}")
-
-
-def is_running(pid: int) -> bool:
-    """Whether a process is there and no zombie."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
-# compare
+    assert not set(workers) & set(living())
 
 
 def test_texts_stand_under_one_another_with_differences_marked(
@@ -234,30 +184,6 @@ def test_compare_s_exit_status_says_whether_an_engine_failed_or_words_differ(
     assert ("failed: It broke." in done.stdout) == (status == 1)
 
 
-def test_compare_s_lines_of_json(command: Command, clip: Path, tmp_path: Path) -> None:
-    done = command("compare", clip, "--engines", "cpu,max_full,gpu", "--json")
-    cpu, ours, broken = (json.loads(line) for line in done.stdout.splitlines())
-    assert (
-        set(cpu)
-        == set(ours)
-        == {
-            *("run", "clip", "model", "beam", "language", "engine", "text", "seconds"),
-            *("audio_seconds", "word_error_rate", "compared_with", "changes", "error"),
-        }
-    )
-    assert len({line["run"] for line in (cpu, ours, broken)}) == 1 and cpu["run"]
-    assert cpu["compared_with"] == "the words spoken"
-    assert cpu["changes"] == [{"expected": "a", "found": "the"}]
-    assert ours["compared_with"] == "cpu" and broken["error"] == "It broke."
-    assert ours["changes"] == [{"expected": "", "found": "twice"}]
-    (tmp_path / "other.txt").write_text(fakes.WORDS)
-    done = command("compare", clip, "--reference", tmp_path / "other.txt", "--json")
-    assert json.loads(done.stdout.splitlines()[0])["word_error_rate"] == 0.0
-
-
-# engines, doctor
-
-
 def test_the_list_has_every_engine(command: Command) -> None:
     lines = command("engines").stdout.splitlines()
     objects = [json.loads(line) for line in command("engines", "--json").stdout.splitlines()]
@@ -268,50 +194,45 @@ def test_the_list_has_every_engine(command: Command) -> None:
 
 
 def test_a_sum_is_held_to_the_processor_s() -> None:
-    def right(a: FloatArray, b: FloatArray) -> FloatArray:
-        return a * b + a
-
-    assert checks.check_sum(right).endswith("right")
-    for wrong in (lambda a, b: a * b, lambda a, b: right(a, b) + 2e-6 * np.abs(a).max()):
+    doctor.check_sum(lambda a, b: a * b + a)
+    for wrong in (
+        lambda a, b: a * b,
+        lambda a, b: a * b + a + 2e-6 * np.abs(a).max(),
+        lambda a, b: np.full_like(a, np.nan),
+    ):
         with pytest.raises(EngineError, match="is off by"):
-            checks.check_sum(wrong)
-    with pytest.raises(EngineError, match="is off by nan"):
-        checks.check_sum(lambda a, b: np.full_like(a, np.nan))
+            doctor.check_sum(wrong)
 
 
-@pytest.mark.parametrize(("broken", "status"), [("", 0), ("gpu", 0), ("max", 1), ("layers", 1)])
+@pytest.mark.parametrize(("broken", "status"), [("gpu", 0), ("max", 1), ("layers", 1)])
 def test_doctor_fails_where_max_fails(
     command: Command, broken: str, status: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def check(name: str) -> Any:
-        def answer(*_: Any) -> list[str]:
+        def answer(*_: Any, **__: Any) -> str:
             if name == broken:
                 raise EngineError(f"{name} is broken")
-            return [f"{name} is well"]
+            return f"{name} is well"
 
         return answer
 
-    monkeypatch.setattr(checks, "check_torch_gpu", check("gpu"))
-    monkeypatch.setattr(checks, "check_max_gpu", check("max_gpu"))
-    monkeypatch.setattr(checks, "check_max_compiler", check("max"))
-    monkeypatch.setattr(checks, "check_encoders", check("layers"))
+    monkeypatch.setattr(doctor, "check_torch_gpu", check("gpu"))
+    monkeypatch.setattr(doctor, "check_max", check("max"))
+    monkeypatch.setattr(doctor, "check_encoders", check("layers"))
     done = command("doctor")
-    assert done.exit_code == status and "cpu" in done.stdout
-    assert not broken or f"no: {broken} is broken" in done.stdout
+    assert done.exit_code == status and f"no: {broken} is broken" in done.stdout
     gpus = command("doctor", "--gpu")
-    assert gpus.exit_code == int(broken == "gpu") and "max_gpu is well" in gpus.stdout
+    assert gpus.exit_code == int(broken != "layers") and "is well" in gpus.stdout
 
 
-def test_a_gpu_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    import torch
-
+def test_a_gpu_that_is_not_there_is_named(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setitem(sys.modules, "max.engine", None)
-    with pytest.raises(EngineError, match="finds no CUDA device"):
-        checks.check_torch_gpu()
-    for check in (checks.check_max_gpu, checks.check_max_compiler):
-        with pytest.raises(EngineError, match="the package max can't be imported"):
-            check()
+    done = command("doctor", "--gpu")
+    assert done.exit_code == 1 and "finds no CUDA device" in done.stdout
+    assert "the package max can't be imported" in done.stdout
 
 
 @pytest.mark.slow
@@ -324,36 +245,28 @@ def test_doctor_for_real(command: Command) -> None:
     assert "after every stage" in done.stdout.splitlines()[-1]
 
 
-# layers, faults
-
-
 @pytest.mark.max
 def test_layers_for_real(command: Command) -> None:
     text = command("layers", "cpu", "max_hybrid", "--model", "tiny.en")
     assert text.exit_code == 0, text.output
-    assert "ln_post" in text.stdout and "ln_post" in text.stdout
-    strict = ["--factor", "1e-6", "--json"]
-    found = command("layers", "cpu", "max_full", "--model", "tiny.en", *strict)
-    assert found.exit_code == 1
-    record = json.loads(found.stdout)
-    assert record["run"] and record["model"] == "tiny.en" and record["clip"] == "jfk.flac"
+    assert "baseline: PyTorch CPU, float32 (cpu)" in text.stdout
+    assert "| ln_post " in text.stdout and "every stage is within 8 times" in text.stdout
 
 
 def test_faults_are_run_in_turn(
     command: Command, clip: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[Any] = []
+    def run_fault(fault: faults.Fault, model: str, clip: Any, language: str | None) -> Any:
+        assert (model, language) == ("tiny.en", "fr")
+        return replace(fake_lab.make_fault_result("early"), fault=fault)
 
-    def run_fault(*about: Any) -> Any:
-        asked.append(about)
-        return about
-
-    monkeypatch.setattr(analysis.faults, "run_fault", run_fault)
-    monkeypatch.setattr(analysis.faults, "format_text", lambda found: f"ran {found[0]}")
-    monkeypatch.setattr(analysis.faults, "as_json", lambda found: {"fault": found[0]})
-    first, second = (fault.key for fault in analysis.faults.FAULTS[:2])
-    done = command("faults", second, first, "--clip", clip, "--model", "tiny.en")
-    assert done.stdout.splitlines() == [f"ran {second}", f"ran {first}"]
-    assert {(about[1], about[3]) for about in asked} == {("tiny.en", None)}
-    every = command("faults", "--clip", clip, "--json").stdout.splitlines()
-    assert [json.loads(line)["fault"] for line in every] == [f.key for f in analysis.faults.FAULTS]
+    monkeypatch.setattr(faults, "run_fault", run_fault)
+    options = ("--clip", clip, "--model", "tiny.en", "--language", "fr")
+    first, second = faults.FAULTS[:2]
+    lines = command("faults", second.key, first.key, *options).stdout.splitlines()
+    assert [line for line in lines if line[0] != " "] == [
+        f"{each.key}: {each.title}" for each in (second, first)
+    ]
+    assert "  first shows  conv1" in lines and f"  with fault   {fake_lab.WRONG_WORDS}" in lines
+    every = command("faults", *options).stdout
+    assert all(f"{fault.key}: " in every for fault in faults.FAULTS)

@@ -12,7 +12,8 @@ import pytest
 from demo.panels import layers
 from demo.panels.layers import Scale, find_scale, judge, render, summarise
 from engines import registry
-from engines.analysis.records import FaultResult, LayerComparison
+from engines.analysis.faults import FaultResult
+from engines.analysis.records import LayerComparison
 from tests.demo.reading import Element, read
 from tests.fake_lab import NAMES, compare_encoders, make_comparison, make_encoder, make_fault_result
 

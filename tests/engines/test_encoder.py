@@ -14,7 +14,6 @@ from max.driver import CPU
 
 from engines import checkpoints
 from engines.analysis import layers
-from engines.analysis.records import FACTOR
 from engines.audio import load_clip
 from engines.base import CheckpointError
 from engines.checkpoints import Checkpoint
@@ -45,8 +44,8 @@ def jfk() -> np.ndarray:
 def find_stages_past(expected: Checkpoint, found: Checkpoint, mel: np.ndarray) -> list[str]:
     """The stages of `found`'s MAX encoder that are past the bound around `expected` in float64."""
     opened = layers.open_max(found)
-    stages = layers.compare_stages([opened], expected, mel)
-    return [stage.name for stage in stages if stage.error(opened.name) > stage.bound(FACTOR)]
+    result = layers.compare_encoders([opened], expected, mel, "noise")
+    return [s.name for s in result.stages if s.errors[opened.name] > result.bound(s)]
 
 
 @pytest.mark.parametrize("model", ["tiny.en", "base"])
@@ -98,7 +97,7 @@ def test_an_encoder_says_what_it_rounds_to() -> None:
     half = layers.open_max(real, "float16")
     assert half.device != "cpu" or half.rounds_to == "", "float16 holds these weights exactly"
     assert layers.open_max(real, "float32").rounds_to == ""
-    assert layers.open_max(random_checkpoint(MINI), "float16").info().rounds_to == "float16"
+    assert layers.open_max(random_checkpoint(MINI), "float16").rounds_to == "float16"
     if half.device == "cpu":
         with pytest.raises(layers.EngineUnavailable, match="no bfloat16 on a CPU"):
             layers.open_max(real, "bfloat16")

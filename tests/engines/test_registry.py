@@ -52,7 +52,7 @@ def test_a_new_engine_is_one_file_and_one_row(
     status = registry.statuses()[-1]
     assert (status.key, status.colour, status.dtypes) == ("new", "#123456", ("float32",))
     # `open_stages` is another path than the CPU engine's, so its encoder is offered as its own.
-    assert records.candidates()[-1] == records.Candidate("new:float32", "New engine, float32")
+    assert records.candidates()[-1] == records.Encoder("new:float32", "New engine, float32")
     registry.release("tiny.en")
 
 

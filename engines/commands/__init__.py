@@ -1,1 +1,0 @@
-"""What `engines.cli` prints: comparisons, checks of this machine, layers and faults."""

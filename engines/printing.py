@@ -1,0 +1,246 @@
+"""What the commands print: progress, segments, texts with differences marked, and tables."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from engines import metrics
+from engines.analysis.faults import FaultResult
+from engines.analysis.records import LayerComparison
+from engines.base import Listener, PrepareSeconds, Progress, Segment, Transcript
+from engines.benchmark.machine import Machine
+
+FIELDS = ("engine", "model", "device", "dtype", "language", "language_probability", "text")
+"""Those of a transcript that its JSON object has as they are."""
+
+DELETED, INSERTED = "[-{}-]", "{{+{}+}}"
+"""Marks that need no colour, as wdiff has them."""
+
+TEXTS = ("model", "clip", "engine", "device", "counted by", "stage")
+"""Columns that are set to the left; all others hold figures."""
+
+RUNS = (
+    ("times faster", "times_faster", ".2f", 1),
+    ("total s", "total", ".2f", 1),
+    ("least s", "total min", ".2f", 1),
+    ("most s", "total max", ".2f", 1),
+    ("mel s", "mel", ".2f", 1),
+    ("encode s", "encode", ".2f", 1),
+    ("decode s", "decode", ".2f", 1),
+    ("real-time factor", "real_time_factor", ".3f", 1),
+)
+PARTS = (
+    ("encoder, ms for 30 s", "encode_per_window", ".1f", 1e3),
+    ("decoder, ms a token", "decode_per_token", ".2f", 1e3),
+    ("load s", "load", ".2f", 1),
+    ("compile s", "compile", ".2f", 1),
+    ("peak MB", "peak_memory_bytes", ".0f", 1e-6),
+)
+"""Columns of a benchmark's two tables: title, a figure's name, its format and a factor."""
+
+
+class PrintProgress(Listener):
+    """Prints each stage of getting ready once, and a download's megabytes on a terminal."""
+
+    def __init__(self) -> None:
+        self._stage = ""
+
+    def progress(self, progress: Progress) -> None:
+        """Print the stage when it begins."""
+        text = progress.note or progress.stage
+        if progress.stage == "downloading" and progress.total and sys.stderr.isatty():
+            size = f"{progress.done / 1e6:.0f} of {progress.total / 1e6:.0f} MB"
+            typer.echo(f"\r{text} … {size}", err=True, nl=progress.done >= progress.total)
+        elif text != self._stage:
+            typer.echo(f"{text} …", err=True)
+        self._stage = text
+
+
+class PrintSegments(Listener):
+    """Prints each segment when it is final."""
+
+    def segment(self, segment: Segment) -> None:
+        """Print a line with the segment's times in seconds, then its words' if they are timed."""
+        typer.echo(f"[{segment.start:7.2f} → {segment.end:7.2f}] {segment.text.strip()}")
+        for word in segment.words or ():
+            typer.echo(f"    {word.start:7.2f} → {word.end:7.2f}  {word.text.strip()}")
+
+
+def transcript_json(transcript: Transcript, prepared: PrepareSeconds) -> dict[str, Any]:
+    """Return the documented JSON object; all times in seconds."""
+    segments = []
+    for each in transcript.segments:
+        segment = {name: getattr(each, name) for name in ("start", "end", "text", "tokens")}
+        segments.append(segment)
+        if each.words is not None:
+            segment["words"] = [vars(word) for word in each.words]
+    return {
+        **{name: getattr(transcript, name) for name in FIELDS},
+        "tokens": transcript.tokens,
+        "segments": segments,
+        "seconds": {"prepare": prepared.total, **transcript.seconds.as_dict()},
+        "audio_seconds": transcript.audio_seconds,
+    }
+
+
+def print_json(content: Mapping[str, Any]) -> None:
+    """Print one line of JSON."""
+    typer.echo(json.dumps(content, ensure_ascii=False, allow_nan=False))
+
+
+def print_text(title: str, text: str | Text, style: str = "") -> None:
+    """Print a title and, indented below it, a text that is wrapped."""
+    body = Padding(Text(text, style) if isinstance(text, str) else text, (0, 0, 0, 4), expand=False)
+    Console(highlight=False).print("", Text(title, style="bold"), body, sep="\n")
+
+
+def print_differences(
+    transcript: Transcript, spoken: str | None, than: str, expected: str | None
+) -> None:
+    """Print a text with its time and error rate, and mark what differs from `expected` words.
+
+    `spoken`: the words really spoken, where they are known; `than`: whose words are expected.
+    """
+    title = f"{transcript.engine}, {transcript.seconds.total:.2f} s"
+    if spoken:
+        score = metrics.score(spoken, transcript.text, transcript.language)
+        title += f", word error rate {number(score.normalised_word_error_rate, '.1%')}"
+    if expected is None:
+        print_text(title, transcript.text.strip())
+        return
+    alignment = metrics.compare(expected, transcript.text)
+    count = metrics.name_count(alignment.errors)
+    verdict = f"{count} unlike" if alignment.errors else "the same words as"
+    parts = []
+    for edit in alignment.edits:
+        before, after = " ".join(edit.expected), " ".join(edit.found)
+        if edit.change == "equal":
+            parts.append(Text(after))
+            continue
+        parts += [Text(DELETED.format(before), style="red")] if before else []
+        parts += [Text(INSERTED.format(after), style="green")] if after else []
+    print_text(f"{title}; {verdict} {than}", Text(" ").join(parts))
+
+
+def print_table(rows: Sequence[Mapping[str, str]], markdown: bool = False) -> None:
+    """Print rows of cells by title, as Markdown where asked to or standard output is a pipe."""
+    markdown = markdown or not sys.stdout.isatty()
+    table = Table(box=box.MARKDOWN if markdown else box.SIMPLE_HEAD)
+    for title in rows[0] if rows else ():
+        table.add_column(title, justify="left" if title in TEXTS else "right")
+    for row in rows:
+        table.add_row(*map(Text, row.values()))
+    if markdown:  # as wide as it must be, whatever reads it
+        stream = io.StringIO()
+        Console(file=stream, width=10_000).print(table)
+        print(stream.getvalue().strip())
+    else:
+        Console(highlight=False).print(table)
+
+
+def number(value: float | None, form: str, factor: float = 1.0) -> str:
+    """Return a figure for people, or a dash where there is none."""
+    return "–" if value is None else format(value * factor, form)
+
+
+def print_benchmark(record: Mapping[str, Any], markdown: bool) -> None:
+    """Print the machine, its limits and the tables of a record, then why engines failed."""
+    typer.echo(Machine(**record["machine"]).describe())
+    if record["limits"]:
+        shown = (
+            ("plain read", record["limits"]["read_bytes_per_second"], "GB/s"),
+            ("multiply-add loop", record["limits"]["multiply_add_flops"], "GFLOP/s in float32"),
+        )
+        parts = (
+            f"{name} {rate['median'] / 1e9:.0f} {unit} "
+            f"({rate['min'] / 1e9:.0f} to {rate['max'] / 1e9:.0f})"
+            for name, rate, unit in shown
+        )
+        typer.echo(" · ".join(parts))
+    for columns in (RUNS, PARTS):
+        rows = []
+        for result in record["results"]:
+            stages = result.get("seconds", {})
+            figures = {stage: seconds["median"] for stage, seconds in stages.items()}
+            figures |= {f"total {end}": stages.get("total", {}).get(end) for end in ("min", "max")}
+            figures |= result
+            row = {name: str(result[name]) for name in ("model", "clip", "beam", "engine")}
+            row["device"] = f"{result.get('device', '–')} {result.get('dtype', '')}".strip()
+            row["same tokens"] = {True: "yes", False: "no"}.get(result.get("equal_tokens"), "–")
+            for title, name, form, factor in columns:
+                row[title] = number(figures.get(name), form, factor)
+            rows.append(row)
+        typer.echo("")
+        print_table(rows, markdown)
+    errors = (f"{r['engine']} failed: {r['error']}" for r in record["results"] if r["error"])
+    for sentence in dict.fromkeys(errors):
+        typer.echo(sentence)
+
+
+def print_evaluation(summaries: Sequence[Mapping[str, Any]], markdown: bool) -> None:
+    """Print a row for each summary of `evaluate`."""
+    rows = [
+        {
+            "engine": each["engine"],
+            "model": each["model"],
+            "clips": str(each["clips"]),
+            "failed": str(each["failed"]),
+            "counted by": each["unit"],
+            "error rate": number(each["error_rate"], ".2%"),
+            "errors": f"{each['errors']} of {each['expected']}",
+            "real-time factor": number(each["real_time_factor"], ".3f"),
+        }
+        for each in summaries
+    ]
+    print_table(rows, markdown)
+
+
+def print_layers(result: LayerComparison) -> None:
+    """Print a table for each encoder but the baseline, and a verdict below it."""
+    baseline, than = result.baseline, f"{result.factor:g} times PyTorch's float32 error"
+    typer.echo(f"{result.model}, {result.clip}, the window at {result.start:g} s")
+    typer.echo(f"baseline: {baseline.label} ({baseline.device}); errors are against float64")
+    for encoder in result.others:
+        rows = []
+        for stage in result.stages:
+            figures, near = stage.statistics[encoder.name], stage.similarity[encoder.name]
+            row = {"stage": stage.name}
+            for name in ("mean", "std", "minimum", "maximum"):
+                row[name] = number(getattr(figures, name, None), ".5f")
+            row["error"] = f"{stage.errors[encoder.name]:.1e}"
+            row["bound"] = f"{result.bound(stage):.1e}"
+            row["cosine"] = number(near.cosine if near else None, ".9f")
+            row["max |Δ|"] = number(near.max_abs if near else None, ".1e")
+            rows.append(row)
+        typer.echo(f"\n{encoder.label} ({encoder.device})")
+        print_table(rows)
+        first = result.first_past(encoder.name)
+        typer.echo(
+            f"more than {than} from {first} on" if first else f"every stage is within {than}"
+        )
+
+
+def print_fault(result: FaultResult) -> None:
+    """Print where a fault first shows, the features at the end, and both texts."""
+    last, name = result.layers.stages[-1], result.faulty_encoder.name
+    figures, similarity = last.statistics[name], last.similarity[name]
+    typer.echo(f"{result.fault.key}: {result.fault.title}")
+    typer.echo(f"  first shows  {result.first_stage or 'nowhere in the encoder'}")
+    if figures is not None and similarity is not None:
+        typer.echo(
+            f"  features     mean {figures.mean:.4f}, std {figures.std:.4f}, cosine "
+            f"{similarity.cosine:.6f}, relative error {last.errors[name]:.1e}"
+        )
+    typer.echo(f"  right        {result.right.text.strip()}")
+    typer.echo(f"  with fault   {result.faulty.text.strip() if result.faulty else result.error}")
