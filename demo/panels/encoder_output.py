@@ -84,8 +84,8 @@ def render(comparison: Comparison) -> str:
     baseline = comparison.baseline
     if baseline is not None and baseline.transcript is None:
         baseline = None
-    charts, gaps = draw_histograms(lanes, baseline, common)
-    maps, map_gaps = draw_maps(lanes, baseline, common, comparison.audio_seconds)
+    charts, gaps = _draw_histograms(lanes, baseline, common)
+    maps, map_gaps = _draw_maps(lanes, baseline, common, comparison.audio_seconds)
     return render_template(
         "encoder_output.html",
         charts=charts,
@@ -115,7 +115,7 @@ def render(comparison: Comparison) -> str:
 # Histograms.
 
 
-def draw_histograms(
+def _draw_histograms(
     lanes: Sequence[Lane], baseline: Lane | None, common: CommonWindows
 ) -> tuple[list[Chart], list[Chart]]:
     """Draw each engine's histogram, and each difference from the baseline's."""
@@ -171,7 +171,7 @@ def scale_difference(
 # Maps over time.
 
 
-def draw_maps(
+def _draw_maps(
     lanes: Sequence[Lane], baseline: Lane | None, common: CommonWindows, seconds: float
 ) -> tuple[list[HeatMap], list[HeatMap]]:
     """Draw each engine's features on one scale, and each difference from the baseline's."""

@@ -89,13 +89,13 @@ def render_bars(comparison: Comparison) -> str:
     schedule = "the engines shared the processor" if comparison.shared else settings.schedule
     beam = settings.beam_size
     title = f"Seconds by stage{runs}: {settings.model}, beam {beam}, {schedule}."
-    tracks = [make_bar(lane) for lane in comparison.lanes]
+    tracks = [_make_bar(lane) for lane in comparison.lanes]
     ends = [repeat.seconds.total for lane in comparison.lanes for repeat in lane.repeats]
     chart = Chart(title, tracks, max(ends))
     return render_template("tracks.html", charts=[chart], legend=LEGEND, bars=True)
 
 
-def make_bar(lane: Lane) -> Track:
+def _make_bar(lane: Lane) -> Track:
     """Stack the stages of an engine's median run."""
     place = ", ".join(part for part in (lane.device, lane.dtype) if part)
     if lane.transcript is None:
@@ -122,19 +122,19 @@ def render_timeline(comparison: Comparison) -> str:
     medians, all_runs = [], []
     for lane in comparison.lanes:
         spans = lane.transcript.spans if lane.transcript else ()
-        medians.append((lane, list_boxes(spans, spans[0].start if spans else 0.0)))
+        medians.append((lane, _list_boxes(spans, spans[0].start if spans else 0.0)))
         runs = [span for repeat in lane.repeats for span in repeat.spans]
         ready = [lane.ready] if lane.ready else []
-        all_runs.append((lane, list_boxes([*ready, *runs], comparison.start)))
+        all_runs.append((lane, _list_boxes([*ready, *runs], comparison.start)))
     repeats = comparison.settings.repeats
     median = f" (of {repeats} the median)" if repeats > 1 else ""
     own = f"Each engine’s run from its own start{median}, window by window."
     whole = "Everything on one clock, from the click: getting ready, then every run."
-    charts = [lay_over(own, medians), lay_over(whole, all_runs)]
+    charts = [_lay_over(own, medians), _lay_over(whole, all_runs)]
     return render_template("tracks.html", charts=charts, legend=LEGEND, bars=False)
 
 
-def list_boxes(spans: Sequence[Span], zero: float) -> list[Box]:
+def _list_boxes(spans: Sequence[Span], zero: float) -> list[Box]:
     """Put spans on a clock that starts at `zero`."""
     boxes = []
     for span in spans:
@@ -145,7 +145,7 @@ def list_boxes(spans: Sequence[Span], zero: float) -> list[Box]:
     return boxes
 
 
-def lay_over(title: str, rows: Sequence[tuple[Lane, list[Box]]]) -> Chart:
+def _lay_over(title: str, rows: Sequence[tuple[Lane, list[Box]]]) -> Chart:
     """Lay engines' boxes over one axis, of a crowded row those wide enough to be seen."""
     longest = max((box.start + box.seconds for _, boxes in rows for box in boxes), default=0.0)
     tracks = []
