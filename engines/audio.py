@@ -162,8 +162,8 @@ def _frames(container: InputContainer, name: str, listener: Listener) -> Iterato
         listener.check_stopped()
         try:
             packet = next(packets, None)
-        except av.FFmpegError:  # the file breaks off: keep what came before
-            break
+        except (av.FFmpegError, IndexError):  # keep what came before
+            break  # the file breaks off, or damage gave it streams that PyAV (18.1) can't flush
         if packet is None:
             break
         try:
