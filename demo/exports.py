@@ -43,7 +43,8 @@ MEDIA_TYPES = {
 }
 """By a file's ending."""
 
-STYLE = Path(__file__).resolve().parents[1] / "assets" / "style.css"
+ASSETS = Path(__file__).resolve().parents[1] / "assets"
+STYLES = (ASSETS / "style.css", ASSETS / "charts.css")
 
 WORD_JOINER = "\N{WORD JOINER}"
 """An invisible character; SRT has no escapes, and players take `<` with a letter for a tag."""
@@ -141,7 +142,7 @@ def render_report(
     return render_template(
         "report.html",
         record=describe(comparison),
-        style=STYLE.read_text(encoding="utf-8"),
+        style="\n".join(path.read_text(encoding="utf-8") for path in STYLES),
         sections=sections,
     )
 

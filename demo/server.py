@@ -31,6 +31,7 @@ from starlette.routing import Route
 from demo import uploads
 from demo.api import make_tools
 from demo.comparison import Backend
+from demo.exports import STYLES
 from demo.jobs import JobQueue, SavedResults
 from demo.limits import Allowance, read_limits, read_number, trust_proxies_of_spaces
 from demo.middleware import LEAST_DISK_BYTES, Guard, read_credentials
@@ -139,7 +140,7 @@ def serve(
     return page.launch(
         server_name=pick_address(),
         theme=choose_theme(),
-        css_paths=ASSETS / "style.css",
+        css_paths=list(STYLES),
         head=f"<script>{script}</script><style>{style}</style>",
         max_file_size=MAX_BYTES,
         footer_links=[],

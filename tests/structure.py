@@ -10,12 +10,9 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("engines", "demo")
 LONGEST_FILE, LONGEST_FUNCTION = 400, 60
 CHARTS = [
-    f"demo/{kind}s/{name}*.{ending}"
-    for kind, ending, names in (
-        ("panel", "py", ("timeline", "times", "timings", "histograms", "encoder_output", "layers")),
-        ("template", "html", ("charts", "encoder_output", "layers", "tracks")),
-    )
-    for name in names
+    *(f"demo/panels/{name}.py" for name in ("times", "encoder_output", "layers")),
+    *(f"demo/templates/{name}.html" for name in ("charts", "encoder_output", "layers", "tracks")),
+    "assets/charts.css",
 ]
 """What draws the SVG charts that Plotly is to replace."""
 
