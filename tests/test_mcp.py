@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import builtins
+import sys
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
+from demo import middleware
 from tests import fakes
 from tests.fake_page import FakePage
 
@@ -23,12 +24,12 @@ streamable_http = pytest.importorskip("mcp.client.streamable_http")
 Session = Any
 
 
-def talk(url: str, work: Callable[[Session], Awaitable[Any]], **headers: str) -> Any:
+def talk(url: str, work: Callable[[Session], Awaitable[Any]], auth: Any = None) -> Any:
     """Open a session, do the work in it, and close it."""
 
     async def run() -> Any:
         async with (
-            httpx.AsyncClient(headers=headers, timeout=60) as client,
+            httpx.AsyncClient(auth=auth, timeout=60) as client,
             streamable_http.streamable_http_client(f"{url}gradio_api/mcp/", http_client=client) as (
                 reader,
                 writer,
@@ -44,9 +45,9 @@ def talk(url: str, work: Callable[[Session], Awaitable[Any]], **headers: str) ->
         return pool.submit(asyncio.run, run()).result()
 
 
-def call(url: str, name: str, arguments: dict[str, Any], **headers: str) -> Any:
+def call(url: str, name: str, arguments: dict[str, Any], auth: Any = None) -> Any:
     """One tool's result."""
-    return talk(url, lambda session: session.call_tool(name, arguments), **headers)
+    return talk(url, lambda session: session.call_tool(name, arguments), auth)
 
 
 def test_tools_say_what_they_take_and_give(fake_page: FakePage) -> None:
@@ -63,9 +64,7 @@ def test_tools_say_what_they_take_and_give(fake_page: FakePage) -> None:
 
 def test_a_sample_is_compared(fake_page: FakePage) -> None:
     fake_page.use(max_hybrid=fakes.fake_max(words="The compiler turned"))
-    result = call(fake_page.url, "compare_clip", {"sample": "jfk"})
-    assert not result.isError
-    found = result.structuredContent
+    found = call(fake_page.url, "compare_clip", {"sample": "jfk"}).structuredContent
     assert found["clip"] == "Kennedy, 11 s" and found["baseline"] == "cpu"
     cpu, hybrid = found["lanes"]
     assert cpu["text"] == fakes.WORDS and cpu["against_baseline"] is None
@@ -75,10 +74,7 @@ def test_a_sample_is_compared(fake_page: FakePage) -> None:
     assert whole.structuredContent["lanes"][0]["segments"]
 
 
-@pytest.mark.parametrize("head", ["", "data:audio/flac;base64,"])
-def test_a_clip_in_base64_is_compared_and_gone(
-    head: str, fake_page: FakePage, sample_folder: Path
-) -> None:
+def test_a_clip_in_base64_is_compared_and_gone(fake_page: FakePage, sample_folder: Path) -> None:
     heard: list[Path] = []
 
     def read(path: str, listener: Any) -> Any:
@@ -87,11 +83,11 @@ def test_a_clip_in_base64_is_compared_and_gone(
 
     fake_page.load_clip = read
     code = base64.b64encode((sample_folder / "columbia.flac").read_bytes()).decode()
-    arguments = {"clip_base64": head + code, "engines": ["cpu"]}
-    result = call(fake_page.url, "compare_clip", arguments)
-    assert [lane["text"] for lane in result.structuredContent["lanes"]] == [fakes.WORDS]
-    (path,) = heard
-    assert not path.exists() and not path.parent.exists()
+    for clip in (code, f"data:audio/flac;base64,{code}"):
+        result = call(fake_page.url, "compare_clip", {"clip_base64": clip, "engines": ["cpu"]})
+        assert result.structuredContent["lanes"][0]["text"] == fakes.WORDS
+        path = heard.pop()
+        assert not path.exists() and not path.parent.exists()
 
 
 def test_a_caller_who_leaves_frees_the_processor(fake_page: FakePage) -> None:
@@ -113,20 +109,13 @@ def test_a_caller_who_leaves_frees_the_processor(fake_page: FakePage) -> None:
     assert not never.is_set()
 
 
-@pytest.mark.parametrize(
-    ("arguments", "sentence"),
-    [
-        ({"clip_base64": "http://127.0.0.1/clip.wav"}, "addresses are not fetched"),
-        ({"clip_base64": base64.b64encode(b"no audio").decode()}, "holds no audio"),
-        ({"clip_base64": "AAAA", "sample": "jfk"}, "not both"),
-        ({"sample": "jfk", "beam_size": 0}, "whole number from 1"),
-    ],
-)
-def test_wrong_calls_are_errors_with_a_sentence(
-    arguments: dict[str, Any], sentence: str, fake_page: FakePage
-) -> None:
-    result = call(fake_page.url, "compare_clip", arguments)
-    assert result.isError and sentence in result.content[0].text
+def test_wrong_calls_are_errors_with_a_sentence(fake_page: FakePage) -> None:
+    for clip, sentence in (
+        ("http://127.0.0.1/clip.wav", "addresses are not fetched"),
+        (base64.b64encode(b"no audio").decode(), "holds no audio"),
+    ):
+        result = call(fake_page.url, "compare_clip", {"clip_base64": clip})
+        assert result.isError and sentence in result.content[0].text
 
 
 def test_a_page_of_another_host_can_t_use_a_visitor_s_browser(fake_page: FakePage) -> None:
@@ -139,17 +128,14 @@ def test_a_page_of_another_host_can_t_use_a_visitor_s_browser(fake_page: FakePag
         assert answer.status_code in (403, 421)
 
 
-def test_without_the_package_the_page_works_without_tools(
+def test_with_the_password_tools_answer_and_without_the_package_only_the_page(
     serve_fakes: Callable[..., FakePage], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = builtins.__import__
-
-    def lack(name: str, *rest: Any, **more: Any) -> Any:
-        if name.startswith("mcp"):
-            raise ImportError(name)
-        return whole(name, *rest, **more)
-
-    monkeypatch.setattr(builtins, "__import__", lack)
+    monkeypatch.setenv(middleware.AUTH, "me:hush-hush")
+    me = ("me", "hush-hush")
+    assert not call(serve_fakes().url, "list_engines", {}, me).isError
+    monkeypatch.setitem(sys.modules, "mcp.server.fastmcp", None)
     url = serve_fakes().url
-    assert httpx.get(url).status_code == 200
-    assert httpx.post(f"{url}gradio_api/mcp/", json={}).status_code in (404, 405)
+    assert httpx.get(url, auth=me).status_code == 200
+    answer = httpx.post(f"{url}gradio_api/mcp/", json={}, auth=me)
+    assert answer.status_code in (404, 405)

@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 from typing import Any
 
 from demo.panels.templating import join_parts
-from demo.snapshot import Comparison, Lane, Repeat, Schedule, Settings, new_comparison
+from demo.snapshot import Comparison, Repeat, Schedule, Settings, new_comparison
 from engines.base import PrepareSeconds, StageSeconds
 from tests import fakes
 
@@ -47,11 +47,6 @@ class Element:
         parts = [child if isinstance(child, str) else child.text for child in self.children]
         return " ".join(" ".join(parts).split())
 
-    def style(self, name: str) -> float:
-        """A length of the style attribute, without its unit."""
-        pairs = dict(each.split(":") for each in self.attributes["style"].split(";") if each)
-        return float(pairs[name].rstrip("%"))
-
 
 class _Reader(HTMLParser):
     def __init__(self) -> None:
@@ -64,11 +59,9 @@ class _Reader(HTMLParser):
         if tag not in VOID:
             self.open.append(element)
 
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.open[-1].children.append(Element(tag, {name: value or "" for name, value in attrs}))
-
     def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop().tag == tag, f"</{tag}> closes another element"
+        if tag not in VOID:
+            assert self.open.pop().tag == tag, f"</{tag}> closes another element"
 
     def handle_data(self, data: str) -> None:
         self.open[-1].children.append(data)
@@ -82,50 +75,49 @@ def read(panel: str | list[Any]) -> Element:
     return page
 
 
-def finish(lane: Lane, words: str = fakes.WORDS, factor: float = 1.0, **traits: Any) -> Lane:
-    """A lane that has run over a clip of six seconds in two, or `factor` times as long."""
-    engine = fakes.FakeEngine(lane.key, lane.label, words=words, **traits)
-    written = engine.transcribe(fakes.make_clip())
-    seconds = StageSeconds(audio=0.0, mel=0.1 * factor, encode=0.4 * factor, decode=1.5 * factor)
-    return replace(
-        lane,
-        state="done",
-        device="cpu",
-        segments=written.segments,
-        prepare=PrepareSeconds(load=0.2, compile=1.5),
-        repeats=(Repeat(seconds, written.spans),),
-        transcript=replace(written, seconds=seconds),
-    )
-
-
 def compare(
     words: str = fakes.WORDS,
     schedule: Schedule = "parallel",
     reference: str | None = None,
     language: str | None = "en",
-    **traits: Any,
+    windows: int = 1,
+    noise: float = 0.0,
 ) -> Comparison:
-    """CPU and MAX hybrid, which was twice as fast and wrote `words`; `traits` of its engine."""
-    settings = Settings(
-        ("cpu", "max_hybrid"), "tiny.en", language=language or "", schedule=schedule
-    )
-    blank = new_comparison(settings, fakes.STATUSES)
-    cpu, hybrid = blank.lanes
-    done = (
-        finish(cpu, windows=traits.get("windows", 1)),
-        finish(hybrid, words, factor=0.5, **traits),
-    )
-    return replace(blank, lanes=done, audio_seconds=6.0, reference=reference)
+    """CPU in two seconds, and MAX hybrid in one, which wrote `words` and whose features differ by
+    `noise`, over a clip of six seconds."""
+    keys, language = ("cpu", "max_hybrid"), language or ""
+    settings = Settings(keys, "tiny.en", language=language, schedule=schedule)
+    blank, lanes = new_comparison(settings, fakes.STATUSES), []
+    for lane, said, level, factor in zip(
+        blank.lanes, (fakes.WORDS, words), (0.0, noise), (1.0, 0.5), strict=True
+    ):
+        engine = fakes.FakeEngine(lane.key, words=said, noise=level, windows=windows)
+        written = engine.transcribe(fakes.make_clip())
+        seconds = StageSeconds(0.0, mel=0.1 * factor, encode=0.4 * factor, decode=1.5 * factor)
+        done = replace(
+            lane,
+            state="done",
+            device="cpu",
+            segments=written.segments,
+            prepare=PrepareSeconds(load=0.2, compile=1.5),
+            repeats=(Repeat(seconds, written.spans),),
+            transcript=replace(written, seconds=seconds),
+        )
+        lanes.append(done)
+    return replace(blank, lanes=tuple(lanes), audio_seconds=6.0, reference=reference)
+
+
+def change_last(comparison: Comparison, **traits: Any) -> Comparison:
+    """The comparison with its last lane changed."""
+    *others, last = comparison.lanes
+    return replace(comparison, lanes=(*others, replace(last, **traits)))
 
 
 def keep_running(comparison: Comparison) -> Comparison:
     """The comparison before its last engine is done."""
-    *done, last = comparison.lanes
-    return replace(comparison, lanes=(*done, replace(last, state="decoding", transcript=None)))
+    return change_last(comparison, state="decoding", transcript=None)
 
 
 def fail_second(comparison: Comparison, reason: str = "no room on device") -> Comparison:
     """The comparison whose second engine failed."""
-    first, second = comparison.lanes
-    failed = replace(second, state="failed", reason=reason, transcript=None, repeats=())
-    return replace(comparison, lanes=(first, failed))
+    return change_last(comparison, state="failed", reason=reason, transcript=None, repeats=())

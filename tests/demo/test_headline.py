@@ -9,7 +9,7 @@ import pytest
 from demo.panels.headline import Headline, render_headline, summarise
 from demo.snapshot import Comparison, Repeat, new_comparison
 from tests import fakes
-from tests.demo.reading import compare, fail_second, read
+from tests.demo.reading import change_last, compare, fail_second, read
 
 
 def speak(comparison: Comparison) -> str:
@@ -22,7 +22,6 @@ def test_a_ratio_is_printed_only_of_engines_that_ran_alone() -> None:
     assert speak(fair) == f"MAX hybrid was fastest, 2.00× as fast as CPU, {place}"
     assert speak(shared) == f"MAX hybrid took the least time, 1.00 s, {place}"
     assert "shared the processor" in summarise(shared).note
-    assert "one run each" in summarise(fair).note
     several = replace(fair, settings=replace(fair.settings, repeats=3))
     assert "medians of 3 runs" in summarise(several).note
     assert speak(replace(shared, lanes=shared.lanes[:1])) == (
@@ -36,24 +35,9 @@ def test_different_words_are_counted() -> None:
     assert speak(replace(done, lanes=(*done.lanes, third))).endswith(
         "MAX hybrid differs from the baseline by 1 word, MAX full by 1 word."
     )
-    quiet = compare(words="")
-    assert speak(quiet).endswith("MAX hybrid differs from the baseline by 11 words.")
-    both = (replace(quiet.lanes[1], key="cpu"), quiet.lanes[1])
-    assert speak(replace(quiet, lanes=both)).endswith("no engine found speech.")
-
-
-def make_timed(comparison: Comparison, at: int, totals: tuple[float, ...]) -> Comparison:
-    """The comparison with one lane's runs taking given times, the middle one its median."""
-    lanes = list(comparison.lanes)
-    transcript = lanes[at].transcript
-    assert transcript is not None
-    seconds = [replace(transcript.seconds, audio=0, mel=0, encode=0, decode=t) for t in totals]
-    lanes[at] = replace(
-        lanes[at],
-        repeats=tuple(Repeat(each) for each in seconds),
-        transcript=replace(transcript, seconds=seconds[len(seconds) // 2]),
-    )
-    return replace(comparison, lanes=tuple(lanes))
+    quiet = compare(words="").lanes[1]
+    both = (replace(quiet, key="cpu"), quiet)
+    assert speak(replace(done, lanes=both)).endswith("no engine found speech.")
 
 
 BOTH = "MAX full and MAX hybrid, not clearly apart, were"
@@ -68,25 +52,23 @@ BOTH = "MAX full and MAX hybrid, not clearly apart, were"
         (((0.9, 1.0, 1.1), (1.2, 1.4, 1.6)), "CPU, the baseline, was fastest, 1.40× as fast as "),
         (((2.0,), (1.2,), (1.0,)), "MAX full was fastest, 2.00× as fast as CPU, on “"),
         (((2.0,), (1.01,), (1.0,)), f"{BOTH} both at least 1.98× as fast as CPU, on “"),
-        (((1.0,), (1.01,), (2.0,)), "CPU and MAX hybrid, not clearly apart, were fastest on “"),
-        (((1.0,), (1.01,), (1.04,)), "CPU, MAX hybrid and MAX full were not clearly apart on “"),
         (((1.08,), (1.04,), (1.0,)), f"{BOTH} fastest on “"),
-        (
-            ((2.5, 2.8, 3.0), (0.9, 1.4, 1.6), (0.9, 1.0, 1.3)),
-            f"{BOTH} both at least 2.00× as fast as CPU, on “",
-        ),
     ],
 )
 def test_fastest_is_said_only_of_one_that_is_apart_from_the_next(
     totals: tuple[tuple[float, ...], ...], said: str
 ) -> None:
     fair = compare(schedule="one at a time")
+    transcript, lanes = fair.lanes[0].transcript, []
+    assert transcript is not None
     third = replace(fair.lanes[1], key="max_full", label="MAX full")
-    fair = replace(fair, lanes=(*fair.lanes, third)[: len(totals)])
-    for at, each in enumerate(totals):
-        fair = make_timed(fair, at, each)
-    assert speak(fair).startswith(said)
-    assert len(speak(fair)) < 190, "the back row reads four lines"
+    for lane, times in zip((*fair.lanes, third), totals, strict=False):
+        seconds = [replace(transcript.seconds, audio=0, mel=0, encode=0, decode=t) for t in times]
+        median = replace(transcript, seconds=seconds[len(seconds) // 2])
+        lanes.append(replace(lane, repeats=tuple(map(Repeat, seconds)), transcript=median))
+    sentence = speak(replace(fair, lanes=tuple(lanes)))
+    assert sentence.startswith(said)
+    assert len(sentence) < 190, "the back row reads four lines"
 
 
 def test_failures_and_stops_are_summed_up() -> None:
@@ -95,17 +77,13 @@ def test_failures_and_stops_are_summed_up() -> None:
     assert speak(broken) == "MAX hybrid failed; CPU finished."
     alone = replace(broken, lanes=broken.lanes[1:])
     assert speak(alone) == "Nothing was transcribed: every engine failed; each says why."
-    stopped = replace(broken.lanes[1], state="stopped")
-    assert speak(replace(broken, lanes=(broken.lanes[0], stopped))) == (
-        "Stopped. 1 of 2 engines had finished."
-    )
+    stopped = change_last(broken, state="stopped")
+    assert speak(stopped) == "Stopped. 1 of 2 engines had finished."
 
 
 def test_before_and_during_a_run_it_changes_only_with_a_state() -> None:
     blank = new_comparison(compare().settings, fakes.STATUSES)
     assert speak(blank).startswith("Press Compare")
-    refused = summarise(replace(blank, refusal="The clip is too long."))
-    assert (refused.sentence, refused.alert) == ("The clip is too long.", True)
     early, late = (
         tuple(replace(lane, state="decoding", elapsed=s, audio_done=s) for lane in blank.lanes)
         for s in (0.0, 9.0)

@@ -12,9 +12,8 @@ import pytest
 from demo.panels import layers
 from demo.panels.layers import Scale, find_scale, judge, render, summarise
 from engines import registry
-from engines.analysis.faults import FaultResult
 from engines.analysis.records import LayerComparison
-from tests.demo.reading import Element, read
+from tests.demo.reading import read
 from tests.fake_lab import NAMES, compare_encoders, make_comparison, make_encoder, make_fault_result
 
 
@@ -26,9 +25,6 @@ def test_every_stage_is_a_choice_with_its_histograms_and_figures() -> None:
     assert len(page.all("details")[0].all("tr")) == 1 + 3 * len(NAMES)
     ids = {each.attributes["id"] for each in page.all("input")}
     assert {each.attributes["for"] for each in page.all("label")} == ids
-    for chosen, opened in (("", -1), ("conv2", 2)):
-        choosers = read(render(make_comparison(), "stage", chosen)).all("input", "chooser")
-        assert [each for each in choosers if "checked" in each.attributes] == [choosers[opened]]
 
 
 def test_a_mark_stands_further_right_the_larger_the_error() -> None:
@@ -83,11 +79,9 @@ def test_encoders_differ_by_shape_as_well_as_by_colour() -> None:
 def test_what_rounds_is_not_judged_as_float32() -> None:
     crowd = make_crowd()
     said = [judge(crowd, each) for each in crowd.others]
-    assert "matches cpu:float32 at every stage" in said[0]
     assert said[1].startswith("gpu:float16: rounds to float16; relative error 5.3e-04 at most, at ")
     assert "differs" not in " ".join(said)
     assert summarise(crowd) == "7 stages compared: in float32 all match."
-    assert f"Up to {crowd.factor:g} times the error of PyTorch" in read(render(crowd)).text
     assert "half type" in render(crowd) and "half type" not in render(make_comparison())
 
 
@@ -102,11 +96,8 @@ def test_values_that_are_not_finite_are_said_in_words() -> None:
         errors={**stage.errors, name: math.inf},
     )
     broken = replace(crowd, stages=(crowd.stages[0], blank, *crowd.stages[2:]))
-    assert judge(broken, broken.encoders[2]) == (
-        "gpu:float16: differs from cpu:float32 at conv1, not finite."
-    )
-    assert summarise(broken) == "7 stages compared: gpu:float16 differs."
     text = read(render(broken)).text
+    assert "gpu:float16: differs from cpu:float32 at conv1, not finite." in text
     assert "Some values are not finite" in text
     assert not re.search(r"\b(nan|inf)\b", text)
 
@@ -117,12 +108,9 @@ def test_the_payload_is_light_even_for_the_deepest_model() -> None:
     assert 500_000 < len(render(make_crowd(names)).encode()) < 1_000_000
 
 
-def show(result: FaultResult) -> Element:
-    return read(layers.render_fault(result))
-
-
 def test_a_fault_shows_both_texts_and_the_words_that_differ() -> None:
-    page = show(make_fault_result("early"))
+    result = make_fault_result("early")
+    page = read(layers.render_fault(result))
     assert [each.text for each in page.all(kind="said")] == [
         "The compiler turns the graph into fast code for every chip",
         "The compiler turns a graph into slow code for every chip",
@@ -132,12 +120,15 @@ def test_a_fault_shows_both_texts_and_the_words_that_differ() -> None:
     assert page.all(kind="first")[0].text.startswith("It first shows at conv1 : relative error 0.5")
     (opened,) = page.all("input", "chooser", checked="")
     assert opened.attributes["id"] == "fault-1", "the stage where it first shows is open"
+    assert layers.summarise_fault(result) == "Early fault: first shows at conv1, 2 words changed."
+    assert result.faulty is not None
+    silent = replace(result, faulty=replace(result.faulty, text=" "))
+    assert "No words came out." in layers.render_fault(silent)
 
 
 @pytest.mark.parametrize(
     ("key", "seconds", "shown", "summary"),
     [
-        ("early", 6, "2 words differ", "Early fault: first shows at conv1, 2 words changed."),
         ("late", 6, "The decoder got other", "Late fault: first shows at ln_post, the same words."),
         ("none", 6, "choose a longer one", "Window fault: no stage shows it, the same words."),
         ("none", 70, "nowhere in the", "Window fault: no stage shows it, the same words."),
@@ -146,10 +137,7 @@ def test_a_fault_shows_both_texts_and_the_words_that_differ() -> None:
 )
 def test_what_a_fault_did_is_summed_up(key: str, seconds: float, shown: str, summary: str) -> None:
     result = make_fault_result(key, seconds)
-    page = show(result)
-    assert shown in page.text and page.all(kind="slide")
-    assert ("choose a longer one" in page.text) is (key == "none" and seconds < 30)
+    text = read(layers.render_fault(result)).text
+    assert shown in text
+    assert ("choose a longer one" in text) is (key == "none" and seconds < 30)
     assert layers.summarise_fault(result) == summary
-    if result.faulty is not None:
-        silent = replace(result, faulty=replace(result.faulty, text=" "))
-        assert "No words came out." in show(silent).text
