@@ -2,7 +2,8 @@
 
 The quick tests run short samples through `tiny.en` and `base`. The slow ones run all samples, and
 100 telephone prompts for each model: `base` hears five languages, `tiny.en` English. Prompts run
-one by one, and joined to clips of several windows, with and without the text of the window before.
+one by one, and joined to clips of several windows. Clips of several windows are decoded with and
+without the text of the window before.
 `max_hybrid`, whose encoder is `max_full`'s and whose decoder is the baseline's, takes fewer clips.
 The prompts are Debian's `asterisk-core-sounds-*-g722`; without them their tests are skipped.
 """
@@ -31,6 +32,9 @@ QUICK = {"tiny.en": ("jfk", "silence"), "base": ("jfk", "french-prompt")}
 OPTIONS = {
     "greedy": Options(temperatures=(0.0,)),
     "greedy with words": Options(temperatures=(0.0,), word_timestamps=True),
+    "greedy with words, windows apart": Options(
+        temperatures=(0.0,), word_timestamps=True, condition_on_previous_text=False
+    ),
     "beam 5 with words": Options(temperatures=(0.0,), beam_size=5, word_timestamps=True),
     "beam 5 with words, windows apart": Options(
         temperatures=(0.0,), beam_size=5, word_timestamps=True, condition_on_previous_text=False
@@ -105,7 +109,7 @@ def test_short_samples(key: str, model: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("options", list(OPTIONS)[1:])
+@pytest.mark.parametrize("options", ["greedy with words", "beam 5 with words, windows apart"])
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("key", OTHERS)
 def test_every_sample(key: str, model: str, options: str) -> None:
@@ -163,14 +167,19 @@ def expected_prompt(model: str, joined: bool, at: int, options: str) -> Transcri
 
 @needs_prompts
 @pytest.mark.slow
-@pytest.mark.parametrize("options", ["greedy with words", "beam 5 with words"])
+@pytest.mark.parametrize(
+    ("joined", "options"),
+    [
+        (False, "greedy with words"),
+        (False, "beam 5 with words"),
+        (True, "greedy with words, windows apart"),
+        (True, "beam 5 with words"),
+    ],
+)
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("key", OTHERS)
-@pytest.mark.parametrize("joined", [False, True], ids=["one by one", "joined"])
-def test_telephone_prompts(joined: bool, key: str, model: str, options: str) -> None:
-    """Joined ones with beams are decoded without the text of the window before."""
-    if joined and options.startswith("beam"):
-        options = "beam 5 with words, windows apart"
+def test_telephone_prompts(key: str, model: str, joined: bool, options: str) -> None:
+    """Prompts one by one, or joined to clips of several windows."""
     engine = get_engine(key, model)
     clips = joined_prompts(model) if joined else prompts(model)
     if key == "max_hybrid":
