@@ -38,12 +38,7 @@ from demo.record import (
 from demo.request import DEFAULTS, RULES, ComparisonRequest, RequestError, find_upload
 from demo.snapshot import Comparison
 
-TOOLS_PATH = "/gradio_api/mcp"
-"""Where Gradio's own server would be, so that clients find it."""
-
 MOST_CLIP_BYTES = 32 * 2**20
-LOOK_SECONDS = 0.1
-"""Between two looks whether the caller of a tool has left."""
 
 PURPOSE = f"""Transcribe a clip with several engines; each one's words, times and differences.
 
@@ -226,7 +221,9 @@ def make_tools(backend: Backend, queue: JobQueue, only_this_machine: bool = True
     sign(compare_clip, Context, PURPOSE, {**list_options(), **own})
     server.add_tool(compare_clip)
     server.add_tool(list_engines)
-    return Tools([Mount(TOOLS_PATH, app=server.streamable_http_app())], server.session_manager.run)
+    # Where Gradio's own server would be, so that clients find it.
+    route = Mount("/gradio_api/mcp", app=server.streamable_http_app())
+    return Tools([route], server.session_manager.run)
 
 
 async def compare_while_heard(
@@ -240,7 +237,7 @@ async def compare_while_heard(
         while not job.done():
             if await request.is_disconnected():
                 raise ConnectionError("The caller has left.")
-            await asyncio.wait([job], timeout=LOOK_SECONDS)
+            await asyncio.wait([job], timeout=0.1)
         return job.result()
     except Refused as refusal:
         raise RequestError(str(refusal)) from None

@@ -30,11 +30,6 @@ NOTHING = "There is nothing to export yet: press Compare, and wait for the last 
 LINKED = "The link is in the address bar, and copied where the browser allows it."
 OWN_CLIP_STAYS = " Your own clip and a checkpoint’s path stay here: a link can’t carry them."
 
-NAME_VISIT = "() => [nameVisit()]"
-SAVE = "(parcel) => { saveFile(parcel); }"
-SHOW_LINK = "(query) => { showLink(query); }"
-"""Functions of `assets/page.js`."""
-
 MEDIA_TYPES = {
     "html": "text/html",
     "json": "application/json",
@@ -45,9 +40,6 @@ MEDIA_TYPES = {
 
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
 STYLES = (ASSETS / "style.css", ASSETS / "charts.css")
-
-WORD_JOINER = "\N{WORD JOINER}"
-"""An invisible character; SRT has no escapes, and players take `<` with a letter for a tag."""
 
 
 def lay_out_exports(
@@ -72,9 +64,9 @@ def lay_out_exports(
                     files.append((button, make))
         note = gr.HTML(render_note(""), elem_id="export-note", apply_default_css=False)
     parcel, query = gr.Textbox(visible=False), gr.Textbox(visible=False)
-    for button, make in files:
-        pressed = button.click(make, visit, [parcel, note], js=NAME_VISIT, **QUICK)
-        pressed.then(None, parcel, None, js=SAVE, **QUICK)
+    for button, make in files:  # what `js` names are functions of `assets/page.js`
+        pressed = button.click(make, visit, [parcel, note], js="() => [nameVisit()]", **QUICK)
+        pressed.then(None, parcel, None, js="(parcel) => { saveFile(parcel); }", **QUICK)
     names = [name for name in RULES if name in controls]
 
     def write_link(*values: Any) -> tuple[str, str]:
@@ -86,7 +78,7 @@ def lay_out_exports(
         return request.to_query(choices), render_note(told)
 
     asked = link.click(write_link, [controls[name] for name in names], [query, note], **QUICK)
-    asked.then(None, query, None, js=SHOW_LINK, **QUICK)
+    asked.then(None, query, None, js="(query) => { showLink(query); }", **QUICK)
 
 
 def hand_over(
@@ -131,8 +123,7 @@ def render_report(
     fetch or to run anything. `drawn`: panels by key as the page drew them, for those that need
     features no longer kept.
     """
-    drawn = drawn or {}
-    sections = []
+    drawn, sections = drawn or {}, []
     for panel in PANELS:
         if panel.document is None and panel.key in drawn:
             html = join_parts(drawn[panel.key])
@@ -150,15 +141,16 @@ def render_report(
 def write_subtitles(segments: Sequence[Segment], ending: str) -> str:
     """Write one cue a segment as SubRip (`srt`) or WebVTT (`vtt`), by Whisper's own writers.
 
-    They escape nothing but `-->`: text is made safe for players first. Times are rounded to
-    milliseconds, and a cue lasts at least one, as WebVTT demands.
+    They escape nothing but `-->`: text is made safe for players first. SRT has no escapes, and
+    players take `<` with a letter for a tag, so an invisible character comes between. Times are
+    rounded to milliseconds, and a cue lasts at least one, as WebVTT demands.
     """
     from whisper.utils import WriteSRT, WriteVTT
 
     cues = []
     for segment in segments:
         text = " ".join(segment.text.replace("\0", " ").split())  # an empty line would end the cue
-        safe = text.replace("<", f"<{WORD_JOINER}") if ending == "srt" else escape(text, False)
+        safe = text.replace("<", "<\N{WORD JOINER}") if ending == "srt" else escape(text, False)
         start = max(0, round(segment.start * 1000))
         end = max(start + 1, round(segment.end * 1000))
         if text:

@@ -28,11 +28,7 @@ Value = TypeVar("Value")
 Kind = tuple[Any, ...]
 """Key of a job's expected duration: first what and with which model, then everything else."""
 
-STOPPED_WAITING = "Stopped before its turn came."
 CLOSING = "The page is closing: try again in a while."
-
-SNAPSHOT_SECONDS = 0.2
-"""Time between two snapshots: often enough to look live, seldom enough to cost nothing."""
 
 ESTIMATE_SECONDS = 2.0
 """Time after which the expected wait is computed anew while nothing else happens."""
@@ -88,10 +84,8 @@ class Task(Listener):
         try:
             yield snapshot
             while not snapshot.finished:
-                with self._changed:
-                    self._changed.wait_for(
-                        lambda: self._stopping or self._snapshot.finished, SNAPSHOT_SECONDS
-                    )
+                with self._changed:  # often enough to look live, seldom enough to cost nothing
+                    self._changed.wait_for(lambda: self._stopping or self._snapshot.finished, 0.2)
                     snapshot = self._snapshot.at(time.perf_counter())
                 if self._stopping:
                     snapshot = snapshot.as_stopped()
@@ -282,7 +276,7 @@ class JobQueue:
         """Stop a visitor's jobs; one that still waits never starts."""
         with self._lock:
             mine = [job for job in self._jobs if job.caller.visitor == visitor]
-            self._end(mine, Refused(STOPPED_WAITING, alert=False))
+            self._end(mine, Refused("Stopped before its turn came.", alert=False))
 
     def _end(self, jobs: Iterable[Job], refusal: Refused) -> None:
         for job in jobs:

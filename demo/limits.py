@@ -22,14 +22,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 TRUSTED = "FORWARDED_ALLOW_IPS"
-PRIVATE = "127.0.0.1,::1,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,fc00::/7"
-"""Networks in which a proxy of Spaces may have its address."""
-
 MOST_WAITING = 50
 RUNS_A_MINUTE = 30
-RUNS_AT_ONCE = 6
-"""Of one visitor, waiting or going on: three panels on each of two tabs."""
-UPLOAD_BYTES_AN_HOUR = 2**30
 
 
 @dataclass(frozen=True)
@@ -49,7 +43,8 @@ def read_limits(only_this_machine: bool) -> Limits:
     rate = read_number("DEMO_RATE", RUNS_A_MINUTE, least=0)
     if only_this_machine or rate == 0:
         return Limits(waiting)
-    return Limits(waiting, RUNS_AT_ONCE, rate, UPLOAD_BYTES_AN_HOUR)
+    at_once = 6  # three panels on each of two tabs
+    return Limits(waiting, at_once, a_minute=rate, upload_bytes=2**30)
 
 
 def read_number(name: str, default: int, least: int) -> int:
@@ -63,7 +58,8 @@ def read_number(name: str, default: int, least: int) -> int:
 def trust_proxies_of_spaces() -> None:
     """On Spaces, believe the proxy's word on who is calling; called before the server starts."""
     if os.environ.get("SPACE_ID"):
-        os.environ.setdefault(TRUSTED, PRIVATE)
+        networks = "127.0.0.1,::1,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,fc00::/7"  # private
+        os.environ.setdefault(TRUSTED, networks)
 
 
 def name_address(host: str | None) -> str:

@@ -26,8 +26,6 @@ from engines.base import DISK_FULL as DISK_FULL_CODES
 AUTH = "DEMO_AUTH"
 PREFIX = "/gradio_api"
 UPLOAD = f"{PREFIX}/upload"
-OPEN = ("/health", f"{PREFIX}/startup-events")
-"""Routes without a password; Gradio asks itself for the second one when it starts."""
 
 CLOSED = tuple(
     f"{PREFIX}/{route}"
@@ -121,8 +119,11 @@ class Guard:
             await answer(path, 507, DISK_FULL)(scope, receive, send)
 
     def _knows(self, path: str, headers: Headers) -> bool:
-        """Whether the request may pass; compared in a time that tells nothing."""
-        if not self._credentials or path in OPEN:
+        """Whether the request may pass; compared in a time that tells nothing.
+
+        Gradio asks itself for its startup events, without a password.
+        """
+        if not self._credentials or path in ("/health", f"{PREFIX}/startup-events"):
             return True
         kind, _, code = headers.get("authorization", "").partition(" ")
         try:

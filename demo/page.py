@@ -37,13 +37,6 @@ SCROLL_TO_LANES = """() => {
 }"""
 """On a phone the lanes are below the settings; the buttons stay in view by themselves."""
 
-JOIN_PARTS = "${value.flat(9).join('')}"
-"""Template of a panel made of nested parts, of which only the changed ones travel."""
-
-NOTE_CLIP = "(file) => { noteClip(file); }"
-READ_TAB = "() => [nameVisit(), wasReloaded(), location.search]"
-"""Functions of `assets/page.js`."""
-
 
 def build(
     backend: Backend, queue: JobQueue | None = None, saved: SavedResults | None = None
@@ -51,13 +44,23 @@ def build(
     """Build the page over a backend. `queue` and `saved`: given where the page is served."""
     queue, saved = queue or JobQueue(), saved or SavedResults()
     choices = backend.choices()
+    first = ComparisonRequest.default(choices)
     gr.set_static_paths([backend.samples])  # shown where they are, not copied to the uploads
     with gr.Blocks(
         title="One clip, every engine", fill_width=True, analytics_enabled=False
     ) as page:
         gr.HTML(HEADER, apply_default_css=False)
-        controls, start, stop = build_controls(choices)
-        outputs = build_panels(choices)
+        with gr.Row(elem_classes="controls", equal_height=False):
+            with gr.Column(scale=6, min_width=320, elem_classes="clip"):
+                controls = build_clip(choices, first)
+                with gr.Row(elem_classes="actions"):
+                    start = gr.Button("Compare", variant="primary", elem_id="compare", scale=3)
+                    stop = gr.Button(
+                        "Stop", elem_id="stop", interactive=False, scale=1, min_width=96
+                    )
+            with gr.Column(scale=5, min_width=320, elem_classes="settings"):
+                controls |= build_settings(choices, first)
+        outputs = build_panels(choices, first)
         visit = gr.Textbox(visible=False)
         lay_out_exports(backend, saved, visit, controls)
         panels = [connect_comparison(backend, controls, outputs, start, stop)]
@@ -72,23 +75,6 @@ def build(
         start.click(None, js=SCROLL_TO_LANES, **QUICK)
         connect_load(page, backend, panels, saved, visit, controls)
     return page
-
-
-def build_controls(choices: Choices) -> tuple[dict[str, Component], gr.Button, gr.Button]:
-    """Build the clip and the buttons on the left, the settings on the right.
-
-    Returns the controls by field name, with `audio`, the player, and the two buttons.
-    """
-    first = ComparisonRequest.default(choices)
-    with gr.Row(elem_classes="controls", equal_height=False):
-        with gr.Column(scale=6, min_width=320, elem_classes="clip"):
-            controls = build_clip(choices, first)
-            with gr.Row(elem_classes="actions"):
-                start = gr.Button("Compare", variant="primary", elem_id="compare", scale=3)
-                stop = gr.Button("Stop", elem_id="stop", interactive=False, scale=1, min_width=96)
-        with gr.Column(scale=5, min_width=320, elem_classes="settings"):
-            controls |= build_settings(choices, first)
-    return controls, start, stop
 
 
 def build_clip(choices: Choices, first: ComparisonRequest) -> dict[str, Component]:
@@ -113,7 +99,7 @@ def build_clip(choices: Choices, first: ComparisonRequest) -> dict[str, Componen
         waveform_options={"waveform_color": "#8b93a1", "waveform_progress_color": "#0072B2"},
     )
     sample.input(partial(find_path, choices), sample, audio, **QUICK)
-    audio.change(None, audio, None, js=NOTE_CLIP, **QUICK)
+    audio.change(None, audio, None, js="(file) => { noteClip(file); }", **QUICK)
     for event in (audio.clear, audio.upload, audio.start_recording):
         event(lambda: OWN_CLIP, None, sample, **QUICK)
     return {"sample": sample, "audio": audio}
@@ -182,9 +168,8 @@ def build_option(name: str, choices: Choices, first: ComparisonRequest) -> Compo
     )
 
 
-def build_panels(choices: Choices) -> dict[str, Component]:
+def build_panels(choices: Choices, first: ComparisonRequest) -> dict[str, Component]:
     """Build a component for each panel, by its key."""
-    first = ComparisonRequest.default(choices)
     clip = first.find_clip(choices)
     blank = replace(
         new_comparison(first, choices.engines), reference=clip.reference if clip else None
@@ -194,7 +179,8 @@ def build_panels(choices: Choices) -> dict[str, Component]:
         value = panel.render(blank)
         named: dict[str, Any] = {"elem_id": panel.key, "apply_default_css": False}
         if not isinstance(value, str):
-            named["html_template"] = JOIN_PARTS
+            # Nested parts, of which only the changed ones travel.
+            named["html_template"] = "${value.flat(9).join('')}"
         column: Any = gr.Column(elem_classes=["sheet"]) if panel.title else nullcontext()
         with column:
             if panel.title:
@@ -263,4 +249,5 @@ def connect_load(
                 found |= panel.restore(saved.find(name, panel.name))
         return found
 
-    page.load(load, [visit, reloaded, query], list(outputs), js=READ_TAB, **QUICK)
+    read_tab = "() => [nameVisit(), wasReloaded(), location.search]"
+    page.load(load, [visit, reloaded, query], list(outputs), js=read_tab, **QUICK)

@@ -32,7 +32,6 @@ NO_CLIP = "There is no clip yet: choose a sample, upload a file, or record one."
 CLIP_GONE = "This clip is no longer here, an hour after its last use: upload it again."
 NO_ENGINE = "Choose at least one engine."
 
-LONGEST_LINK = 2000
 LONGEST_SHOWN = 60
 """Characters of a wrong value that a sentence repeats."""
 
@@ -235,7 +234,7 @@ class ComparisonRequest(Settings):
     @classmethod
     def from_query(cls, query: str, choices: Choices) -> ComparisonRequest:
         """Read a link; what it doesn't name, or names wrongly, is the page's default."""
-        texts = parse_qs(query.removeprefix("?")) if len(query) <= LONGEST_LINK else {}
+        texts = parse_qs(query.removeprefix("?")) if len(query) <= 2000 else {}
         named: dict[str, Any] = {}
         for name, rule in RULES.items():
             asked = texts.get(rule.link, [""])[-1].split(",")

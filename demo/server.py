@@ -42,17 +42,11 @@ from engines.registry import EngineStatus
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLES = ROOT / "audio_samples"
 ASSETS = ROOT / "assets"
-STORAGE = Path("/data")
-
-THREADS_BESIDE = 30
-"""Gradio's jobs at one time beside those that wait for their turn."""
 
 MOST_SESSIONS = 64
 """Visits of which Gradio remembers what the panels held; nothing here asks for it."""
 
 SWEEP_SECONDS = 60.0
-LAST_WORDS_SECONDS = 1.0
-"""How long browsers have to fetch the news that their jobs were stopped."""
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +62,7 @@ def is_private() -> bool:
     return not is_space() and os.environ.get("GRADIO_SERVER_NAME", local[0]) in local
 
 
-def set_environment(storage: Path = STORAGE) -> None:
+def set_environment(storage: Path = Path("/data")) -> None:
     """Set the variables that Gradio and the engines go by, where nobody has set them.
 
     Call it before the page is built and an engine made: the engines' processes inherit them. A
@@ -123,7 +117,7 @@ def serve_until_told(
     busy = queue.count()["running"]
     queue.close()
     if busy:
-        time.sleep(LAST_WORDS_SECONDS)
+        time.sleep(1.0)  # for browsers to fetch the news that their jobs were stopped
     page.close(verbose=False)
 
 
@@ -149,7 +143,7 @@ def serve(
         enable_monitoring=False,
         mcp_server=False,
         app_kwargs=extend_server(page, backend, queue, saved),
-        max_threads=queue.limits.waiting + THREADS_BESIDE,
+        max_threads=queue.limits.waiting + 30,  # some for what need not wait for its turn
         state_session_capacity=MOST_SESSIONS,
         **options,
     )

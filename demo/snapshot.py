@@ -27,8 +27,6 @@ State = Literal[
     "failed",
     "stopped",
 ]
-RESTING: frozenset[State] = frozenset({"idle", "done", "failed", "stopped"})
-TRANSCRIBING: frozenset[State] = frozenset({"mel", "encoding", "decoding"})
 
 
 @dataclass(frozen=True)
@@ -98,13 +96,13 @@ class Lane:
     @property
     def running(self) -> bool:
         """True until the lane is done, failed or stopped."""
-        return self.state not in RESTING
+        return self.state not in ("idle", "done", "failed", "stopped")
 
     def enter(
         self, state: State, now: float, note: str = "", audio_done: float | None = None
     ) -> Lane:
         """Enter a state, or go on in it; the clock starts anew with each phase."""
-        same_phase = state == self.state or {state, self.state} <= TRANSCRIBING
+        same_phase = state == self.state or {state, self.state} <= {"mel", "encoding", "decoding"}
         return replace(
             self.at(now),
             state=state,

@@ -25,9 +25,6 @@ import gradio as gr
 from gradio import processing_utils, route_utils
 
 KEEP_SECONDS = 3600.0
-EMPTY_SECONDS = 60.0
-"""How old an empty folder must be to go: a new one is about to get its file."""
-
 VARIABLE = "GRADIO_TEMP_DIR"
 
 
@@ -98,7 +95,8 @@ def discard(path: str | None) -> None:
 
 
 def sweep(folder: Path, seconds: float = KEEP_SECONDS) -> None:
-    """Delete files not used for so long, among them uploads that broke off."""
+    """Delete files not used for so long, among them uploads that broke off, and empty folders, but
+    for new ones, which are about to get their file."""
     now = time.time()
     for place, _, names in os.walk(folder, topdown=False):
         for path in (Path(place, name) for name in names):
@@ -106,7 +104,7 @@ def sweep(folder: Path, seconds: float = KEEP_SECONDS) -> None:
                 if now - path.lstat().st_mtime >= seconds:
                     path.unlink()
         with suppress(OSError):
-            if Path(place) != folder and now - Path(place).stat().st_mtime >= EMPTY_SECONDS:
+            if Path(place) != folder and now - Path(place).stat().st_mtime >= 60:
                 Path(place).rmdir()
 
 

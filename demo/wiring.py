@@ -19,9 +19,6 @@ from demo.request import RequestError
 QUICK: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 """For listeners that only look something up."""
 
-START = "async () => { await clipArrives(); return [nameVisit()]; }"
-"""At the click: once a recording just made is on the server. Functions of `assets/page.js`."""
-
 Component = gr.components.Component
 Drawn = dict[str, Any]
 """Values of a panel's outputs by name; those left out stay as they are."""
@@ -119,8 +116,9 @@ def connect_panel(panel: JobPanel, queue: JobQueue, saved: SavedResults, visit: 
     def stop(request: gr.Request) -> None:
         queue.stop(name_caller(request, panel.name).visitor)
 
-    # In two steps: the second one's inputs are read once the clip is there.
-    ran = panel.start.click(None, None, visit, js=START, **QUICK).then(
+    # In two steps: the second one's inputs are read once a recording just made is on the server.
+    arrives = "async () => { await clipArrives(); return [nameVisit()]; }"  # of `assets/page.js`
+    ran = panel.start.click(None, None, visit, js=arrives, **QUICK).then(
         run,
         [visit, *panel.inputs.values()],
         panel.all_outputs(),

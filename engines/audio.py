@@ -23,14 +23,8 @@ from av.container import InputContainer
 
 from engines.base import SAMPLE_RATE, SILENT, AudioError, Clip, FloatArray, Listener
 
-MAX_SECONDS = 1800.0
-"""Longest clip taken, in seconds of decoded audio."""
-
 MAX_BYTES = 100 * 2**20
 """Largest file taken, in bytes."""
-
-SOURCE_RATES = (4_000, 384_000)
-"""Lowest and highest sample rate of a file: no recorder of speech is outside."""
 
 DEMUXERS = (
     "aac,ac3,aiff,amr,ape,asf,au,avi,caf,eac3,flac,flv,matroska,mov,mp3,mpeg,mpegts,ogg,tta,"
@@ -38,9 +32,6 @@ DEMUXERS = (
 )
 """The containers FFmpeg may recognise. Playlists (hls, dash, concat, sdp) are left out on purpose:
 they name other files and hosts, which an upload must not make this machine read."""
-
-REPORT_SECONDS = 60.0
-"""Seconds of sound between two reports of progress."""
 
 SUGGESTION = "save it as WAV, FLAC, MP3, M4A or Ogg and try again"
 
@@ -54,7 +45,7 @@ def find_clip(name: str) -> Path:
 
 
 def load_clip(
-    path: str | os.PathLike[str], listener: Listener = SILENT, *, max_seconds: float = MAX_SECONDS
+    path: str | os.PathLike[str], listener: Listener = SILENT, *, max_seconds: float = 1800.0
 ) -> Clip:
     """Decode the first audio track of a file to mono float32 `(n,)` at 16 kHz.
 
@@ -135,7 +126,7 @@ def _decode(file: BinaryIO, name: str, max_seconds: float, listener: Listener) -
         for chunk in _mono_16k(_frames(container, name, listener), name):
             sound += chunk.tobytes()
             seconds = len(sound) / (SAMPLE_RATE * np.dtype(np.int16).itemsize)
-            if seconds >= reported + REPORT_SECONDS:
+            if seconds >= reported + 60:
                 listener.report("reading", seconds, claimed if claimed > seconds else 0.0)
                 reported = seconds
             if seconds > max_seconds:
@@ -191,7 +182,7 @@ def _mono_16k(frames: Iterator[AudioFrame], name: str) -> Iterator[np.ndarray]:
     source: tuple[str, str, int] | None = None
     for frame in frames:
         if source != (source := (frame.format.name, frame.layout.name, frame.sample_rate)):
-            lowest, highest = SOURCE_RATES
+            lowest, highest = 4_000, 384_000  # no recorder of speech is outside
             if not lowest <= frame.sample_rate <= highest:
                 raise AudioError(
                     f"{name} has {frame.sample_rate} samples a second, outside {lowest} to "

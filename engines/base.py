@@ -353,18 +353,14 @@ class Engine(Protocol):
         Raises `Stopped` when the listener asks for it: soon, where the engine has a process of its
         own, and else before the next stage.
         """
-        ...
 
     def transcribe(
         self, clip: Clip, options: Options = ..., listener: Listener = ...
     ) -> Transcript:
         """Run the whole clip; raises `Stopped`, or another `EngineError`."""
-        ...
 
     def encode(self, mel: FloatArray) -> FloatArray:
         """Encode log-mel windows `(batch, n_mels, 3000)` to `(batch, n_audio_ctx, n_state)`."""
-        ...
 
     def close(self) -> None:
         """Give the memory back; the engine can be prepared again."""
-        ...

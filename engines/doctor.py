@@ -13,10 +13,6 @@ from engines.audio import find_clip, load_clip
 from engines.base import EngineError, EngineUnavailable, FloatArray, explain
 from engines.benchmark import machine
 
-TOLERANCE = 1e-6
-"""Largest relative error of `a * b + a` in float32: rounding once or twice is off by 2⁻²⁴ = 6e-8
-each time; what did not run, or ran on something else, is off by about 1."""
-
 
 def check_machine(model: str) -> bool:
     """Print the machine, its engines, a compile by MAX and how far encoders are apart."""
@@ -98,11 +94,14 @@ def check_max(on_gpu: bool = False) -> str:
 
 
 def check_sum(compute: Callable[[FloatArray, FloatArray], FloatArray]) -> None:
-    """Raise `EngineError` unless it computes `a * b + a` of two vectors."""
+    """Raise `EngineError` unless it computes `a * b + a` of two vectors.
+
+    Rounding once or twice is off by 2⁻²⁴ = 6e-8 each time; what did not run by about 1.
+    """
     a, b = np.random.default_rng(0).standard_normal((2, 2**20)).astype(np.float32)
     expected = a * b + a
     error = float(np.linalg.norm(compute(a, b) - expected) / np.linalg.norm(expected))
-    if not error < TOLERANCE:
+    if not error < 1e-6:
         raise EngineError(f"a sum of {len(a)} numbers is off by {error:.1e}")
 
 

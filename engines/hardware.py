@@ -12,9 +12,6 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
-GPU_DRIVERS = ("libcuda.so.1", "nvcuda.dll", "libamdhip64.so")
-"""Libraries of which one is there wherever PyTorch could use a GPU: NVIDIA's driver, or AMD's."""
-
 
 def why_no_cuda() -> str | None:
     """Return why PyTorch has no CUDA device here, or None when it has one."""
@@ -41,7 +38,7 @@ def has_gpu() -> bool:
 
 @cache
 def _has_gpu_driver() -> bool:
-    for name in GPU_DRIVERS:
+    for name in ("libcuda.so.1", "nvcuda.dll", "libamdhip64.so"):  # NVIDIA's, or AMD's
         with suppress(OSError):
             ctypes.CDLL(name)
             return True

@@ -21,12 +21,6 @@ from engines.analysis.records import LayerComparison
 from engines.base import Listener, PrepareSeconds, Progress, Segment, Transcript
 from engines.benchmark.machine import Machine
 
-FIELDS = ("engine", "model", "device", "dtype", "language", "language_probability", "text")
-"""Those of a transcript that its JSON object has as they are."""
-
-DELETED, INSERTED = "[-{}-]", "{{+{}+}}"
-"""Marks that need no colour, as wdiff has them."""
-
 TEXTS = ("model", "clip", "engine", "device", "counted by", "stage")
 """Columns that are set to the left; all others hold figures."""
 
@@ -79,6 +73,7 @@ class PrintSegments(Listener):
 
 def transcript_json(transcript: Transcript, prepared: PrepareSeconds) -> dict[str, Any]:
     """Return the documented JSON object; all times in seconds."""
+    plain = ("engine", "model", "device", "dtype", "language", "language_probability", "text")
     segments = []
     for each in transcript.segments:
         segment = {name: getattr(each, name) for name in ("start", "end", "text", "tokens")}
@@ -86,7 +81,7 @@ def transcript_json(transcript: Transcript, prepared: PrepareSeconds) -> dict[st
         if each.words is not None:
             segment["words"] = [vars(word) for word in each.words]
     return {
-        **{name: getattr(transcript, name) for name in FIELDS},
+        **{name: getattr(transcript, name) for name in plain},
         "tokens": transcript.tokens,
         "segments": segments,
         "seconds": {"prepare": prepared.total, **transcript.seconds.as_dict()},
@@ -123,13 +118,13 @@ def print_differences(
     count = metrics.name_count(alignment.errors)
     verdict = f"{count} unlike" if alignment.errors else "the same words as"
     parts = []
-    for edit in alignment.edits:
+    for edit in alignment.edits:  # marked as wdiff does, which needs no colour
         before, after = " ".join(edit.expected), " ".join(edit.found)
         if edit.change == "equal":
             parts.append(Text(after))
             continue
-        parts += [Text(DELETED.format(before), style="red")] if before else []
-        parts += [Text(INSERTED.format(after), style="green")] if after else []
+        parts += [Text(f"[-{before}-]", style="red")] if before else []
+        parts += [Text(f"{{+{after}+}}", style="green")] if after else []
     print_text(f"{title}; {verdict} {than}", Text(" ").join(parts))
 
 

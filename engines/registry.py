@@ -50,12 +50,12 @@ class EngineRow:
         if dtype not in self.usable_dtypes():
             usable = " or ".join(self.usable_dtypes())
             raise EngineUnavailable(f"{self.label} computes only in {usable} on this machine")
-        engine: Engine = _load(self.make)(self, model, dtype)
+        engine: Engine = load(self.make)(self, model, dtype)
         return engine
 
     def why_unavailable(self) -> str | None:
         """Return why this machine can't run the engine, or None when it can."""
-        reason: str | None = _load(self.why_not)() if self.why_not else None
+        reason: str | None = load(self.why_not)() if self.why_not else None
         return reason
 
     def usable_dtypes(self) -> tuple[Dtype, ...]:
@@ -64,12 +64,8 @@ class EngineRow:
             return self.dtypes[:1]
         return self.dtypes
 
-    def stages_opener(self) -> Callable[..., Any] | None:
-        """Return the function that opens its encoder stage by stage, or None."""
-        return _load(self.open_stages) if self.open_stages else None
 
-
-def _load(path: str) -> Callable[..., Any]:
+def load(path: str) -> Callable[..., Any]:
     """Import what `module:name` names."""
     module, _, name = path.partition(":")
     found: Callable[..., Any] = getattr(import_module(module), name)

@@ -51,9 +51,6 @@ logger = logs.logger(__name__)
 
 Result = TypeVar("Result")
 
-SEED = 0
-"""Seed of the generator that sampling above temperature 0 draws from, the same for every run."""
-
 WIDEST_BEAM = 50
 """Whisper allows 51 tokens at a window's first position, so a wider beam can't be filled."""
 
@@ -65,7 +62,7 @@ class TranscriptionState:
         self.device = device
         self.clip = clip
         self.listener = listener
-        self.generator = torch.Generator(device).manual_seed(SEED)
+        self.generator = torch.Generator(device).manual_seed(0)
         self.spans: list[Span] = []
         self.features: list[FloatArray] = []
         self.window_starts: list[float] = []

@@ -46,8 +46,6 @@ it is given, with two copies of each on the way; the libraries map some hundred 
 READ_SECONDS = 120.0
 """How long reading a clip may take, on the slowest machine: three hours of silence packed small
 took 8 s."""
-IDLE_SECONDS = 300.0
-"""How long the analysis keeps its process, and its memory, without a request."""
 
 logger = logs.logger(__name__)
 
@@ -266,7 +264,7 @@ class AnalysisHandler:
         self._model = model
 
 
-analysis = Worker("the analysis", "engines.worker:AnalysisHandler", idle_seconds=IDLE_SECONDS)
+analysis = Worker("the analysis", "engines.worker:AnalysisHandler", idle_seconds=300.0)
 
 
 def compare_layers(

@@ -24,10 +24,6 @@ NOT_KEPT = (
     "done: press Compare to see it."
 )
 
-FLATTEST_SCALE = 0.01
-"""A difference is never magnified more than to this share of the tallest bar: identical features
-look identical."""
-
 LEVELS = 64
 """Colours of a map's scale: more can't be told apart, and would not compress."""
 
@@ -162,10 +158,13 @@ def _trace(heights: Shares) -> str:
 def scale_difference(
     histograms: SharedHistograms, name: str, baseline: str, tallest: float
 ) -> tuple[Shares, float, float]:
-    """Return the difference of two histograms, its largest size, and the scale to draw it on."""
+    """Return the difference of two histograms, its largest size, and the scale to draw it on.
+
+    That is never below a hundredth of the tallest bar, so that identical features look identical.
+    """
     gaps = histograms.shares[name] - histograms.shares[baseline]
     largest = float(abs(gaps).max())
-    return gaps, largest, max(largest, FLATTEST_SCALE * tallest)
+    return gaps, largest, max(largest, 0.01 * tallest)
 
 
 # Maps over time.

@@ -12,9 +12,6 @@ from demo.panels.templating import render_template
 from demo.snapshot import Comparison, Lane
 from engines.metrics import compare, name_count
 
-CLEARLY_FASTER = 1.05
-"""The ratio from which one run each is called a difference."""
-
 
 @dataclass(frozen=True)
 class Headline:
@@ -106,7 +103,7 @@ def _is_clearly_faster(first: Lane, other: Lane) -> bool:
     theirs = [repeat.seconds.total for repeat in other.repeats]
     ratio = _read_total(other) / _read_total(first) if _read_total(first) else 1.0
     apart = len(ours) < 2 or len(theirs) < 2 or max(ours) < min(theirs)
-    return apart and ratio >= CLEARLY_FASTER
+    return apart and ratio >= 1.05
 
 
 def _describe_words(comparison: Comparison) -> str:

@@ -35,9 +35,6 @@ STATES: dict[State, tuple[str, str]] = {
 
 STAGES = {"mel": "Log-mel", "encode": "Encoder", "decode": "Decoder loop", "total": "Total"}
 
-LONG_CLIP_SECONDS = 60.0
-"""Clips longer than this get a taller transcript box."""
-
 
 def render(comparison: Comparison, document: bool = False) -> list[list[str]]:
     """Render all engines side by side, then a line for each that this machine lacks.
@@ -77,7 +74,7 @@ def _show_lane(lane: Lane, comparison: Comparison, document: bool) -> dict[str, 
         "clock": f"{lane.elapsed:.1f} s" if busy else language,
         "percent": percent,
         "unsure": busy and not lane.audio_done,
-        "tall": comparison.audio_seconds > LONG_CLIP_SECONDS and not document,
+        "tall": comparison.audio_seconds > 60 and not document,
         "live": lane.running and not lane.repeats and not document,
         "rows": rows,
         "why_empty": why_empty,

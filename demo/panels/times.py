@@ -25,12 +25,6 @@ LEGEND = {"prepare": "Getting ready", **STAGE_NAMES}
 
 NOT_YET = "Drawn when the last engine is done."
 
-MOST_BOXES = 400
-"""A row of more boxes than this leaves out those too narrow to be seen."""
-
-NARROWEST = 0.0005
-"""Share of a row's width: what is narrower can't be seen."""
-
 
 @dataclass(frozen=True)
 class Box:
@@ -154,7 +148,7 @@ def _lay_over(title: str, rows: Sequence[tuple[Lane, list[Box]]]) -> Chart:
         for box in boxes:
             seconds[box.stage] = seconds.get(box.stage, 0.0) + box.seconds
         words = [f"{LEGEND[stage].lower()} {total:.3f} s" for stage, total in seconds.items()]
-        if len(boxes) > MOST_BOXES:
-            boxes = [box for box in boxes if box.seconds / longest >= NARROWEST]
+        if len(boxes) > 400:
+            boxes = [box for box in boxes if box.seconds / longest >= 0.0005]
         tracks.append(Track(lane, ", ".join(words) or "nothing", boxes))
     return Chart(title, tracks, longest)

@@ -168,8 +168,7 @@ def open_encoder(name: str, checkpoint: Checkpoint, listener: Listener = SILENT)
     """
     key, _, dtype = name.partition(":")
     row = registry.row(key)
-    open_stages = row.stages_opener()
-    if open_stages is None:
+    if row.open_stages is None:
         raise EngineError(f"{key} can't be inspected layer by layer: it has no stages to open.")
     if dtype and dtype not in row.dtypes:
         raise EngineError(
@@ -177,7 +176,7 @@ def open_encoder(name: str, checkpoint: Checkpoint, listener: Listener = SILENT)
         )
     if reason := row.why_unavailable():
         raise EngineUnavailable(f"{key} can't run here: {reason}.")
-    opened: Encoder = open_stages(checkpoint, dtype or None, listener)
+    opened: Encoder = registry.load(row.open_stages)(checkpoint, dtype or None, listener)
     return replace(opened, name=f"{key}:{opened.name}", label=f"{row.label}, {opened.label}")
 
 

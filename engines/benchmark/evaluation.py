@@ -35,9 +35,6 @@ ROOT = Path(__file__).parents[2]
 UNSPACED = ("zh", "ja", "th", "lo", "my", "yue", "km")
 """Languages written without spaces, in which a word is no unit to count by."""
 
-LEFT_BEHIND = [".venv", ".git", ".mypy_cache", ".ruff_cache", ".pytest_cache", "build"]
-"""What a cluster does not get of this project's folder."""
-
 Line = Mapping[str, Any]
 
 
@@ -251,7 +248,8 @@ def run_on_ray(tasks: Sequence[Task], address: str) -> Iterator[Line]:
     workers, threads = tasks[0].workers, tasks[0].threads
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anyone
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    options: dict[str, Any] = {"runtime_env": {"working_dir": str(ROOT), "excludes": LEFT_BEHIND}}
+    left_behind = [".venv", ".git", ".mypy_cache", ".ruff_cache", ".pytest_cache", "build"]
+    options: dict[str, Any] = {"runtime_env": {"working_dir": str(ROOT), "excludes": left_behind}}
     if address == "local":
         options = {"num_cpus": workers * threads, "include_dashboard": False}
         options["runtime_env"] = {"env_vars": {"PYTHONPATH": str(ROOT)}}

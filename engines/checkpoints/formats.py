@@ -35,9 +35,6 @@ from engines.checkpoints.content import (
 HEAD_WIDTH = 64
 """Every Whisper checkpoint has attention heads of this width."""
 
-VOCABULARIES = (51864, 51865, 51866)
-"""English-only; multilingual with 99 languages; with 100 (large-v3)."""
-
 LARGEST_BYTES = 7 * 2**30
 """More than the tensors of large-v3 in float32 (6.2 GB)."""
 
@@ -332,7 +329,7 @@ def _check_dims(name: str, dims: ModelDimensions) -> None:
         and dims.n_audio_head == dims.n_text_head
         and dims.n_audio_head <= 32
         and max(dims.n_audio_layer, dims.n_text_layer) <= 64
-        and dims.n_vocab in VOCABULARIES
+        and dims.n_vocab in (51864, 51865, 51866)  # English; 99 languages; 100 (large-v3)
     )
     if not sound:
         raise CheckpointError(f"{name} has dimensions that no Whisper has: {dims}.")
@@ -349,13 +346,8 @@ def _check_tensors(file: str, content: Content) -> None:
                 f"{file} has {name} as a tensor of another kind ({kind}): save the checkpoint with "
                 "dense float16, bfloat16 or float32 tensors."
             )
-    halves = {
-        "encoder": encoder_shapes(content.dims),
-        "decoder": decoder_shapes(content.dims),
-    }
-    expected = {
-        f"{half}.{name}": shapes[name] for half, shapes in halves.items() for name in shapes
-    }
+    expected = {f"encoder.{name}": shape for name, shape in encoder_shapes(content.dims).items()}
+    expected |= {f"decoder.{name}": shape for name, shape in decoder_shapes(content.dims).items()}
     found = {name: tuple(tensor.shape) for name, tensor in content.state.items()}
     if problems := difference(expected, found):
         raise CheckpointError(f"{file} doesn't fit its dimensions: {problems}.")
