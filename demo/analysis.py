@@ -88,8 +88,6 @@ class AnalysisTask(Task):
         self._work = work
 
     def work(self) -> None:
-        """Do the work and keep its result."""
-
         def fail(reason: str | None) -> None:
             state: State = "stopped" if reason is None else "failed"
             self.update(lambda last, _: replace(last, state=state, reason=reason or ""))
@@ -101,7 +99,6 @@ class AnalysisTask(Task):
             )
 
     def progress(self, progress: Progress) -> None:
-        """Take in where the work stands."""
         known = progress.stage == "comparing" and progress.total
         share = progress.done / progress.total if known else 0.0
         what = progress.note or progress.stage

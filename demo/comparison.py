@@ -88,15 +88,12 @@ class LaneListener(Listener):
         self._task, self._key, self._repeated = task, key, repeated
 
     def segment(self, segment: Segment) -> None:
-        """Add a final segment."""
         if not self._repeated:
             self._task.update_lane(
                 self._key, lambda lane, now: replace(lane, segments=(*lane.segments, segment))
             )
 
     def progress(self, progress: Progress) -> None:
-        """Enter the stage that the engine is in."""
-
         def enter(lane: Lane, now: float) -> Lane:
             if progress.stage in ("mel", "encoding", "decoding"):
                 return lane.enter(progress.stage, now, audio_done=progress.done)
@@ -106,7 +103,6 @@ class LaneListener(Listener):
         self._task.update_lane(self._key, enter)
 
     def stopped(self) -> bool:
-        """True once the comparison is to end."""
         return self._task.stopped()
 
 

@@ -73,7 +73,6 @@ class Task(Listener):
             self._changed.notify_all()
 
     def stopped(self) -> bool:
-        """True once the work is to end."""
         return self._stopping
 
     def snapshots(self) -> Iterator[Any]:

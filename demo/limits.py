@@ -1,13 +1,8 @@
-"""Limits: how much one visitor may ask for, and how many may wait.
+"""Limits: how much one visitor may ask for, and how many may wait; `docs/hosting.md` has them.
 
-    DEMO_QUEUE  runs that may wait for the processor: 50 unless told; one more is refused
-    DEMO_RATE   runs that one visitor may start in a minute: 30 unless told; 0 lifts every limit on
-                a single visitor, and so does a page that serves only its own machine
-
-A visitor is a network address, of IPv6 the first half. Behind a proxy the address stands in the
-header `X-Forwarded-For`, which anybody can write: it is believed only from the addresses in
-`FORWARDED_ALLOW_IPS`, the web server's own variable, which is this machine unless told. On Hugging
-Face Spaces, where the proxy has a private address, those are believed.
+Behind a proxy a visitor's address stands in the header `X-Forwarded-For`, which anybody can write:
+it is believed only from the addresses in `FORWARDED_ALLOW_IPS`, the web server's own variable. On
+Hugging Face Spaces, where the proxy has a private address, those are believed.
 """
 
 from __future__ import annotations

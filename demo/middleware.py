@@ -1,7 +1,5 @@
 """ASGI middleware before every request: optional basic auth, closed routes, size limits.
 
-    DEMO_AUTH   `name:password`; then every address but `/health` asks for them (HTTP Basic)
-
 Gradio has none of these: its login is a form and leaves routes open, and it limits neither JSON
 bodies nor what one visitor uploads in an hour, nor looks at the disk.
 """
@@ -65,7 +63,6 @@ class Guard:
         self._app, self._credentials, self._allowance = app, credentials.encode(), allowance
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one request."""
         if scope["type"] != "http":
             if scope["type"] == "websocket" and self._credentials:
                 return  # nothing here speaks it, and it would pass the password by

@@ -32,9 +32,6 @@ NO_CLIP = "There is no clip yet: choose a sample, upload a file, or record one."
 CLIP_GONE = "This clip is no longer here, an hour after its last use: upload it again."
 NO_ENGINE = "Choose at least one engine."
 
-LONGEST_SHOWN = 60
-"""Characters of a wrong value that a sentence repeats."""
-
 TITLES = {
     "jfk": "Kennedy, 11 s",
     "librivox-sense": "Audiobook, 25 s",
@@ -332,4 +329,4 @@ def find_upload(clip: Any) -> str:
 def show(value: Any) -> str:
     """Return a wrong value on one line, not too long."""
     text = reprlib.repr(value)
-    return text if len(text) <= LONGEST_SHOWN else text[: LONGEST_SHOWN - 1] + "…"
+    return text if len(text) <= 60 else text[:59] + "…"

@@ -49,9 +49,6 @@ class Stopped(EngineError):
     """The listener asked the run to stop."""
 
 
-LONGEST_MESSAGE = 240
-"""Characters of another library's message to repeat; a compiler's can be pages."""
-
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 _ON_A_GPU = re.compile(r"cuda|hip|gpu|accelerator|device memory", re.IGNORECASE)
@@ -82,8 +79,8 @@ def describe_error(error: BaseException) -> str:
     if isinstance(error, OSError) and error.errno in DISK_FULL:
         return "the disk is full: free some space on it"
     message = " ".join(str(error).split())
-    if len(message) > LONGEST_MESSAGE:
-        message = f"{message[:LONGEST_MESSAGE]} …"
+    if len(message) > 240:  # a compiler's can be pages
+        message = f"{message[:240]} …"
     return f"{type(error).__name__}: {message}".rstrip(".: ")
 
 
@@ -320,14 +317,12 @@ class PartListener(Listener):
         self._whole, self._begin, self._end, self._note = whole, begin, end, note
 
     def progress(self, progress: Progress) -> None:
-        """Send the share of the whole task."""
         share = progress.done / progress.total if progress.total else 0.0
         done = self._begin + share * (self._end - self._begin)
         note = self._note or progress.note or progress.stage
         self._whole.progress(Progress("comparing", done, 1.0, note))
 
     def stopped(self) -> bool:
-        """Ask the whole task's listener."""
         return self._whole.stopped()
 
 

@@ -45,7 +45,6 @@ class FastWhisper(TimedWhisper):
         raise NotImplementedError
 
     def decoding_task(self, options: DecodingOptions) -> DecodingTask:
-        """Return the fast loop over one window."""
         return FastDecodingTask(self, options)
 
 
@@ -104,7 +103,6 @@ class HybridWhisper(FastWhisper):
     """A whisper model with PyTorch's decoder under the fast token loop."""
 
     def make_inference(self, prompt_length: int, sot_index: int) -> TorchInference:
-        """Return PyTorch's decoder."""
         return TorchInference(self, prompt_length, sot_index)
 
 
@@ -180,7 +178,6 @@ class MaxWhisper(FastWhisper):
         return torch.device("cpu")
 
     def make_inference(self, prompt_length: int, sot_index: int) -> MaxInference:
-        """Return MAX's decoder."""
         return MaxInference(self.decoder.max_decoder, sot_index)
 
 
@@ -239,7 +236,6 @@ class MaxInference(FastInference):
         return results
 
     def advance(self, tokens: IntArray, **select: Any) -> Step:
-        """As `FastInference.advance`."""
         if state := current_state():
             state.listener.check_stopped()
         rows = np.arange(len(tokens), dtype=np.int64)

@@ -51,7 +51,6 @@ class PrintProgress(Listener):
         self._stage = ""
 
     def progress(self, progress: Progress) -> None:
-        """Print the stage when it begins."""
         text = progress.note or progress.stage
         if progress.stage == "downloading" and progress.total and sys.stderr.isatty():
             size = f"{progress.done / 1e6:.0f} of {progress.total / 1e6:.0f} MB"

@@ -244,15 +244,12 @@ class Channel(Listener):
         threading.Thread(target=self._receive, daemon=True).start()
 
     def progress(self, progress: Progress) -> None:
-        """Send where the task stands."""
         self.send("progress", progress)
 
     def segment(self, segment: Segment) -> None:
-        """Send a final segment."""
         self.send("segment", segment)
 
     def stopped(self) -> bool:
-        """Return True once the parent asked for it."""
         return self._stop.is_set()
 
     def send(self, kind: str, value: Any) -> None:

@@ -133,14 +133,12 @@ class TorchInference(FastInference, PyTorchInference):
         self._features: Any = None
 
     def start(self, prompt: IntArray, features: Tensor, beams: int, **select: Any) -> Step:
-        """As `FastInference.start`."""
         self._features = features
         tokens = torch.from_numpy(prompt).repeat(beams, 1).to(features.device)
         logits = self.logits(tokens, features)[0, [self.sot_index, -1]].cpu().numpy()
         return logits, *select_top_k(logits, **select)
 
     def advance(self, tokens: IntArray, **select: Any) -> Step:
-        """As `FastInference.advance`."""
         last = torch.from_numpy(tokens)[:, None].to(self._features.device)
         output = self.model.decoder(last, self._features, kv_cache=self.kv_cache)
         logits = output[:, -1].cpu().numpy()  # (beams, n_vocab)

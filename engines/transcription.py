@@ -199,7 +199,7 @@ def synchronize(device: torch.device) -> None:
 
 
 class WhisperEngine:
-    """An engine over a `TimedWhisper`; a subclass builds that model.
+    """An `engines.base.Engine` over a `TimedWhisper`; a subclass builds that model.
 
     `prepare` and `transcribe` may be called from any thread; each engine does one thing at a time.
     """
@@ -219,7 +219,6 @@ class WhisperEngine:
         raise NotImplementedError
 
     def prepare(self, listener: Listener = SILENT) -> PrepareSeconds:
-        """Load and compile; a second call returns the first one's figures at once."""
         with self._lock:
             if self._whisper is None:
                 self._guard_memory(lambda: self._load(listener))
@@ -245,7 +244,6 @@ class WhisperEngine:
     def transcribe(
         self, clip: Clip, options: Options | None = None, listener: Listener = SILENT
     ) -> Transcript:
-        """Run the whole clip; raises `Stopped`, or another `EngineError`."""
         options = options or Options()
         with self._lock:
             model = self._ready()
@@ -311,7 +309,6 @@ class WhisperEngine:
         )
 
     def encode(self, mel: FloatArray) -> FloatArray:
-        """Encode log-mel windows `(batch, n_mels, 3000)` to `(batch, n_audio_ctx, n_state)`."""
         with self._lock, torch.inference_mode():
             model = self._ready()
             return self._guard_memory(lambda: self._encode(model, mel))
@@ -324,7 +321,6 @@ class WhisperEngine:
         return features
 
     def close(self) -> None:
-        """Free the memory; the engine can be prepared again."""
         with self._lock:
             self._whisper = None
             give_back()

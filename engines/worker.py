@@ -51,21 +51,18 @@ logger = logs.logger(__name__)
 
 
 class EngineHandler:
-    """Runs one engine."""
+    """Runs one engine; see `engines.base.Engine`."""
 
     def __init__(self, key: str, model: str, dtype: Dtype) -> None:
         self._engine = registry.get(key, model, dtype)
 
     def prepare(self, listener: Listener) -> PrepareSeconds:
-        """Load and compile."""
         return self._engine.prepare(listener)
 
     def transcribe(self, clip: Clip, options: Options, listener: Listener) -> Transcript:
-        """Run the whole clip."""
         return self._engine.transcribe(clip, options, listener)
 
     def encode(self, mel: FloatArray, listener: Listener) -> FloatArray:
-        """Encode log-mel windows."""
         return self._engine.encode(mel)
 
 
@@ -88,13 +85,11 @@ class RemoteEngine:
         self.worker = self.worker_class(row.label, handler, key, model, dtype)
 
     def prepare(self, listener: Listener = SILENT) -> PrepareSeconds:
-        """Load and compile; a second call returns the first one's figures at once."""
         return self.worker.ask("prepare", listener=listener)
 
     def transcribe(
         self, clip: Clip, options: Options | None = None, listener: Listener = SILENT
     ) -> Transcript:
-        """Run the whole clip."""
         transcript: Transcript = self.worker.ask(
             "transcribe", clip, options or Options(), listener=listener
         )
@@ -102,11 +97,9 @@ class RemoteEngine:
         return transcript
 
     def encode(self, mel: FloatArray) -> FloatArray:
-        """Encode log-mel windows `(batch, n_mels, 3000)` to `(batch, n_audio_ctx, n_state)`."""
         return self.worker.ask("encode", mel)
 
     def close(self) -> None:
-        """End the worker's process; the engine can be prepared again."""
         self.worker.close()
 
 
@@ -243,7 +236,6 @@ class AnalysisHandler:
     def compare_layers(
         self, names: tuple[str, ...], model: str, clip: Clip, start: float, listener: Listener
     ) -> Any:
-        """Compare the stages of encoders."""
         from engines.analysis import layers
 
         self._keep_only(model)
@@ -252,7 +244,6 @@ class AnalysisHandler:
     def run_fault(
         self, key: str, model: str, clip: Clip, language: str | None, listener: Listener
     ) -> Any:
-        """Transcribe with and without a fault."""
         from engines.analysis import faults
 
         self._keep_only(model)

@@ -104,7 +104,6 @@ class GpuWorker(Worker):
         threading.Thread(target=context.run, args=call, daemon=True).start()
 
     def receive(self) -> Message | None:
-        """Wait a moment for the next message."""
         with suppress(queue.Empty):
             return self._messages.get(timeout=POLL_SECONDS)
         return None

@@ -24,7 +24,6 @@ class Bar(base.Listener):
         self._task = bar.add_task("", total=None)
 
     def progress(self, progress: base.Progress) -> None:
-        """Move the bar."""
         note = progress.note or progress.stage.capitalize()
         total = progress.total or None
         self._bar.update(self._task, description=note, completed=progress.done, total=total)

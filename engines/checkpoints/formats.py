@@ -148,8 +148,13 @@ def read_hugging_face(folder: Path) -> Content:
         raise CheckpointError(
             f"{folder.name} holds a model of type {config.get('model_type')!r}, not whisper."
         )
+    files = sorted(folder.glob("model-*-of-*.safetensors"))
+    if (folder / "model.safetensors").is_file() or not files:
+        files = [folder / "model.safetensors"]
+    elif len(files) != int(files[0].stem.rpartition("-")[2]):
+        raise CheckpointError(f"{folder.name} lacks some of its shards: download it again.")
     state: dict[str, Tensor] = {}
-    for file in _list_shards(folder):
+    for file in files:
         if file.stat().st_size > LARGEST_BYTES:
             raise CheckpointError(f"{file.name} is larger than any Whisper checkpoint.")
         try:
@@ -168,16 +173,6 @@ def read_hugging_face(folder: Path) -> Content:
     n_heads = config["encoder_attention_heads"], config["decoder_attention_heads"]
     dims = _measure_dims(state, *n_heads)
     return Content(dims, state, _read_heads(folder, "generation_config.json", dims))
-
-
-def _list_shards(folder: Path) -> list[Path]:
-    whole = folder / "model.safetensors"
-    shards = sorted(folder.glob("model-*-of-*.safetensors"))
-    if whole.is_file() or not shards:
-        return [whole]
-    if len(shards) != int(shards[0].stem.rpartition("-")[2]):
-        raise CheckpointError(f"{folder.name} lacks some of its shards: download it again.")
-    return shards
 
 
 # CTranslate2, as faster-whisper uses it
