@@ -21,9 +21,6 @@ from engines.analysis.records import LayerComparison
 from engines.base import Listener, PrepareSeconds, Progress, Segment, Transcript
 from engines.benchmark.machine import Machine
 
-TEXTS = ("model", "clip", "engine", "device", "counted by", "stage")
-"""Columns that are set to the left; all others hold figures."""
-
 RUNS = (
     ("times faster", "times_faster", ".2f", 1),
     ("total s", "total", ".2f", 1),
@@ -131,8 +128,9 @@ def print_table(rows: Sequence[Mapping[str, str]], markdown: bool = False) -> No
     """Print rows of cells by title, as Markdown where asked to or standard output is a pipe."""
     markdown = markdown or not sys.stdout.isatty()
     table = Table(box=box.MARKDOWN if markdown else box.SIMPLE_HEAD)
+    texts = ("model", "clip", "engine", "device", "counted by", "stage")  # the rest are figures
     for title in rows[0] if rows else ():
-        table.add_column(title, justify="left" if title in TEXTS else "right")
+        table.add_column(title, justify="left" if title in texts else "right")
     for row in rows:
         table.add_row(*map(Text, row.values()))
     if markdown:  # as wide as it must be, whatever reads it

@@ -181,7 +181,12 @@ class FastDecodingTask(DecodingTask):
         sums = np.zeros(n, np.float32)
         no_speech = float("nan")
         for i in range(self.sample_len):
-            select = self._select(beams, k=1 if n == 1 else n + 1)
+            ranges = [self._ranges(beam[self.sample_begin :]) for beam in beams]
+            select: dict[str, Any] = {
+                "constraints": self._constraints[len(beams[0]) == self.sample_begin],
+                "ranges": np.array(ranges, np.int64),  # (beams, 4)
+                "k": 1 if n == 1 else n + 1,
+            }
             if i == 0:  # all beams are alike so far: two rows, after `sot` and after the prompt
                 select["ranges"] = np.repeat(select["ranges"][:1], 2, 0)
                 logits, top, logprobs = self.inference.start(prompt, features, n, **select)
@@ -234,15 +239,6 @@ class FastDecodingTask(DecodingTask):
         return going, kept, len(finished) >= self.decoder.max_candidates
 
     # Whisper's filters as constraints and ranges
-
-    def _select(self, beams: list[Beam], k: int) -> dict[str, Any]:
-        at_start = len(beams[0]) == self.sample_begin
-        ranges = [self._ranges(beam[self.sample_begin :]) for beam in beams]
-        return {
-            "constraints": self._constraints[at_start],
-            "ranges": np.array(ranges, np.int64),  # (beams, 4)
-            "k": k,
-        }
 
     @cached_property
     def _timestamp_rules(self) -> ApplyTimestampRules | None:

@@ -86,8 +86,6 @@ def make_fault_result(key: str, seconds: float = 6.0, listener: Listener = SILEN
     text = right.text if key in ("none", "late") else WRONG_WORDS
     return FaultResult(
         fault=fault,
-        model="tiny.en",
-        clip="fake",
         audio_seconds=seconds,
         right=right,
         faulty=None if key == "broken" else replace(right, text=text),

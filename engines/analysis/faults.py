@@ -253,8 +253,6 @@ class FaultResult:
     """
 
     fault: Fault
-    model: str
-    clip: str
     audio_seconds: float
     right: Transcript
     faulty: Transcript | None
@@ -325,7 +323,7 @@ def run_fault(
     mel = layers.cut_window(clip, checkpoint.dims.n_mels)
     encoders = (baseline, sound, changed)
     found = layers.compare_encoders(encoders, checkpoint, mel, clip.name, listener=part)
-    return FaultResult(fault, model, clip.name, clip.seconds, right, faulty, error, found)
+    return FaultResult(fault, clip.seconds, right, faulty, error, found)
 
 
 def make_engine(fault: Fault, model: str) -> Engine:

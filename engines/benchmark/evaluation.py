@@ -32,9 +32,6 @@ from engines.benchmark import machine
 
 ROOT = Path(__file__).parents[2]
 
-UNSPACED = ("zh", "ja", "th", "lo", "my", "yue", "km")
-"""Languages written without spaces, in which a word is no unit to count by."""
-
 Line = Mapping[str, Any]
 
 
@@ -157,7 +154,8 @@ def run_task(task: Task, get_engine: Callable[[str, str], Engine]) -> Line:
         engine = get_engine(task.engine, task.model)
         transcript = engine.transcribe(load_clip(task.path), options)
         language = task.language or transcript.language
-        unit = "character" if language in UNSPACED else "word"
+        unspaced = ("zh", "ja", "th", "lo", "my", "yue", "km")  # where a word is no unit
+        unit = "character" if language in unspaced else "word"
         texts = (task.reference, transcript.text)
         expected, found = (metrics.normalise(text, language).split() for text in texts)
         if unit == "character":

@@ -42,8 +42,6 @@ DEFLATED_BYTES, DEFLATED_RATIO = 64 * 2**20, 8
 """A zip may unpack to so many bytes, and to so many times its size on top. Weights hardly deflate:
 what grows more was made to fill the memory."""
 
-FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-
 
 def read_content(path: Path) -> Content:
     """Read and check a file or folder in any of the formats; raises `CheckpointError`.
@@ -332,10 +330,11 @@ def _check_dims(name: str, dims: ModelDimensions) -> None:
 
 def _check_tensors(file: str, content: Content) -> None:
     """Raise `CheckpointError` unless all are finite, dense floats of the expected shapes."""
+    floats = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
     for name, tensor in content.state.items():
         if not isinstance(tensor, Tensor):
             raise CheckpointError(f"{file} has {name} as {type(tensor).__name__}, not as a tensor.")
-        if tensor.dtype not in FLOATS or tensor.layout != torch.strided or tensor.is_meta:
+        if tensor.dtype not in floats or tensor.layout != torch.strided or tensor.is_meta:
             kind = f"{tensor.dtype}, {tensor.layout}, {tensor.device}".replace("torch.", "")
             raise CheckpointError(
                 f"{file} has {name} as a tensor of another kind ({kind}): save the checkpoint with "
