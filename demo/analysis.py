@@ -42,7 +42,7 @@ class AnalysisSnapshot:
     """A task as it stood at one moment.
 
     `what` it is at; `share` of it that is done, 0 to 1; `seconds` since its `start`; `result` once
-    it is done; `reason`: a sentence, once it failed.
+    it is done; `reason`: a sentence, once it failed. Its methods are those that `Task` asks for.
     """
 
     state: State = "running"
@@ -54,29 +54,23 @@ class AnalysisSnapshot:
     reason: str = ""
 
     def as_started(self, now: float) -> AnalysisSnapshot:
-        """Start the clock."""
         return replace(self, start=now)
 
     def at(self, now: float) -> AnalysisSnapshot:
-        """Set the clock, while it runs."""
         return self if self.finished else replace(self, seconds=now - self.start)
 
     def as_stopped(self) -> AnalysisSnapshot:
-        """Stop it, unless it is over."""
         return self if self.finished else replace(self, state="stopped")
 
     @property
     def finished(self) -> bool:
-        """True when it will not change any more."""
         return self.state != "running"
 
     @property
     def complete(self) -> bool:
-        """True when it ran to its end."""
         return self.state == "done"
 
     def to_save(self) -> AnalysisSnapshot | None:
-        """What a reload of the page shall find."""
         return self if self.complete else None
 
 

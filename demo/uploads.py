@@ -95,8 +95,7 @@ def discard(path: str | None) -> None:
 
 
 def sweep(folder: Path, seconds: float = KEEP_SECONDS) -> None:
-    """Delete files not used for so long, among them uploads that broke off, and empty folders, but
-    for new ones, which are about to get their file."""
+    """Delete files not used for so long, and empty folders but new ones, which get a file soon."""
     now = time.time()
     for place, _, names in os.walk(folder, topdown=False):
         for path in (Path(place, name) for name in names):

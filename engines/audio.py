@@ -35,12 +35,10 @@ they name other files and hosts, which an upload must not make this machine read
 
 SUGGESTION = "save it as WAV, FLAC, MP3, M4A or Ogg and try again"
 
-SAMPLES = Path(__file__).parents[1] / "audio_samples"
-
 
 def find_clip(name: str) -> Path:
     """Return a sample's file, or the path itself."""
-    sample = SAMPLES / f"{name}.flac"
+    sample = Path(__file__).parents[1] / "audio_samples" / f"{name}.flac"
     return sample if sample.is_file() else Path(name)
 
 

@@ -34,9 +34,6 @@ if TYPE_CHECKING:
     from engines.max_graph.weights import EncoderWeights
 
 
-# For both engines
-
-
 class FastWhisper(TimedWhisper):
     """A whisper model with the fast token loop; a subclass says what runs its decoder."""
 
@@ -96,9 +93,6 @@ def pick_device(dtype: Dtype) -> str:
     return label
 
 
-# max_hybrid
-
-
 class HybridWhisper(FastWhisper):
     """A whisper model with PyTorch's decoder under the fast token loop."""
 
@@ -114,14 +108,10 @@ class MaxHybridEngine(WhisperEngine):
         super().__init__(row, model, "cuda" if torch.cuda.is_available() else "cpu", dtype)
 
     def build(self, checkpoint: Checkpoint, listener: Listener) -> tuple[TimedWhisper, float]:
-        """Return the checkpoint's model with the MAX encoder in place of PyTorch's."""
         model = checkpoint.build(HybridWhisper)
         encoder, compiling = load_max_encoder(checkpoint, listener, self.dtype)
         model.encoder = EncoderModule(encoder)
         return model.to(self.device), compiling
-
-
-# max_full
 
 
 class MaxFullEngine(WhisperEngine):

@@ -106,9 +106,6 @@ def _log_sum_exp(values: FloatArray) -> np.float32:
     return np.float32(top + np.log(np.exp(values - top).sum()))
 
 
-# Decoders that also select
-
-
 class FastInference(Inference):
     """A decoder with its cache that also selects tokens.
 
@@ -143,9 +140,6 @@ class TorchInference(FastInference, PyTorchInference):
         output = self.model.decoder(last, self._features, kv_cache=self.kv_cache)
         logits = output[:, -1].cpu().numpy()  # (beams, n_vocab)
         return logits, *select_top_k(logits, **select)
-
-
-# The loop over the tokens of one window
 
 
 class FastDecodingTask(DecodingTask):

@@ -108,9 +108,6 @@ def render(comparison: Comparison) -> str:
     )
 
 
-# Histograms.
-
-
 def _draw_histograms(
     lanes: Sequence[Lane], baseline: Lane | None, common: CommonWindows
 ) -> tuple[list[Chart], list[Chart]]:
@@ -167,9 +164,6 @@ def scale_difference(
     return gaps, largest, max(largest, 0.01 * tallest)
 
 
-# Maps over time.
-
-
 def _draw_maps(
     lanes: Sequence[Lane], baseline: Lane | None, common: CommonWindows, seconds: float
 ) -> tuple[list[HeatMap], list[HeatMap]]:
@@ -207,9 +201,6 @@ def draw_map(values: metrics.Map, low: float, high: float, scale: Sequence[str])
     file = io.BytesIO()
     picture.save(file, "PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
-
-
-# Tables.
 
 
 def _list_figures(

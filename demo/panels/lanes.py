@@ -103,9 +103,6 @@ def _describe_state(lane: Lane, comparison: Comparison) -> str:
     return f"Run {number} of {repeats}: {state[:1].lower()}{state[1:]}"
 
 
-# Words.
-
-
 @lru_cache(maxsize=4096)
 def render_segment(segment: Segment, document: bool) -> str:
     """Render a segment: a button that plays from its start, then its words with their times."""
@@ -160,9 +157,6 @@ def _waits_for_others(comparison: Comparison) -> bool:
 def _explain_missing(*lanes: Lane) -> str:
     broken = [one for one in lanes if one.state in ("failed", "stopped")]
     return f"Not known: {broken[0].label} {broken[0].state}." if broken else "–"
-
-
-# Times.
 
 
 def _list_figures(lane: Lane, comparison: Comparison) -> list[tuple[str, str, str]]:

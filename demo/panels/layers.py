@@ -101,9 +101,6 @@ def render(result: LayerComparison, prefix: str = "stage", chosen: str = "") -> 
     )
 
 
-# In words.
-
-
 def summarise(result: LayerComparison) -> str:
     """Say in one sentence what was found; what rounds is not held to float32's bound."""
     seen = f"{len(result.stages)} stages compared"
@@ -151,9 +148,6 @@ def say(error: float) -> str:
     return f"{error:.1e}" if 0 < error < 0.01 else f"{error:.2g}"
 
 
-# The chart.
-
-
 def measure(stage: StageComparison, encoder: str, what: str) -> float:
     """Return a stage's error against float64, or one less its cosine to the baseline."""
     if what == "error":
@@ -198,9 +192,6 @@ def draw_pair(
 def _list_figures(stage: StageComparison, encoder: Encoder) -> list[str]:
     near = stage.similarity.get(encoder.name, "baseline") or "other shape"
     return format_figures(stage.statistics[encoder.name], near)
-
-
-# Faults.
 
 
 def render_fault(result: FaultResult) -> str:
