@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +34,6 @@ BROWSER_ARGUMENTS = [
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of MAX are skipped, with the reason that the page gives, where it can't run."""
     from engines.hardware import why_no_max
 
     if reason := why_no_max():
@@ -54,7 +54,7 @@ def browser() -> Iterator[Browser]:
     """Headless Chromium; skipped where there is none, but never in CI."""
     from playwright.sync_api import sync_playwright
 
-    path = os.environ.get("CHROMIUM") or find_browser()
+    path = find_browser()
     if path is None:
         reason = "no Chromium was found: run `make browser`, or set CHROMIUM to its path"
         if os.environ.get("CI") == "true":
@@ -70,21 +70,19 @@ def browser() -> Iterator[Browser]:
 def open_page(browser: Browser) -> Iterator[Callable[..., Page]]:
     """Opens an address in a fresh tab; the test fails if the tab asks any other host."""
     asked: list[str] = []
-    contexts = []
+    with ExitStack() as contexts:
 
-    def open_at(url: str, theme: str = "light", width: int = 1400, query: str = "") -> Page:
-        context = browser.new_context(viewport={"width": width, "height": 900})
-        contexts.append(context)
-        tab = context.new_page()
-        tab.set_default_timeout(90_000)
-        tab.on("request", lambda request: asked.append(request.url))
-        tab.goto(f"{url}?__theme={theme}{query}")
-        tab.locator("#compare").wait_for()
-        return tab
+        def open_at(url: str, theme: str = "light", width: int = 1400, query: str = "") -> Page:
+            context = browser.new_context(viewport={"width": width, "height": 900})
+            contexts.callback(context.close)
+            tab = context.new_page()
+            tab.set_default_timeout(90_000)
+            tab.on("request", lambda request: asked.append(request.url))
+            tab.goto(f"{url}?__theme={theme}{query}")
+            tab.locator("#compare").wait_for()
+            return tab
 
-    yield open_at
-    for context in contexts:
-        context.close()
+        yield open_at
     local = ("http://127.0.0.1", "http://localhost", "data:", "blob:")
     strangers = [url for url in asked if not url.startswith(local)]
     assert not strangers, f"the page asked other hosts: {strangers}"
@@ -118,15 +116,14 @@ def serve_fakes(sample_folder: Path, uploads: Path) -> Iterator[Callable[..., Fa
     """Serves a page over fakes, with the given limits."""
     from tests.fake_page import FakePage
 
-    served: list[FakePage] = []
+    with ExitStack() as served:
 
-    def serve(**options: Any) -> FakePage:
-        served.append(FakePage(sample_folder, **options))
-        return served[-1]
+        def serve(**options: Any) -> FakePage:
+            fake = FakePage(sample_folder, **options)
+            served.callback(fake.close)
+            return fake
 
-    yield serve
-    for fake in served:
-        fake.close()
+        yield serve
 
 
 @pytest.fixture(scope="module")

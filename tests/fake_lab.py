@@ -110,7 +110,6 @@ class FakeLab:
     def compare_layers(
         self, names: Sequence[str], model: str, clip: Clip, listener: Listener, start: float
     ) -> LayerComparison:
-        """The named encoders."""
         self.wait(listener, "looking at stage 3")
         if start > clip.seconds:
             raise EngineError(f"The clip has {clip.seconds:.1f} s.")
@@ -121,12 +120,10 @@ class FakeLab:
     def run_fault(
         self, key: str, model: str, clip: Clip, language: str | None, listener: Listener
     ) -> FaultResult:
-        """As `make_fault_result` has it."""
         self.wait(listener, "transcribing with the fault")
         return make_fault_result(key, clip.seconds, listener)
 
     def analyses(self) -> Analyses:
-        """What the page asks for."""
         return Analyses(
             lambda: (CPU, MAX, WIDE),
             self.compare_layers,

@@ -35,30 +35,27 @@ def make_backend(samples: Path, **changes: Any) -> Backend:
 
 def make_task(
     *engines: Any,
-    load_clip: Callable[..., Clip] = lambda path, listener: fakes.make_clip(),
     name: str = "clip",
-    reference: str | None = None,
     **settings: Any,
 ) -> ComparisonTask:
     """A comparison of these engines over six seconds of silence."""
     by_key = {engine.key: engine for engine in engines}
     backend = make_backend(
-        Path("nowhere"), get_engine=lambda key, model, dtype: by_key[key], load_clip=load_clip
+        Path("nowhere"),
+        get_engine=lambda key, model, dtype: by_key[key],
+        load_clip=lambda path, listener: fakes.make_clip(),
     )
     asked: dict[str, Any] = {"engines": tuple(by_key), "model": "tiny.en", **settings}
-    return ComparisonTask(backend, Settings(**asked), Sample("", name, Path("clip.wav"), reference))
+    return ComparisonTask(backend, Settings(**asked), Sample("", name, Path("clip.wav"), None))
 
 
 class FakePage:
     """A served page at `url`, whose engines, analyses and way to read clips a test may change."""
 
-    def __init__(
-        self, samples: Path, limits: Limits | None = None, reason: str | None = None
-    ) -> None:
-        """`reason`: why faults can't run on this page."""
+    def __init__(self, samples: Path, limits: Limits | None = None) -> None:
         os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
         self.engines: dict[str, Any] = {}
-        self.lab = FakeLab(reason=reason)
+        self.lab = FakeLab()
         self.queue, self.saved = JobQueue(limits), SavedResults()
         self.reset(limits)
         backend = make_backend(
@@ -83,10 +80,9 @@ class FakePage:
         self.use(cpu=fakes.FakeEngine(), max_hybrid=fakes.fake_max())
 
     def use(self, **engines: Any) -> None:
-        """Put these engines behind the page, by key; the others stay."""
+        """Replace some engines, by key."""
         self.engines |= engines
 
     def close(self) -> None:
-        """End it."""
         self.queue.close()
         self.blocks.close(verbose=False)

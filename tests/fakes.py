@@ -44,10 +44,9 @@ STATUSES = (CPU, GPU, MAX)
 class FakeEngine:
     """Says `words`, one segment for each four, `pace` seconds apart.
 
-    `error` is raised after the first segment; `compile_seconds` is slept through in `prepare`;
-    `deaf` ignores the listener's wish to stop. `compiled` and `last_word` are gates that a test
-    opens to let the compile, or the last segment, pass; what they hold up can't be missed, however
-    busy the machine is.
+    `error` is raised after the first segment; `compile_seconds` is slept through in `prepare`.
+    `compiled` and `last_word` are gates that a test opens to let the compile, or the last segment,
+    pass; what they hold up can't be missed, however busy the machine is.
     """
 
     key: str = "cpu"
@@ -56,7 +55,6 @@ class FakeEngine:
     pace: float = 0.0
     compile_seconds: float = 0.0
     error: Exception | None = None
-    deaf: bool = False
     model: str = "tiny.en"
     device: str = "cpu"
     dtype: Dtype = "float32"
@@ -70,7 +68,6 @@ class FakeEngine:
     prepared: threading.Event = field(default_factory=threading.Event)
 
     def prepare(self, listener: Listener = SILENT) -> PrepareSeconds:
-        """Sleep for as long as compiling is said to take."""
         listener.report("loading")
         if (self.compile_seconds or self.compiled) and not self.prepared.is_set():
             listener.report("compiling")
@@ -105,6 +102,12 @@ class FakeEngine:
         """The transcript of a run that took so many seconds and a third of one."""
         half = spent / 2
         seconds = StageSeconds(clip.decode_seconds, mel=0.02, encode=0.1 + half, decode=0.2 + half)
+        begun = time.perf_counter() - seconds.mel - seconds.encode - seconds.decode
+        spans = [Span("mel", begun, seconds.mel)]
+        for window in range(self.windows):
+            for stage, length in (("encode", seconds.encode), ("decode", seconds.decode)):
+                end = spans[-1].start + spans[-1].seconds
+                spans.append(Span(stage, end, length / self.windows, window))
         return Transcript(
             engine=self.key,
             model=self.model,
@@ -119,7 +122,7 @@ class FakeEngine:
             audio_seconds=clip.seconds,
             peak_memory_bytes=300 * 2**20,
             window_starts=tuple(30.0 * window for window in range(self.windows)),
-            spans=make_spans(time.perf_counter(), seconds, self.windows),
+            spans=tuple(spans),
         )
 
     def wait(self, listener: Listener, held: bool) -> None:
@@ -127,8 +130,7 @@ class FakeEngine:
         until = time.perf_counter() + self.pace
         gate = self.last_word if held else None
         while True:
-            if not self.deaf:
-                listener.check_stopped()
+            listener.check_stopped()
             if time.perf_counter() >= until and (gate is None or gate.is_set()):
                 return
             time.sleep(0.01)
@@ -157,21 +159,10 @@ class FakeEngine:
         return segments
 
     def encode(self, mel: FloatArray) -> FloatArray:
-        """Features of the right number of dimensions."""
         return make_features(self.noise)
 
     def close(self) -> None:
         """Nothing to give back."""
-
-
-def make_spans(end: float, seconds: StageSeconds, windows: int) -> tuple[Span, ...]:
-    """The stages of a run, the last one ending now."""
-    spans = [Span("mel", end - seconds.mel - seconds.encode - seconds.decode, seconds.mel)]
-    for window in range(windows):
-        for stage, length in (("encode", seconds.encode), ("decode", seconds.decode)):
-            last = spans[-1]
-            spans.append(Span(stage, last.start + last.seconds, length / windows, window))
-    return tuple(spans)
 
 
 def make_features(

@@ -34,21 +34,22 @@ def install_browser() -> str:
     debian = shutil.which("apt-get") is not None and os.geteuid() == 0
     apt, quiet = ["apt-get", "-qq"], {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     playwright = [sys.executable, "-m", "playwright", "install", "chromium"]
-    ways = [[playwright + ["--with-deps"] * debian]]
+    ways = [playwright + ["--with-deps"] * debian]
     if debian:
-        ways.insert(
-            0, [[*apt, "update"], [*apt, "install", "-y", "--no-install-recommends", NAMES[0]]]
-        )
-    while not (found := find_browser()):
-        if not ways:
-            sys.exit(
-                "The page's tests need a browser, and none could be installed: "
-                "install Chromium or Chrome, then run this again."
-            )
-        for command in ways.pop(0):
-            print(*command, flush=True)
-            subprocess.run(command, env=quiet, check=False)
-    return found
+        ways = [
+            [*apt, "update"],
+            [*apt, "install", "-y", "--no-install-recommends", NAMES[0]],
+            *ways,
+        ]
+    for command in ways:
+        if find_browser():
+            break
+        print(*command, flush=True)
+        subprocess.run(command, env=quiet, check=False)
+    return find_browser() or sys.exit(
+        "The page's tests need a browser, and none could be installed: "
+        "install Chromium or Chrome, then run this again."
+    )
 
 
 if __name__ == "__main__":

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import base64
 import os
+import resource
+import signal
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -15,12 +18,14 @@ import pytest
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 
-from demo import middleware, server
+from demo import jobs, middleware, server
 from demo import uploads as upload_folder
 from demo.limits import Limits
 from engines import audio
 from tests import fakes
 from tests.fake_page import FakePage
+from tests.load.check import visit_as_browser
+from tests.processes import wait_until
 
 Serve = Callable[..., FakePage]
 
@@ -28,15 +33,14 @@ Serve = Callable[..., FakePage]
 @pytest.fixture
 def connect() -> Iterator[Callable[..., Client]]:
     """Clients, each a visitor."""
-    clients: list[Client] = []
+    with ExitStack() as clients:
 
-    def connect_to(url: str, **named: Any) -> Client:
-        clients.append(Client(url, verbose=False, **named))
-        return clients[-1]
+        def connect_to(url: str, **named: Any) -> Client:
+            client = Client(url, verbose=False, **named)
+            clients.callback(client.close)
+            return client
 
-    yield connect_to
-    for client in clients:
-        client.close()
+        yield connect_to
 
 
 def list_files(folder: Path) -> list[Path]:
@@ -53,6 +57,7 @@ def upload(url: str, path: Path) -> Path:
 
 def call_tool(url: str, headers: dict[str, str] | None = None, **arguments: Any) -> Any:
     """What the tool for models answers."""
+    pytest.importorskip("mcp")
     from tests.test_mcp import call
 
     return call(url, "compare_clip", arguments, **headers or {})
@@ -66,7 +71,6 @@ def test_a_clip_goes_with_its_call(
 ) -> None:
     client, clip = connect(fake_page.url), sample_folder / "columbia.flac"
     assert client.predict(clip=handle_file(clip), api_name="/compare")["lanes"]
-    assert client.predict(clip=handle_file(clip), engine="cpu", api_name="/transcribe")["text"]
     with pytest.raises(AppError, match="use one of base"):
         client.predict(clip=handle_file(clip), model="huge", api_name="/compare")
     with pytest.raises(AppError, match="not both"):
@@ -89,8 +93,12 @@ def test_two_visitors_with_one_clip_don_t_take_it_from_each_other(
         assert not path.exists() and not path.parent.exists()
 
 
-def test_a_clip_of_the_page_goes_an_hour_after_its_last_use(
-    fake_page: FakePage, sample_folder: Path, uploads: Path
+def test_a_clip_of_the_page_goes_an_hour_after_its_last_use_by_itself(
+    fake_page: FakePage,
+    serve_fakes: Serve,
+    sample_folder: Path,
+    uploads: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     old, used = (upload(fake_page.url, sample_folder / "columbia.flac") for _ in range(2))
     broken_off = uploads / "tmp1234"
@@ -98,9 +106,10 @@ def test_a_clip_of_the_page_goes_an_hour_after_its_last_use(
     for path in (old, used, broken_off):
         os.utime(path, (time.time() - 4000,) * 2)
     upload_folder.touch(str(used))
-    upload_folder.sweep(uploads)
-    assert list_files(uploads) == [used]
-    upload_folder.sweep(uploads, seconds=0)
+    monkeypatch.setattr(server, "SWEEP_SECONDS", 0.05)
+    serve_fakes()
+    wait_until(lambda: list_files(uploads) == [used], "the cleaning")
+    used.unlink()
     assert upload_folder.is_gone(str(used)) and not upload_folder.is_gone("jfk")
 
 
@@ -137,18 +146,6 @@ def test_gradio_forgets_a_visit_too(
     assert client.predict(sample="jfk", api_name="/compare")["lanes"]
 
 
-def test_a_round_of_cleaning_comes_by_itself(
-    serve_fakes: Serve, sample_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(server, "SWEEP_SECONDS", 0.05)
-    path = upload(serve_fakes().url, sample_folder / "columbia.flac")
-    os.utime(path, (time.time() - 4000,) * 2)
-    until = time.monotonic() + 60
-    while path.exists():
-        assert time.monotonic() < until, "the clip was not deleted"
-        time.sleep(0.02)
-
-
 def test_the_folder_for_uploads_is_the_page_s_own(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -162,37 +159,39 @@ def test_the_folder_for_uploads_is_the_page_s_own(
 # What may be asked for.
 
 
-def test_the_queue_s_limit_holds_for_programs_and_tools(
-    fake_page: FakePage, connect: Callable[..., Client]
+def test_the_limits_of_the_queue_hold_by_every_route(
+    fake_page: FakePage,
+    connect: Callable[..., Client],
+    sample_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     gate = Event()
     cpu = fakes.FakeEngine(last_word=gate)
-    fake_page.reset(Limits(waiting=1))
+    fake_page.reset(Limits(waiting=1, at_once=1))
     fake_page.use(cpu=cpu)
-    url = fake_page.url
+    url, count = fake_page.url, fake_page.queue.count
     ask: dict[str, Any] = {"sample": "jfk", "api_name": "/compare"}
     first = connect(url).submit(**ask)
     assert cpu.prepared.wait(60)
-    second = connect(url).submit(**ask)
-    wait_for_queue(url, running=1, waiting=1)
+    with pytest.raises(AppError, match="1 runs from your address are waiting or going on"):
+        connect(url).predict(**ask)
+    second = connect(url, headers={"X-Forwarded-For": "192.0.2.1"}).submit(**ask)
+    wait_until(lambda: count() == {"running": 1, "waiting": 1, "most_waiting": 1}, "a full queue")
     with pytest.raises(AppError, match="The queue is full, 1 waiting: try again in a few minutes"):
         connect(url).predict(**ask)
-    pytest.importorskip("mcp")
+    monkeypatch.setattr(jobs.PastJobs, "estimate", lambda self, kind: 600.0)
+    with pytest.raises(RuntimeError, match=r"The queue is full, .* in about 20 minutes"):
+        visit_as_browser(url, sample_folder / "columbia.flac", ["cpu"])
     answer = call_tool(url, sample="jfk")
     assert answer.isError and "The queue is full" in answer.content[0].text
     told = second.status().log
     assert told and told[0] == "Waiting: 1 run is ahead of yours."
     gate.set()
     assert first.result(60)["lanes"] and second.result(60)["lanes"]
-    wait_for_queue(url, running=0, waiting=0)
-
-
-def wait_for_queue(url: str, **counts: int) -> None:
-    """Wait until so many run and wait."""
-    until = time.monotonic() + 60
-    while counts.items() - httpx.get(f"{url}health").json()["queue"].items():
-        assert time.monotonic() < until, f"the queue never had {counts}"
-        time.sleep(0.02)
+    wait_until(lambda: not count()["running"], "the end of both")
+    fake_page.queue.close()
+    with pytest.raises(AppError, match="The page is closing"):
+        connect(url).predict(**ask)
 
 
 def test_one_visitor_s_rate_is_limited_whatever_the_session(
@@ -207,7 +206,6 @@ def test_one_visitor_s_rate_is_limited_whatever_the_session(
     with pytest.raises(AppError, match=r"2 runs a minute .*: try again in \d+ s\.$"):
         connect(url, headers=one).predict(**ask)
     assert connect(url, headers=two).predict(**ask)
-    pytest.importorskip("mcp")
     refused = call_tool(url, one, sample="jfk")
     assert refused.isError and "2 runs a minute are the most" in refused.content[0].text
     assert not call_tool(url, two, sample="jfk").isError
@@ -229,11 +227,22 @@ def test_uploads_have_a_limit_for_each_visitor(serve_fakes: Serve) -> None:
 
 
 def test_a_full_disk_takes_no_clips(fake_page: FakePage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(upload_folder, "free_bytes", lambda: 1000)
-    files = {"files": ("a.wav", b"RIFF")}
-    answer = httpx.post(f"{fake_page.url}gradio_api/upload", files=files)
-    assert answer.status_code == 507 and "disk for clips is full" in answer.text
-    assert httpx.get(f"{fake_page.url}health").status_code == 503
+    """Full before a clip comes in, or while it does."""
+    clip = {"files": ("clip.wav", b"RIFF" + bytes(3 * 2**20))}
+    with monkeypatch.context() as patch:
+        patch.setattr(upload_folder, "free_bytes", lambda: 1000)
+        before = httpx.post(f"{fake_page.url}gradio_api/upload", files=clip)
+        assert httpx.get(f"{fake_page.url}health").status_code == 503
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    assert signal.getsignal(signal.SIGXFSZ) == signal.SIG_IGN
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, hard))
+    try:
+        during = httpx.post(f"{fake_page.url}gradio_api/upload", files=clip, timeout=60)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    for answer in (before, during):
+        assert answer.status_code == 507 and "disk for clips is full" in answer.text
+    assert httpx.post(f"{fake_page.url}gradio_api/upload", files=clip).status_code == 200
 
 
 def test_size_and_length_hold_by_every_route(
@@ -250,7 +259,6 @@ def test_size_and_length_hold_by_every_route(
     too_long = "columbia.flac is longer than 1 seconds, the limit"
     with pytest.raises(AppError, match=too_long):
         connect(url).predict(clip=handle_file(clip), api_name="/compare")
-    pytest.importorskip("mcp")
     code = base64.b64encode(clip.read_bytes()).decode()
     refused = call_tool(url, clip_base64=code)
     assert refused.isError and "longer than 1 seconds" in refused.content[0].text

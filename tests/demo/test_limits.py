@@ -31,16 +31,6 @@ def test_an_allowance_comes_back_with_time() -> None:
     assert set(allowance._taken) == {"you"}
 
 
-def test_an_allowance_of_bytes_waits_for_enough_of_them() -> None:
-    clock = Clock()
-    allowance = Allowance(100, 60.0, clock)
-    for clock.now in (0.0, 10.0, 20.0):
-        assert allowance.take("me", 30) is None
-    assert allowance.take("me", 50) == 50.0
-    assert allowance.take("me", 500) == 60.0
-    assert allowance.take("me", 10) is None
-
-
 def test_a_visitor_is_an_address_of_ipv6_the_first_half() -> None:
     named = {
         "192.0.2.7": "192.0.2.7",

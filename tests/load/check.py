@@ -14,7 +14,6 @@ import argparse
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -30,14 +29,14 @@ import httpx
 import soundfile
 
 from engines import registry
-from tests.processes import children, living
+from tests.running_app import App
 
 ROOT = Path(__file__).resolve().parents[2]
 STEP_SECONDS = 0.05
 """By how much each visitor's clip is shorter than the one before."""
 
-READ_SECONDS, START_SECONDS, END_SECONDS = 120.0, 900.0, 30.0
-"""Bounds for an answer, for the start with a first comparison, which may compile, and the end."""
+READ_SECONDS, START_SECONDS = 120.0, 900.0
+"""Bounds for an answer, and for a first comparison, which may compile."""
 
 FLAT, ROOM_BYTES = 0.05, 16 * 2**20
 """How much more memory each process may take at the end than after the first third, as a share and
@@ -139,34 +138,24 @@ def visit_at_once(url: str, clips: Sequence[Path], engines: Sequence[str]) -> li
         return list(pool.map(lambda each: visit_once(*each), asked))
 
 
-def list_descendants(parent: int) -> list[int]:
-    """Every process that a process started, or one of these."""
-    found, parents = [], [parent]
-    while parents:
-        started = children(parents.pop())
-        found += started
-        parents += started
-    return found
-
-
-def measure(page: int) -> dict[str, int]:
+def measure(app: App) -> dict[str, int]:
     """Resident bytes by process: the page's, and its engines' by their key."""
     sizes: dict[str, int] = {}
-    for number in (page, *list_descendants(page)):
+    for number in app.find_processes():
         with suppress(OSError):
             words = Path(f"/proc/{number}/cmdline").read_text().split("\0")
             pages = int(Path(f"/proc/{number}/statm").read_text().split()[1])
             name = next((word for word in words if word in registry.all_keys()), "other")
-            name = "page" if number == page else name
+            name = "page" if number == app.process.pid else name
             sizes[name] = sizes.get(name, 0) + pages * os.sysconf("SC_PAGE_SIZE")
     return sizes
 
 
-def check(url: str, page: subprocess.Popen[bytes], clips: list[Path], options: Any) -> list[str]:
+def check(app: App, clips: list[Path], options: Any) -> list[str]:
     """Visit a page that runs; a line for each thing that must not be."""
-    engines, until = options.engines, time.monotonic() + START_SECONDS
+    url, engines, until = app.url, options.engines, time.monotonic() + START_SECONDS
     while isinstance(first := visit_once(url, clips[0], registry.available(), 0), Exception):
-        if time.monotonic() > until or page.poll() is not None:
+        if time.monotonic() > until or app.process.poll() is not None:
             return [f"no comparison came to an end: {first!r}"]
         time.sleep(1.0)
     start = time.monotonic()
@@ -184,7 +173,7 @@ def check(url: str, page: subprocess.Popen[bytes], clips: list[Path], options: A
         if got != crowd[at]:
             faults.append(f"{clips[at].name} got {got!r} instead of {crowd[at]!r}")
         if (number + 1) * 3 % options.comparisons < 3:
-            marks.append(measure(page.pid))
+            marks.append(measure(app))
             print(f"after {number + 1}: { ({n: s >> 20 for n, s in marks[-1].items()}) } MiB")
     for name, last in marks[-1].items():
         before = marks[0].get(name, 0)
@@ -197,34 +186,22 @@ def run_check(options: Any, folder: Path) -> list[str]:
     """Start the page in a folder, check it, and end it."""
     clips = cut_clips(ROOT / "audio_samples" / "jfk.flac", folder, options.visitors)
     uploads = folder / "uploads"
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
     named = {
         "GRADIO_SERVER_NAME": "127.0.0.1",
-        "GRADIO_SERVER_PORT": port,
         "GRADIO_TEMP_DIR": str(uploads),
         "DEMO_AUTH": "",
-        "DEMO_QUEUE": str(options.queue),
+        "DEMO_QUEUE": str(options.visitors),
         "LOG_LEVEL": "warning",
     }
-    page = subprocess.Popen([sys.executable, "app.py"], cwd=ROOT, env=os.environ | named)
+    app, faults = App(folder, os.environ | named), []
     try:
-        faults = check(f"http://127.0.0.1:{port}/", page, clips, options)
+        faults = check(app, clips, options)
+        app.end(signal.SIGTERM)
+    except (AssertionError, subprocess.TimeoutExpired) as error:
+        faults.append(f"the page did not end well: {error}")
     finally:
-        started = list_descendants(page.pid)
-        page.send_signal(signal.SIGTERM)
-        try:
-            status: int | None = page.wait(END_SECONDS)
-        except subprocess.TimeoutExpired:
-            page.kill()
-            status = None
-    if status != 0:
-        faults.append(f"the page ended with status {status}")
-    time.sleep(0.5)
-    left = [f"process {number}" for number in started if number in living()]
-    left += [str(path) for path in uploads.rglob("*") if path.is_file()]
-    return faults + [f"left after the end: {each}" for each in left]
+        app.kill()
+    return faults + [f"left after the end: {path}" for path in uploads.rglob("*") if path.is_file()]
 
 
 def main() -> int:
@@ -232,7 +209,6 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.load.check")
     parser.add_argument("--visitors", type=int, default=50, help="at the same time")
     parser.add_argument("--comparisons", type=int, default=300, help="one after another")
-    parser.add_argument("--queue", type=int, default=50, help="how many may wait: DEMO_QUEUE")
     parser.add_argument("--engines", default=",".join(registry.available()), help="keys")
     options = parser.parse_args()
     options.engines = options.engines.split(",")
