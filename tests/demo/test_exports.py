@@ -51,16 +51,6 @@ def test_files_are_the_visitor_s_own_and_named_in_plain_letters() -> None:
 def test_the_record_says_what_ran_where_and_what_came_of_it() -> None:
     done = compare("The compiler turned the graph", reference=fakes.WORDS.upper())
     record = json.loads(as_json(describe(done)))
-    assert record["settings"] == {
-        "engines": ["cpu", "max_hybrid"],
-        "model": "tiny.en",
-        "language": "en",
-        "beam_size": 1,
-        "schedule": "parallel",
-        "word_timestamps": False,
-        "gpu_dtype": "float32",
-        "repeats": 1,
-    }
     assert record["machine"]["versions"]["gradio"] and record["machine"]["cores"] >= 1
     (absent,) = record["absent"]
     assert (absent["engine"], absent["reason"]) == ("gpu", "no CUDA device was found")
@@ -94,14 +84,12 @@ def test_the_report_shows_every_panel_settings_and_machine() -> None:
     saved = save(replace(done, lanes=lanes, clip_name="Talk"))
     html = json.loads(hand_over(saved, "html", "me")[0])["text"]
     page = read(html)
-    assert page.all("h1")[0].text == "Talk, every engine"
     sections = [each.attributes["id"] for each in page.all("section") if "id" in each.attributes]
     assert sections == [panel.key for panel in PANELS]
     named = [panel.title for panel in PANELS if panel.title]
     for expected in (*named, "turned", RUN, "tiny.en", "Python 3", "detected automatically"):
         assert expected in page.text
     assert "Relative L2" in page.text, "the page's charts, whose features are no longer kept"
-    assert page.all("ins") and page.all("del") and page.all("svg")
     assert page.all("ruby")[1].text == "compiler 0.5"
     assert not page.all("article")[0].all("button"), "words are to be read, not to be clicked"
     assert len(html.encode()) < 400_000
@@ -141,28 +129,16 @@ def milliseconds(clock: str) -> int:
     return ((sum(hours) * 60 + minutes) * 60 + seconds) * 1000 + rest
 
 
-@pytest.mark.parametrize(
-    ("ending", "cues", "text"),
-    [
-        (
-            "srt",
-            [segment(0.0, 1.5, " One."), segment(3661.0005, 3662.25, " Two.")],
-            "1\n00:00:00,000 --> 00:00:01,500\nOne.\n\n2\n01:01:01,000 --> 01:01:02,250\nTwo.\n\n",
-        ),
-        ("vtt", [segment(59.9996, 61, " 1")], "WEBVTT\n\n01:00.000 --> 01:01.000\n1\n\n"),
-        (
-            "vtt",
-            [segment(0, 1, "a <b> &amp; c --> d")],
-            "WEBVTT\n\n00:00.000 --> 00:01.000\na &lt;b&gt; &amp;amp; c --&gt; d\n\n",
-        ),
-    ],
-)
-def test_subtitles_are_as_players_read_them(ending: str, cues: list[Segment], text: str) -> None:
-    assert write_subtitles(cues, ending) == text
-
-
-MARKUP = "a <i>b</i>\n\n2\n00:00:00,000 --> 00:00:01,000"
-"""What a player might take for a tag, and for times."""
+def test_subtitles_are_as_players_read_them() -> None:
+    cues = [segment(59.9996, 61, " One."), segment(3661.0005, 3662.25, " a <b> &amp; c --> d")]
+    assert write_subtitles(cues, "srt") == (
+        "1\n00:01:00,000 --> 00:01:01,000\nOne.\n\n"
+        "2\n01:01:01,000 --> 01:01:02,250\na <\N{WORD JOINER}b> &amp; c -> d\n\n"
+    )
+    assert write_subtitles(cues, "vtt") == (
+        "WEBVTT\n\n01:00.000 --> 01:01.000\nOne.\n\n"
+        "01:01:01.000 --> 01:01:02.250\na &lt;b&gt; &amp;amp; c --&gt; d\n\n"
+    )
 
 
 @given(
@@ -175,7 +151,7 @@ MARKUP = "a <i>b</i>\n\n2\n00:00:00,000 --> 00:00:01,000"
         )
     )
 )
-@example([segment(0, 1, MARKUP)])
+@example([segment(0, 1, "a <i>b</i>\n\n2\n00:00:00,000 --> 00:00:01,000")])
 def test_whatever_was_said_makes_well_formed_files(said: list[Segment]) -> None:
     count = sum(bool(" ".join(one.text.replace("\0", " ").split())) for one in said)
     srt, vtt = write_subtitles(said, "srt"), write_subtitles(said, "vtt")
