@@ -14,14 +14,13 @@ import base64
 import logging
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractAsyncContextManager, aclosing, contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from contextlib import aclosing, contextmanager, suppress
+from dataclasses import asdict, replace
 from inspect import Parameter, Signature
 from pathlib import Path
 from typing import Any, Literal, TypedDict, get_type_hints
 
 import gradio as gr
-from starlette.routing import Mount
 
 from demo import uploads
 from demo.comparison import Backend
@@ -165,16 +164,8 @@ def add_endpoints(backend: Backend, queue: JobQueue) -> None:
 # MCP tools.
 
 
-@dataclass(frozen=True)
-class Tools:
-    """The tools' routes, and what runs while the web server runs."""
-
-    routes: list[Mount]
-    run: Callable[[], AbstractAsyncContextManager[None]]
-
-
-def make_tools(backend: Backend, queue: JobQueue, only_this_machine: bool = True) -> Tools | None:
-    """Make the MCP server of `compare_clip` and `list_engines`; None without the package `mcp`.
+def make_tools(backend: Backend, queue: JobQueue, only_this_machine: bool = True) -> Any:
+    """Make the `FastMCP` of `compare_clip` and `list_engines`; None without the package `mcp`.
 
     `only_this_machine`: refuse requests that a browser was tricked into sending here under another
     host's name.
@@ -221,9 +212,7 @@ def make_tools(backend: Backend, queue: JobQueue, only_this_machine: bool = True
     sign(compare_clip, Context, PURPOSE, {**list_options(), **own})
     server.add_tool(compare_clip)
     server.add_tool(list_engines)
-    # Where Gradio's own server would be, so that clients find it.
-    route = Mount("/gradio_api/mcp", app=server.streamable_http_app())
-    return Tools([route], server.session_manager.run)
+    return server
 
 
 async def compare_while_heard(

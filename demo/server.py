@@ -26,12 +26,12 @@ from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Mount, Route
 
 from demo import uploads
 from demo.api import make_tools
 from demo.comparison import Backend
-from demo.exports import STYLES
+from demo.exports import ASSETS, STYLES
 from demo.jobs import JobQueue, SavedResults
 from demo.limits import Allowance, read_limits, read_number, trust_proxies_of_spaces
 from demo.middleware import LEAST_DISK_BYTES, Guard, read_credentials
@@ -41,7 +41,6 @@ from engines.registry import EngineStatus
 
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLES = ROOT / "audio_samples"
-ASSETS = ROOT / "assets"
 
 MOST_SESSIONS = 64
 """Visits of which Gradio remembers what the panels held; nothing here asks for it."""
@@ -155,7 +154,10 @@ def extend_server(
     """What the web server has beside Gradio's: middleware, `/health`, MCP tools, and cleaning."""
     most = queue.limits.upload_bytes
     allowance = Allowance(most, 3600.0) if most else None
+    routes: list[BaseRoute] = [make_health_route(backend.statuses, queue)]
     tools = make_tools(backend, queue, is_private())
+    if tools is not None:  # where Gradio's own server would be, so that clients find it
+        routes.append(Mount("/gradio_api/mcp", app=tools.streamable_http_app()))
 
     async def clean_often() -> None:
         """Forget every minute what visitors left an hour ago."""
@@ -174,12 +176,12 @@ def extend_server(
             cleaning = asyncio.create_task(clean_often())
             stack.callback(cleaning.cancel)
             if tools is not None:
-                await stack.enter_async_context(tools.run())
+                await stack.enter_async_context(tools.session_manager.run())
             yield
 
     return {
         "middleware": [Middleware(Guard, credentials=read_credentials(), allowance=allowance)],
-        "routes": [make_health_route(backend.statuses, queue), *(tools.routes if tools else ())],
+        "routes": routes,
         "lifespan": lifespan,
     }
 
