@@ -39,8 +39,7 @@ from engines import hardware, zero_gpu
 from engines.audio import MAX_BYTES
 from engines.registry import EngineStatus
 
-ROOT = Path(__file__).resolve().parent.parent
-SAMPLES = ROOT / "audio_samples"
+SAMPLES = Path(__file__).resolve().parents[1] / "audio_samples"
 
 MOST_SESSIONS = 64
 """Visits of which Gradio remembers what the panels held; nothing here asks for it."""
