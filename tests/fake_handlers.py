@@ -15,13 +15,12 @@ from typing import Any
 import numpy as np
 
 from engines import audio
-from engines.base import Clip, EngineError, EngineUnavailable, Listener, Options
+from engines.base import Clip, EngineUnavailable, Listener, Options
 from engines.worker import ClipHandler
 from tests.fakes import FakeEngine
 
 ENGINE = "tests.fake_handlers:FakeEngineHandler"
 CLIPS = "tests.fake_handlers:FakeClipHandler"
-ANALYSIS = "tests.fake_handlers:FakeAnalysisHandler"
 
 GATE = "compiles until "
 """A model's name that begins so goes on with a file; `prepare` waits until that exists."""
@@ -36,7 +35,7 @@ class OutOfMemoryError(RuntimeError):
     """Has the name of PyTorch's error."""
 
 
-def go_wrong(fault: str, listener: Listener) -> None:
+def go_wrong(fault: str) -> None:
     """Do what the fault's name says; nothing for a name that is none."""
     fault, once, path = fault.partition(ONCE)
     if once and Path(path).exists():
@@ -60,8 +59,6 @@ def go_wrong(fault: str, listener: Listener) -> None:
             Path("/dev/full").write_text("x")
         case "raises":
             raise RuntimeError("a graph did not fit")
-        case "refuses":
-            raise EngineError("The clip has 6.0 s.")
         case "pages":
             raise RuntimeError("the compiler says\n" + "one thing after another\n" * 999)
 
@@ -83,7 +80,7 @@ class FakeEngineHandler:
             compiler = subprocess.Popen([sys.executable, "-c", "while True: pass"])
             listener.report("compiling")
             if file == "hangs":
-                go_wrong("hangs", listener)
+                go_wrong("hangs")
             while not Path(file).exists():
                 time.sleep(0.02)
             compiler.kill()
@@ -92,7 +89,7 @@ class FakeEngineHandler:
 
     def transcribe(self, clip: Clip, options: Options, listener: Listener) -> Any:
         """Go wrong, or don't."""
-        go_wrong(self.engine.model, listener)
+        go_wrong(self.engine.model)
         return self.engine.transcribe(clip, options, listener)
 
 
@@ -104,16 +101,5 @@ class FakeClipHandler(ClipHandler):
         audio.load_clip = self._load  # type: ignore[assignment]
 
     def _load(self, path: str, listener: Listener) -> Clip:
-        go_wrong(Path(path).stem, listener)
+        go_wrong(Path(path).stem)
         return Clip(np.zeros(16_000, np.float32), Path(path).name, 0.01)
-
-
-class FakeAnalysisHandler:
-    """Returns its arguments, after a word of progress, unless the model is a fault."""
-
-    def compare_layers(self, *arguments: Any) -> Any:
-        """Go wrong, or don't."""
-        *given, listener = arguments
-        listener.report("comparing", 0.25, 1.0, "stage 1")
-        go_wrong(given[1], listener)
-        return given

@@ -1,73 +1,58 @@
-"""What a process group does, from Linux's /proc: who is in it, and the processor time it took."""
+"""What a process group does, and people who wait for a worker."""
 
 from __future__ import annotations
 
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
+from contextlib import suppress
 
+import psutil
 import pytest
 
-needs_proc = pytest.mark.skipif(sys.platform != "linux", reason="reads Linux's /proc")
+from engines.base import EngineError, Listener, Progress, Segment
+
+needs_proc = pytest.mark.skipif(sys.platform != "linux", reason="sees every process on Linux only")
 
 PATIENCE = 60.0
 """Seconds after which a condition that hasn't come true never will."""
 
 
-def read_stat(pid: str) -> list[str]:
-    """The fields of `/proc/PID/stat` after the name: state, parent, group and so on."""
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-
-
-def living() -> dict[int, list[str]]:
-    """Every process that is no zombie, with what `read_stat` gives."""
-    found = {}
-    for name in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            stat = read_stat(name)
-        except OSError:
-            continue
-        if stat[0] != "Z":
-            found[int(name)] = stat
-    return found
+def is_living(pid: int) -> bool:
+    """Whether there is such a process, and it is no zombie."""
+    with suppress(psutil.NoSuchProcess):
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    return False
 
 
 def members(group: int) -> dict[int, float]:
     """The living processes of a group, each with the processor seconds it has taken."""
-    tick = os.sysconf("SC_CLK_TCK")
-    return {
-        pid: (int(stat[11]) + int(stat[12])) / tick
-        for pid, stat in living().items()
-        if int(stat[2]) == group
-    }
+    found = {}
+    for process in psutil.process_iter():
+        with suppress(psutil.NoSuchProcess, ProcessLookupError):
+            if os.getpgid(process.pid) == group and is_living(process.pid):
+                taken = process.cpu_times()
+                found[process.pid] = taken.user + taken.system
+    return found
 
 
 def children(parent: int) -> list[int]:
     """The living processes that a process started."""
-    return [pid for pid, stat in living().items() if int(stat[1]) == parent]
+    with suppress(psutil.NoSuchProcess):
+        return [each.pid for each in psutil.Process(parent).children() if is_living(each.pid)]
+    return []
 
 
 def workers(group: int) -> list[int]:
     """The members of a worker's group but the shell that ends it with its parent."""
-
-    def is_shell(pid: int) -> bool:
-        try:
-            return Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"/bin/sh")
-        except OSError:
-            return True
-
-    return [pid for pid in members(group) if not is_shell(pid)]
-
-
-def is_gone(pid: int) -> bool:
-    """Whether there is no such process any more."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    return False
+    found = []
+    for pid in members(group):
+        with suppress(psutil.NoSuchProcess):
+            if psutil.Process(pid).name() != "sh":
+                found.append(pid)
+    return found
 
 
 def wait_until(true: Callable[[], bool], what: str, seconds: float = PATIENCE) -> None:
@@ -83,3 +68,44 @@ def is_idle(group: int, seconds: float = 0.3) -> bool:
     before = sum(members(group).values())
     time.sleep(seconds)
     return sum(members(group).values()) - before < 0.2 * seconds
+
+
+class Recorder(Listener):
+    """Remembers what it hears; wants to stop after `enough` segments, or once it is told to."""
+
+    def __init__(self, enough: int = 1000) -> None:
+        self.segments: list[Segment] = []
+        self.stages: list[str] = []
+        self.stop = threading.Event()
+        self._enough = enough
+
+    def segment(self, segment: Segment) -> None:
+        self.segments.append(segment)
+
+    def progress(self, progress: Progress) -> None:
+        self.stages.append(progress.stage)
+
+    def stopped(self) -> bool:
+        return self.stop.is_set() or len(self.segments) >= self._enough
+
+
+class Waiter(Recorder):
+    """Does work on a thread of its own, told of its progress, and keeps what came of it."""
+
+    def __init__(self, work: Callable[[Listener], object]) -> None:
+        super().__init__()
+        self._work = work
+        self.outcome: object = None
+        self.thread = threading.Thread(target=self._run, daemon=True)
+        self.thread.start()
+
+    def _run(self) -> None:
+        try:
+            self.outcome = self._work(self)
+        except EngineError as error:
+            self.outcome = error
+
+    def leave(self) -> None:
+        """Stop, and wait for the answer."""
+        self.stop.set()
+        self.thread.join(PATIENCE)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 
 from tests.processes import wait_until
 
@@ -60,12 +61,8 @@ class App:
 
     def find_processes(self) -> list[int]:
         """The living processes with the mark."""
-        found = []
-        for name in filter(str.isdigit, os.listdir("/proc")):
-            with suppress(OSError):
-                if self.mark.encode() in Path(f"/proc/{name}/environ").read_bytes():
-                    found.append(int(name))
-        return found
+        processes = psutil.process_iter(["environ"])
+        return [p.pid for p in processes if (p.info["environ"] or {}).get("MARK") == self.mark]
 
     def end(self, number: signal.Signals) -> str:
         """Tell it to end; it does, well, and leaves no process. Returns what it printed."""

@@ -7,11 +7,9 @@ file objects with paths of the server, addresses to fetch from inside, component
 from __future__ import annotations
 
 import base64
-import json
 import logging
 import shutil
 import socket
-import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -57,44 +55,33 @@ def predict(url: str, name: str, *data: Any) -> str:
     return httpx.get(f"{base}/{started.json()['event_id']}", timeout=60).text
 
 
-def list_paths(secret: Path) -> list[str]:
-    """Ways to name a file that is not the visitor's."""
+def test_no_file_of_the_machine_is_served(url: str, secret: Path) -> None:
     dots = "../" * 12
-    return [
+    for path in (
         str(secret),
-        "/etc/passwd",
-        f"{dots}etc/passwd",
-        "..%2f..%2f..%2f..%2fetc/passwd",
         f"//{str(secret)[1:]}",
         f"file://{secret}",
+        f"{dots}etc/passwd",
+        "..%2f..%2f..%2f..%2fetc/passwd",
         f"{ROOT}/audio_samples/../app.py",
-        f"{ROOT}/app.py",
         f"{ROOT}/.git/config",
         "/proc/self/environ",
-        "C:\\Windows\\win.ini",
-        "\\\\127.0.0.1\\share\\x",
-    ]
-
-
-def test_no_file_of_the_machine_is_served(url: str, secret: Path) -> None:
-    for path in list_paths(secret):
+    ):
         for route in ("gradio_api/file=", "gradio_api/file/", "file=", "static/", "assets/",
                      "svelte/", "gradio_api/custom_component/1/client/x/"):  # fmt: skip
-            answer = httpx.get(f"{url}{route}{path}")
-            assert SECRET not in answer.text and "root:" not in answer.text
-            assert "GRADIO_ANALYTICS_ENABLED" not in answer.text and "repositoryformat" not in (
-                answer.text
-            )
+            answer = httpx.get(f"{url}{route}{path}").text
+            for inside in (SECRET, "root:", "from demo import page", "repositoryformat"):
+                assert inside not in answer, f"{route}{path}"
+            assert "GRADIO_ANALYTICS_ENABLED" not in answer
 
 
 @pytest.mark.parametrize("shape", [{}, {"meta": META}, {"meta": META, "is_stream": True}])
 def test_no_file_of_the_machine_is_a_clip(
     shape: dict[str, Any], url: str, uploads: Path, secret: Path
 ) -> None:
-    """Nor by a link that lies in the uploads."""
-    link = uploads / f"{uuid.uuid4().hex}.wav"
+    link = uploads / "link.wav"
     link.symlink_to(secret)
-    for path in (secret, "/etc/passwd", f"file://{secret}", "../../../../etc/passwd", link):
+    for path in (secret, f"file://{secret}", "../../../../etc/passwd", link):
         clip = {"path": str(path), "url": str(path), **shape}
         answer = predict(url, "transcribe", clip, *REST)
         assert "event: error" in answer
@@ -103,10 +90,8 @@ def test_no_file_of_the_machine_is_a_clip(
 
 
 @pytest.mark.parametrize(
-    "address",
-    ["http://127.0.0.1:1/x", "http://169.254.169.254/latest/meta-data", "http://example.org/x.wav",
-     "https://example.org/x.wav", "HTTP://example.org/x"],
-)  # fmt: skip
+    "address", ["http://127.0.0.1:1/x", "http://169.254.169.254/x", "HTTPS://example.org/x.wav"]
+)
 def test_no_address_is_fetched(address: str, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
 
@@ -181,10 +166,6 @@ def test_an_uploaded_page_is_never_shown_as_one(url: str) -> None:
     assert "html" not in answer.headers["content-type"]
 
 
-def encode(text: str) -> str:
-    return base64.b64encode(text.encode()).decode()
-
-
 def test_nothing_but_health_answers_without_the_password(
     serve_fakes: Callable[..., FakePage],
     monkeypatch: pytest.MonkeyPatch,
@@ -194,14 +175,13 @@ def test_nothing_but_health_answers_without_the_password(
     caplog.set_level(logging.DEBUG)
     monkeypatch.setenv(middleware.AUTH, "me:hush-hush")
     url = serve_fakes().url
+
+    def encode(text: str) -> str:
+        return base64.b64encode(text.encode()).decode()
+
     wrong = ("me:wrong", "me:", "me:hush-hush\n")
-    for header in (
-        None,
-        "Basic",
-        "Basic !!!",
-        *(f"Basic {encode(each)}" for each in wrong),
-        f"Bearer {encode('me:hush-hush')}",
-    ):
+    given = [f"Basic {encode(each)}" for each in wrong]
+    for header in (None, "Basic", "Basic !!!", *given, f"Bearer {encode('me:hush-hush')}"):
         headers = {"authorization": header} if header else {}
         for route in ("", "config", "gradio_api/info", "gradio_api/file=x", "gradio_api/mcp/",
                       "theme.css"):  # fmt: skip
@@ -245,6 +225,5 @@ def test_a_checkpoint_runs_no_code(tmp_path: Path) -> None:
 
 def test_the_page_names_no_path_of_the_machine(url: str) -> None:
     for route in ("", "config", "health", "gradio_api/info"):
-        text = httpx.get(f"{url}{route}").text
-        assert str(ROOT) not in text, route
-    assert json.loads(httpx.get(f"{url}health").text)["status"] == "ok"
+        answer = httpx.get(f"{url}{route}")
+        assert answer.status_code == 200 and str(ROOT) not in answer.text, route

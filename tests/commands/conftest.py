@@ -48,7 +48,7 @@ def engines() -> dict[str, Any]:
 
 @pytest.fixture
 def command(engines: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Command:
-    """Runs a command; what its engines' processes would do is done by fakes."""
+    """Runs a command, given as words and then what stays whole, over fake engines."""
 
     def get(key: str, model: str, dtype: str = "float32") -> Any:
         return engines[key]
@@ -60,4 +60,4 @@ def command(engines: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Command
     monkeypatch.setattr(machine, "limit_threads", lambda *_: 1)
     monkeypatch.setattr(machine, "measure_limits", lambda: LIMITS)
     monkeypatch.setattr(speed, "SETTLE_SECONDS", 0.0)
-    return lambda *arguments: CliRunner().invoke(cli.app, [str(each) for each in arguments])
+    return lambda words, *whole: CliRunner().invoke(cli.app, [*words.split(), *map(str, whole)])
