@@ -61,14 +61,6 @@ def choose_own(page: Page, path: Path) -> None:
     )
 
 
-def compare_bad_file(page: Page, path: Path) -> None:
-    """Upload a file that is no audio, press Compare, and wait for the sentence about it."""
-    choose_own(page, path)
-    page.click("#compare")
-    page.locator("#summary .alert").wait_for()
-    page.locator("#compare:enabled").wait_for()
-
-
 def tab_to(page: Page, selector: str) -> None:
     """Press Tab until the focus is on such an element, and can be seen to be there."""
     for _ in range(100):
