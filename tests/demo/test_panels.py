@@ -1,19 +1,34 @@
-"""What holds for every panel: empty states, escaping, and what travels."""
+"""What holds for every panel: the table, empty states, escaping, and what travels."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from demo import exports, page
+from demo.jobs import JobQueue, SavedResults
 from demo.panels import PANELS, Panel, lanes, layers
 from demo.panels.headline import Headline, render_headline
 from demo.snapshot import Comparison, new_comparison
 from tests import fakes
 from tests.demo.reading import EVIL, change_last, compare, fail_second, keep_running, read
 from tests.fake_lab import make_fault_result
+from tests.fake_page import make_backend
 
 CHARTS = [panel for panel in PANELS if not panel.live]
+
+
+def test_a_new_panel_is_one_row(monkeypatch: pytest.MonkeyPatch, sample_folder: Path) -> None:
+    """The page and the report show it."""
+    added = Panel("count", "How many", lambda found: f"<p>{len(found.lanes)} engines</p>")
+    for module in (page, exports):
+        monkeypatch.setattr(module, "PANELS", (*PANELS, added))
+    (section,) = read(exports.render_report(compare())).all("section", id="count")
+    assert section.text == "How many 2 engines"
+    blocks = page.build(make_backend(sample_folder), JobQueue(), SavedResults())
+    assert "count" in {each.elem_id for each in blocks.blocks.values()}
 
 
 def make_hostile() -> tuple[Comparison, Comparison]:
@@ -38,24 +53,24 @@ def test_nothing_from_a_file_or_a_model_becomes_markup() -> None:
     encoders = tuple(replace(each, label=EVIL) for each in result.layers.encoders)
     found = replace(result.layers, model=EVIL, clip=EVIL, encoders=encoders)
     hostile = replace(result, faulty=replace(result.faulty, text=EVIL), layers=found)
-    for page in (
+    for shown in (
         read(render_headline(Headline(EVIL, EVIL, alert=True))),
         *(read(lanes.render(each)) for each in make_hostile()),
         read(layers.render_fault(hostile)),
         read(layers.render_fault(replace(hostile, faulty=None, error=EVIL))),
     ):
-        assert not page.all("script") + page.all("img") + page.all("b")
-        assert not [n for each in page.walk() for n in each.attributes if n.startswith("on")]
-        assert "<script>alert(1)</script>" in page.text
+        assert not shown.all("script") + shown.all("img") + shown.all("b")
+        assert not [n for each in shown.walk() for n in each.attributes if n.startswith("on")]
+        assert "<script>alert(1)</script>" in shown.text
 
 
 @pytest.mark.parametrize("panel", CHARTS, ids=[panel.key for panel in CHARTS])
 def test_a_chart_is_a_sentence_until_the_last_engine_is_done(panel: Panel) -> None:
     done = compare(reference=fakes.WORDS)
     for early in (new_comparison(done.settings, fakes.STATUSES), keep_running(done)):
-        page = read(panel.render(early))
-        assert "when the last engine is done" in page.text
-        assert len(list(page.walk())) == 2
+        shown = read(panel.render(early))
+        assert "when the last engine is done" in shown.text
+        assert len(list(shown.walk())) == 2
 
 
 def test_only_changed_parts_of_the_engines_travel() -> None:
