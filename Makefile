@@ -76,7 +76,7 @@ benchmark-save: $(RUN) ## measure tiny.en and base, greedy and beam 5, into docs
 	$(PY) -m engines.cli benchmark --models tiny.en,base --clips columbia --beams 1,5 --json docs/benchmark.json $(ARGS)
 
 bad-input: $(DEV) ## make hundreds of odd and broken clips and put each through the reader
-	$(PY) -m tests.bad_input.check $(ARGS)
+	$(PY) -m pytest -s -m "slow or not slow" tests/bad_input $(ARGS)
 
 load-check: $(DEV) ## put fifty visitors on the page at once, then 300 comparisons, and count
 	$(PY) -m tests.load.check $(ARGS)

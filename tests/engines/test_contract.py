@@ -1,9 +1,9 @@
 """The same assertions for every engine that this machine can run."""
 
 import itertools
-import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 
 import numpy as np
@@ -20,11 +20,10 @@ from engines.base import (
     EngineUnavailable,
     Listener,
     Options,
-    Progress,
-    Segment,
     Stopped,
     Transcript,
 )
+from tests.processes import Recorder
 
 MARKS = {
     row.key: [getattr(pytest.mark, name) for name in ("max", "gpu") if f"why_no_{name}" in reason]
@@ -60,20 +59,6 @@ def transcript(engine: Engine, jfk: Clip) -> Transcript:
     first, last = transcript.spans[0], transcript.spans[-1]
     assert before < first.start and last.start + last.seconds < time.perf_counter()
     return transcript
-
-
-class Recorder(Listener):
-    """Keeps what it is sent."""
-
-    def __init__(self) -> None:
-        self.segments: list[Segment] = []
-        self.sent: list[Progress] = []
-
-    def segment(self, segment: Segment) -> None:
-        self.segments.append(segment)
-
-    def progress(self, progress: Progress) -> None:
-        self.sent.append(progress)
 
 
 def test_preparing_twice_costs_nothing_more(engine: Engine) -> None:
@@ -199,20 +184,10 @@ def test_a_given_language_has_no_probability() -> None:
     assert (told.language, told.language_probability) == ("french", None)
 
 
-def test_two_threads_take_turns(engine: Engine, jfk: Clip, transcript: Transcript) -> None:
-    found: list[str] = []
-
-    def run() -> None:
-        found.append(engine.transcribe(jfk, GREEDY).text)
-
-    threads = [threading.Thread(target=run) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert found == [transcript.text] * 2
-
-
-def test_it_can_be_closed_and_used_again(engine: Engine, jfk: Clip, transcript: Transcript) -> None:
+def test_two_threads_take_turns_and_a_closed_engine_works_again(
+    engine: Engine, jfk: Clip, transcript: Transcript
+) -> None:
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(lambda _: engine.transcribe(jfk, GREEDY).text, range(2)))
     engine.close()
-    assert engine.transcribe(jfk, GREEDY).text == transcript.text
+    assert [*found, engine.transcribe(jfk, GREEDY).text] == [transcript.text] * 3

@@ -12,7 +12,7 @@ pytest.importorskip("max.engine")
 
 from torch import nn
 from whisper.decoding import DecodingOptions, DecodingTask
-from whisper.model import ModelDimensions, TextDecoder, Whisper, disable_sdpa
+from whisper.model import ModelDimensions, TextDecoder, Whisper
 from whisper.tokenizer import get_tokenizer
 
 from engines.analysis.layers import relative_error
@@ -23,7 +23,7 @@ from engines.max_graph.decoder import Decoder
 from engines.max_whisper import DecoderModule, HybridWhisper, MaxWhisper, load_max_decoder
 from engines.token_selection import FastDecodingTask, Step, TokenConstraints
 from engines.transcription import TimedWhisper
-from tests.engines.checkpoint_files import DIMENSIONS, random_state
+from tests.engines.checkpoint_files import random_state
 
 pytestmark = pytest.mark.max
 
@@ -40,7 +40,6 @@ SIZES = {
     "one head": ModelDimensions(80, 37, 64, 1, 1, 1009, 45, 64, 1, 1),
     "two layers": ModelDimensions(80, 101, 128, 2, 1, 517, 67, 128, 2, 2),
     "three heads": ModelDimensions(80, 33, 192, 3, 1, 131, 31, 192, 3, 3),
-    "small": DIMENSIONS["small"],
 }
 NARROW = SIZES["narrow"]
 
@@ -97,12 +96,6 @@ def step(
     return decoder.step(tokens, cross, cache, rows, constraints, ranges, k)
 
 
-@pytest.fixture(scope="module")
-def narrow() -> Decoder:
-    """Where the engine would run it: on the accelerator, if there is one."""
-    return load_max_decoder(checkpoint())[0]
-
-
 @pytest.mark.parametrize("size", ["one head", "two layers", "three heads"])
 @pytest.mark.parametrize("half", [True, False], ids=["float16 weights", "float32 weights"])
 def test_every_batch_agrees_with_float64(size: str, half: bool) -> None:
@@ -123,66 +116,15 @@ def test_every_batch_agrees_with_float64(size: str, half: bool) -> None:
             assert (top[:, 0] == logits.argmax(-1)).all()
 
 
-@pytest.mark.slow
-def test_a_large_decoder_agrees_with_float64() -> None:
-    dims = SIZES["small"]
-    decoder, _ = load_max_decoder(checkpoint("small"))
-    features, tokens = make_features(dims), random_tokens(dims, 1, 20)
-    cross = decoder.compute_cross_kv(features)
-    logits, _, _ = step(decoder, tokens, cross, decoder.new_cache(1))
-    assert relative_error(logits, exact_logits(tokens, features, "small")[0]) < RELATIVE_ERROR
-
-
-def test_a_window_holds_448_positions_and_tokens_of_its_vocabulary(narrow: Decoder) -> None:
-    features, tokens = make_features(NARROW), random_tokens(NARROW, 1, 448)
-    cross, kept = narrow.compute_cross_kv(features), narrow.new_cache(1)
-    step(narrow, tokens[:, :447], cross, kept, [0])
-    last, _, _ = step(narrow, tokens[:, 447:], cross, kept)
-    assert kept.length == 448
-    expected = exact_logits(tokens, features)[0, -1]
-    assert relative_error(last[0], expected) < RELATIVE_ERROR
+def test_positions_and_tokens_that_the_kernels_lack_are_refused() -> None:
+    decoder, _ = load_max_decoder(checkpoint())
+    cross, kept = decoder.compute_cross_kv(make_features(NARROW)), decoder.new_cache(1)
+    step(decoder, random_tokens(NARROW, 1, 448), cross, kept, [0])
     with pytest.raises(ValueError, match="no position is left of 448 for 1 tokens"):
-        step(narrow, tokens[:, :1], cross, kept)
+        step(decoder, np.array([[0]]), cross, kept)
     for token in (-1, 51864):
         with pytest.raises(ValueError, match="tokens are 0 to 51863"):
-            step(narrow, np.array([[token]]), cross, narrow.new_cache(1))
-
-
-@pytest.mark.parametrize("beams", [2, 8])
-def test_beams_continue_what_they_are_told_to(narrow: Decoder, beams: int) -> None:
-    features, tokens = make_features(NARROW), random_tokens(NARROW, beams, 40)
-    cross, kept = narrow.compute_cross_kv(features), narrow.new_cache(beams)
-    step(narrow, tokens[:, :35], cross, kept, [0])
-    order = [beams - 1, *([0] * (beams - 1))]
-    narrow.reorder_beams(kept, kept, order)
-    logits, _, _ = step(narrow, tokens[:, 35:36], cross, kept)
-    continued = np.concatenate([tokens[order, :35], tokens[:, 35:36]], axis=1)
-    expected = exact_logits(continued, features)[:, -1]
-    assert relative_error(logits, expected) < RELATIVE_ERROR
-
-
-def read_scores(decoder: Any, tokens: np.ndarray, features: np.ndarray) -> np.ndarray:
-    """Cross-attention scores `(layers, heads, tokens, n_audio_ctx)`, as whisper reads them."""
-    found: list[np.ndarray] = []
-
-    def keep(_: object, inputs: object, outputs: Any) -> None:
-        found.append(outputs[-1][0].numpy())
-
-    modules = [block.get_submodule("cross_attn") for block in decoder.blocks]
-    hooks = [module.register_forward_hook(keep) for module in modules]
-    with torch.inference_mode(), disable_sdpa():
-        decoder(torch.from_numpy(tokens), torch.from_numpy(features)[None])
-    for hook in hooks:
-        hook.remove()
-    return np.stack(found)
-
-
-def test_alignment_scores_agree(narrow: Decoder) -> None:
-    features, tokens = make_features(NARROW), random_tokens(NARROW, 1, 9)
-    found = read_scores(DecoderModule(narrow), tokens, features)
-    expected = read_scores(checkpoint().build(Whisper).decoder, tokens, features)
-    for ours, theirs in zip(found, expected, strict=True):
-        assert relative_error(ours, theirs) < 1e-5, "both are in float32"
+            step(decoder, np.array([[token]]), cross, decoder.new_cache(1))
 
 
 # The fast loop against whisper's own over PyTorch.

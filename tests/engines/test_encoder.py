@@ -1,24 +1,16 @@
-"""MAX's encoder against float64, stage by stage, and the strict loading of all weights."""
-
-from dataclasses import replace
+"""MAX's encoder against float64, stage by stage."""
 
 import numpy as np
 import pytest
-import torch
 from whisper.audio import N_FRAMES
 from whisper.model import ModelDimensions
 
 pytest.importorskip("max.engine")
 
-from max.driver import CPU
-
 from engines import checkpoints
 from engines.analysis import layers
 from engines.audio import load_clip
-from engines.base import CheckpointError
 from engines.checkpoints import Checkpoint
-from engines.max_graph.compile_cache import pick_weight
-from engines.max_graph.weights import decoder_weights, encoder_weights
 from engines.max_whisper import load_max_encoder
 from tests.engines.checkpoint_files import DIMENSIONS, random_state
 
@@ -41,17 +33,16 @@ def jfk() -> np.ndarray:
     return layers.cut_window(load_clip("audio_samples/jfk.flac"), 80)
 
 
-def find_stages_past(expected: Checkpoint, found: Checkpoint, mel: np.ndarray) -> list[str]:
-    """The stages of `found`'s MAX encoder that are past the bound around `expected` in float64."""
-    opened = layers.open_max(found)
-    result = layers.compare_encoders([opened], expected, mel, "noise")
-    return [s.name for s in result.stages if s.errors[opened.name] > result.bound(s)]
+def assert_within_the_bound(checkpoint: Checkpoint, mel: np.ndarray) -> None:
+    """Every stage of MAX's encoder is as near to float64 as float32 can be."""
+    opened = layers.open_max(checkpoint)
+    result = layers.compare_encoders([opened], checkpoint, mel, "")
+    assert result.first_past(opened.name) is None
 
 
 @pytest.mark.parametrize("model", ["tiny.en", "base"])
 def test_real_weights_are_within_the_bound_on_speech(model: str, jfk: np.ndarray) -> None:
-    checkpoint = checkpoints.load(model)
-    assert find_stages_past(checkpoint, checkpoint, jfk) == []
+    assert_within_the_bound(checkpoints.load(model), jfk)
 
 
 @pytest.mark.parametrize(
@@ -66,17 +57,7 @@ def test_random_weights_are_within_the_bound(size: str) -> None:
     checkpoint = random_checkpoint(LARGE.get(size) or DIMENSIONS[size])
     shape = (checkpoint.dims.n_mels, N_FRAMES)
     noise = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
-    assert find_stages_past(checkpoint, checkpoint, noise) == []
-
-
-def test_a_wrong_matrix_is_seen_from_its_layer_on(jfk: np.ndarray) -> None:
-    """One matrix, one percent too large."""
-    checkpoint = checkpoints.load("tiny.en")
-    key = "encoder.blocks.1.attn.out.weight"
-    state = checkpoint.state | {key: checkpoint.state[key] * 1.01}
-    wrong = replace(checkpoint, state=state, stored_in_half=False)
-    seen = find_stages_past(checkpoint, wrong, jfk)
-    assert seen == ["blocks.1", "blocks.2", "blocks.3", "ln_post"]
+    assert_within_the_bound(checkpoint, noise)
 
 
 def test_the_inspected_stages_are_the_engine_s_own(jfk: np.ndarray) -> None:
@@ -101,42 +82,3 @@ def test_an_encoder_says_what_it_rounds_to() -> None:
     if half.device == "cpu":
         with pytest.raises(layers.EngineUnavailable, match="no bfloat16 on a CPU"):
             layers.open_max(real, "bfloat16")
-
-
-# Weights.
-
-
-@pytest.mark.parametrize(
-    ("key", "value", "words"),
-    [
-        ("encoder.ln_post.weight", None, "ln_post.weight is missing"),
-        ("encoder.blocks.0.attn.key.bias", torch.zeros(64), "attn.key.bias is not used"),
-        (
-            "encoder.conv1.weight",
-            torch.zeros(64, 80, 5),
-            r"conv1.weight has shape \(64, 80, 5\) in place of \(64, 80, 3\)",
-        ),
-        ("decoder.blocks.0.cross_attn.key.weight", None, r"cross_attn\.key\.weight is missing"),
-    ],
-)
-def test_a_tensor_that_does_not_fit_is_named(
-    key: str, value: torch.Tensor | None, words: str
-) -> None:
-    state = {name: tensor for name, tensor in random_state(MINI).items() if name != key}
-    if value is not None:
-        state[key] = value
-    gather = encoder_weights if key.startswith("encoder") else decoder_weights
-    with pytest.raises(CheckpointError, match=words):
-        gather(state, MINI)
-
-
-def test_weights_are_never_rounded() -> None:
-    def kept(state: dict[str, torch.Tensor]) -> str:
-        return str(pick_weight(Checkpoint("random", MINI, state), CPU(), "float32").name)
-
-    state = random_state(MINI)
-    assert kept(state) == "float32"
-    state = {key: tensor.half().float() for key, tensor in state.items()}
-    assert kept(state) == "float16"
-    state["decoder.blocks.0.mlp.0.weight"][0, 0] = 1 / 3
-    assert kept(state) == "float32", "all but one"

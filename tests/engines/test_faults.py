@@ -1,10 +1,9 @@
-"""Each fault changes what it says, shows first where it is, and leaves the engines alone."""
+"""Each fault changes what it says, and shows first where it is."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,7 +15,7 @@ from engines.analysis import faults
 from engines.analysis.faults import FAULTS, Fault, get_fault, run_fault
 from engines.analysis.layers import cut_window
 from engines.audio import load_clip
-from engines.base import SAMPLE_RATE, Clip, EngineError, Listener, Options, Stages, Stopped
+from engines.base import SAMPLE_RATE, Clip, Listener, Options, Stages, Stopped
 from engines.checkpoints import Checkpoint
 from tests.engines.checkpoint_files import DIMENSIONS, random_state
 
@@ -31,15 +30,6 @@ def mini(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.setattr(checkpoints, "load", lambda *_: found)
     yield "mini"
     registry.release("mini")
-
-
-def test_every_fault_has_a_name_and_one_sentence() -> None:
-    assert len({fault.key for fault in FAULTS}) == len(FAULTS) == 9
-    for fault in FAULTS:
-        assert get_fault(fault.key) is fault
-        assert fault.story.endswith((".", "”")) and len(fault.story) < 200
-    with pytest.raises(EngineError, match="no fault 'rust'"):
-        get_fault("rust")
 
 
 def test_faults_of_the_stages_touch_the_output_alone() -> None:
@@ -71,36 +61,13 @@ def test_decibels_are_librosa_s() -> None:
     assert not faults.to_decibels(np.zeros((80, 3000), np.float32)).any()
 
 
-@pytest.mark.max
-def test_weights_change_where_they_should() -> None:
-    from engines.max_graph.weights import encoder_weights
-
-    dims = replace(DIMENSIONS["mini"], n_audio_layer=3)
-    state = random_state(dims)
-    right = encoder_weights(state, dims)
-    misread = faults.misread_convolutions(right)
-    kernel = state["encoder.conv1.weight"].numpy()
-    np.testing.assert_array_equal(misread.convolutions[0], kernel.reshape(len(kernel), -1))
-    assert misread.positions is right.positions and misread.blocks == right.blocks
-    assert not faults.zero_positions(right).positions.any()
-    skipped = faults.skip_block(right)
-    assert skipped.blocks[0] is right.blocks[0] and skipped.blocks[2] is right.blocks[2]
-    pairs = zip(skipped.blocks[1], right.blocks[1], strict=True)
-    changed = [at for at, (ours, theirs) in enumerate(pairs) if ours is not theirs]
-    assert changed == [4, 5, 10, 11]
-    assert not any(skipped.blocks[1][at].any() for at in changed)
-
-
-def test_rounding_is_to_the_nearest() -> None:
+def test_rounding_to_int8_is_to_the_nearest() -> None:
     matrix = np.random.default_rng(0).normal(size=(5, 40)).astype(np.float32)
     matrix[3] = 0
     eight = faults.round_to_int8(matrix)
     step = np.abs(matrix).max(axis=1, keepdims=True) / 127
     assert (np.abs(eight - matrix) <= step / 2 + 1e-7).all() and np.any(eight != matrix)
     assert all(len(np.unique(row)) <= 255 for row in eight)
-    brain = faults.round_to_bfloat16(matrix)
-    assert (np.abs(brain - matrix) <= np.abs(matrix) / 256).all()
-    assert not (brain.view(np.uint32) & 0xFFFF).any()
 
 
 EXPECTED = {
@@ -124,23 +91,14 @@ def test_a_fault_shows_first_where_it_was_put_in(fault: Fault, mini: str) -> Non
     assert result.first_stage == EXPECTED[fault.key]
     assert result.layers.first_past(result.right_encoder.name) is None
     assert result.error is None and result.faulty is not None
-    assert (result.right.engine, result.faulty.engine) == (
-        "max_hybrid",
-        f"max_hybrid with {fault.key}",
-    )
+    named = (result.right.engine, result.faulty.engine)
+    assert named == ("max_hybrid", f"max_hybrid with {fault.key}")
+    if fault.first_window_only:  # in a clip of one window nothing is left out
+        assert result.faulty.tokens == result.right.tokens
     mel = cut_window(CLIP, 80)[None]
     right = registry.get("max_hybrid", mini)
     features = faults.make_engine(fault, mini).encode(mel)
     assert np.array_equal(features, right.encode(mel)) == fault.first_window_only
-
-
-@pytest.mark.max
-def test_without_a_fault_the_faulty_engine_is_the_engine(mini: str) -> None:
-    """So whatever a fault shows is the fault's."""
-    none = Fault("none", "nothing", "Nothing is wrong.")
-    result = run_fault(none, mini, Clip(CLIP.samples[:SAMPLE_RATE]), "en")
-    assert result.faulty is not None and result.first_stage is None
-    assert result.faulty.tokens == result.right.tokens
 
 
 def test_the_first_window_ends_where_whisper_s_does() -> None:
@@ -176,10 +134,3 @@ def test_a_run_can_be_stopped(mini: str) -> None:
 
     with pytest.raises(Stopped):
         run_fault(get_fault("scaled"), mini, CLIP, listener=Stopper())
-
-
-def test_no_engine_knows_of_faults() -> None:
-    knowing = ("analysis/", "cli.py", "printing.py", "worker.py")
-    for path in Path("engines").rglob("*.py"):
-        if not path.relative_to("engines").as_posix().startswith(knowing):
-            assert "analysis.faults" not in path.read_text(), path
