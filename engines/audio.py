@@ -23,6 +23,8 @@ from av.container import InputContainer
 
 from engines.base import SAMPLE_RATE, SILENT, AudioError, Clip, FloatArray, Listener
 
+SAMPLES = Path(__file__).resolve().parents[1] / "audio_samples"
+
 MAX_BYTES = 100 * 2**20
 """Largest file taken, in bytes."""
 
@@ -38,7 +40,7 @@ SUGGESTION = "save it as WAV, FLAC, MP3, M4A or Ogg and try again"
 
 def find_clip(name: str) -> Path:
     """Return a sample's file, or the path itself."""
-    sample = Path(__file__).parents[1] / "audio_samples" / f"{name}.flac"
+    sample = SAMPLES / f"{name}.flac"
     return sample if sample.is_file() else Path(name)
 
 

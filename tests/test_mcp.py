@@ -24,12 +24,12 @@ streamable_http = pytest.importorskip("mcp.client.streamable_http")
 Session = Any
 
 
-def talk(url: str, work: Callable[[Session], Awaitable[Any]], auth: Any = None) -> Any:
-    """Open a session, do the work in it, and close it."""
+def talk(url: str, work: Callable[[Session], Awaitable[Any]], **options: Any) -> Any:
+    """Open a session, do the work in it, and close it; `options` are the HTTP client's."""
 
     async def run() -> Any:
         async with (
-            httpx.AsyncClient(auth=auth, timeout=60) as client,
+            httpx.AsyncClient(timeout=60, **options) as client,
             streamable_http.streamable_http_client(f"{url}gradio_api/mcp/", http_client=client) as (
                 reader,
                 writer,
@@ -45,9 +45,9 @@ def talk(url: str, work: Callable[[Session], Awaitable[Any]], auth: Any = None) 
         return pool.submit(asyncio.run, run()).result()
 
 
-def call(url: str, name: str, arguments: dict[str, Any], auth: Any = None) -> Any:
+def call(url: str, name: str, arguments: dict[str, Any], **options: Any) -> Any:
     """One tool's result."""
-    return talk(url, lambda session: session.call_tool(name, arguments), auth)
+    return talk(url, lambda session: session.call_tool(name, arguments), **options)
 
 
 def test_tools_say_what_they_take_and_give(fake_page: FakePage) -> None:

@@ -60,7 +60,7 @@ def call_tool(url: str, headers: dict[str, str] | None = None, **arguments: Any)
     pytest.importorskip("mcp")
     from tests.test_mcp import call
 
-    return call(url, "compare_clip", arguments, **headers or {})
+    return call(url, "compare_clip", arguments, headers=headers)
 
 
 # What is left behind.
