@@ -133,7 +133,7 @@ def test_with_the_password_tools_answer_and_without_the_package_only_the_page(
 ) -> None:
     monkeypatch.setenv(middleware.AUTH, "me:hush-hush")
     me = ("me", "hush-hush")
-    assert not call(serve_fakes().url, "list_engines", {}, me).isError
+    assert not call(serve_fakes().url, "list_engines", {}, auth=me).isError
     monkeypatch.setitem(sys.modules, "mcp.server.fastmcp", None)
     url = serve_fakes().url
     assert httpx.get(url, auth=me).status_code == 200
