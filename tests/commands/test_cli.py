@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
-from engines import doctor, printing, registry
+from engines import cli, doctor, printing, registry
 from engines.analysis import faults
 from engines.base import EngineError, Options, Progress
 from tests import fake_lab, fakes
@@ -224,9 +225,9 @@ def test_a_gpu_that_is_not_there_is_named(
 
 @pytest.mark.slow
 @pytest.mark.max
-def test_doctor_for_real(command: Command) -> None:
+def test_doctor_for_real() -> None:
     """A compile, and the MAX encoders' stages beside PyTorch's."""
-    done = command("doctor")
+    done = CliRunner().invoke(cli.app, ["doctor"])
     assert done.exit_code == 0, done.output
     assert "compiled two operations in" in done.stdout
     assert "after every stage" in done.stdout.splitlines()[-1]
