@@ -33,7 +33,7 @@ pytestmark = [needs_proc, pytest.mark.slow]
 ENDLESS = "tests.test_stop:EndlessHandler"
 
 STAGES: dict[str, tuple[Any, str]] = {
-    "loading": (checkpoints, "_load"),
+    "loading": (checkpoints, "_read"),
     "mel": (whisper.audio, "log_mel_spectrogram"),
     "encoding": (AudioEncoder, "forward"),
     "decoding": (TextDecoder, "forward"),
