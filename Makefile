@@ -33,10 +33,10 @@ transcribe: $(RUN) ## print one engine's transcript: ARGS="CLIP --engine cpu --m
 engines: $(RUN) ## list the engines, and why one is unavailable on this machine
 	$(PY) -m engines.cli engines $(ARGS)
 
-test: $(DEV) $(TEST_MODELS) browser ## run the quick tests: ten minutes on two cores
+test: $(DEV) $(TEST_MODELS) browser ## run the quick tests: ten to twenty minutes on two cores
 	$(PY) -m pytest $(ARGS)
 
-test-slow: $(DEV) $(TEST_MODELS) browser ## run the tests that take longer: forty minutes on two cores
+test-slow: $(DEV) $(TEST_MODELS) browser ## run the tests that take longer: an hour on two slow cores
 	$(PY) -m pytest -m "slow and not cross" $(ARGS)
 
 test-cpu: $(DEV) $(TEST_MODELS) browser ## run the quick tests that need neither a GPU nor MAX
@@ -72,7 +72,7 @@ benchmark: $(RUN) ## time the engines: medians of runs that take turns, as table
 benchmark-json: $(RUN) ## the same as one JSON object
 	$(PY) -m engines.cli benchmark --json - $(ARGS)
 
-benchmark-save: $(RUN) ## measure tiny.en and base, greedy and beam 5, into docs/benchmark.json: a quarter of an hour
+benchmark-save: $(RUN) ## measure tiny.en and base, greedy and beam 5, into docs/benchmark.json: up to an hour
 	$(PY) -m engines.cli benchmark --models tiny.en,base --clips columbia --beams 1,5 --json docs/benchmark.json $(ARGS)
 
 bad-input: $(DEV) ## make hundreds of odd and broken clips and put each through the reader

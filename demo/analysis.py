@@ -99,7 +99,7 @@ class AnalysisTask(Task):
         self.update(lambda last, _: replace(last, what=what, share=share))
 
 
-def lay_out_layers(backend: Backend, analyses: Analyses, controls: Controls) -> JobPanel:
+def build_layers(backend: Backend, analyses: Analyses, controls: Controls) -> JobPanel:
     """Which encoders to inspect and in which window, and the panel."""
     first, *others = analyses.candidates()
     with gr.Column(elem_classes=["sheet", "lab"]):
@@ -127,7 +127,7 @@ def lay_out_layers(backend: Backend, analyses: Analyses, controls: Controls) -> 
         ready = "Inspects 30 seconds of the clip above."
         if not others:
             ready = "This machine has no second encoder to inspect."
-        start, stop, outputs = lay_out_job(
+        start, stop, outputs = build_job(
             "Inspect layers", "inspect", ready, bool(others), "layers", NO_LAYERS
         )
 
@@ -143,10 +143,10 @@ def lay_out_layers(backend: Backend, analyses: Analyses, controls: Controls) -> 
 
     draw = partial(draw_analysis, render=layers.render, summarise=layers.summarise)
     inputs = {"names": names, "window": window, **{each: controls[each] for each in CLIP_CONTROLS}}
-    return JobPanel("layers", start, stop, inputs, outputs, "status", make, draw, say)
+    return JobPanel("layers", start, stop, inputs, outputs, "status", make, draw, render_message)
 
 
-def lay_out_faults(backend: Backend, analyses: Analyses, controls: Controls) -> JobPanel:
+def build_faults(backend: Backend, analyses: Analyses, controls: Controls) -> JobPanel:
     """Which fault, its story, and the panel."""
     reason = analyses.why_no_faults()
     stories = {each.key: f'<p class="story">{escape(each.story)}</p>' for each in analyses.faults}
@@ -159,7 +159,7 @@ def lay_out_faults(backend: Backend, analyses: Analyses, controls: Controls) -> 
         ready = "Runs the whole clip above, without the fault and with it."
         if reason is not None:
             ready = f"Faults can’t run here: {reason}."
-        start, stop, outputs = lay_out_job(
+        start, stop, outputs = build_job(
             "Run the fault", "fault", ready, reason is None, "finding", NO_FAULT
         )
 
@@ -174,10 +174,10 @@ def lay_out_faults(backend: Backend, analyses: Analyses, controls: Controls) -> 
     fault.change(lambda key: stories.get(key, ""), fault, story, **QUICK)
     draw = partial(draw_analysis, render=layers.render_fault, summarise=layers.summarise_fault)
     inputs = {"fault": fault, **{each: controls[each] for each in CLIP_CONTROLS}}
-    return JobPanel("faults", start, stop, inputs, outputs, "status", make, draw, say)
+    return JobPanel("faults", start, stop, inputs, outputs, "status", make, draw, render_message)
 
 
-def lay_out_job(
+def build_job(
     title: str, name: str, ready: str, enabled: bool, result: str, placeholder: str
 ) -> tuple[gr.Button, gr.Button, Controls]:
     """A button to start and one to stop, the line that says how it stands, the result's place."""
@@ -235,7 +235,7 @@ def draw_analysis(
             yield {"status": status, "result": render(snapshot.result)}
 
 
-def say(sentence: str, note: str, alert: bool) -> str:
+def render_message(sentence: str, note: str, alert: bool) -> str:
     """Render a sentence in an analysis's status."""
     return render_status(f"{sentence} {note}".strip(), alert=alert)
 

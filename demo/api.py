@@ -36,6 +36,7 @@ from demo.record import (
 )
 from demo.request import DEFAULTS, RULES, ComparisonRequest, RequestError, find_upload
 from demo.snapshot import Comparison
+from engines.registry import BASELINE
 
 MOST_CLIP_BYTES = 32 * 2**20
 
@@ -65,12 +66,12 @@ async def compare(
     queue: JobQueue,
     caller: Caller,
     request: ComparisonRequest,
-    tell: Callable[[str], Any] = lambda sentence: None,
+    notify: Callable[[str], Any] = lambda sentence: None,
 ) -> Comparison:
     """Run a request to its end in its turn; cancelling the call stops it.
 
-    `tell` hears the place in the queue. Raises `Refused`, and `RequestError` for a clip that can't
-    be read.
+    `notify` is called with the place in the queue. Raises `Refused`, and `RequestError` for a clip
+    that can't be read.
     """
     uploads.touch(request.upload)
     steps = queue.run(caller, backend.start_comparison(request), lambda step: (step,))
@@ -78,13 +79,13 @@ async def compare(
     async with aclosing(steps):
         async for last in steps:
             if isinstance(last, Waiting):
-                tell(" ".join(last.describe()).strip())
+                notify(" ".join(last.describe()).strip())
     if last.refusal is not None:
         raise RequestError(last.refusal)
     return last
 
 
-# What programs may say, and how they learn of it.
+# Arguments, and how programs learn of them.
 
 Arguments = Mapping[str, tuple[Any, Any, str]]
 """Type, default and help by name."""
@@ -122,7 +123,7 @@ def add_endpoints(backend: Backend, queue: JobQueue) -> None:
         "engine" if name == "engines" else name: argument
         for name, argument in of_compare.items()
         if name not in ("schedule", "repeats")
-    } | {"engine": (str, "cpu", "a key as in /engines")}
+    } | {"engine": (str, BASELINE, "a key as in /engines")}
 
     async def run(request: gr.Request, sent: dict[str, Any]) -> Comparison:
         try:

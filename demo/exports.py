@@ -42,10 +42,10 @@ ASSETS = Path(__file__).resolve().parents[1] / "assets"
 STYLES = (ASSETS / "style.css", ASSETS / "charts.css")
 
 
-def lay_out_exports(
+def build_exports(
     backend: Backend, saved: SavedResults, visit: gr.Textbox, controls: Mapping[str, Component]
 ) -> None:
-    """Lay out the buttons, which are there from the start and say so where there is nothing yet."""
+    """Build the buttons, which are there from the start and say so where there is nothing yet."""
 
     def add(label: str, name: str) -> gr.Button:
         return gr.Button(label, elem_id=name, size="sm", min_width=150)

@@ -10,10 +10,10 @@ from typing import Any
 
 import gradio as gr
 
-from demo.analysis import lay_out_faults, lay_out_layers
+from demo.analysis import build_faults, build_layers
 from demo.api import add_endpoints
 from demo.comparison import Backend
-from demo.exports import lay_out_exports
+from demo.exports import build_exports
 from demo.jobs import JobQueue, SavedResults, Task
 from demo.panels import PANELS
 from demo.panels.headline import Headline, render_headline
@@ -62,11 +62,11 @@ def build(
                 controls |= build_settings(choices, first)
         outputs = build_panels(choices, first)
         visit = gr.Textbox(visible=False)
-        lay_out_exports(backend, saved, visit, controls)
+        build_exports(backend, saved, visit, controls)
         panels = [connect_comparison(backend, controls, outputs, start, stop)]
         if backend.analyses is not None:
-            panels.append(lay_out_layers(backend, backend.analyses, controls))
-            panels.append(lay_out_faults(backend, backend.analyses, controls))
+            panels.append(build_layers(backend, backend.analyses, controls))
+            panels.append(build_faults(backend, backend.analyses, controls))
         gr.HTML(FOOTER, apply_default_css=False)
         add_endpoints(backend, queue)
         for panel in panels:

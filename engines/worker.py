@@ -127,7 +127,8 @@ def get_engine(key: str, model: str = DEFAULT_MODEL, dtype: Dtype = "float32") -
     """
     if reason := registry.row(key).why_unavailable():
         raise base.EngineUnavailable(reason)
-    return _engines.setdefault((key, model, dtype), pick_class(key)(key, model, dtype))
+    name = (key, model, dtype)
+    return _engines.get(name) or _engines.setdefault(name, pick_class(key)(*name))
 
 
 def switch_engine(key: str, model: str = DEFAULT_MODEL, dtype: Dtype = "float32") -> Engine:
@@ -167,7 +168,7 @@ class ClipHandler:
         name = audio.printable(Path(path).name)
         try:
             clip = audio.load_clip(path, listener)
-            Path(target).parent.mkdir(mode=0o700, exist_ok=True)  # tidied up as an old one
+            Path(target).parent.mkdir(mode=0o700, exist_ok=True)  # a cleaner of /tmp may take it
             np.save(target, clip.samples)
         except MemoryError as error:
             raise AudioError(

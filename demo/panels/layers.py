@@ -121,12 +121,12 @@ def judge(result: LayerComparison, encoder: Encoder) -> str:
     worst = max(errors, key=errors.__getitem__)
     first = find_departure(result, encoder)
     if first is not None:
-        far = f"by {say(errors[first])}" if math.isfinite(errors[first]) else "not finite"
+        far = f"by {format_error(errors[first])}" if math.isfinite(errors[first]) else "not finite"
         return f"{label}: differs from {baseline} at {first}, {far}."
     if encoder.rounds_to:
-        found = f"relative error {say(errors[worst])} at most, at {worst}"
+        found = f"relative error {format_error(errors[worst])} at most, at {worst}"
         return f"{label}: rounds to {encoder.rounds_to}; {found}."
-    found = f"the largest relative error is {say(errors[worst])}, at {worst}"
+    found = f"the largest relative error is {format_error(errors[worst])}, at {worst}"
     return f"{label}: matches {baseline} at every stage; {found}."
 
 
@@ -141,7 +141,7 @@ def find_departure(result: LayerComparison, encoder: Encoder) -> str | None:
     return next((s.name for s in stages if not math.isfinite(s.errors[encoder.name])), None)
 
 
-def say(error: float) -> str:
+def format_error(error: float) -> str:
     """Write a relative error with two figures, and powers of ten where it is small."""
     if not math.isfinite(error):
         return "not finite"
@@ -159,7 +159,9 @@ def measure(stage: StageComparison, encoder: str, what: str) -> float:
 
 
 def _say_largest(result: LayerComparison, stage: StageComparison, what: str) -> str:
-    return say(max((measure(stage, each.name, what) for each in result.others), default=0.0))
+    return format_error(
+        max((measure(stage, each.name, what) for each in result.others), default=0.0)
+    )
 
 
 def find_scale(result: LayerComparison, what: str) -> Scale:
@@ -200,7 +202,7 @@ def render_fault(result: FaultResult) -> str:
     for stage in result.layers.stages:
         if stage.name == first:
             encoders = (result.faulty_encoder, result.right_encoder)
-            errors = [say(stage.errors[each.name]) for each in encoders]
+            errors = [format_error(stage.errors[each.name]) for each in encoders]
     return render_template(
         "faults.html",
         first=first,

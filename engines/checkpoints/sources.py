@@ -50,15 +50,15 @@ class Transfer:
     def __init__(self, name: str, source: str, listener: Listener) -> None:
         self._what, self._listener = f"Downloading {name} from {source}", listener
         self.total = self.done = self.done_before = 0
-        self._start, self._said = time.monotonic(), 0.0
+        self._start, self._reported = time.monotonic(), 0.0
 
     def add(self, n_bytes: int) -> None:
         """Count bytes, and report them a few times a second; raises `Stopped`."""
         self.done += n_bytes
         now = time.monotonic()
-        if now - self._said < 0.25 and self.done != self.total:
+        if now - self._reported < 0.25 and self.done != self.total:
             return
-        self._said = now
+        self._reported = now
         note = f"{self._what}: {self.done / 1e6:.0f}"
         note += f" of {self.total / 1e6:.0f} MB" if self.total else " MB"
         rate = (self.done - self.done_before) / max(now - self._start, 1e-3)

@@ -2,10 +2,10 @@
 
 The quick tests run short samples through `tiny.en` and `base`. The slow ones run all samples, and
 100 telephone prompts for each model: `base` hears five languages, `tiny.en` English. Prompts run
-one by one, and joined to clips of several windows. Clips of several windows are decoded with and
-without the text of the window before.
-`max_hybrid`, whose encoder is `max_full`'s and whose decoder is the baseline's, takes fewer clips.
-The prompts are Debian's `asterisk-core-sounds-*-g722`; without them their tests are skipped.
+one by one, and joined to clips of several windows, which are decoded with and without the text of
+the window before. `max_hybrid`, whose encoder is `max_full`'s and whose decoder is the baseline's,
+takes fewer clips. The prompts are Debian's `asterisk-core-sounds-*-g722`; without them their tests
+are skipped.
 """
 
 from __future__ import annotations
