@@ -21,6 +21,7 @@ class Panel:
     whole or as nested lists of parts, of which only the changed ones travel to the browser; `""`
     draws nothing. `live`: drawn with every snapshot; the others at the start and the end only, so
     that no engine's time pays for charts. `document`: what the report shows instead, if not that.
+    `tab`: the tab that it stands in; "" is above all tabs. Several panels may share one.
     """
 
     key: str
@@ -28,13 +29,14 @@ class Panel:
     render: Callable[[Comparison], str | list[Any]]
     live: bool = False
     document: Callable[[Comparison], str | list[Any]] | None = None
+    tab: str = ""
 
 
 PANELS: tuple[Panel, ...] = (
     Panel("summary", "", headline.render, live=True),
     Panel("lanes", "", lanes.render, live=True, document=lanes.render_document),
-    Panel("timings", "Where the time went", times.render_bars),
-    Panel("timeline", "Timeline", times.render_timeline),
-    Panel("scores", "Accuracy", accuracy.render),
-    Panel("features", "Encoder output", encoder_output.render),
+    Panel("timings", "Where the time went", times.render_bars, tab="Time"),
+    Panel("timeline", "Timeline", times.render_timeline, tab="Time"),
+    Panel("scores", "Accuracy", accuracy.render, tab="Accuracy"),
+    Panel("features", "Encoder output", encoder_output.render, tab="Encoder"),
 )
