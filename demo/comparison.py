@@ -13,7 +13,7 @@ from typing import Any
 
 from demo.jobs import Kind, Task, start_thread
 from demo.request import OWN_CLIP, Choices, ComparisonRequest, Sample, list_samples
-from demo.snapshot import Comparison, Lane, Settings, State, new_comparison
+from demo.snapshot import LONGEST_TIMED, Comparison, Lane, Settings, State, new_comparison
 from engines import logs
 from engines.base import (
     Clip,
@@ -82,16 +82,18 @@ class Backend:
 
 
 class LaneListener(Listener):
-    """Puts what an engine reports into its lane; of a repeat not the segments, which are known."""
+    """Puts what an engine reports into its lane; of a repeat not the words, which are known."""
 
-    def __init__(self, task: ComparisonTask, key: str, repeated: bool = False) -> None:
-        self._task, self._key, self._repeated = task, key, repeated
+    def __init__(self, task: ComparisonTask, key: str) -> None:
+        self._task, self._key = task, key
 
     def segment(self, segment: Segment) -> None:
-        if not self._repeated:
-            self._task.update_lane(
-                self._key, lambda lane, now: replace(lane, segments=(*lane.segments, segment))
-            )
+        def add(lane: Lane, now: float) -> Lane:
+            if lane.transcript is not None:
+                return lane
+            return replace(lane, segments=(*lane.segments, segment), partial="")
+
+        self._task.update_lane(self._key, add)
 
     def progress(self, progress: Progress) -> None:
         def enter(lane: Lane, now: float) -> Lane:
@@ -121,6 +123,7 @@ class ComparisonTask(Task):
         super().__init__(self._first, kind)
         self._reasons = {status.key: status.reason for status in statuses}
         self._backend, self._settings, self._path = backend, settings, str(clip.path)
+        self._engines: dict[str, Engine] = {}  # that are ready, and did not fail
 
     def update_lane(self, key: str, change: Callable[[Lane, float], Lane]) -> None:
         """Replace a lane by `change(lane, now)`."""
@@ -132,38 +135,66 @@ class ComparisonTask(Task):
 
     def work(self) -> None:
         """Open the clip, then run the lanes by the chosen schedule."""
-        keys = [lane.key for lane in self._first.lanes]
+        keys, settings = [lane.key for lane in self._first.lanes], self._settings
         with (
-            logs.in_run(self._first.run, model=self._settings.model, clip=self._first.clip_name),
+            logs.in_run(self._first.run, model=settings.model, clip=self._first.clip_name),
             self.failures(self._refuse),
         ):
-            logger.info("started", engines=list(self._settings.engines))
+            logger.info("started", engines=list(settings.engines))
             clip = self._backend.load_clip(self._path, self)
             self.update(lambda comparison, _: replace(comparison, audio_seconds=clip.seconds))
-            parallel = self._settings.schedule == "parallel"
-            for group in [[key] for key in keys] if parallel else [keys]:
-                start_thread(partial(self._run_lanes, group, clip))
+            self._run_lanes(keys, clip)
 
     def _refuse(self, reason: str | None) -> None:
         self.update(lambda comparison, _: comparison.as_refused(reason or "Stopped."))
 
     def _run_lanes(self, keys: Sequence[str], clip: Clip) -> None:
-        """Prepare engines and then run them in turn, so that none runs while another compiles.
+        """Run the engines at once, in turn, or first this and then that.
 
-        Repeats take turns too: what slows the machine for a while then slows every engine.
+        In turn none runs while another compiles. Repeats take turns too: what slows the machine for
+        a while then slows every engine.
         """
-        engines: dict[str, Engine] = {}
-        for key in keys:
-            with self._lane_failures(key):
-                engines[key] = self._prepare(key)
-        for number in range(self._settings.repeats):
-            for key in list(engines):
-                engine = engines.pop(key)
+        alone = self._settings.repeats
+        if self._first.at_once:
+            both = self._settings.schedule == "both"
+            alone = alone if both and clip.seconds <= LONGEST_TIMED else 0
+            race = partial(self._race, clip=clip, both=both, last=not alone)
+            for thread in [start_thread(partial(race, key)) for key in keys]:
+                thread.join()
+        else:
+            for key in keys:
                 with self._lane_failures(key):
-                    self._transcribe(key, engine, clip, number)
-                    engines[key] = engine
+                    self._prepare(key)
+        for number in range(alone):
+            for key in list(self._engines):
+                with self._lane_failures(key):
+                    self._run(key, clip, last=number + 1 == alone)
 
-    def _prepare(self, key: str) -> Engine:
+    def _race(self, key: str, clip: Clip, both: bool, last: bool) -> None:
+        """Run one engine beside the others: once, where runs alone follow in any case."""
+        runs = 1 if both else self._settings.repeats
+        with self._lane_failures(key):
+            self._prepare(key)
+            for number in range(runs):
+                end = last and number + 1 == runs
+                self._run(key, clip, end, race=not number, counts=not both)
+
+    def _run(
+        self, key: str, clip: Clip, last: bool, race: bool = False, counts: bool = True
+    ) -> None:
+        """Run one engine over the clip. `race`: for the first time, beside others; `counts`:
+        whether its time is one of the lane's repeats."""
+        self.check_stopped()
+        listener = LaneListener(self, key)
+        transcript = self._engines[key].transcribe(clip, self._settings.options, listener)
+
+        def finish(lane: Lane, now: float) -> Lane:
+            lane = lane.finish_race(transcript, last, now) if race else lane
+            return lane.finish_repeat(transcript, last, now) if counts else lane
+
+        self.update_lane(key, finish)
+
+    def _prepare(self, key: str) -> None:
         self.check_stopped()
         if reason := self._reasons[key]:
             raise EngineUnavailable(reason)
@@ -177,20 +208,13 @@ class ComparisonTask(Task):
             key,
             lambda lane, now: replace(lane.enter("waiting", now), prepare=prepare, ready=ready),
         )
-        return engine
-
-    def _transcribe(self, key: str, engine: Engine, clip: Clip, number: int) -> None:
-        """Run an engine over the clip, for the `number`-th time from 0."""
-        self.check_stopped()
-        listener = LaneListener(self, key, repeated=number > 0)
-        transcript = engine.transcribe(clip, self._settings.options, listener)
-        last = number + 1 == self._settings.repeats
-        self.update_lane(key, lambda lane, now: lane.finish_repeat(transcript, last, now))
+        self._engines[key] = engine
 
     def _lane_failures(self, key: str) -> AbstractContextManager[None]:
         """Turn what goes wrong in one lane into its state, so that the other lanes go on."""
 
         def fail(reason: str | None) -> None:
+            self._engines.pop(key, None)
             state: State = "stopped" if reason is None else "failed"
             self.update_lane(key, lambda lane, now: replace(lane.enter(state, now), reason=reason))
 

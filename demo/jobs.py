@@ -108,13 +108,15 @@ class Task(Listener):
             fail(sentence)
 
 
-def start_thread(work: Callable[[], None]) -> None:
+def start_thread(work: Callable[[], None]) -> threading.Thread:
     """Start a thread whose log lines name the run around the call.
 
     It is a daemon and of no pool, whose threads are joined when the program ends: a compile that
     can't be interrupted would hold that up for minutes.
     """
-    threading.Thread(target=copy_context().run, args=(work,), daemon=True).start()
+    thread = threading.Thread(target=copy_context().run, args=(work,), daemon=True)
+    thread.start()
+    return thread
 
 
 class Refused(Exception):

@@ -38,9 +38,10 @@ class EngineRecord:
 class LaneRecord:
     """What one engine made of the clip; everything after `reason` is empty unless it is done.
 
-    `state`: `done`, `failed` or `stopped`; `reason`: why it failed. `seconds`: the median run's
-    stages and their total; `runs`: the total of every run. `prepare_seconds`: loading and
-    compiling, no part of a run.
+    `state`: `done`, `failed` or `stopped`; `reason`: why it failed. `seconds`: the stages and their
+    total of the median of `runs`, the totals of the runs whose times count; of the race where there
+    is none. `race_seconds`: of the run at the same time as others; `shared_with`: those of them on
+    the same device. `prepare_seconds`: loading and compiling, no part of a run.
     """
 
     engine: str
@@ -58,6 +59,8 @@ class LaneRecord:
     tokens: tuple[int, ...] = ()
     seconds: dict[str, float] | None = None
     runs: tuple[float, ...] = ()
+    race_seconds: dict[str, float] | None = None
+    shared_with: tuple[str, ...] = ()
     prepare_seconds: float | None = None
     real_time_factor: float | None = None
     peak_memory_bytes: int | None = None
@@ -70,7 +73,8 @@ class ComparisonRecord:
     """One clip through several engines.
 
     `run`: the run's id, which its log has too. `made`: when the record was made, ISO 8601 in UTC.
-    `shared_processor`: whether lanes ran at the same time, so that their times are no speed-ups.
+    `shared_processor`: whether `seconds` are of lanes that ran at the same time on one device, so
+    that they are no speed-ups.
     `reference`: the words really spoken, where they are known. `baseline`: the engine the others
     are held against. `settings`: what every lane was told. `absent`: engines that this machine
     can't run. `machine`: where it ran, with versions by package, None where one isn't installed.
@@ -145,6 +149,13 @@ def describe_lane(lane: Lane, comparison: Comparison) -> LaneRecord:
         tokens=done.tokens,
         seconds=done.seconds.as_dict(),
         runs=tuple(repeat.seconds.total for repeat in lane.repeats),
+        race_seconds=lane.race.as_dict() if lane.race else None,
+        shared_with=tuple(
+            other.key
+            for lanes in comparison.sharing
+            for other in lanes
+            if lane in lanes and other is not lane
+        ),
         prepare_seconds=lane.prepare.total if lane.prepare else None,
         real_time_factor=done.real_time_factor if done.audio_seconds else None,
         peak_memory_bytes=done.peak_memory_bytes,

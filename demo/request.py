@@ -112,9 +112,13 @@ RULES = {
     "beam_size": Rule("Beam size", "1 is greedy", "beam", {1: "1", 5: "5"}, most=10),
     "schedule": Rule(
         "Schedule",
-        '"one at a time" for times that can be compared, or "parallel"',
+        '"one at a time" for times that can be compared, "parallel" for all at once, or "both"',
         "schedule",
-        {"parallel": "All at once", "one at a time": "One at a time, fair"},
+        {
+            "both": "All at once, then each alone",
+            "parallel": "All at once",
+            "one at a time": "Each alone",
+        },
         spelled={"one at a time": "in-turn"},
     ),
     "word_timestamps": Rule(

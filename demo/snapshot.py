@@ -8,13 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 from engines import registry
 from engines.base import Dtype, Options, PrepareSeconds, Segment, Span, StageSeconds, Transcript
 from engines.registry import EngineStatus
 
-Schedule = Literal["parallel", "one at a time"]
+Schedule = Literal["both", "parallel", "one at a time"]
+"""All at once and then each alone, all at once, or each alone."""
+
+LONGEST_TIMED = 60.0
+"""Seconds of audio up to which "both" runs each engine alone as well: a longer clip would keep its
+visitor waiting for minutes that nobody asked for."""
+
 State = Literal[
     "idle",
     "waiting",
@@ -40,7 +46,7 @@ class Settings:
     model: str = "base"
     language: str = ""
     beam_size: int = 1
-    schedule: Schedule = "parallel"
+    schedule: Schedule = "both"
     word_timestamps: bool = False
     gpu_dtype: Dtype = "float32"
     repeats: int = 1
@@ -70,8 +76,11 @@ class Lane:
     `elapsed`: seconds in the present phase: waiting, loading, compiling or transcribing. `device`
     is known once the engine ran. `audio_done`: seconds of audio finished. `note`: a sentence of the
     engine's own (a download, for example); `reason`: why it failed. `ready`: when this run got the
-    engine ready. `transcript`: the first run's words and features with the median run's times.
-    `steady`: whether every run wrote the same tokens.
+    engine ready. `partial`: words of the window that is being decoded. `race`: the times of the
+    first run beside other engines. `repeats`: the runs whose times count, of "both" those alone.
+    `transcript`: the first run's words and features with the times of the median of `repeats`, else
+    of the race. `steady`: whether every run wrote the same tokens. `left`: seconds that getting
+    ready and the present run may still take; None where past runs don't tell.
     """
 
     key: str
@@ -87,11 +96,15 @@ class Lane:
     elapsed: float = 0.0
     audio_done: float = 0.0
     segments: tuple[Segment, ...] = ()
+    partial: str = ""
     prepare: PrepareSeconds | None = None
     ready: Span | None = None
+    race: StageSeconds | None = None
+    race_spans: tuple[Span, ...] = ()
     repeats: tuple[Repeat, ...] = ()
     transcript: Transcript | None = None
     steady: bool = True
+    left: float | None = None
 
     @property
     def running(self) -> bool:
@@ -108,22 +121,33 @@ class Lane:
             state=state,
             note=note,
             phase_start=self.phase_start if same_phase else now,
+            partial=self.partial if state == "decoding" else "",
             audio_done=self.audio_done if audio_done is None else audio_done,
         )
 
+    def finish_race(self, transcript: Transcript, last: bool, now: float) -> Lane:
+        """Take in a first run beside other engines; if it is the `last` the lane is done."""
+        raced = replace(self, race=transcript.seconds, race_spans=transcript.spans)
+        return raced._finish(transcript, last, now)
+
     def finish_repeat(self, transcript: Transcript, last: bool, now: float) -> Lane:
-        """Take in one more run over the clip; after the `last` the lane is done."""
-        repeats = (*self.repeats, Repeat(transcript.seconds, transcript.spans))
-        by_total = sorted(repeats, key=lambda repeat: repeat.seconds.total)
-        median = by_total[(len(repeats) - 1) // 2]  # of two the faster: its stages must add up
+        """Take in one more run whose times count; after the `last` the lane is done."""
+        repeat = Repeat(transcript.seconds, transcript.spans)
+        lane = replace(self, repeats=(*self.repeats, repeat))._finish(transcript, last, now)
+        by_total = sorted(lane.repeats, key=lambda repeat: repeat.seconds.total)
+        median = by_total[(len(by_total) - 1) // 2]  # of two the faster: its stages must add up
+        assert lane.transcript is not None
+        timed = replace(lane.transcript, seconds=median.seconds, spans=median.spans)
+        return replace(lane, transcript=timed)
+
+    def _finish(self, transcript: Transcript, last: bool, now: float) -> Lane:
         first = self.transcript or transcript
         return replace(
             self.enter("done" if last else "waiting", now, audio_done=transcript.audio_seconds),
             segments=first.segments,
             device=transcript.device,
             dtype=transcript.dtype,
-            repeats=repeats,
-            transcript=replace(first, seconds=median.seconds, spans=median.spans),
+            transcript=first,
             steady=self.steady and transcript.tokens == first.tokens,
         )
 
@@ -139,7 +163,9 @@ class Comparison:
     `absent`: engines of the project that this machine lacks. `refusal`: why the clip was refused;
     no lane ran then. `reference`: the words really spoken, where they are known. `run`: the id that
     the run's log has too. `clip_id`: by which the page knows whether the player has this clip.
-    `features_dropped`: whether the encoders' features were given up when this was kept.
+    `features_dropped`: whether the encoders' features were given up when this was kept. `left`:
+    seconds that it may still take, None where past runs don't tell. `sound`: what the page draws of
+    the audio itself, once that is known.
     """
 
     settings: Settings
@@ -153,11 +179,43 @@ class Comparison:
     run: str = ""
     clip_id: str = ""
     features_dropped: bool = False
+    left: float | None = None
+    sound: Any = None
+
+    @property
+    def at_once(self) -> bool:
+        """True where the engines run at the same time, at first at least."""
+        return self.settings.schedule != "one at a time" and len(self.lanes) > 1
+
+    @property
+    def racing(self) -> bool:
+        """True until every lane has ended its run beside the others."""
+        return self.at_once and any(lane.running and lane.race is None for lane in self.lanes)
+
+    @property
+    def sharing(self) -> tuple[tuple[Lane, ...], ...]:
+        """The lanes that raced on one device, by device; engines on others don't disturb them.
+
+        A lane's device is known once it ran: of MAX and PyTorch all but the processor is one GPU.
+        """
+        raced = self.done if self.at_once else ()
+        devices = (tuple(x for x in raced if (x.device == "cpu") is cpu) for cpu in (True, False))
+        return tuple(lanes for lanes in devices if len(lanes) > 1)
 
     @property
     def shared(self) -> bool:
-        """True where lanes ran at the same time, so that none had the machine for itself."""
-        return self.settings.schedule == "parallel" and len(self.lanes) > 1
+        """True where the times shown are of engines that ran at once on one device, so that none
+        had it for itself: there is no ratio of such times."""
+        if not self.at_once:
+            return False
+        if self.settings.schedule == "both" and self.done and all(x.repeats for x in self.done):
+            return False
+        return self.racing or bool(self.sharing) or not self.done
+
+    @property
+    def can_time(self) -> bool:
+        """True where a run of each engine alone would give the ratio that there is none of yet."""
+        return self.finished and self.shared and len(self.done) > 1
 
     @property
     def finished(self) -> bool:

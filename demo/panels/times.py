@@ -80,7 +80,7 @@ def render_bars(comparison: Comparison) -> str:
         return render_template("nothing.html", sentence=NOT_YET)
     settings = comparison.settings
     runs = "" if settings.repeats == 1 else f", median of {settings.repeats}, the line its spread"
-    schedule = "the engines shared the processor" if comparison.shared else settings.schedule
+    schedule = "the engines shared the processor" if comparison.shared else "one at a time"
     beam = settings.beam_size
     title = f"Seconds by stage{runs}: {settings.model}, beam {beam}, {schedule}."
     tracks = [_make_bar(lane) for lane in comparison.lanes]

@@ -8,17 +8,24 @@ from pathlib import Path
 
 import pytest
 
+from demo import comparison
+from demo.record import describe
 from demo.snapshot import Comparison, Schedule, Settings, new_comparison
 from engines.worker import RemoteEngine
 from tests import fakes
 from tests.fake_handlers import ENGINE, ONCE
 from tests.fake_page import make_task
 
-SCHEDULES = pytest.mark.parametrize("schedule", ["parallel", "one at a time"])
+AT_WORK = {"mel", "encoding", "decoding", "compiling"}
+SCHEDULES = pytest.mark.parametrize("schedule", ["both", "parallel", "one at a time"])
 
 
-def states(comparison: Comparison) -> list[str]:
-    return [lane.state for lane in comparison.lanes]
+def states(snapshot: Comparison) -> list[str]:
+    return [lane.state for lane in snapshot.lanes]
+
+
+def count_at_work(snapshot: Comparison) -> int:
+    return sum(lane.state in AT_WORK for lane in snapshot.lanes)
 
 
 @SCHEDULES
@@ -51,6 +58,40 @@ def test_a_failing_lane_says_why_and_leaves_the_others_alone(schedule: Schedule)
     assert [len(lane.repeats) for lane in end.lanes] == [0, 0, 3]
 
 
+def test_all_race_first_and_then_each_runs_alone() -> None:
+    engines = fakes.FakeEngine(pace=0.15), fakes.fake_max(pace=0.15)
+    seen = list(make_task(*engines, repeats=2).snapshots())
+    timed = [snapshot for snapshot in seen if not snapshot.racing]
+    assert any(count_at_work(snapshot) == 2 for snapshot in seen if snapshot.racing)
+    for snapshot in timed:
+        assert all(lane.race and lane.race_spans for lane in snapshot.lanes)
+        assert count_at_work(snapshot) <= 1
+    end = seen[-1]
+    assert (
+        not end.shared and not end.can_time and [len(lane.repeats) for lane in end.lanes] == [2, 2]
+    )
+    assert all(snapshot.shared for snapshot in seen if not all(x.repeats for x in snapshot.lanes))
+    record = describe(end)
+    assert not record.shared_processor and record.lanes[0].shared_with == ("max_hybrid",)
+    raced = record.lanes[0].race_seconds
+    assert raced is not None and raced != record.lanes[0].seconds and len(record.lanes[0].runs) == 2
+
+
+def test_a_long_clip_only_races_and_can_be_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(comparison, "LONGEST_TIMED", 5.0)
+    *_, end = make_task(fakes.FakeEngine(), fakes.fake_max(), repeats=3).snapshots()
+    assert states(end) == ["done", "done"] and end.shared and end.can_time
+    assert all(lane.race and not lane.repeats for lane in end.lanes)
+    *_, alone = make_task(fakes.FakeEngine()).snapshots()
+    assert not alone.shared and not alone.can_time and len(alone.lanes[0].repeats) == 1
+
+
+def test_engines_on_different_devices_share_nothing() -> None:
+    engines = fakes.FakeEngine(), fakes.fake_max(device="cuda")
+    *_, end = make_task(*engines, schedule="parallel").snapshots()
+    assert not end.shared and end.sharing == () and not end.can_time
+
+
 def test_an_engine_whose_process_crashes_says_so_and_the_next_run_works(tmp_path: Path) -> None:
     once = f"segfault{ONCE}{tmp_path / 'broken'}"
     with (
@@ -65,7 +106,7 @@ def test_an_engine_whose_process_crashes_says_so_and_the_next_run_works(tmp_path
 
 
 def test_a_slow_compile_holds_up_no_other_lane_and_is_on_the_comparison_s_clock() -> None:
-    task = make_task(fakes.FakeEngine(), fakes.fake_max(compile_seconds=0.5))
+    task = make_task(fakes.FakeEngine(), fakes.fake_max(compile_seconds=0.5), schedule="parallel")
     seen = list(task.snapshots())
     assert ["done", "compiling"] in map(states, seen) and states(seen[-1]) == ["done", "done"]
     ready = seen[-1].lanes[1].ready
@@ -75,9 +116,8 @@ def test_a_slow_compile_holds_up_no_other_lane_and_is_on_the_comparison_s_clock(
 
 def test_in_turn_no_lane_runs_while_another_compiles_or_runs() -> None:
     engines = fakes.FakeEngine(pace=0.08), fakes.fake_max(pace=0.08, compile_seconds=0.3)
-    at_work = {"mel", "encoding", "decoding", "compiling"}
     for snapshot in make_task(*engines, schedule="one at a time", repeats=2).snapshots():
-        assert sum(lane.state in at_work for lane in snapshot.lanes) <= 1
+        assert count_at_work(snapshot) <= 1
         cpu, hybrid = (len(lane.repeats) for lane in snapshot.lanes)
         assert hybrid <= cpu <= hybrid + 1
 
