@@ -2,8 +2,9 @@
 
 from demo import page, server, uploads
 from demo.comparison import Analyses, Backend
-from demo.jobs import JobQueue, SavedResults
+from demo.jobs import JobQueue
 from demo.limits import read_limits
+from demo.visits import SavedResults
 from engines import hardware, logs, registry, worker
 from engines.analysis import faults, records
 

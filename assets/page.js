@@ -16,14 +16,33 @@
     }
     return name;
   };
-  window.saveFile = (parcel) => {
-    if (!parcel) return;
-    const {name, type, text} = JSON.parse(parcel);
+  /* Save a file, or copy its text, and return what to say: `note` where there is no file. */
+  window.saveFile = (parcel, note) => {
+    if (!parcel) return note;
+    const {name, type, text, base64} = JSON.parse(parcel);
+    const content = base64 ? Uint8Array.from(atob(base64), (byte) => byte.charCodeAt(0)) : text;
     const anchor = document.createElement("a");
-    anchor.href = URL.createObjectURL(new Blob([text], {type}));
+    anchor.href = URL.createObjectURL(new Blob([content], {type}));
     anchor.download = name;
     anchor.click();
     setTimeout(() => URL.revokeObjectURL(anchor.href), 10000);
+    return `Saved as ${name}.`;
+  };
+  /* Without https a browser has no clipboard for scripts; the old command does. */
+  window.copyWords = async (parcel, note) => {
+    if (!parcel) return note;
+    const {text} = JSON.parse(parcel);
+    try {
+      await navigator.clipboard.writeText(text);
+    } catch {
+      const area = Object.assign(document.createElement("textarea"), {value: text});
+      document.body.append(area);
+      area.select();
+      const done = document.execCommand("copy");
+      area.remove();
+      if (!done) return "This browser does not let the page copy: save the text instead.";
+    }
+    return "The transcript is on the clipboard.";
   };
   /* The address bar is where a link belongs; the clipboard is a courtesy that a browser may refuse.
      `stage` and other words in the address stay. */

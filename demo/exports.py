@@ -1,15 +1,18 @@
-"""Export: the report, the result as JSON, subtitles, and a link to the settings.
+"""Export: the report, the result as JSON, figures, transcripts, and a link to the settings.
 
 Files are made when their button is pressed and saved by the browser: none is written on the server.
 """
 
 from __future__ import annotations
 
+import base64
+import csv
 import io
 import json
 import re
-from collections.abc import Mapping, Sequence
-from functools import partial
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import fields
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -17,26 +20,41 @@ from typing import Any
 import gradio as gr
 
 from demo.comparison import Backend
-from demo.jobs import SavedResults
 from demo.panels import PANELS
 from demo.panels.templating import join_parts, render_template
-from demo.record import as_json, describe
+from demo.record import as_json, describe, describe_lane
 from demo.request import RULES, ComparisonRequest
-from demo.snapshot import Comparison
+from demo.snapshot import Comparison, Lane
+from demo.visits import Saved, SavedResults
 from demo.wiring import QUICK, Component
-from engines.base import Segment
+from engines.base import Segment, StageSeconds
 
 NOTHING = "There is nothing to export yet: press Compare, and wait for the last engine."
 LINKED = "The link is in the address bar, and copied where the browser allows it."
 OWN_CLIP_STAYS = " Your own clip and a checkpoint’s path stay here: a link can’t carry them."
+HINT = """<p class="hint">Files hold the result that the page shows, and are made when you ask for
+them. To save a chart as PNG, point at it and press its camera.</p>"""
 
-MEDIA_TYPES = {
-    "html": "text/html",
-    "json": "application/json",
-    "srt": "application/x-subrip",
-    "vtt": "text/vtt",
+WHOLE = {
+    "zip": ("Everything (ZIP)", "application/zip"),
+    "html": ("Report (HTML)", "text/html"),
+    "json": ("Result (JSON)", "application/json"),
+    "csv": ("Figures (CSV)", "text/csv"),
 }
-"""By a file's ending."""
+"""Label and media type of what holds the whole comparison, by the file's ending."""
+
+WORDS = {
+    "txt": ("Text (TXT)", "text/plain"),
+    "srt": ("Subtitles (SRT)", "application/x-subrip"),
+    "vtt": ("Subtitles (VTT)", "text/vtt"),
+    "tsv": ("Table (TSV)", "text/tab-separated-values"),
+}
+"""The same of what one engine wrote."""
+
+STAGES = [*(each.name for each in fields(StageSeconds)), "total"]
+
+FORMULA = re.compile(r"\s*[=+\-@\t\r＝＋－＠]")
+"""How text starts that a spreadsheet takes for a formula."""
 
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
 STYLES = (ASSETS / "style.css", ASSETS / "charts.css")
@@ -46,27 +64,56 @@ def build_exports(
     backend: Backend, saved: SavedResults, visit: gr.Textbox, controls: Mapping[str, Component]
 ) -> None:
     """Build the buttons, which are there from the start and say so where there is nothing yet."""
+    engines = {each.key: each.label for each in backend.statuses() if each.available}
+    labels = [(label, key) for key, label in engines.items()]
 
     def add(label: str, name: str) -> gr.Button:
-        return gr.Button(label, elem_id=name, size="sm", min_width=150)
+        return gr.Button(label, elem_id=name, size="sm", min_width=120)
 
-    with gr.Column(elem_classes=["sheet"], elem_id="export"):
-        gr.HTML("<h2>Export</h2>", apply_default_css=False)
+    with gr.Column(elem_id="export"):
         with gr.Row():
-            files = [(add("Report (HTML)", "save-report"), partial(hand_over, saved, "html"))]
-            files.append((add("Result (JSON)", "save-record"), partial(hand_over, saved, "json")))
+            buttons = {kind: add(label, f"save-{kind}") for kind, (label, _) in WHOLE.items()}
             link = add("Link to settings", "link")
-        with gr.Row():
-            for engine in (each for each in backend.statuses() if each.available):
-                for ending in ("srt", "vtt"):
-                    button = add(f"{engine.label} (.{ending})", f"save-{ending}-{engine.key}")
-                    make = partial(hand_over, saved, ending, key=engine.key, label=engine.label)
-                    files.append((button, make))
-        note = gr.HTML(render_note(""), elem_id="export-note", apply_default_css=False)
-    parcel, query = gr.Textbox(visible=False), gr.Textbox(visible=False)
-    for button, make in files:  # what `js` names are functions of `assets/page.js`
-        pressed = button.click(make, visit, [parcel, note], js="() => [nameVisit()]", **QUICK)
-        pressed.then(None, parcel, None, js="(parcel) => { saveFile(parcel); }", **QUICK)
+        with gr.Row(equal_height=True):
+            engine = gr.Dropdown(
+                labels,
+                value=next(iter(engines), None),
+                label="Words of",
+                elem_id="export-engine",
+                min_width=160,
+            )
+            buttons |= {kind: add(label, f"save-{kind}") for kind, (label, _) in WORDS.items()}
+            copy = add("Copy transcript", "copy-words")
+        note = gr.HTML(
+            "",
+            html_template='<p class="note" role="status">${value}</p>',
+            elem_id="export-note",
+            apply_default_css=False,
+        )
+        gr.HTML(HINT, apply_default_css=False)
+    parcel = gr.Textbox(visible=False)
+
+    def connect(button: gr.Button, kind: str, take: str) -> None:
+        """Make a file when the button is pressed; `take`: the function that takes it in."""
+
+        def make(visit_name: str, key: str) -> tuple[str, str]:
+            return hand_over(saved, kind, visit_name, key, engines.get(key, key))
+
+        named = "(visit, engine) => [nameVisit(), engine]"  # of `assets/page.js`, as `take`
+        pressed = button.click(make, [visit, engine], [parcel, note], js=named, **QUICK)
+        pressed.then(None, [parcel, note], note, js=take, **QUICK)
+
+    for kind, button in buttons.items():
+        connect(button, kind, "(parcel, note) => saveFile(parcel, note)")
+    connect(copy, "txt", "(parcel, note) => copyWords(parcel, note)")
+    connect_link(backend, link, note, controls)
+
+
+def connect_link(
+    backend: Backend, link: gr.Button, note: gr.HTML, controls: Mapping[str, Component]
+) -> None:
+    """Write the settings into the browser's address when the button is pressed."""
+    query = gr.Textbox(visible=False)
     names = [name for name in RULES if name in controls]
 
     def write_link(*values: Any) -> tuple[str, str]:
@@ -75,42 +122,71 @@ def build_exports(
         request = ComparisonRequest(**held)
         complete = choices.find_sample(request.sample) and request.model in choices.models
         told = LINKED if complete else LINKED + OWN_CLIP_STAYS
-        return request.to_query(choices), render_note(told)
+        return request.to_query(choices), told
 
     asked = link.click(write_link, [controls[name] for name in names], [query, note], **QUICK)
     asked.then(None, query, None, js="(query) => { showLink(query); }", **QUICK)
 
 
 def hand_over(
-    saved: SavedResults, ending: str, visit: str, key: str = "", label: str = ""
+    saved: SavedResults, kind: str, visit: str, key: str = "", label: str = ""
 ) -> tuple[str, str]:
-    """Return a file of the visit's last comparison for `saveFile`, and what to say of it.
+    """Return a file of the visit's last comparison for the browser, or HTML that says why not.
 
-    `key` and `label`: the engine whose subtitles it holds.
+    `kind`: a key of `WHOLE` or `WORDS`. `key` and `label`: the engine whose words it holds.
     """
     found = saved.find(visit, "comparison")
-    if found is None or not found.drawn:
-        return "", render_note(NOTHING)
+    if found is None or not found.finished:
+        return "", NOTHING
     comparison: Comparison = found.snapshot
-    if ending == "html":
-        text = render_report(comparison, found.drawn)
-    elif ending == "json":
-        text = as_json(describe(comparison))
-    else:
+    name, media_type = f"{name_files(comparison)}.{kind}", (WHOLE | WORDS)[kind][1]
+    if kind in WORDS:
         lanes = [lane for lane in comparison.done if lane.key == key]
         if not lanes:
-            return "", render_note(f"{label} wrote nothing in this comparison.")
-        text, ending = write_subtitles(lanes[0].segments, ending), f"{key}.{ending}"
-    plain = re.sub(r"[^a-z0-9]+", "-", comparison.clip_name.lower()).strip("-")[:40]
-    name = f"{plain or 'clip'}-{comparison.run}.{ending}"
-    media_type = MEDIA_TYPES[ending.rpartition(".")[2]]
-    parcel = json.dumps({"name": name, "type": media_type, "text": text})
-    return parcel, render_note(f"Saved as {name}.")
+            return "", escape(f"{label} wrote nothing in this comparison.")
+        content: str | bytes = write_words(lanes[0].segments, kind)
+        name = f"{name_files(comparison)}.{key}.{kind}"
+    else:
+        content = write_whole(found, kind)
+    parcel = {"name": name, "type": media_type}
+    if isinstance(content, bytes):
+        parcel["base64"] = base64.b64encode(content).decode("ascii")
+    else:
+        parcel["text"] = content
+    return json.dumps(parcel), ""
 
 
-def render_note(sentence: str) -> str:
-    """Render what became of the last button pressed, spoken by screen readers."""
-    return f'<p class="note" role="status" style="min-height:1.5em">{escape(sentence)}</p>'
+def name_files(comparison: Comparison) -> str:
+    """Return a name for a comparison's files in plain letters: the clip's, and the run's id."""
+    plain = re.sub(r"[^a-z0-9]+", "-", comparison.clip_name.lower()).strip("-")[:40].strip("-")
+    return f"{plain or 'clip'}-{comparison.run}"
+
+
+def write_whole(found: Saved, kind: str) -> str | bytes:
+    """Write a whole comparison as a file of a kind of `WHOLE`."""
+    comparison: Comparison = found.snapshot
+    writers: dict[str, Callable[[], str | bytes]] = {
+        "html": lambda: render_report(comparison, found.drawn),
+        "json": lambda: as_json(describe(comparison)),
+        "csv": lambda: write_figures(comparison),
+        "zip": lambda: write_zip(found),
+    }
+    return writers[kind]()
+
+
+def write_zip(found: Saved) -> bytes:
+    """Write everything as one ZIP archive, in a folder of the comparison's name."""
+    comparison: Comparison = found.snapshot
+    folder, file = name_files(comparison), io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, kind in (("report", "html"), ("result", "json"), ("figures", "csv")):
+            archive.writestr(f"{folder}/{name}.{kind}", write_whole(found, kind))
+        for lane in comparison.done:
+            engine = " ".join(re.findall(r"[\w()-]+", lane.label)) or lane.key
+            for kind in WORDS:
+                words = write_words(lane.segments, kind)
+                archive.writestr(f"{folder}/transcripts/{engine}.{kind}", words)
+    return file.getvalue()
 
 
 def render_report(
@@ -138,23 +214,98 @@ def render_report(
     )
 
 
-def write_subtitles(segments: Sequence[Segment], ending: str) -> str:
-    """Write one cue a segment as SubRip (`srt`) or WebVTT (`vtt`), by Whisper's own writers.
+def write_figures(comparison: Comparison) -> str:
+    """Write the figures as CSV for a spreadsheet: one row for each engine and repeat."""
+    rows = list(list_figures(comparison))
+    file = io.StringIO()
+    file.write("\N{BYTE ORDER MARK}")  # without it Excel takes the text for no UTF-8
+    writer = csv.DictWriter(file, list(rows[0]))
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({name: make_harmless(value) for name, value in row.items()})
+    return file.getvalue()
 
-    They escape nothing but `-->`: text is made safe for players first. SRT has no escapes, and
-    players take `<` with a letter for a tag, so an invisible character comes between. Times are
-    rounded to milliseconds, and a cue lasts at least one, as WebVTT demands.
+
+def list_figures(comparison: Comparison) -> Iterator[dict[str, Any]]:
+    """Yield the figures of each engine's runs by name; a failed engine has a row without any."""
+    settings = comparison.settings
+    for lane in comparison.lanes:
+        record = describe_lane(lane, comparison)
+        baseline, reference = record.against_baseline, record.against_reference
+        for number, (how, seconds) in enumerate(list_runs(lane, comparison), 1):
+            times = seconds.as_dict() if seconds else {}
+            total = times.get("total")
+            yield {
+                "clip": comparison.clip_name,
+                "audio_seconds": comparison.audio_seconds,
+                "model": settings.model,
+                "language": record.language or settings.language,
+                "beam_size": settings.beam_size,
+                "engine": lane.label,
+                "device": lane.device,
+                "type": lane.dtype,
+                "state": lane.state,
+                "reason": lane.reason,
+                "repeat": number,
+                "run": how,
+                **{f"{stage}_seconds": times.get(stage) for stage in STAGES},
+                "times_real_time": comparison.audio_seconds / total if total else None,
+                "prepare_seconds": record.prepare_seconds,
+                "peak_memory_bytes": record.peak_memory_bytes,
+                "words": len(record.text.split()) if record.text else None,
+                "word_error_rate_against_baseline": baseline and baseline.word_error_rate,
+                "word_error_rate_against_reference": reference and reference.word_error_rate,
+                "run_id": comparison.run,
+            }
+
+
+def list_runs(lane: Lane, comparison: Comparison) -> list[tuple[str, StageSeconds | None]]:
+    """List a lane's runs: whether it ran alone or beside others, and its seconds."""
+    how = "beside others" if comparison.shared else "alone"
+    return [(how, repeat.seconds) for repeat in lane.repeats] or [("", None)]
+
+
+def make_harmless(value: Any) -> Any:
+    """Return a cell that no spreadsheet takes for a formula."""
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return f"'{value}" if isinstance(value, str) and FORMULA.match(value) else value
+
+
+def write_words(segments: Sequence[Segment], ending: str) -> str:
+    """Write a transcript as SubRip (`srt`), WebVTT (`vtt`), text (`txt`) or table (`tsv`), one cue
+    or line a segment, by Whisper's own writers.
+
+    They escape nothing but `-->`: text is made safe for players and spreadsheets first. SRT has no
+    escapes, and players take `<` with a letter for a tag, so an invisible character comes between;
+    TSV gets one before what looks like a formula. Times are rounded to milliseconds, and a cue
+    lasts at least one, as WebVTT demands.
     """
-    from whisper.utils import WriteSRT, WriteVTT
+    from whisper import utils
 
     cues = []
     for segment in segments:
         text = " ".join(segment.text.replace("\0", " ").split())  # an empty line would end the cue
-        safe = text.replace("<", "<\N{WORD JOINER}") if ending == "srt" else escape(text, False)
         start = max(0, round(segment.start * 1000))
         end = max(start + 1, round(segment.end * 1000))
         if text:
+            safe = make_safe(text, ending)
             cues.append({"start": start / 1000, "end": end / 1000, "text": safe})
-    file, writer = io.StringIO(), WriteSRT if ending == "srt" else WriteVTT
-    writer("").write_result({"segments": cues}, file)
+    writers = {
+        "srt": utils.WriteSRT,
+        "vtt": utils.WriteVTT,
+        "txt": utils.WriteTXT,
+        "tsv": utils.WriteTSV,
+    }
+    file = io.StringIO()
+    writers[ending]("").write_result({"segments": cues}, file)
     return file.getvalue()
+
+
+def make_safe(text: str, ending: str) -> str:
+    """Return text that what reads such a file takes for nothing else."""
+    if ending == "vtt":
+        return escape(text, False)
+    if ending == "srt":
+        return text.replace("<", "<\N{WORD JOINER}")
+    return f"\N{WORD JOINER}{text}" if ending == "tsv" and FORMULA.match(text) else text

@@ -15,7 +15,7 @@ from collections import OrderedDict, deque
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import copy_context
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from starlette.concurrency import iterate_in_threadpool
@@ -35,9 +35,6 @@ ESTIMATE_SECONDS = 2.0
 
 JOBS_REMEMBERED, KINDS_REMEMBERED = 9, 200
 """Past jobs of each kind that an expected wait is taken from, and how many kinds."""
-
-MOST_SAVED = 128
-"""Results that are kept, some hundred kilobytes each; the oldest go first."""
 
 logger = logs.logger(__name__)
 
@@ -326,46 +323,3 @@ class PastJobs:
             if known := self._seconds.get(kind[:length]):
                 return statistics.median(known)
         return None
-
-
-@dataclass(frozen=True)
-class Saved:
-    """The result of a panel's last job: what its controls held, a snapshot to draw it from, and
-    once the job ended what was drawn, by name."""
-
-    controls: dict[str, Any]
-    snapshot: Any
-    drawn: dict[str, Any] = field(default_factory=dict)
-
-
-class SavedResults:
-    """The last result of each panel of a visit, so that a reload of the page finds it.
-
-    A visit has a name that only the visitor's tab knows; nothing is kept without one.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._saved: OrderedDict[tuple[str, str], tuple[float, Saved]] = OrderedDict()
-
-    def save(self, visit: str, panel: str, saved: Saved) -> None:
-        """Replace what the visit's panel had."""
-        if not visit:
-            return
-        with self._lock:
-            self._saved[visit, panel] = (time.monotonic(), saved)
-            self._saved.move_to_end((visit, panel))
-            while len(self._saved) > MOST_SAVED:
-                self._saved.popitem(last=False)
-
-    def find(self, visit: str, panel: str) -> Saved | None:
-        """Return what the visit's panel left, if it is still there."""
-        with self._lock:
-            return self._saved.get((visit, panel), (0.0, None))[1]
-
-    def forget(self, seconds: float) -> None:
-        """Drop what was saved so long ago."""
-        with self._lock:
-            last = time.monotonic() - seconds
-            while self._saved and next(iter(self._saved.values()))[0] <= last:
-                self._saved.popitem(last=False)

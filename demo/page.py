@@ -14,11 +14,12 @@ from demo.analysis import build_faults, build_layers
 from demo.api import add_endpoints
 from demo.comparison import Backend
 from demo.exports import build_exports
-from demo.jobs import JobQueue, SavedResults, Task
+from demo.jobs import JobQueue, Task
 from demo.panels import PANELS
 from demo.panels.headline import Headline, render_headline
 from demo.request import ENGLISH_ONLY, OWN_CLIP, RULES, Choices, ComparisonRequest
 from demo.snapshot import Comparison, new_comparison
+from demo.visits import SavedResults
 from demo.wiring import QUICK, Component, Drawn, JobPanel, connect_leaving, connect_panel
 from engines.registry import offers_dtypes
 
@@ -152,6 +153,8 @@ def build_settings(choices: Choices, first: ComparisonRequest) -> dict[str, Comp
 def build_option(name: str, choices: Choices, first: ComparisonRequest) -> Component:
     """Build a control for a flag, or for one of a few values."""
     label, value = RULES[name].label, getattr(first, name)
+    if longest := RULES[name].longest:
+        return gr.Textbox(value, label=label, elem_id=name, lines=2, max_length=longest)
     if isinstance(value, bool):
         return gr.Checkbox(value, label=label, elem_id=name, min_width=120)
     values = [(text, each) for each, text in choices.values(name).items()]

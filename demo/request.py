@@ -79,8 +79,8 @@ class Rule:
 
     `help`: for programs. `link`: the parameter's name in a link. `values`: those that the page's
     control shows and a link can name, with a label each; `Choices.values` has those that depend on
-    the machine. `most`: of a number, any from 1 on being taken from programs. `spelled`: values
-    whose spelling in a link isn't `str`'s.
+    the machine. `most`: of a number, any from 1 on being taken from programs. `longest`: of a free
+    text, in characters; it has no `link`. `spelled`: values whose spelling in a link isn't `str`'s.
     """
 
     label: str
@@ -88,6 +88,7 @@ class Rule:
     link: str
     values: Mapping[Any, str] = field(default_factory=dict)
     most: int = 0
+    longest: int = 0
     spelled: Mapping[Any, str] = field(default_factory=dict)
 
     def spell(self, value: Any) -> str:
@@ -141,6 +142,12 @@ RULES = {
         {1: "1", 3: "3", 5: "5"},
         most=5,
     ),
+    "reference": Rule(
+        "What was really said (optional)",
+        "the words really spoken, for word error rates; a sample's own, unless given",
+        "",
+        longest=50_000,
+    ),
 }
 """By the names of `ComparisonRequest`'s fields, but for `upload`."""
 
@@ -179,12 +186,14 @@ class Choices:
 class ComparisonRequest(Settings):
     """One clip, the engines to run it through, and how.
 
-    `upload`: the path of the visitor's own clip, where no sample is named. Make it by one of the
-    `from_` methods, which check everything.
+    `upload`: the path of the visitor's own clip, where no sample is named. `reference`: the words
+    really spoken, in place of a sample's own. Make it by one of the `from_` methods, which check
+    everything.
     """
 
     sample: str = ""
     upload: str | None = None
+    reference: str = ""
 
     @classmethod
     def default(cls, choices: Choices) -> ComparisonRequest:
@@ -237,7 +246,7 @@ class ComparisonRequest(Settings):
         """Read a link; what it doesn't name, or names wrongly, is the page's default."""
         texts = parse_qs(query.removeprefix("?")) if len(query) <= 2000 else {}
         named: dict[str, Any] = {}
-        for name, rule in RULES.items():
+        for name, rule in RULES.items():  # one without a link has no values
             asked = texts.get(rule.link, [""])[-1].split(",")
             found = [value for value in choices.values(name) if rule.spell(value) in asked]
             if found:
@@ -263,12 +272,14 @@ class ComparisonRequest(Settings):
     def find_clip(self, choices: Choices) -> Sample | None:
         """Return the clip as a sample; an upload's key is its folder and name, as `nameClip` in
         `assets/page.js` has it."""
+        given = self.reference or None
         if self.sample:
-            return choices.find_sample(self.sample)
+            found = choices.find_sample(self.sample)
+            return replace(found, reference=given) if found and given else found
         if not self.upload:
             return None
         path = Path(self.upload)
-        return Sample("/".join(path.parts[-2:]), path.name, path)
+        return Sample("/".join(path.parts[-2:]), path.name, path, given)
 
 
 DEFAULTS = {each.name: each.default for each in fields(ComparisonRequest)}
@@ -277,6 +288,8 @@ DEFAULTS = {each.name: each.default for each in fields(ComparisonRequest)}
 def check(name: str, value: Any, choices: Choices) -> Any:
     """Return a field's value from any JSON; raise `RequestError` with one sentence."""
     known, most, default = list(choices.values(name)), RULES[name].most, DEFAULTS[name]
+    if longest := RULES[name].longest:
+        return check_text(name, value, longest)
     if name == "engines":
         if not isinstance(value, list | tuple):
             raise RequestError(f"engines must be a list of keys, not {show(value)}.")
@@ -318,6 +331,18 @@ def check_word(name: str, value: Any, known: Sequence[str]) -> str:
     if not isinstance(value, str) or value not in known:
         raise RequestError(f"{name} can't be {show(value)}: use one of {', '.join(known)}.")
     return value
+
+
+def check_text(name: str, value: Any, longest: int) -> str:
+    """Return a free text with single spaces, "" for None; raise `RequestError` for a long one."""
+    if not isinstance(value, str | None):
+        raise RequestError(f"{name} must be a text, not {show(value)}.")
+    text = " ".join((value or "").encode(errors="replace").decode().split())
+    if len(text) > longest:
+        raise RequestError(
+            f"{name} has {len(text):,} characters, and {longest:,} are the most: shorten it."
+        )
+    return text
 
 
 def find_upload(clip: Any) -> str:

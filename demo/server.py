@@ -32,9 +32,10 @@ from demo import uploads
 from demo.api import make_tools
 from demo.comparison import Backend
 from demo.exports import ASSETS, STYLES
-from demo.jobs import JobQueue, SavedResults
+from demo.jobs import JobQueue
 from demo.limits import Allowance, read_limits, read_number, trust_proxies_of_spaces
 from demo.middleware import LEAST_DISK_BYTES, Guard, read_credentials
+from demo.visits import SavedResults
 from engines import hardware, zero_gpu
 from engines.audio import MAX_BYTES
 from engines.registry import EngineStatus

@@ -13,8 +13,9 @@ from typing import Any
 import gradio as gr
 
 from demo import uploads
-from demo.jobs import JobQueue, Refused, Saved, SavedResults, Task, Waiting, name_caller
+from demo.jobs import JobQueue, Refused, Task, Waiting, name_caller
 from demo.request import RequestError
+from demo.visits import Saved, SavedResults
 
 QUICK: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 """For listeners that only look something up."""
@@ -97,7 +98,8 @@ def connect_panel(panel: JobPanel, queue: JobQueue, saved: SavedResults, visit: 
             first = False
             if (light := snapshot.to_save()) is not None:
                 drawn = whole if snapshot.finished else {}
-                saved.save(visit_name, panel.name, Saved(held, light, drawn))
+                result = Saved(held, light, drawn, snapshot.finished)
+                saved.save(visit_name, panel.name, result)
 
         try:
             uploads.touch(held.get("audio"))

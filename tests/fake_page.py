@@ -9,10 +9,11 @@ from typing import Any
 
 from demo import page, server
 from demo.comparison import Backend, ComparisonTask
-from demo.jobs import JobQueue, SavedResults
+from demo.jobs import JobQueue
 from demo.limits import Limits
 from demo.request import Sample
 from demo.snapshot import Settings
+from demo.visits import SavedResults
 from engines.base import Clip
 from tests import fakes
 from tests.fake_lab import FakeLab

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,14 +34,22 @@ def test_files_are_saved_and_the_report_opens_offline(
 ) -> None:
     fake_page.use(max_hybrid=fakes.fake_max(words="The compiler <b>turned"))
     page = open_page(fake_page.url)
-    page.click("#save-record")
+    page.click("#save-json")
     page.locator("#export-note", has_text="press Compare").wait_for()
     compare(page)
-    record = json.loads(save(page, "#save-record", tmp_path).read_text(encoding="utf-8"))
+    record = json.loads(save(page, "#save-json", tmp_path).read_text(encoding="utf-8"))
     assert [lane["engine"] for lane in record["lanes"]] == ["cpu", "max_hybrid"]
-    assert save(page, "#save-srt-cpu", tmp_path).read_text().startswith("1\n00:00:00,000 --> ")
-    assert "turned" in save(page, "#save-vtt-max_hybrid", tmp_path).read_text()
-    report = save(page, "#save-report", tmp_path)
+    assert save(page, "#save-srt", tmp_path).read_text().startswith("1\n00:00:00,000 --> ")
+    page.get_by_label("Words of").click()
+    page.get_by_role("option", name="MAX hybrid").click()
+    assert "turned" in save(page, "#save-vtt", tmp_path).read_text()
+    with zipfile.ZipFile(save(page, "#save-zip", tmp_path)) as archive:
+        assert archive.testzip() is None and len(archive.namelist()) == 11
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.click("#copy-words")
+    page.locator("#export-note", has_text="on the clipboard").wait_for()
+    assert "turned" in page.evaluate("navigator.clipboard.readText()")
+    report = save(page, "#save-html", tmp_path)
     assert record["run"] in report.name
     for theme in ("light", "dark"):
         check_report(browser, report, theme)

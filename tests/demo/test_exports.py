@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import base64
+import csv
+import io
 import json
 import re
+import zipfile
 from dataclasses import replace
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from demo.exports import hand_over, render_report, write_subtitles
-from demo.jobs import Saved, SavedResults
+from demo.exports import WHOLE, WORDS, hand_over, render_report, write_figures, write_words
 from demo.panels import PANELS
 from demo.record import as_json, describe
-from demo.snapshot import Comparison
-from engines.base import Options, Segment
+from demo.snapshot import Comparison, Repeat
+from demo.visits import Saved, SavedResults
+from engines.base import Options, Segment, StageSeconds
 from tests import fakes
 from tests.demo.reading import EVIL, compare, fail_second, read
 from tests.demo.test_panels import make_hostile
@@ -27,17 +31,15 @@ def save(result: Comparison) -> SavedResults:
     """A visit that ended with this comparison, as the page keeps it."""
     saved = SavedResults()
     drawn = {panel.key: panel.render(result) for panel in PANELS}
-    saved.save("me", "comparison", Saved({}, replace(result, run=RUN).to_save(), drawn))
+    saved.save("me", "comparison", Saved({}, replace(result, run=RUN).to_save(), drawn, True))
     return saved
 
 
 def test_files_are_the_visitor_s_own_and_named_in_plain_letters() -> None:
     saved = save(replace(fail_second(compare()), clip_name=f"../{EVIL}/Größe 1.wav"))
-    parcel, note = hand_over(saved, "json", "me")
-    file = json.loads(parcel)
+    file = json.loads(hand_over(saved, "json", "me")[0])
     assert re.fullmatch(rf"[a-z0-9-]{{1,40}}-{RUN}\.json", file["name"])
     assert json.loads(file["text"])["lanes"][0]["text"] == fakes.WORDS
-    assert file["name"] in note
     for stranger in ("", "you"):
         parcel, note = hand_over(saved, "json", stranger)
         assert parcel == "" and "press Compare" in note
@@ -46,6 +48,36 @@ def test_files_are_the_visitor_s_own_and_named_in_plain_letters() -> None:
     file = json.loads(hand_over(saved, "vtt", "me", "cpu", "CPU")[0])
     assert file["text"].startswith("WEBVTT\n\n00:00.000 --> ")
     assert file["name"].endswith(f"-{RUN}.cpu.vtt") and file["type"] == "text/vtt"
+
+
+def test_everything_comes_as_one_archive_whose_names_say_what_is_in_it() -> None:
+    saved = save(replace(compare("=1 turned the graph"), clip_name="Talk"))
+    parcel = json.loads(hand_over(saved, "zip", "me")[0])
+    archive = zipfile.ZipFile(io.BytesIO(base64.b64decode(parcel["base64"])))
+    folder = f"talk-{RUN}"
+    whole = ["figures.csv", "report.html", "result.json"]
+    words = [f"transcripts/{name}.{kind}" for name in ("CPU", "MAX hybrid") for kind in WORDS]
+    assert sorted(archive.namelist()) == sorted(f"{folder}/{name}" for name in whole + words)
+    for kind in WHOLE:
+        assert kind == "zip" or json.loads(hand_over(saved, kind, "me")[0])["text"]
+    text = archive.read(f"{folder}/transcripts/CPU.txt").decode()
+    assert " ".join(text.split()) == fakes.WORDS and len(text.splitlines()) == 3
+    table = archive.read(f"{folder}/transcripts/MAX hybrid.tsv").decode().splitlines()
+    assert table == ["start\tend\ttext", "0\t6000\t\N{WORD JOINER}=1 turned the graph"]
+
+
+def test_figures_have_a_row_for_each_run_and_no_formula() -> None:
+    done = fail_second(compare(reference=fakes.WORDS), "=cmd|' /C calc'!A0")
+    slow = Repeat(StageSeconds(0.0, mel=0.1, encode=1.0, decode=2.9))
+    lanes = (replace(done.lanes[0], repeats=(*done.lanes[0].repeats, slow)), done.lanes[1])
+    text = write_figures(replace(done, lanes=lanes, clip_name="+1,\n-2"))
+    assert text.startswith("\N{BYTE ORDER MARK}clip,")
+    first, second, failed = csv.DictReader(io.StringIO(text[1:]))
+    assert (first["total_seconds"], second["total_seconds"]) == ("2", "4")
+    assert (first["repeat"], second["repeat"], first["times_real_time"]) == ("1", "2", "3")
+    assert first["word_error_rate_against_reference"] == "0" and first["words"] == "11"
+    assert (failed["state"], failed["total_seconds"]) == ("failed", "")
+    assert failed["reason"] == "'=cmd|' /C calc'!A0" and failed["clip"] == "'+1,\n-2"
 
 
 def test_the_record_says_what_ran_where_and_what_came_of_it() -> None:
@@ -131,11 +163,11 @@ def milliseconds(clock: str) -> int:
 
 def test_subtitles_are_as_players_read_them() -> None:
     cues = [segment(59.9996, 61, " One."), segment(3661.0005, 3662.25, " a <b> &amp; c --> d")]
-    assert write_subtitles(cues, "srt") == (
+    assert write_words(cues, "srt") == (
         "1\n00:01:00,000 --> 00:01:01,000\nOne.\n\n"
         "2\n01:01:01,000 --> 01:01:02,250\na <\N{WORD JOINER}b> &amp; c -> d\n\n"
     )
-    assert write_subtitles(cues, "vtt") == (
+    assert write_words(cues, "vtt") == (
         "WEBVTT\n\n01:00.000 --> 01:01.000\nOne.\n\n"
         "01:01:01.000 --> 01:01:02.250\na &lt;b&gt; &amp;amp; c --&gt; d\n\n"
     )
@@ -154,7 +186,7 @@ def test_subtitles_are_as_players_read_them() -> None:
 @example([segment(0, 1, "a <i>b</i>\n\n2\n00:00:00,000 --> 00:00:01,000")])
 def test_whatever_was_said_makes_well_formed_files(said: list[Segment]) -> None:
     count = sum(bool(" ".join(one.text.replace("\0", " ").split())) for one in said)
-    srt, vtt = write_subtitles(said, "srt"), write_subtitles(said, "vtt")
+    srt, vtt = write_words(said, "srt"), write_words(said, "vtt")
     found = SRT_CUE.findall(srt)
     assert "".join(f"{n}\n{a} --> {b}\n{t}\n\n" for n, a, b, t in found) == srt
     assert [int(number) for number, *_ in found] == list(range(1, count + 1))

@@ -1,9 +1,9 @@
-"""What the queue expects of past jobs, and results saved for a reload; the rest by its callers."""
+"""What the queue expects of past jobs; the rest by its callers."""
 
 from __future__ import annotations
 
 from demo import jobs
-from demo.jobs import PastJobs, Saved, SavedResults
+from demo.jobs import PastJobs
 
 KIND = ("comparison", "base", "jfk")
 
@@ -20,20 +20,8 @@ def test_a_wait_is_expected_from_the_jobs_most_like_it() -> None:
     assert past.estimate(("layers", "base", "jfk")) is None
 
 
-def test_a_visit_finds_its_own_results_for_an_hour_and_what_is_kept_is_bounded() -> None:
-    saved, mine = SavedResults(), Saved({"model": "base"}, None, {"layers": "drawn"})
-    saved.save("mine", "comparison", mine)
-    saved.save("", "comparison", mine)
-    assert saved.find("mine", "comparison") is mine and saved.find("mine", "faults") is None
-    assert saved.find("yours", "comparison") is None and saved.find("", "comparison") is None
-    saved.forget(3600)
-    assert saved.find("mine", "comparison")
-    saved.forget(0)
-    assert saved.find("mine", "comparison") is None
+def test_what_past_jobs_took_is_kept_of_so_many_kinds() -> None:
     past = PastJobs()
     for number in range(1000):
         past.note(("comparison", f"model {number}", "jfk"), 1.0)
-        saved.save(f"visit {number}", "comparison", mine)
     assert len(past._seconds) == jobs.KINDS_REMEMBERED
-    assert saved.find("visit 0", "comparison") is None
-    assert saved.find("visit 999", "comparison") is mine

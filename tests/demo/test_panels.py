@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from demo import exports, page
-from demo.jobs import JobQueue, SavedResults
+from demo.jobs import JobQueue
 from demo.panels import PANELS, Panel, lanes, layers
 from demo.panels.headline import Headline, render_headline
 from demo.snapshot import Comparison, new_comparison
+from demo.visits import SavedResults
 from tests import fakes
 from tests.demo.reading import EVIL, change_last, compare, fail_second, keep_running, read
 from tests.fake_lab import make_fault_result

@@ -114,6 +114,17 @@ def test_every_right_value_is_taken_and_travels_in_a_link(choices: Choices) -> N
     assert isinstance(mine, ComparisonRequest) and mine.model == "/home/me/my.pt"
 
 
+def test_words_that_were_given_stand_in_for_a_sample_s_own_and_travel_in_no_link(
+    choices: Choices,
+) -> None:
+    request = read(choices, reference=" What was\nreally \ud800said ")
+    assert isinstance(request, ComparisonRequest) and "really" not in request.to_query(choices)
+    clip = request.find_clip(choices)
+    assert clip is not None and clip.reference == "What was really ?said"
+    own = dataclasses.replace(request, sample="", upload="/tmp/a.wav").find_clip(choices)
+    assert own is not None and own.reference == "What was really ?said"
+
+
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
@@ -121,6 +132,7 @@ def test_every_right_value_is_taken_and_travels_in_a_link(choices: Choices) -> N
         ({"engines": ["tpu"]}, "engine can't be 'tpu': use one of cpu, gpu, max_hybrid."),
         ({"engines": "cpu"}, "engines must be a list of keys, not 'cpu'."),
         ({"beam_size": 99}, "beam_size must be a whole number from 1 to 10, and 99 isn't."),
+        ({"reference": "a" * 50_001}, "reference has 50,001 characters, and 50,000 are the most"),
         ({"word_timestamps": 1}, "word_timestamps must be true or false, not 1."),
     ],
 )

@@ -1,0 +1,159 @@
+"""What the server keeps for a visit: the results of its panels, for a reload and the list of runs.
+
+A visit is a tab of a browser. Its name is known to that tab only, and outlives a reload.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from datetime import datetime, timezone
+from functools import cached_property
+from operator import attrgetter
+from typing import Any
+
+MOST_RUNS = 12
+"""Comparisons that a visit keeps."""
+
+MOST_VISITS = 128
+MOST_BYTES = 128 * 2**20
+"""What all visits keep together; a run with its drawn charts takes some hundred kilobytes."""
+
+
+@dataclass(frozen=True, eq=False)
+class Saved:
+    """One result of a panel: what its controls held, a snapshot to draw it from, and what was
+    drawn, by name.
+
+    `drawn` is empty while the job runs, and of old runs when room is short. `finished`: whether
+    the job ended. `made`: when this was saved, in UTC. `pinned`: whether the visitor wants it kept.
+    """
+
+    controls: dict[str, Any]
+    snapshot: Any
+    drawn: dict[str, Any] = field(default_factory=dict)
+    finished: bool = False
+    made: datetime = field(default_factory=lambda: datetime.now(timezone.utc))
+    pinned: bool = False
+
+    @property
+    def run(self) -> str:
+        """The id of a comparison's run; analyses have none, and each replaces the last."""
+        return getattr(self.snapshot, "run", "")
+
+    @cached_property
+    def bytes(self) -> int:
+        """Roughly the memory that this takes."""
+        return measure([self.snapshot, self.drawn, self.controls])
+
+
+def measure(value: Any) -> int:
+    """Return roughly the bytes of a value made of records, containers, texts, numbers, arrays."""
+    size = sys.getsizeof(value)
+    if is_dataclass(value):
+        return size + sum(measure(getattr(value, each.name)) for each in fields(value))
+    if isinstance(value, Mapping):
+        return size + sum(map(measure, value.values()))
+    if isinstance(value, list | tuple):
+        return size + sum(map(measure, value))
+    return size
+
+
+class SavedResults:
+    """The results of each panel of a visit; nothing is kept without the visit's name.
+
+    Of a panel's results the last is the one that the page shows.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._visits: OrderedDict[str, dict[str, list[Saved]]] = OrderedDict()
+        self._used: dict[str, float] = {}
+
+    def save(self, visit: str, panel: str, saved: Saved) -> None:
+        """Add a result to the visit's panel, in place of what there was of the same run."""
+        if not visit:
+            return
+        with self._lock:
+            self._visits.setdefault(visit, {})
+            results = self._use(visit).setdefault(panel, [])
+            results[:] = [each for each in results if each.run != saved.run and each.finished]
+            while len(results) >= MOST_RUNS:
+                results.remove(min(results, key=attrgetter("pinned", "made")))
+            results.append(saved)
+            if saved.finished:
+                self._make_room()
+
+    def find(self, visit: str, panel: str) -> Saved | None:
+        """Return what the visit's panel showed last, if it is still there."""
+        with self._lock:
+            results = self._use(visit).get(panel)
+            return results[-1] if results else None
+
+    def list_runs(self, visit: str, panel: str) -> list[Saved]:
+        """List the results of a visit's panel whose jobs ended, the newest first."""
+        with self._lock:
+            results = [each for each in self._use(visit).get(panel, ()) if each.finished]
+        return sorted(results, key=attrgetter("made"), reverse=True)
+
+    def show(self, visit: str, panel: str, run: str) -> Saved | None:
+        """Make a run the one that the page shows; return it, or None where it is gone."""
+        with self._lock:
+            results = self._use(visit).get(panel, [])
+            found = next((each for each in results if each.run == run and each.finished), None)
+            if found is not None:
+                results.remove(found)
+                results.append(found)
+            return found
+
+    def pin(self, visit: str, panel: str, run: str) -> None:
+        """Pin a run, or unpin it."""
+        with self._lock:
+            results = self._use(visit).get(panel, [])
+            results[:] = [
+                replace(each, pinned=not each.pinned) if each.run == run else each
+                for each in results
+            ]
+
+    def forget(self, seconds: float) -> None:
+        """Drop the visits that did nothing for so long."""
+        with self._lock:
+            last = time.monotonic() - seconds
+            while self._visits and self._used[next(iter(self._visits))] <= last:
+                self._drop_visit()
+
+    def _use(self, visit: str) -> dict[str, list[Saved]]:
+        """Return a visit's results by panel, and note that the visit goes on."""
+        if visit not in self._visits:
+            return {}
+        self._used[visit] = time.monotonic()
+        self._visits.move_to_end(visit)
+        return self._visits[visit]
+
+    def _drop_visit(self) -> None:
+        """Drop the visit that did nothing for longest."""
+        visit, _ = self._visits.popitem(last=False)
+        del self._used[visit]
+
+    def _make_room(self) -> None:
+        """Drop what was drawn of runs that no page shows, pinned ones last; then whole visits."""
+        everything = [each for visit in self._visits.values() for each in visit.values()]
+        total = sum(saved.bytes for results in everything for saved in results)
+        hidden = [
+            (results, saved) for results in everything for saved in results[:-1] if saved.drawn
+        ]
+        hidden.sort(key=lambda pair: (pair[1].pinned, pair[1].made))
+        for results, saved in hidden:
+            if total <= MOST_BYTES:
+                break
+            light = replace(saved, drawn={})
+            results[results.index(saved)] = light
+            total -= saved.bytes - light.bytes
+        while len(self._visits) > MOST_VISITS or (total > MOST_BYTES and len(self._visits) > 1):
+            oldest = next(iter(self._visits.values()))
+            total -= sum(saved.bytes for results in oldest.values() for saved in results)
+            self._drop_visit()
