@@ -16,13 +16,10 @@ from typing import Any
 
 import httpx
 import pytest
-import torch
 from gradio import processing_utils
 
 from demo import middleware, server
 from demo import uploads as upload_folder
-from engines import checkpoints
-from engines.base import CheckpointError
 from tests import fakes
 from tests.fake_page import FakePage
 
@@ -203,24 +200,6 @@ def test_health_is_said_and_illness_too(url: str) -> None:
     assert server.find_fault([fakes.GPU], 10**12) == "No engine can run."
     assert "left" in str(server.find_fault([fakes.CPU], 1000))
     assert server.find_fault([fakes.CPU, fakes.GPU], 10**12) is None
-
-
-class Evil:
-    """Unpickled carelessly, this would write a file."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> Any:
-        return Path.touch, (self.path,)
-
-
-def test_a_checkpoint_runs_no_code(tmp_path: Path) -> None:
-    mark, file = tmp_path / "was-here", tmp_path / "evil.pt"
-    torch.save({"dims": Evil(mark), "model_state_dict": {}}, file)
-    with pytest.raises(CheckpointError, match="can't be read as a file of weights"):
-        checkpoints.load(str(file))
-    assert not mark.exists()
 
 
 def test_the_page_names_no_path_of_the_machine(url: str) -> None:

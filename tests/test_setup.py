@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import importlib.util
 import os
 import re
@@ -42,8 +41,6 @@ EXTRA = "requirements-ray.txt"
 
 REQUIREMENTS = ("requirements.txt", "requirements-dev.txt", EXTRA)
 
-IMPORTED_AS = {"PIL": "pillow", "whisper": "openai-whisper", "yaml": "pyyaml"}
-"""Packages whose import name is not their own."""
 
 needs_make = pytest.mark.skipif(not shutil.which("make"), reason="make is not installed")
 
@@ -135,32 +132,6 @@ def test_spaces_takes_every_tracked_file_and_package_name() -> None:
     # Spaces hands the words to apt-get as they are: a comment would be taken for packages.
     names = (ROOT / "packages.txt").read_text().split()
     assert names and all(re.fullmatch(r"[a-z0-9][a-z0-9+.-]+", name) for name in names)
-
-
-def test_every_import_is_declared() -> None:
-    app = ["requirements.txt", EXTRA]
-    for patterns, files in (
-        (["app.py", "engines/**/*.py", "demo/**/*.py"], app),
-        (["**/*.py"], [*app, "requirements-dev.txt"]),
-    ):
-        declared = {canonicalize_name(item.name) for name in files for item in requirements(name)}
-        paths = {path for pattern in patterns for path in ROOT.glob(pattern)}
-        for path in sorted(paths & set(tracked_files())):
-            for module in imported(path):
-                package = canonicalize_name(IMPORTED_AS.get(module, module))
-                local = (ROOT / module).exists() or module in sys.stdlib_module_names
-                assert local or package in declared, f"{path.relative_to(ROOT)} imports {module}"
-
-
-def imported(path: Path) -> set[str]:
-    """The top-level names of all absolute imports in a file."""
-    names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            names |= {alias.name.split(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
-            names.add(node.module.split(".")[0])
-    return names
 
 
 def test_continuous_integration_runs_the_readme_s_test_command() -> None:

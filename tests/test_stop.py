@@ -1,4 +1,4 @@
-"""Stop at every stage of a real engine frees the processor, the compiler's included.
+"""Stop at every stage of a real engine frees the processor.
 
 A page's Stop promises a second. How long a second is depends on how crowded the machine is; what
 the engine's processes still spend after a Stop does not, so that is what is held here. The seconds
@@ -8,9 +8,10 @@ by the clock are printed: `python -m pytest tests/test_stop.py -m slow -rP`.
 from __future__ import annotations
 
 import os
-import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from engines import checkpoints
 from engines.audio import load_clip
 from engines.base import Listener, Options, Stopped, Transcript
 from engines.worker import EngineHandler, RemoteEngine
-from tests.processes import PATIENCE, Waiter, is_idle, members, needs_proc, wait_until, workers
+from tests.processes import Waiter, is_idle, members, needs_proc, wait_until
 
 SPENT_SECONDS = 1.5
 """Of each core, at most, after a Stop: the promised second, and half of one for seeing it."""
@@ -67,82 +68,36 @@ def repeat(work: Callable[..., Any], begun: Path) -> Callable[..., Any]:
     return work_on
 
 
-class Visitor(Waiter):
-    """Asks for a run, and may stop it."""
-
-    def __init__(self, engine: RemoteEngine) -> None:
-        self.engine = engine
-        super().__init__(self._ask)
-
-    def _ask(self, listener: Listener) -> Transcript:
-        options = Options(temperatures=(0.0,), word_timestamps=True)
-        self.engine.prepare(listener)
-        return self.engine.transcribe(load_clip("audio_samples/jfk.flac"), options, listener)
-
-    def leave_in_time(self, group: int) -> None:
-        """Stop, see the group come to rest, and count the processor time it took for that."""
-        before = members(group)
-        spent = dict(before)
-
-        def is_over() -> bool:
-            spent.update(members(group))
-            return not self.thread.is_alive()
-
-        begun = time.monotonic()
-        self.stop.set()
-        wait_until(is_over, "the end of the run")
-        waited = time.monotonic() - begun
-        wait_until(lambda: is_idle(group), "rest")
-        spent.update(members(group))
-        assert isinstance(self.outcome, Stopped)
-        took = sum(seconds - before.get(member, 0.0) for member, seconds in spent.items())
-        print(f"over {waited:.2f} s after Stop, {took:.2f} s of the processors spent")
-        assert took < SPENT_SECONDS * len(os.sched_getaffinity(0))
+def transcribe(engine: RemoteEngine, listener: Listener) -> Transcript:
+    """One run with word times."""
+    options = Options(temperatures=(0.0,), word_timestamps=True)
+    engine.prepare(listener)
+    return engine.transcribe(load_clip("audio_samples/jfk.flac"), options, listener)
 
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_stop_frees_the_processor(stage: str, tmp_path: Path) -> None:
+    """See the engine's processes come to rest, and count the processor time it took for that."""
     begun = tmp_path / "begun"
-    engine = RemoteEngine("cpu", f"{stage} {begun}", handler=ENDLESS)
-    try:
-        visitor = Visitor(engine)
+    with closing(RemoteEngine("cpu", f"{stage} {begun}", handler=ENDLESS)) as engine:
+        visitor = Waiter(partial(transcribe, engine))
         wait_until(begun.exists, stage)
         group = engine.worker.pid or 0
         wait_until(lambda: not is_idle(group), "work, since the stage goes on")
-        visitor.leave_in_time(group)
-    finally:
-        engine.close()
+        before = members(group)
+        last, stopped = dict(before), time.monotonic()
+
+        def is_over() -> bool:
+            last.update(members(group))  # also of a process that is ended for not stopping
+            return not visitor.thread.is_alive()
+
+        visitor.stop.set()
+        wait_until(is_over, "the end of the run")
+        waited = time.monotonic() - stopped
+        wait_until(lambda: is_idle(group), "rest")
+        last.update(members(group))
+    assert isinstance(visitor.outcome, Stopped)
+    spent = sum(seconds - before.get(pid, 0.0) for pid, seconds in last.items())
+    print(f"over {waited:.2f} s after Stop, {spent:.2f} s of the processors spent")
+    assert spent < SPENT_SECONDS * len(os.sched_getaffinity(0))
     assert stage in visitor.stages or stage == "word times"
-
-
-@pytest.fixture
-def cold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RemoteEngine]:
-    """`max_hybrid`, with nothing compiled."""
-    pytest.importorskip("max.engine")
-    monkeypatch.setenv("MAX_WHISPER_CACHE", str(tmp_path / "cache"))
-    engine = RemoteEngine("max_hybrid", "tiny.en")
-    yield engine
-    engine.close()
-
-
-def start_compiling(engine: RemoteEngine) -> tuple[Visitor, int]:
-    """A visitor, and the group in which MAX's compiler runs beside the worker."""
-    visitor = Visitor(engine)
-    wait_until(lambda: "compiling" in visitor.stages, "compiling", 300)
-    group = engine.worker.pid or 0
-    wait_until(lambda: len(workers(group)) > 1, "a compiler's process", 300)
-    return visitor, group
-
-
-@pytest.mark.max
-def test_a_compile_is_stopped_killed_and_started_anew(cold: RemoteEngine) -> None:
-    visitor, group = start_compiling(cold)
-    visitor.leave_in_time(group)
-    assert not members(group)
-    visitor, group = start_compiling(cold)
-    os.kill(group, signal.SIGKILL)
-    visitor.thread.join(PATIENCE)
-    assert "it was killed" in str(visitor.outcome)
-    wait_until(lambda: not members(group), "the end of the compiler")
-    visitor, group = start_compiling(cold)
-    visitor.leave_in_time(group)

@@ -3,8 +3,6 @@
 import itertools
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 
 import numpy as np
 import pytest
@@ -109,10 +107,10 @@ def test_windows_and_segments_of_a_long_clip() -> None:
     """On `cpu` only, since the loop is the same for all: windows start where a segment of the
     window before ended, or 30 s after it; segments are sent as they become final."""
     recorder, speech = Recorder(), load_clip("audio_samples/columbia.flac")
-    speech = Clip(speech.samples[: 100 * SAMPLE_RATE])
+    speech = Clip(speech.samples[: 65 * SAMPLE_RATE])
     transcript = registry.get("cpu", "tiny.en").transcribe(speech, GREEDY, recorder)
     starts = transcript.window_starts
-    assert len(starts) == len(transcript.features) > 3
+    assert len(starts) == len(transcript.features) > 2
     assert starts[0] == 0 and list(starts) == sorted(set(starts))
     ends = {round(segment.end, 2) for segment in transcript.segments}
     for before, after in itertools.pairwise(starts):
@@ -120,12 +118,14 @@ def test_windows_and_segments_of_a_long_clip() -> None:
     assert tuple(recorder.segments) == transcript.segments
     done = [progress.done for progress in recorder.sent if progress.stage == "decoding"]
     assert done == sorted(done)
-    assert 70 < done[-1] <= speech.seconds
+    assert 40 < done[-1] <= speech.seconds
     assert {progress.stage for progress in recorder.sent} == {"mel", "encoding", "decoding"}
     assert {progress.total for progress in recorder.sent} == {speech.seconds}
 
 
-def test_stop(engine: Engine, jfk: Clip, transcript: Transcript) -> None:
+def test_a_stopped_and_a_closed_engine_works_again(
+    engine: Engine, jfk: Clip, transcript: Transcript
+) -> None:
     class StopAtFirstToken(Listener):
         checks = 0
 
@@ -135,6 +135,7 @@ def test_stop(engine: Engine, jfk: Clip, transcript: Transcript) -> None:
 
     with pytest.raises(Stopped):
         engine.transcribe(jfk, GREEDY, StopAtFirstToken())
+    engine.close()
     assert engine.transcribe(jfk, GREEDY).text == transcript.text
 
 
@@ -155,6 +156,12 @@ def test_any_length(engine: Engine, n_samples: int) -> None:
     assert transcript.audio_seconds == n_samples / SAMPLE_RATE
 
 
+def test_a_given_language_has_no_probability() -> None:
+    clip, options = load_clip("audio_samples/french-prompt.flac"), Options("french", (0.0,))
+    told = registry.get("cpu", "base").transcribe(clip, options)
+    assert (told.language, told.language_probability) == ("french", None)
+
+
 def test_options_that_it_cannot_serve_are_sentences(engine: Engine, jfk: Clip) -> None:
     with pytest.raises(EngineError, match=r"tiny\.en knows English only"):
         engine.transcribe(jfk, Options(language="de"))
@@ -163,31 +170,3 @@ def test_options_that_it_cannot_serve_are_sentences(engine: Engine, jfk: Clip) -
     for width in (0, 51):
         with pytest.raises(EngineError, match=f"may be 1 to 50, not {width}"):
             engine.transcribe(jfk, Options(beam_size=width))
-
-
-@cache
-def hear_french(key: str, language: str | None = None) -> Transcript:
-    clip = load_clip("audio_samples/french-prompt.flac")
-    return registry.get(key, "base").transcribe(clip, Options(language, temperatures=(0.0,)))
-
-
-def test_a_multilingual_model_says_which_language_it_found_and_how_sure(engine: Engine) -> None:
-    found, baseline = hear_french(engine.key), hear_french(registry.BASELINE)
-    assert found.language == baseline.language == "fr"
-    assert found.language_probability is not None and baseline.language_probability is not None
-    assert 0.5 < found.language_probability <= 1
-    assert found.language_probability == pytest.approx(baseline.language_probability, abs=1e-3)
-
-
-def test_a_given_language_has_no_probability() -> None:
-    told = hear_french("cpu", "french")
-    assert (told.language, told.language_probability) == ("french", None)
-
-
-def test_two_threads_take_turns_and_a_closed_engine_works_again(
-    engine: Engine, jfk: Clip, transcript: Transcript
-) -> None:
-    with ThreadPoolExecutor(2) as pool:
-        found = list(pool.map(lambda _: engine.transcribe(jfk, GREEDY).text, range(2)))
-    engine.close()
-    assert [*found, engine.transcribe(jfk, GREEDY).text] == [transcript.text] * 3
