@@ -52,7 +52,7 @@ def test_a_space_is_public_and_keeps_what_it_makes_in_persistent_storage(
     assert not server.is_private() and limits.read_limits(server.is_private()).a_minute
 
 
-def test_what_is_not_there_is_not_set_nor_what_the_owner_set(
+def test_nothing_is_set_elsewhere_nor_without_storage_nor_what_the_owner_set(
     environment: None, tmp_path: Path
 ) -> None:
     server.set_environment(tmp_path / "absent")
@@ -61,10 +61,8 @@ def test_what_is_not_there_is_not_set_nor_what_the_owner_set(
     server.set_environment(tmp_path)
     assert os.environ["MAX_WHISPER_CACHE"] == "/elsewhere"
     assert server.pick_address() is None and not server.is_private()
-
-
-def test_elsewhere_nothing_is_set(environment: None, tmp_path: Path) -> None:
-    del os.environ["SPACE_ID"]
+    for name in VARIABLES:
+        os.environ.pop(name, None)
     server.set_environment(tmp_path)
     assert not set(VARIABLES) & set(os.environ)
     assert server.pick_address() is None and server.is_private()
@@ -92,16 +90,6 @@ def test_a_wrong_variable_ends_the_start_with_a_sentence(
 SECRETS = {"HF_TOKEN": "hf_neverToBeSeen", "DEMO_AUTH": "somebody:neverToBeSeenEither"}
 
 
-def find_python() -> str:
-    """Python 3.12, which the Space has, else this one."""
-    pyenv = Path.home() / ".pyenv" / "versions"
-    for path in [shutil.which("python3.12"), *pyenv.glob("3.12.*/bin/python3.12")]:
-        command = [str(path), "-c", "import venv, ensurepip"]
-        if path and subprocess.run(command, capture_output=True, check=False).returncode == 0:
-            return str(path)
-    return sys.executable
-
-
 def run_pip(python: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """One pip command of the new environment."""
     command = [str(python), "-m", "pip", "--disable-pip-version-check", *arguments]
@@ -110,9 +98,10 @@ def run_pip(python: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def python(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The Python of a new environment that `requirements.txt` alone was installed into."""
+    """A new environment's, with `requirements.txt` alone: 3.12 as on a Space, where it is here."""
     folder = tmp_path_factory.mktemp("space") / "environment"
-    subprocess.run([find_python(), "-m", "venv", str(folder)], check=True)
+    found = shutil.which("python3.12") or sys.executable
+    subprocess.run([found, "-m", "venv", str(folder)], check=True)
     python = folder / "bin" / "python"
     tried = run_pip(python, "install", "--dry-run", "--no-deps", "structlog", "--no-cache-dir")
     if tried.returncode:
