@@ -1,7 +1,7 @@
 """A corpus of odd, broken and hostile clips, of bytes and with the program ffmpeg.
 
-`make_quick` and `make_slow` write the files and return a `Case` for each. Nothing is downloaded;
-everything is drawn from a fixed seed.
+`make_quick`, `make_common` and `make_slow` write the files and return a `Case` for each. Nothing is
+downloaded; everything is drawn from a fixed seed.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import re
 import struct
 import subprocess
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Literal
 
 import av
 import numpy as np
+import soundfile
 
 Outcome = Literal["heard", "refused", "either"]
 
@@ -51,11 +51,17 @@ def make_quick(folder: Path) -> list[Case]:
     return cases
 
 
+def make_common(folder: Path) -> list[Case]:
+    """Write the formats that most clips have, with ffmpeg, into an empty folder."""
+    (folder / "formats").mkdir()
+    return list(write_formats(folder / "formats", COMMON))
+
+
 def make_slow(folder: Path) -> list[Case]:
     """Write the files that ffmpeg makes, and what is made of those, into an empty folder."""
     for name in ("formats", "broken", "bombs"):
         (folder / name).mkdir()
-    cases = list(write_formats(folder / "formats"))
+    cases = list(write_formats(folder / "formats", FORMATS))
     sound = {case.path.suffix: case.path.read_bytes() for case in cases}
     return [*cases, *write_broken(folder / "broken", sound), *write_bombs(folder / "bombs")]
 
@@ -190,6 +196,11 @@ def write_names(folder: Path) -> Iterator[Case]:
 
 # With ffmpeg
 
+COMMON = """
+wav/pcm_u8 wav/pcm_f32le wav/pcm_mulaw:8000:1 wav/pcm_s16le:48000:8 aiff/pcm_s16be mp3/libmp3lame
+mp4/aac:48000 mp4/alac ogg/libvorbis opus/libopus:48000 webm/libopus:48000:1 flac/flac:96000:6
+matroska/ac3:48000:6
+"""
 FORMATS = """
 wav/pcm_u8 wav/pcm_s16le wav/pcm_s24le wav/pcm_s32le wav/pcm_s64le wav/pcm_f32le wav/pcm_f64le
 wav/pcm_alaw wav/pcm_mulaw wav/adpcm_ms wav/adpcm_ima_wav wav/libmp3lame wav/ac3 wav/g722:8000
@@ -213,23 +224,23 @@ def run_ffmpeg(*arguments: str) -> bool:
     return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
-def write_formats(folder: Path) -> Iterator[Case]:
-    """The tone in every container and codec that this ffmpeg writes."""
+def write_formats(folder: Path, kinds: str) -> Iterator[Case]:
+    """The tone on every channel, in the containers and codecs that this ffmpeg writes."""
 
     def write(kind: str) -> Case | None:
         container, codec, *rest = re.split("[/:]", kind)
         rate = rest[0] if rest else "44100"
         channels = rest[1] if rest[1:] else "2"
         path = folder / f"{codec}-{rate}-{channels}ch.{container}"
-        sine = f"sine=frequency={TONE_HZ}:sample_rate={rate}:duration={SECONDS}"
+        plain = folder.parent / f"{rate}-{channels}.wav"
+        if not plain.exists():
+            soundfile.write(plain, np.tile(tone(rate=int(rate)), (int(channels), 1)).T, int(rate))
         done = run_ffmpeg(
-            *("-f", "lavfi", "-i", sine, "-ac", channels, "-ar", rate, "-c:a", codec),
-            *("-strict", "-2", "-f", container, str(path)),
+            "-i", str(plain), "-c:a", codec, "-strict", "-2", "-f", container, str(path)
         )
         return Case(path, "heard") if done and path.stat().st_size else None
 
-    with ThreadPoolExecutor(2) as pool:
-        yield from (case for case in pool.map(write, FORMATS.split()) if case)
+    yield from filter(None, map(write, kinds.split()))
 
 
 def write_broken(folder: Path, sound: dict[str, bytes]) -> Iterator[Case]:
