@@ -27,17 +27,6 @@ def is_living(pid: int) -> bool:
     return False
 
 
-def members(group: int) -> dict[int, float]:
-    """The living processes of a group, each with the processor seconds it has taken."""
-    found = {}
-    for process in psutil.process_iter():
-        with suppress(psutil.NoSuchProcess, ProcessLookupError):
-            if os.getpgid(process.pid) == group and is_living(process.pid):
-                taken = process.cpu_times()
-                found[process.pid] = taken.user + taken.system
-    return found
-
-
 def children(parent: int) -> list[int]:
     """The living processes that a process started."""
     with suppress(psutil.NoSuchProcess):
@@ -46,12 +35,12 @@ def children(parent: int) -> list[int]:
 
 
 def workers(group: int) -> list[int]:
-    """The members of a worker's group but the shell that ends it with its parent."""
+    """The living processes of a worker's group but the shell that ends it with its parent."""
     found = []
-    for pid in members(group):
-        with suppress(psutil.NoSuchProcess):
-            if psutil.Process(pid).name() != "sh":
-                found.append(pid)
+    for process in psutil.process_iter(["name"]):
+        with suppress(ProcessLookupError):
+            ours = os.getpgid(process.pid) == group and process.info["name"] != "sh"
+            found += [process.pid] * (ours and is_living(process.pid))
     return found
 
 
@@ -61,13 +50,6 @@ def wait_until(true: Callable[[], bool], what: str, seconds: float = PATIENCE) -
     while not true():
         assert time.monotonic() < until, f"{what} did not happen in {seconds:g} s"
         time.sleep(0.02)
-
-
-def is_idle(group: int, seconds: float = 0.3) -> bool:
-    """Whether a group takes next to nothing of the processor; one that is gone is idle."""
-    before = sum(members(group).values())
-    time.sleep(seconds)
-    return sum(members(group).values()) - before < 0.2 * seconds
 
 
 class Recorder(Listener):

@@ -127,14 +127,6 @@ def test_spaces_takes_every_tracked_file_and_package_name() -> None:
     assert names and all(re.fullmatch(r"[a-z0-9][a-z0-9+.-]+", name) for name in names)
 
 
-def test_continuous_integration_runs_the_readme_s_test_command() -> None:
-    script = ROOT / ".ci" / "run"
-    assert os.access(script, os.X_OK)
-    subprocess.run(["bash", "-n", str(script)], check=True)
-    for task in ("test", "test-slow", "lint"):
-        assert re.search(rf"^([A-Z]+=\w+ )?make {task}\b", script.read_text(), re.MULTILINE)
-
-
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
     """The files `make` looks at, beside a .venv that claims to be complete."""

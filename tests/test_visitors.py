@@ -126,26 +126,6 @@ def test_nothing_but_uploads_is_deleted_or_touched(uploads: Path, tmp_path: Path
     link.unlink()
 
 
-def test_gradio_forgets_a_visit_too(
-    fake_page: FakePage, connect: Callable[..., Client], sample_folder: Path
-) -> None:
-    client, blocks = connect(fake_page.url), fake_page.blocks
-    client.predict(clip=handle_file(sample_folder / "columbia.flac"), api_name="/compare")
-    holder, queue = blocks.server_app.state_holder, blocks._queue
-    assert client.session_hash in holder.session_data
-    assert client.session_hash in queue.pending_messages_per_session
-    assert blocks.upload_file_set
-    upload_folder.forget_visits(blocks, 3600)
-    assert client.session_hash in holder.session_data and not blocks.upload_file_set
-    holder.session_data.clear()
-    holder.time_last_used.clear()
-    upload_folder.forget_visits(blocks, 3600)
-    assert client.session_hash in queue.pending_messages_per_session
-    upload_folder.forget_visits(blocks, 0)
-    assert not holder.session_data and not queue.pending_messages_per_session
-    assert client.predict(sample="jfk", api_name="/compare")["lanes"]
-
-
 def test_the_folder_for_uploads_is_the_page_s_own(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from whisper.audio import N_FRAMES
 
 from engines import registry
 from engines.audio import load_clip
@@ -139,17 +138,6 @@ def test_a_stopped_and_a_closed_engine_works_again(
     assert engine.transcribe(jfk, GREEDY).text == transcript.text
 
 
-def test_encode_takes_windows_of_the_right_shape_alone(engine: Engine) -> None:
-    mel = np.random.default_rng(0).standard_normal((2, 80, N_FRAMES)).astype(np.float32)
-    features = engine.encode(mel)
-    assert features.shape == (2, 1500, 384)
-    assert features.dtype == np.float32
-    np.testing.assert_allclose(engine.encode(mel[1:])[0], features[1], rtol=0, atol=1e-4)
-    for shape in ((1, 80, 100), (1, 40, N_FRAMES), (1, 128, N_FRAMES)):
-        with pytest.raises((EngineError, RuntimeError, ValueError, AssertionError)):
-            engine.encode(np.zeros(shape, np.float32))
-
-
 @pytest.mark.parametrize("n_samples", [1, 160, 480_001])
 def test_any_length(engine: Engine, n_samples: int) -> None:
     transcript = engine.transcribe(Clip(np.zeros(n_samples, np.float32)), GREEDY)
@@ -157,7 +145,7 @@ def test_any_length(engine: Engine, n_samples: int) -> None:
 
 
 def test_a_given_language_has_no_probability() -> None:
-    clip, options = load_clip("audio_samples/french-prompt.flac"), Options("french", (0.0,))
+    clip, options = load_clip("audio_samples/french-prompt.flac"), Options("french", temperatures=(0.0,))
     told = registry.get("cpu", "base").transcribe(clip, options)
     assert (told.language, told.language_probability) == ("french", None)
 
