@@ -96,6 +96,9 @@ class LaneListener(Listener):
 
         self._task.update_lane(self._key, add)
 
+    def partial(self, text: str) -> None:
+        self._task.update_lane(self._key, lambda lane, now: replace(lane, partial=text))
+
     def progress(self, progress: Progress) -> None:
         def enter(lane: Lane, now: float) -> Lane:
             if progress.stage in ("mel", "encoding", "decoding"):
@@ -169,7 +172,8 @@ class ComparisonTask(Task):
         for number in range(alone):
             for key in list(self._engines):
                 with self._lane_failures(key):
-                    self._run(key, clip, last=number + 1 == alone)
+                    live = not number and len(keys) == 1 and self._settings.schedule == "both"
+                    self._run(key, clip, last=number + 1 == alone, live=live)
 
     def _race(self, key: str, clip: Clip, both: bool, last: bool) -> None:
         """Run one engine beside the others: once, where runs alone follow in any case."""
@@ -178,16 +182,17 @@ class ComparisonTask(Task):
             self._prepare(key)
             for number in range(runs):
                 end = last and number + 1 == runs
-                self._run(key, clip, end, race=not number, counts=not both)
+                self._run(key, clip, end, live=not number, counts=not both)
 
     def _run(
-        self, key: str, clip: Clip, last: bool, race: bool = False, counts: bool = True
+        self, key: str, clip: Clip, last: bool, live: bool = False, counts: bool = True
     ) -> None:
-        """Run one engine over the clip. `race`: for the first time, beside others; `counts`:
-        whether its time is one of the lane's repeats."""
+        """Run one engine over the clip. `live`: for the first time, with words as they come, which
+        no run to be compared pays for; `counts`: whether its time is one of the lane's repeats."""
         self.check_stopped()
-        listener = LaneListener(self, key)
-        transcript = self._engines[key].transcribe(clip, self._settings.options, listener)
+        options = replace(self._settings.options, live=live)
+        transcript = self._engines[key].transcribe(clip, options, LaneListener(self, key))
+        race = live and self._first.at_once
 
         def finish(lane: Lane, now: float) -> Lane:
             lane = lane.finish_race(transcript, last, now) if race else lane

@@ -134,7 +134,8 @@ class Options:
     `language`: a code such as `en`, or None to detect it (multilingual checkpoints).
     `beam_size`: None or 1 is greedy. `temperatures`: tried in turn when a window fails Whisper's
     compression or log-probability test, the default being Whisper's own (20250625); sampling above
-    0 draws from a generator seeded per run.
+    0 draws from a generator seeded per run. `live`: whether `Listener.partial` gets the words of a
+    window while it is decoded, for which the decoder takes some time.
     """
 
     language: str | None = None
@@ -142,6 +143,7 @@ class Options:
     word_timestamps: bool = False
     condition_on_previous_text: bool = True
     temperatures: tuple[float, ...] = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+    live: bool = False
 
 
 # What comes out
@@ -174,7 +176,8 @@ class StageSeconds:
     """Wall seconds of each stage of one run, the device synchronised at both ends.
 
     `audio`: file to samples; `mel`: log-mel spectrogram; `encode`: inside the encoder;
-    `decode`: all the rest of the decode loop (decoder, token selection, alignment).
+    `decode`: all the rest of the decode loop (decoder, token selection, alignment);
+    `setup`: what else comes before the first window is encoded, most of it once in a process.
     Loading and compiling are apart (`Engine.prepare`).
     """
 
@@ -182,11 +185,12 @@ class StageSeconds:
     mel: float
     encode: float
     decode: float
+    setup: float = 0.0
 
     @property
     def total(self) -> float:
         """Sum of the stages: the whole run."""
-        return self.audio + self.mel + self.encode + self.decode
+        return self.audio + self.setup + self.mel + self.encode + self.decode
 
     def as_dict(self) -> dict[str, float]:
         """Return the stages and their total by name, in seconds."""
@@ -226,10 +230,12 @@ class Transcript:
 
     `tokens`: the ids of all segments in order, timestamps included.
     `features`: encoder output on the host, float32 `(windows, n_audio_ctx, n_audio_state)`, one
-    row for each decoded 30 s window. `peak_memory_bytes`: the device's peak on CUDA, else the
-    process's peak resident size. `window_starts`: for each row of `features`, where its window
-    starts, in seconds of audio. `spans`: when each stage of each window ran, in order and without
-    gaps; the spans of a stage sum to its seconds. `language_probability`: how sure the model was of
+    row for each decoded 30 s window. `peak_memory_bytes`: the most that was held at a time during
+    the run, of the device's memory on CUDA, else of the process's resident size; see
+    `hardware.PeakMemory` for systems that don't tell a run's own. `window_starts`: for each row of
+    `features`, where its window starts, in seconds of audio. `spans`: when each stage of each
+    window ran, in order and without gaps; the spans of a stage sum to its seconds.
+    `language_probability`: how sure the model was of
     a language that it detected; None where it was given, or the checkpoint knows English only.
     """
 
@@ -290,6 +296,9 @@ class Listener:
 
     def segment(self, segment: Segment) -> None:
         """Take in a segment that is final."""
+
+    def partial(self, text: str) -> None:
+        """Take in what is decoded so far of the present window, of several beams the best."""
 
     def stopped(self) -> bool:
         """Return True to make the task raise `Stopped` at its next check."""

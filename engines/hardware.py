@@ -7,6 +7,7 @@ import gc
 import os
 import resource
 import sys
+import threading
 from contextlib import suppress
 from functools import cache
 from importlib.util import find_spec
@@ -78,14 +79,58 @@ def give_back() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def peak_resident_bytes() -> int:
-    """Peak resident size of this process.
+class PeakMemory:
+    """Measures, while it is entered, the most memory that is held at a time: `peak_bytes`.
 
-    From Linux's `VmHWM`: `ru_maxrss` survives `exec`, so that a process started by a larger one
-    would report that one's size.
+    On a GPU of PyTorch's tensors, else of the whole process's resident pages, of which what was
+    loaded before is a part. Linux keeps the highest (`VmHWM`) and sets it back on request; where
+    that is refused, the size is looked up every 20 ms. Elsewhere, as on macOS, there is only the
+    peak since the process began (`ru_maxrss`).
     """
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return read_status("VmHWM") or (peak if sys.platform == "darwin" else peak * 1024)
+
+    SAMPLE_SECONDS = 0.02
+
+    def __init__(self, on_gpu: bool = False) -> None:
+        self.peak_bytes = 0
+        self._on_gpu = on_gpu
+        self._over = threading.Event()
+        self._sampling: threading.Thread | None = None
+
+    def __enter__(self) -> PeakMemory:
+        if self._on_gpu:
+            sys.modules["torch"].cuda.reset_peak_memory_stats()
+        elif read_status("VmRSS") is not None and not reset_peak():
+            self._sampling = threading.Thread(target=self._sample, daemon=True)
+            self._sampling.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._sampling is not None:
+            self._over.set()
+            self._sampling.join()
+        elif self._on_gpu:
+            self.peak_bytes = sys.modules["torch"].cuda.max_memory_allocated()
+        else:
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            unit = 1 if sys.platform == "darwin" else 1024
+            self.peak_bytes = read_status("VmHWM") or peak * unit
+
+    def _sample(self) -> None:
+        ended = False
+        while not ended:
+            ended = self._over.wait(self.SAMPLE_SECONDS)
+            self.peak_bytes = max(self.peak_bytes, read_status("VmRSS") or 0)
+
+
+def reset_peak() -> bool:
+    """Let Linux count this process's peak resident size (`VmHWM`) from now on; False where it
+    doesn't."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    except OSError:
+        return False
+    peak, now = read_status("VmHWM"), read_status("VmRSS")
+    return peak is not None and now is not None and peak <= now + 2**22
 
 
 def read_status(field: str) -> int | None:

@@ -8,10 +8,10 @@ handler: a class named `module:Class`, whose methods take a `Listener` last.
 A request is one pickled tuple `(log fields, method, arguments)`; `STOP` may come while one is under
 way. The process answers with pairs that begin with one of these words:
 
-    progress, segment     with the record, as a `Listener` gets it
-    done                  with the result; this and the following end a request
-    refused               with an `EngineError`
-    failed                with what went wrong, for any other exception
+    progress, segment, partial      with what a `Listener`'s method of that name gets
+    done                            with the result; this and the following end a request
+    refused                         with an `EngineError`
+    failed                          with what went wrong, for any other exception
 """
 
 from __future__ import annotations
@@ -206,10 +206,7 @@ class Worker:
                     kind, value = message
                     if kind in FINAL:
                         return message
-                    if kind == "progress":
-                        listener.progress(value)
-                    else:
-                        listener.segment(value)
+                    getattr(listener, kind)(value)
                 if method == "prepare":
                     if self._is_given_up():
                         raise Stopped("stopped")
@@ -248,6 +245,9 @@ class Channel(Listener):
 
     def segment(self, segment: Segment) -> None:
         self.send("segment", segment)
+
+    def partial(self, text: str) -> None:
+        self.send("partial", text)
 
     def stopped(self) -> bool:
         return self._stop.is_set()

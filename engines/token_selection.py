@@ -31,6 +31,7 @@ from whisper.decoding import (
 from whisper.model import Whisper
 
 from engines.base import EngineError, FloatArray
+from engines.whisper_hooks import TokenListener
 
 IntArray: TypeAlias = npt.NDArray[np.int64]
 Step: TypeAlias = tuple[FloatArray, IntArray, FloatArray]
@@ -204,6 +205,8 @@ class FastDecodingTask(DecodingTask):
                 beams, sums, completed = self._update_beams(beams, sums, top, logprobs)
             if completed or len(beams[0]) > self.n_ctx:
                 break
+            for listener in self._token_listeners:
+                listener.hear(beams[0])
         return torch.tensor(beams), torch.from_numpy(sums), [no_speech] * n
 
     def _update_beams(
@@ -231,6 +234,10 @@ class FastDecodingTask(DecodingTask):
         finished |= {sequence: scores[sequence] for sequence in ended[:room]}
         kept = np.array([scores[sequence] for sequence in going], np.float32)
         return going, kept, len(finished) >= self.decoder.max_candidates
+
+    @cached_property
+    def _token_listeners(self) -> list[TokenListener]:
+        return [each for each in self.logit_filters if isinstance(each, TokenListener)]
 
     # Whisper's filters as constraints and ranges
 

@@ -8,10 +8,12 @@ these engines. The hooks into whisper are in `engines.whisper_hooks`.
 
 from __future__ import annotations
 
+import codecs
 import threading
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from time import perf_counter
 from typing import Any, TypeVar, cast
 
@@ -22,7 +24,7 @@ from torch import Tensor
 from whisper.audio import HOP_LENGTH
 from whisper.decoding import DecodingOptions, DecodingResult, DecodingTask
 from whisper.model import Whisper
-from whisper.tokenizer import LANGUAGES, TO_LANGUAGE_CODE
+from whisper.tokenizer import LANGUAGES, TO_LANGUAGE_CODE, Tokenizer, get_tokenizer
 
 from engines import checkpoints, logs, whisper_hooks
 from engines.base import (
@@ -44,7 +46,7 @@ from engines.base import (
     ran_out_of_memory,
 )
 from engines.checkpoints import Checkpoint
-from engines.hardware import give_back, peak_resident_bytes
+from engines.hardware import PeakMemory, give_back
 from engines.registry import EngineRow
 
 logger = logs.logger(__name__)
@@ -58,10 +60,13 @@ WIDEST_BEAM = 50
 class TranscriptionState:
     """What one transcription gathers while whisper's loop goes on: a `whisper_hooks.Run`."""
 
-    def __init__(self, device: torch.device, clip: Clip, listener: Listener) -> None:
+    def __init__(
+        self, device: torch.device, clip: Clip, listener: Listener, live: bool = False
+    ) -> None:
         self.device = device
         self.clip = clip
         self.listener = listener
+        self.live = live
         self.generator = torch.Generator(device).manual_seed(0)
         self.spans: list[Span] = []
         self.features: list[FloatArray] = []
@@ -109,18 +114,26 @@ class TranscriptionState:
         self._seconds_done = min(seek * HOP_LENGTH / SAMPLE_RATE, self.clip.seconds)
         self.listener.report("decoding", self._seconds_done, self.clip.seconds)
 
+    def tell_words(self, tokenizer: Tokenizer, tokens: list[int]) -> None:
+        """Send the text of a window's tokens so far, without half a character at its end."""
+        text = tokenizer.encoding.decode_bytes([each for each in tokens if each < tokenizer.eot])
+        whole = codecs.getincrementaldecoder("utf-8")("replace").decode(text)
+        self.listener.partial(whole)
+
     def all_spans(self, start: float, end: float) -> tuple[Span, ...]:
-        """Return the spans in order, with `decode` wherever no other stage ran.
+        """Return the spans in order, with `decode` wherever no other stage ran, and `setup` there
+        until a window has been encoded.
 
         What lies between two spans belongs to the window of the one before it.
         """
         spans: list[Span] = []
-        now, window = start, None
+        now, window, rest = start, None, "setup"
         for span in [*self.spans, Span("end", end, 0.0)]:
             if span.start > now:
-                spans.append(Span("decode", now, span.start - now, window))
+                spans.append(Span(rest, now, span.start - now, window))
             spans.append(span)
             now, window = span.start + span.seconds, span.window
+            rest = "decode" if span.stage == "encode" else rest
         return tuple(spans[:-1])
 
 
@@ -156,6 +169,8 @@ class TimedWhisper(Whisper):
         if state:
             state.open_window(mel)
         task = self.decoding_task(replace(options or DecodingOptions(), **kwargs))
+        if state and state.live:
+            whisper_hooks.listen_to_tokens(task, partial(state.tell_words, task.tokenizer))
         result: DecodingResult = task.run(mel[None])[0]
         if state:
             state.keep_features(result.audio_features)
@@ -232,6 +247,8 @@ class WhisperEngine:
         del checkpoint
         give_back()
         model.install_hooks()
+        # Whisper reads its vocabulary at the first run, which would pay for it.
+        get_tokenizer(model.is_multilingual, num_languages=model.num_languages)
         self._whisper = model
         self._prepared = PrepareSeconds(perf_counter() - start - compiling, compiling)
         logger.info("prepared", engine=self.key, model=self.model, **vars(self._prepared))
@@ -258,13 +275,14 @@ class WhisperEngine:
         self, model: TimedWhisper, clip: Clip, options: Options, listener: Listener
     ) -> Transcript:
         device = model.device
-        state = TranscriptionState(device, clip, listener)
+        state = TranscriptionState(device, clip, listener, options.live)
         listener.report("mel", 0.0, clip.seconds)
         token = whisper_hooks.current_run.set(state)
         try:
             synchronize(device)
+            memory = PeakMemory(device.type == "cuda")
             start = perf_counter()
-            with warnings.catch_warnings():
+            with memory, warnings.catch_warnings():
                 warnings.filterwarnings("ignore", message="Performing inference on CPU")
                 result = whisper.transcribe(
                     model,
@@ -282,10 +300,10 @@ class WhisperEngine:
             whisper_hooks.current_run.reset(token)
         segments = tuple(to_segment(segment) for segment in result["segments"])
         spans = state.all_spans(start, end)
-        mel, encode, decode = (
-            sum(span.seconds for span in spans if span.stage == stage)
-            for stage in ("mel", "encode", "decode")
-        )
+        stages = {
+            stage: sum(span.seconds for span in spans if span.stage == stage)
+            for stage in ("mel", "encode", "decode", "setup")
+        }
         return Transcript(
             engine=self.key,
             model=self.model,
@@ -296,13 +314,9 @@ class WhisperEngine:
             segments=segments,
             tokens=tuple(token for segment in segments for token in segment.tokens),
             features=np.stack(state.features) if state.features else np.zeros((0, 0, 0), "f4"),
-            seconds=StageSeconds(clip.decode_seconds, mel, encode, decode),
+            seconds=StageSeconds(clip.decode_seconds, **stages),
             audio_seconds=clip.seconds,
-            peak_memory_bytes=(
-                torch.cuda.max_memory_allocated(device)
-                if device.type == "cuda"
-                else peak_resident_bytes()
-            ),
+            peak_memory_bytes=memory.peak_bytes,
             window_starts=tuple(state.window_starts[: len(state.features)]),
             spans=spans,
             language_probability=state.language_probability,

@@ -10,6 +10,7 @@ as the original unless this thread has a current `Run`:
 - the switch that turns fused attention off while words are aligned: it is process-wide in whisper
   and would reach into engines running beside this one, so here it is per thread.
 
+A `TokenListener` stands among a window's logit filters, which whisper's loop calls for each token.
 Two local variables of `whisper.transcribe` are read from its frame: `all_segments` and `seek` by
 the progress bar, `time_offset` by `read_window_start`. Elsewhere `engines.token_selection`
 overrides `DecodingTask._main_loop`, `engines.max_whisper` stands in for the blocks of the decoder,
@@ -21,7 +22,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from time import perf_counter
@@ -33,6 +34,9 @@ import whisper.decoding
 import whisper.model
 import whisper.transcribe
 from torch import Tensor
+from whisper.decoding import DecodingTask, LogitFilter
+
+from engines.base import EngineError
 
 _transcribe_module = sys.modules["whisper.transcribe"]  # `whisper.transcribe` is the function
 
@@ -58,6 +62,42 @@ def read_window_start() -> float:
     while frame is not None and frame.f_code is not whisper.transcribe.__code__:
         frame = frame.f_back  # type: ignore[assignment]
     return float(frame.f_locals["time_offset"]) if frame is not None else 0.0
+
+
+TELL_SECONDS = 0.1
+"""How often a `TokenListener` tells: about as often as a page draws, and no burden to the loop."""
+
+
+class TokenListener(LogitFilter):
+    """Tells which tokens of a window are chosen so far; leaves the logits as they are."""
+
+    def __init__(self, begin: int, tell: Callable[[list[int]], None]) -> None:
+        """`begin`: the length of the prompt, which `tell` doesn't get."""
+        self._begin, self._tell = begin, tell
+        self._told = perf_counter()
+
+    def apply(self, logits: Tensor, tokens: Tensor) -> None:
+        """Take in the beams so far, `(beams, tokens)`, of which a search keeps the best first."""
+        self.hear(tokens[0])
+
+    def hear(self, beam: Tensor | Sequence[int]) -> None:
+        """Take in the best beam so far, its prompt included; reading one off a GPU waits for it."""
+        now = perf_counter()
+        if now - self._told >= TELL_SECONDS:
+            self._told = now
+            tokens = beam[self._begin :]
+            self._tell(tokens.tolist() if isinstance(tokens, Tensor) else list(tokens))
+
+
+def listen_to_tokens(task: DecodingTask, tell: Callable[[list[int]], None]) -> None:
+    """Let `tell` have the tokens of the task's window, several times a second."""
+    filters, begin = getattr(task, "logit_filters", None), getattr(task, "sample_begin", None)
+    if not isinstance(filters, list) or not isinstance(begin, int):
+        raise EngineError(
+            f"Words can't be shown while they are decoded: openai-whisper {whisper.__version__} "
+            "has another loop over tokens than 20250625."
+        )
+    filters.append(TokenListener(begin, tell))
 
 
 class _ProgressBar(_transcribe_module.tqdm.tqdm):  # type: ignore[name-defined]

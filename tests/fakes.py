@@ -89,6 +89,9 @@ class FakeEngine:
         listener.progress(Progress("encoding", 0.0, clip.seconds))
         segments = self.cut(clip.seconds, options.word_timestamps)
         for number, segment in enumerate(segments):
+            if options.live:
+                listener.progress(Progress("decoding", segment.start, clip.seconds))
+                listener.partial(segment.text.rpartition(" ")[0])
             self.wait(listener, held=segment is segments[-1])
             if self.error is not None and number:
                 raise self.error

@@ -136,15 +136,21 @@ def test_one_that_will_not_stop_or_gives_nothing_is_ended(
 
 
 @needs_proc
-def test_a_worker_counts_its_own_memory() -> None:
-    """Not that of the process that started it, as `ru_maxrss` does."""
+@pytest.mark.parametrize("can_reset", [True, False])
+def test_a_run_s_peak_memory_is_no_earlier_one_s(can_reset: bool) -> None:
+    """Neither that of the process that started this one, as `ru_maxrss` is, nor of a run before."""
+    measure = (
+        "from engines import hardware; memory = hardware.PeakMemory(); bytearray(400 << 20);"
+        f"hardware.reset_peak = hardware.reset_peak if {can_reset} else lambda: False\n"
+        "with memory: held = bytearray(50 << 20); import time; time.sleep(0.1); del held\n"
+        "print(memory.peak_bytes)"
+    )
     program = (
-        "import subprocess, sys; full = bytearray(300 << 20); print(subprocess.check_output("
-        "[sys.executable, '-c', 'from engines import hardware; "
-        "print(hardware.peak_resident_bytes())'], text=True))"
+        "import subprocess, sys; full = bytearray(300 << 20);"
+        f"print(subprocess.check_output([sys.executable, '-c', {measure!r}], text=True))"
     )
     found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert 1 << 20 < int(found.stdout) < 200 << 20
+    assert 50 << 20 < int(found.stdout) < 150 << 20
 
 
 # Getting ready, which can't be interrupted, and several who wait.

@@ -13,6 +13,7 @@ from engines import registry
 STAGE_COLOURS = {
     "prepare": "#767676",
     "audio": "#999999",
+    "setup": "#BBBBBB",
     "mel": "#56B4E9",
     "encode": "#E69F00",
     "decode": "#0072B2",

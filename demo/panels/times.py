@@ -17,6 +17,7 @@ from engines.base import Span
 
 STAGE_NAMES = {
     "audio": "Read audio",
+    "setup": "Set-up",
     "mel": "Log-mel",
     "encode": "Encoder",
     "decode": "Decoder loop",

@@ -12,7 +12,7 @@ result, one engine on one clip, is the object that the record in JSON has of it:
     decode_per_token    median seconds in the loop over tokens for each one, ends of windows counted
     tokens, equal_tokens                whether every run wrote the baseline's tokens
     times_faster        the baseline's median total over this one's
-    peak_memory_bytes   of the engine's own process so far, or of its GPU
+    peak_memory_bytes   of the engine's own process during a run, or of its GPU
     error               null, or why it failed; from `device` on, a result may then lack all fields
 """
 
@@ -188,7 +188,7 @@ def summarise(
         "encode_per_window": median["encode"] / windows if windows else None,
         "decode_per_token": median["decode"] / steps if steps else None,
         "tokens": len(first.tokens),
-        "peak_memory_bytes": runs[-1].peak_memory_bytes,
+        "peak_memory_bytes": max(run.peak_memory_bytes for run in runs),
     }
     if expected:
         baseline = statistics.median(run.seconds.total for run in expected)

@@ -155,7 +155,7 @@ def test_a_reload_loses_nothing_that_was_finished(fake_page: FakePage, open_page
     assert "Stopped. 1 of 2 engines had finished." in page.inner_text("#summary")
     assert "not kept" in page.inner_text("#features")
     page.get_by_label("Address, 3:19").check()
-    page.get_by_label("One at a time, fair").check()
+    page.get_by_label("Each alone").check()
     page.locator("#repeats").get_by_label("3").check()
     page.click("#compare")
     page.get_by_text("Run 1 of 3: decoding").first.wait_for()

@@ -38,7 +38,7 @@ def test_bars_stack_to_each_engine_s_total_and_name_their_settings() -> None:
     )
     assert page.all(kind="who")[1].text == "MAX hybrid cpu, float32"
     label = page.all(role="img")[0].attributes["aria-label"]
-    assert label.startswith("CPU: read audio 0.000 s, log-mel 0.100 s, encoder 0.400 s, decoder")
+    assert label.startswith("CPU: read audio 0.000 s, set-up 0.000 s, log-mel 0.100 s, encoder")
     assert page.all("ul")[0].text == " ".join(times.STAGE_NAMES.values())
 
 

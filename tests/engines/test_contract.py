@@ -3,11 +3,14 @@
 import itertools
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
+from whisper.tokenizer import get_tokenizer
 
-from engines import registry
+from engines import registry, whisper_hooks
 from engines.audio import load_clip
 from engines.base import (
     SAMPLE_RATE,
@@ -20,6 +23,7 @@ from engines.base import (
     Stopped,
     Transcript,
 )
+from engines.transcription import TranscriptionState
 from tests.processes import Recorder
 
 MARKS = {
@@ -87,11 +91,44 @@ def test_spans_tell_when_each_stage_ran(transcript: Transcript) -> None:
     assert min(seconds.audio, seconds.mel, seconds.encode, seconds.decode) > 0
     for earlier, later in itertools.pairwise(spans):
         assert later.start == pytest.approx(earlier.start + earlier.seconds, abs=1e-9)
-    for stage in ("mel", "encode", "decode"):
+    for stage in ("setup", "mel", "encode", "decode"):
         spent = sum(span.seconds for span in spans if span.stage == stage)
         assert spent == pytest.approx(seconds.as_dict()[stage], abs=1e-6)
+    assert sum(span.seconds for span in spans) + seconds.audio == pytest.approx(seconds.total)
     encoded = {span.window for span in spans if span.stage == "encode"}
     assert encoded == set(range(len(transcript.features)))
+
+
+@pytest.mark.parametrize("beams", [1, 5])
+def test_words_are_told_token_by_token_where_asked_for(
+    engine: Engine, jfk: Clip, beams: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(whisper_hooks, "TELL_SECONDS", 0.0)
+    said: list[str] = []
+
+    class Hearer(Listener):
+        def partial(self, text: str) -> None:
+            said.append(text)
+
+    clip, options = Clip(jfk.samples[: 4 * SAMPLE_RATE]), Options("en", beams, temperatures=(0.0,))
+    quiet = engine.transcribe(clip, options, Hearer())
+    assert said == []
+    assert engine.transcribe(clip, replace(options, live=True), Hearer()).tokens == quiet.tokens
+    assert len(set(said)) > 5 and not any("<|" in each for each in said)
+    if beams == 1:
+        assert all(quiet.text.startswith(each) for each in said)
+
+
+def test_no_half_character_is_told() -> None:
+    tokenizer, said = get_tokenizer(True), []
+    listener = Listener()
+    listener.partial = said.append  # type: ignore[method-assign]
+    state = TranscriptionState(torch.device("cpu"), Clip(np.zeros(0, np.float32)), listener)
+    text = " née 日本語 👩‍🚀"
+    tokens = [tokenizer.timestamp_begin, *tokenizer.encode(text), tokenizer.eot]
+    for end in range(len(tokens) + 1):
+        state.tell_words(tokenizer, tokens[:end])
+    assert all(text.startswith(each) for each in said) and said[-1] == text
 
 
 def test_word_timestamps(transcript: Transcript) -> None:

@@ -31,6 +31,11 @@ NEEDED: list[tuple[Any, tuple[str, ...], str]] = [
         ("self.finished_sequences", "self.max_candidates", "self.inference"),
         "beam search in the fast loop",
     ),
+    (
+        decoding.DecodingTask._main_loop,
+        ("in self.logit_filters", "logit_filter.apply(logits, tokens)"),
+        "the words of a window while it is decoded",
+    ),
     (decoding.SuppressTokens, ("self.suppress_tokens",), "the mask of tokens"),
     (decoding.ApplyTimestampRules, ("self.max_initial_timestamp_index",), "timestamp rules"),
     (decoding.PyTorchInference, ("block.attn.key", "block.attn.value"), "MAX's decoder module"),
