@@ -44,6 +44,32 @@
     }
     return "The transcript is on the clipboard.";
   };
+  /* The list of runs: its buttons, and the ticks, which stay with their runs as rows come and go. */
+  const ticks = new Set();
+  window.tickedRuns = () => [...ticks];
+  window.connectRuns = (element, trigger, watch) => {
+    const settle = () => {
+      const boxes = [...element.querySelectorAll("input")];
+      for (const run of ticks) if (!boxes.some((box) => box.value === run)) ticks.delete(run);
+      for (const box of boxes) box.checked = ticks.has(box.value);
+      for (const time of element.querySelectorAll("time")) {  // the server's clock may be elsewhere
+        time.textContent = new Date(time.dateTime)
+          .toLocaleTimeString([], {hour: "2-digit", minute: "2-digit"});
+      }
+    };
+    element.addEventListener("change", ({target}) => {
+      if (target.checked) ticks.add(target.value);
+      else ticks.delete(target.value);
+    });
+    element.addEventListener("click", (event) => {
+      const {action, run} = event.target.closest("button")?.dataset ?? {};
+      if (!action) return;
+      trigger("click", {action, run});
+      if (action === "open") document.querySelector("#summary").scrollIntoView({behavior: "smooth"});
+    });
+    watch("value", settle);
+    settle();
+  };
   /* The address bar is where a link belongs; the clipboard is a courtesy that a browser may refuse.
      `stage` and other words in the address stay. */
   window.showLink = (query) => {

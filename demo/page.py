@@ -18,6 +18,7 @@ from demo.jobs import JobQueue, Task
 from demo.panels import PANELS
 from demo.panels.headline import Headline, render_headline
 from demo.request import ENGLISH_ONLY, OWN_CLIP, RULES, Choices, ComparisonRequest
+from demo.runs import build_runs, connect_runs
 from demo.snapshot import Comparison, new_comparison
 from demo.visits import SavedResults
 from demo.wiring import QUICK, Component, Drawn, JobPanel, connect_leaving, connect_panel
@@ -64,14 +65,16 @@ def build(
         outputs = build_panels(choices, first)
         visit = gr.Textbox(visible=False)
         build_exports(backend, saved, visit, controls)
+        with gr.Tabs(), gr.Tab("Runs", render_children=True) as tab:
+            runs = build_runs()
         panels = [connect_comparison(backend, controls, outputs, start, stop)]
         if backend.analyses is not None:
             panels.append(build_layers(backend, backend.analyses, controls))
             panels.append(build_faults(backend, backend.analyses, controls))
         gr.HTML(FOOTER, apply_default_css=False)
         add_endpoints(backend, queue)
-        for panel in panels:
-            connect_panel(panel, queue, saved, visit)
+        ran = [connect_panel(panel, queue, saved, visit) for panel in panels]
+        connect_runs(tab, runs, panels[0], saved, visit, ran[0])
         connect_leaving(page, panels, queue)
         start.click(None, js=SCROLL_TO_LANES, **QUICK)
         connect_load(page, backend, panels, saved, visit, controls)

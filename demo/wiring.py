@@ -78,8 +78,11 @@ class JobPanel:
         return {**held, **self.show(drawn, running=False)}
 
 
-def connect_panel(panel: JobPanel, queue: JobQueue, saved: SavedResults, visit: gr.Textbox) -> None:
-    """Tie a panel's buttons to its jobs. `visit`: where the tab's name goes."""
+def connect_panel(panel: JobPanel, queue: JobQueue, saved: SavedResults, visit: gr.Textbox) -> Any:
+    """Tie a panel's buttons to its jobs; return the last step of one, for what follows it.
+
+    `visit`: where the tab's name goes.
+    """
 
     async def run(
         request: gr.Request, visit_name: str, *values: Any
@@ -128,8 +131,8 @@ def connect_panel(panel: JobPanel, queue: JobQueue, saved: SavedResults, visit: 
         api_visibility="private",
         concurrency_limit=None,  # `JobQueue` is the queue
     )
-    ran.then(lambda: panel.show({}, running=False), None, [panel.start, panel.stop], **QUICK)
     panel.stop.click(stop, None, None, **QUICK)
+    return ran.then(lambda: panel.show({}, running=False), None, [panel.start, panel.stop], **QUICK)
 
 
 def connect_leaving(page: gr.Blocks, panels: Sequence[JobPanel], queue: JobQueue) -> None:

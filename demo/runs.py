@@ -1,0 +1,273 @@
+"""The runs of a visit: a list to open them again, pin them, and compare two of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+
+from demo.panels.accuracy import list_changes
+from demo.panels.templating import render_template
+from demo.request import RULES
+from demo.snapshot import Comparison, Lane
+from demo.visits import Saved, SavedResults
+from demo.wiring import QUICK, Component, JobPanel
+from engines.metrics import Edit, compare, name_count, score
+from engines.registry import LANGUAGES
+
+CHOOSE_TWO = "Tick two runs to compare them."
+GONE = "This run is no longer kept: newer ones needed its place."
+
+TOLD = ("model", "language", "beam_size", "schedule", "repeats", "word_timestamps", "gpu_dtype")
+"""Settings in the order in which two runs are compared; clip and engines come before them."""
+
+
+@dataclass(frozen=True)
+class RunsTab:
+    """What stands in the tab."""
+
+    listing: gr.HTML
+    compare: gr.Button
+    note: gr.HTML
+    comparison: gr.HTML
+
+
+def build_runs() -> RunsTab:
+    """Build what stands in the tab; `connect_runs` brings it to life."""
+    with gr.Column(elem_id="runs"):
+        listing = gr.HTML(
+            render_runs([], ""),
+            elem_id="run-list",
+            apply_default_css=False,
+            js_on_load="connectRuns(element, trigger, watch)",  # of `assets/page.js`
+        )
+        with gr.Row():
+            button = gr.Button(
+                "Compare the two ticked", elem_id="compare-runs", size="sm", scale=0, min_width=220
+            )
+            note = gr.HTML(
+                "",
+                html_template='<p class="note" role="status">${value}</p>',
+                elem_id="runs-note",
+                apply_default_css=False,
+            )
+        comparison = gr.HTML("", elem_id="two-runs", apply_default_css=False)
+    return RunsTab(listing, button, note, comparison)
+
+
+def connect_runs(
+    tab: gr.Tab, runs: RunsTab, panel: JobPanel, saved: SavedResults, visit: gr.Textbox, ran: Any
+) -> None:
+    """Tie the tab to the comparisons of `panel`. `ran`: the last step of one that ends."""
+    outputs = {runs.listing, runs.note, *panel.inputs.values(), *panel.all_outputs()}
+    name_visit = "() => [nameVisit()]"  # of `assets/page.js`
+
+    def list_runs(name: str) -> str:
+        shown = saved.find(name, panel.name)
+        return render_runs(saved.list_runs(name, panel.name), shown.run if shown else "")
+
+    def act(name: str, event: gr.EventData) -> dict[Component, Any]:
+        """Pin a run of the list, or put it back on the page."""
+        found: dict[Component, Any] = {runs.note: ""}
+        if event.action == "pin":
+            saved.pin(name, panel.name, event.run)
+        elif (result := saved.show(name, panel.name, event.run)) is not None:
+            found |= panel.restore(result)
+        else:
+            found[runs.note] = GONE
+        return {**found, runs.listing: list_runs(name)}
+
+    def hold_together(name: str, ticked: list[str]) -> tuple[str, str]:
+        kept = saved.list_runs(name, panel.name)
+        chosen = [each.snapshot for each in reversed(kept) if each.run in ticked]
+        return ("", render_two(*chosen)) if len(chosen) == 2 else (CHOOSE_TWO, "")
+
+    for event in (tab.select, ran.then):
+        event(list_runs, visit, runs.listing, js=name_visit, **QUICK)
+    runs.listing.click(act, visit, list(outputs), js=name_visit, **QUICK)
+    ticked = gr.JSON(visible=False)
+    read_ticked = "() => [nameVisit(), tickedRuns()]"
+    drawn = [runs.note, runs.comparison]
+    runs.compare.click(hold_together, [visit, ticked], drawn, js=read_ticked, **QUICK)
+
+
+# The list.
+
+
+@dataclass(frozen=True)
+class Row:
+    """A run in the list."""
+
+    saved: Saved
+    clip: str
+    settings: str
+    engines: str
+    outcome: str
+
+
+def render_runs(results: Sequence[Saved], shown: str) -> str:
+    """Render a row for each run; `shown`: the id of the one that the page shows."""
+    rows = [
+        Row(
+            saved,
+            saved.snapshot.clip_name or "a clip",
+            f"{saved.snapshot.settings.model}, {name_language(saved.snapshot)}",
+            ", ".join(lane.label for lane in saved.snapshot.lanes),
+            describe_outcome(saved.snapshot),
+        )
+        for saved in results
+    ]
+    return render_template("runs.html", rows=rows, shown=shown)
+
+
+def name_language(comparison: Comparison) -> str:
+    """Name the language that was asked for, else the one that was detected."""
+    code = comparison.settings.language
+    found = code or next((x.transcript.language for x in comparison.done if x.transcript), "")
+    name = LANGUAGES.get(found, found).capitalize() or "no language"
+    return name if code else f"{name} detected"
+
+
+def describe_outcome(comparison: Comparison) -> str:
+    """Say in a few words what came of a run: the ratio of its times, and the words."""
+    done, parts = comparison.done, []
+    failed = [lane.label for lane in comparison.lanes if lane not in done]
+    if failed:
+        parts.append(f"{', '.join(failed)} did not finish")
+    if len(done) > 1 and not comparison.shared:
+        first = min(done, key=read_seconds)
+        others = sorted((lane for lane in done if lane is not first), key=read_seconds)
+        other = next((lane for lane in others if lane is comparison.baseline), others[0])
+        if seconds := read_seconds(first):
+            ratio = read_seconds(other) / seconds
+            parts.append(f"{first.label} {ratio:.1f}× as fast as {other.label}")
+    elif len(done) > 1:
+        parts.append("timed beside each other")
+    if comparison.reference:
+        rates = [rate for lane in done if (rate := read_error_rate(lane, comparison)) is not None]
+        if rates:
+            span = dict.fromkeys(f"{rate:.1%}" for rate in (min(rates), max(rates)))
+            parts.append(f"{' to '.join(span)} of words wrong")
+    elif len(done) > 1:
+        first_words = read_text(done[0])
+        apart = max(compare(first_words, read_text(lane)).errors for lane in done[1:])
+        parts.append(f"{name_count(apart)} apart" if apart else "the same words")
+    return "; ".join(parts)
+
+
+def read_seconds(lane: Lane) -> float:
+    return lane.transcript.seconds.total if lane.transcript else float("inf")
+
+
+def read_text(lane: Lane) -> str:
+    return lane.transcript.text if lane.transcript else ""
+
+
+def read_error_rate(lane: Lane, comparison: Comparison) -> float | None:
+    """Return the normalised word error rate of a lane; None without a reference."""
+    if lane.transcript is None or not comparison.reference:
+        return None
+    found = score(comparison.reference, lane.transcript.text, lane.transcript.language)
+    return found.normalised_word_error_rate
+
+
+# Two runs.
+
+
+@dataclass(frozen=True)
+class Pair:
+    """An engine in two runs: figures as text, earlier and later, and where both are of one clip
+    the later words held against the earlier ones: a count, and what changed."""
+
+    label: str
+    seconds: list[str]
+    change: str
+    ratios: list[str]
+    errors: list[str]
+    words: str
+    edits: list[Edit]
+
+
+def render_two(earlier: Comparison, later: Comparison) -> str:
+    """Render what differs between two runs: settings, times, errors and words."""
+    return render_template(
+        "two_runs.html",
+        settings=list(list_differences(earlier, later)),
+        same_clip=is_same_clip(earlier, later),
+        pairs=list(pair_engines(earlier, later)),
+    )
+
+
+def is_same_clip(earlier: Comparison, later: Comparison) -> bool:
+    """Return whether both runs heard the same audio."""
+    lengths = earlier.audio_seconds, later.audio_seconds
+    return earlier.clip_name == later.clip_name and lengths[0] == lengths[1]
+
+
+def list_differences(earlier: Comparison, later: Comparison) -> Iterator[tuple[str, ...]]:
+    """Yield name and both values of what was not the same."""
+    both = (earlier, later)
+    rows = {
+        "Clip": [f"{x.clip_name}, {x.audio_seconds:.1f} s" for x in both],
+        "Engines": [", ".join(lane.label for lane in x.lanes) for x in both],
+        **{
+            RULES[name].label: [name_value(name, getattr(x.settings, name)) for x in both]
+            for name in TOLD
+        },
+        "Words really spoken": [x.reference or "not known" for x in both],
+    }
+    yield from ((name, *pair) for name, pair in rows.items() if pair[0] != pair[1])
+
+
+def name_value(name: str, value: Any) -> str:
+    """Return a setting's value as the page calls it."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return RULES[name].values.get(value) or str(value)
+
+
+def pair_engines(earlier: Comparison, later: Comparison) -> Iterator[Pair]:
+    """Yield the engines of either run, in order."""
+    lanes = [{lane.key: lane for lane in x.lanes} for x in (earlier, later)]
+    for key in dict.fromkeys([*lanes[0], *lanes[1]]):
+        first, second = (found.get(key) for found in lanes)
+        label = next(lane.label for lane in (first, second) if lane)
+        ends = ((first, earlier), (second, later))
+        times = [read_alone(lane, x) for lane, x in ends]
+        change, words = "–", None
+        written = [lane.transcript.text for lane in (first, second) if lane and lane.transcript]
+        if is_same_clip(earlier, later):
+            if times[0] and times[1]:
+                change = f"{times[0] / times[1]:.2f}×"
+            if len(written) == 2:
+                words = compare(*written)
+        yield Pair(
+            label,
+            [f"{seconds:.2f} s" if seconds else "–" for seconds in times],
+            change,
+            [format_ratio(lane, x) for lane, x in ends],
+            [format_errors(lane, x) for lane, x in ends],
+            f"{words.errors} of {words.words}" if words else "–",
+            list_changes(words),
+        )
+
+
+def read_alone(lane: Lane | None, comparison: Comparison) -> float | None:
+    """Return the seconds of a lane that had its device for itself."""
+    if lane is None or lane.transcript is None or comparison.shared:
+        return None
+    return lane.transcript.seconds.total
+
+
+def format_ratio(lane: Lane | None, comparison: Comparison) -> str:
+    """Return how many times as fast as the baseline of its run an engine was."""
+    ours, theirs = (read_alone(x, comparison) for x in (lane, comparison.baseline))
+    return f"{theirs / ours:.2f}×" if ours and theirs else "–"
+
+
+def format_errors(lane: Lane | None, comparison: Comparison) -> str:
+    """Return the word error rate of an engine, where the words really spoken are known."""
+    rate = read_error_rate(lane, comparison) if lane else None
+    return "–" if rate is None else f"{rate:.1%}"
