@@ -182,7 +182,10 @@ def test_any_length(engine: Engine, n_samples: int) -> None:
 
 
 def test_a_given_language_has_no_probability() -> None:
-    clip, options = load_clip("audio_samples/french-prompt.flac"), Options("french", temperatures=(0.0,))
+    clip, options = (
+        load_clip("audio_samples/french-prompt.flac"),
+        Options("french", temperatures=(0.0,)),
+    )
     told = registry.get("cpu", "base").transcribe(clip, options)
     assert (told.language, told.language_probability) == ("french", None)
 

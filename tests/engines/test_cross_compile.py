@@ -12,7 +12,6 @@ import pytest
 pytest.importorskip("max.engine")
 
 
-
 pytestmark = [pytest.mark.max, pytest.mark.cross]
 
 COMPILE = """
