@@ -120,9 +120,9 @@ def test_words_are_told_token_by_token_where_asked_for(
 
 
 def test_no_half_character_is_told() -> None:
-    tokenizer, said = get_tokenizer(True), []
-    listener = Listener()
-    listener.partial = said.append  # type: ignore[method-assign]
+    tokenizer, listener = get_tokenizer(True), Listener()
+    said: list[str] = []
+    listener.partial = said.append  # type: ignore[method-assign,assignment]
     state = TranscriptionState(torch.device("cpu"), Clip(np.zeros(0, np.float32)), listener)
     text = " née 日本語 👩‍🚀"
     tokens = [tokenizer.timestamp_begin, *tokenizer.encode(text), tokenizer.eot]
