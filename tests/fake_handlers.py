@@ -88,7 +88,6 @@ class FakeEngineHandler:
         return self.engine.prepare(listener)
 
     def transcribe(self, clip: Clip, options: Options, listener: Listener) -> Any:
-        """Go wrong, or don't."""
         go_wrong(self.engine.model)
         return self.engine.transcribe(clip, options, listener)
 

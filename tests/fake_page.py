@@ -55,6 +55,7 @@ class FakePage:
 
     def __init__(self, samples: Path, limits: Limits | None = None) -> None:
         os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+        os.environ["GRADIO_HEARTBEAT_INTERVAL"] = "0.2"  # by which it and its clients see who left
         self.engines: dict[str, Any] = {}
         self.lab = FakeLab()
         self.queue, self.saved = JobQueue(limits), SavedResults()

@@ -90,10 +90,7 @@ def test_wrong_calls_are_refused_in_a_sentence(client: Client, tmp_path: Path) -
         assert refusal.endswith(".") and "\n" not in refusal and "Traceback" not in refusal
 
 
-def test_a_caller_who_leaves_frees_the_processor(
-    fake_page: FakePage, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("GRADIO_HEARTBEAT_INTERVAL", "0.2")  # by which Gradio sees who has left
+def test_a_caller_who_leaves_frees_the_processor(fake_page: FakePage) -> None:
     never = Event()
     engine = fakes.FakeEngine(last_word=never)
     fake_page.use(cpu=engine)

@@ -40,7 +40,6 @@ def reader(fake_reader: Worker, monkeypatch: pytest.MonkeyPatch) -> Worker:
 
 
 def stored() -> list[str]:
-    """The samples that this process keeps."""
     return os.listdir(worker.clip_folder().name)
 
 

@@ -46,7 +46,6 @@ def talk(url: str, work: Callable[[Session], Awaitable[Any]], **options: Any) ->
 
 
 def call(url: str, name: str, arguments: dict[str, Any], **options: Any) -> Any:
-    """One tool's result."""
     return talk(url, lambda session: session.call_tool(name, arguments), **options)
 
 
@@ -64,14 +63,13 @@ def test_tools_say_what_they_take_and_give(fake_page: FakePage) -> None:
 
 def test_a_sample_is_compared(fake_page: FakePage) -> None:
     fake_page.use(max_hybrid=fakes.fake_max(words="The compiler turned"))
-    found = call(fake_page.url, "compare_clip", {"sample": "jfk"}).structuredContent
-    assert found["clip"] == "Kennedy, 11 s" and found["baseline"] == "cpu"
-    cpu, hybrid = found["lanes"]
-    assert cpu["text"] == fakes.WORDS and cpu["against_baseline"] is None
-    assert hybrid["against_baseline"]["deleted"] == 8
-    assert cpu["segments"] == [] and cpu["tokens"] == []
-    whole = call(fake_page.url, "compare_clip", {"sample": "jfk", "details": True})
-    assert whole.structuredContent["lanes"][0]["segments"]
+    for details in (False, True):
+        asked = {"sample": "jfk", "details": details}
+        found = call(fake_page.url, "compare_clip", asked).structuredContent
+        assert found["clip"] == "Kennedy, 11 s" and found["baseline"] == "cpu"
+        cpu, hybrid = found["lanes"]
+        assert cpu["text"] == fakes.WORDS and hybrid["against_baseline"]["deleted"] == 8
+        assert bool(cpu["segments"]) == bool(cpu["tokens"]) == details
 
 
 def test_a_clip_in_base64_is_compared_and_gone(fake_page: FakePage, sample_folder: Path) -> None:

@@ -150,7 +150,6 @@ def make(checkout: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def planned(checkout: Path, *arguments: str) -> list[str]:
-    """The commands `make` would run."""
     done = make(checkout, "--dry-run", *arguments)
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()

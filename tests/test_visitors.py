@@ -44,7 +44,6 @@ def connect() -> Iterator[Callable[..., Client]]:
 
 
 def list_files(folder: Path) -> list[Path]:
-    """The files in a folder and beneath it."""
     return sorted(path for path in folder.rglob("*") if path.is_file())
 
 

@@ -160,6 +160,7 @@ def test_threads_that_cannot_be_had_are_refused(monkeypatch: pytest.MonkeyPatch)
     assert machine.limit_threads() == os.cpu_count()
 
 
+@pytest.mark.slow
 def test_the_limits_are_measured_in_a_process_of_their_own() -> None:
     found = machine.measure_limits()
     for rates in found.values():

@@ -33,7 +33,6 @@ def folder(tmp_path: Path) -> Path:
 
 
 def lines_of(path: Path) -> list[dict[str, Any]]:
-    """Every line of a file."""
     return [json.loads(line) for line in path.read_text().split("\n")[:-1]]
 
 

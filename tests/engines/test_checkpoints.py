@@ -185,7 +185,6 @@ WRONG: dict[str, tuple[Write, str]] = {
     "overflows": (norm(torch.full((64,), 1e300, dtype=torch.float64)), "float32 can't hold"),
     "sparse": (norm(torch.ones(64).to_sparse()), r"decoder.ln.weight .*sparse"),
     "integer": (norm(torch.ones(64, dtype=torch.int8)), "int8"),
-    "without values": (norm(torch.ones(64, device="meta")), "meta"),
     "no tensor": (norm([1.0]), "as list, not as a tensor"),
     "empty folder": (lambda p: p.mkdir(), "folder without model.safetensors"),
     "another model": (hugging_face(model_type="bert"), "of type 'bert', not whisper"),

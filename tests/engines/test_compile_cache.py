@@ -22,7 +22,6 @@ pytestmark = pytest.mark.max
 
 
 def build_identity(module: Module) -> Graph:
-    """Add a graph that returns its input."""
     kind = TensorType(DType.float32, ["n"], DeviceRef.CPU())
     with Graph("same", input_types=[kind], module=module) as graph:
         graph.output(graph.inputs[0].tensor)

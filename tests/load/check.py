@@ -132,7 +132,6 @@ def visit_once(url: str, clip: Path, engines: Sequence[str], number: int) -> str
 
 
 def visit_at_once(url: str, clips: Sequence[Path], engines: Sequence[str]) -> list[str | Exception]:
-    """Every clip's visitor at the same time."""
     with ThreadPoolExecutor(len(clips)) as pool:
         asked = [(url, clip, engines, number) for number, clip in enumerate(clips)]
         return list(pool.map(lambda each: visit_once(*each), asked))

@@ -1,6 +1,6 @@
-"""Fifty visitors at once, and memory over many comparisons, over engines that need no model.
+"""Many visitors at once, and memory over many comparisons, over engines that need no model.
 
-`make load-check` does the same with the real page, the real engines and three hundred comparisons.
+`make load-check` has fifty visitors and three hundred comparisons on the real page and engines.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tests import fakes
 from tests.fake_page import FakePage
 from tests.load.check import cut_clips, visit_at_once, visit_once
 
-VISITORS = 50
+VISITORS = 16
 LAP = 2
 
 MOST_GROWN = 50_000
@@ -41,7 +41,6 @@ class Echo(fakes.FakeEngine):
 
 @pytest.fixture
 def clips(tmp_path: Path) -> list[Path]:
-    """One for each visitor."""
     soundfile.write(tmp_path / "sample.flac", fakes.make_clip(4.0).samples, 16_000)
     return cut_clips(tmp_path / "sample.flac", tmp_path, VISITORS)
 
@@ -63,7 +62,7 @@ def url(serve_fakes: Callable[..., FakePage]) -> str:
     return fake.url
 
 
-def test_fifty_visitors_at_once_get_each_their_own(
+def test_many_visitors_at_once_get_each_their_own(
     url: str, clips: list[Path], uploads: Path
 ) -> None:
     visits = visit_at_once(url, clips, BOTH)
