@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -19,7 +18,7 @@ from engines.base import EngineError, EngineUnavailable, Stopped
 from engines.worker import RemoteEngine, ZeroGpuEngine
 from tests.fake_handlers import ENGINE
 from tests.fakes import WORDS, make_clip
-from tests.processes import Recorder, Waiter, children, is_living, wait_until
+from tests.processes import PATIENCE, Recorder, Waiter, children, is_living, wait_until
 
 MakeEngine = Callable[[str], ZeroGpuEngine]
 
@@ -141,13 +140,21 @@ def test_the_page_s_process_opens_neither_max_nor_cuda() -> None:
     assert done.stdout == "False False\n"
 
 
-def test_stop_ends_the_call_and_its_worker(make_engine: MakeEngine, spaces: FakeSpaces) -> None:
+@pytest.mark.parametrize("taken_back", [False, True])
+def test_a_call_that_is_stopped_or_loses_the_gpu_ends_with_its_worker(
+    make_engine: MakeEngine, spaces: FakeSpaces, taken_back: bool
+) -> None:
     engine = make_engine("deaf")
     visitor = Waiter(lambda listener: engine.transcribe(make_clip(1.0), listener=listener))
     wait_until(lambda: bool(spaces.forks and children(spaces.forks[0])), "the call's worker")
     (process,) = children(spaces.forks[0])
-    visitor.leave()
-    assert isinstance(visitor.outcome, Stopped)
+    if taken_back:
+        os.kill(spaces.forks[0], signal.SIGKILL)
+        visitor.thread.join(PATIENCE)
+        assert "took it back: GPU task aborted" in str(visitor.outcome)
+    else:
+        visitor.leave()
+        assert isinstance(visitor.outcome, Stopped)
     wait_until(lambda: not is_living(process), "the end of the worker")
 
 
@@ -162,18 +169,6 @@ def test_what_goes_wrong_in_a_call_or_before_it_is_told(
         engine.transcribe(make_clip(1.0))
     spaces.refusal = None
     assert engine.transcribe(make_clip(1.0)).text.split() == WORDS.split()
-
-
-def test_a_gpu_that_is_taken_back_is_told(make_engine: MakeEngine, spaces: FakeSpaces) -> None:
-    engine = make_engine("deaf")
-
-    def take_back() -> None:
-        wait_until(lambda: bool(spaces.forks and children(spaces.forks[0])), "the worker")
-        os.kill(spaces.forks[0], signal.SIGKILL)
-
-    threading.Thread(target=take_back, daemon=True).start()
-    with pytest.raises(EngineError, match="took it back: GPU task aborted"):
-        engine.transcribe(make_clip(1.0))
 
 
 def test_without_the_package_the_reason_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
