@@ -129,7 +129,7 @@ def test_a_signal_ends_a_command_and_its_engine_at_once(
     finally:
         process.kill()
     assert process.returncode == status and "Traceback" not in said
-    assert not any(is_living(worker) for worker in workers)
+    wait_until(lambda: not any(map(is_living, workers)), "the end of the engine")
 
 
 def test_texts_stand_under_one_another_with_differences_marked(
