@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import base64
 import csv
+import hashlib
 import io
 import json
 import re
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
+from functools import cache
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ from typing import Any
 import gradio as gr
 
 from demo.comparison import Backend
-from demo.panels import PANELS
+from demo.panels import PANELS, charts
 from demo.panels.templating import join_parts, render_template
 from demo.record import as_json, describe, describe_lane
 from demo.request import RULES, ComparisonRequest
@@ -196,8 +198,8 @@ def render_report(
 
     It holds the page's panels with the page's own style sheet; what the page takes from Gradio, its
     colours and fonts, the template sets for light and dark. A policy in its head forbids it to
-    fetch or to run anything. `drawn`: panels by key as the page drew them, for those that need
-    features no longer kept.
+    fetch anything, and to run anything but the charts' scripts. `drawn`: panels by key as the page
+    drew them, for those that need features no longer kept.
     """
     drawn, sections = drawn or {}, []
     for panel in PANELS:
@@ -206,12 +208,24 @@ def render_report(
         else:
             html = join_parts((panel.document or panel.render)(comparison))
         sections.append((panel.key, panel.title, html))
+    # Scripts only where there is a chart; the policy allows these very characters and no others.
+    script = read_scripts() if any('class="plot"' in html for _, _, html in sections) else ""
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return render_template(
         "report.html",
+        script=script,
+        digest=digest,
         record=describe(comparison),
         style="\n".join(path.read_text(encoding="utf-8") for path in STYLES),
         sections=sections,
     )
+
+
+@cache
+def read_scripts() -> str:
+    """Return what draws the charts: Plotly's script and the page's own."""
+    paths = (charts.SCRIPT, ASSETS / "charts.js")
+    return "\n;\n".join(path.read_text(encoding="utf-8") for path in paths)
 
 
 def write_figures(comparison: Comparison) -> str:

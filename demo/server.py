@@ -11,6 +11,7 @@ downloaded is kept there, unless variables say otherwise, so that it outlives th
 from __future__ import annotations
 
 import asyncio
+import gzip
 import logging
 import os
 import signal
@@ -18,6 +19,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,7 @@ import gradio as gr
 from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 
 from demo import uploads
@@ -35,6 +37,7 @@ from demo.exports import ASSETS, STYLES
 from demo.jobs import JobQueue
 from demo.limits import Allowance, read_limits, read_number, trust_proxies_of_spaces
 from demo.middleware import LEAST_DISK_BYTES, Guard, read_credentials
+from demo.panels import charts
 from demo.visits import SavedResults
 from engines import hardware, zero_gpu
 from engines.audio import MAX_BYTES
@@ -129,12 +132,13 @@ def serve(
     uploads.harden_gradio()
     trust_proxies_of_spaces()
     # The sheet stands in the head, as Gradio would confine it.
-    script, style = ((ASSETS / name).read_text("utf-8") for name in ("page.js", "stage.css"))
+    names = ("page.js", "charts.js", "stage.css")
+    script, drawing, style = ((ASSETS / name).read_text("utf-8") for name in names)
     return page.launch(
         server_name=pick_address(),
         theme=choose_theme(),
         css_paths=list(STYLES),
-        head=f"<script>{script}</script><style>{style}</style>",
+        head=f"<script>{script}</script><script>{drawing}</script><style>{style}</style>",
         max_file_size=MAX_BYTES,
         footer_links=[],
         ssr_mode=False,
@@ -154,7 +158,7 @@ def extend_server(
     """What the web server has beside Gradio's: middleware, `/health`, MCP tools, and cleaning."""
     most = queue.limits.upload_bytes
     allowance = Allowance(most, 3600.0) if most else None
-    routes: list[BaseRoute] = [make_health_route(backend.statuses, queue)]
+    routes: list[BaseRoute] = [make_health_route(backend.statuses, queue), make_script_route()]
     tools = make_tools(backend, queue, is_private())
     if tools is not None:  # where Gradio's own server would be, so that clients find it
         routes.append(Mount("/gradio_api/mcp", app=tools.streamable_http_app()))
@@ -208,6 +212,23 @@ def make_health_route(statuses: Callable[[], Sequence[EngineStatus]], queue: Job
         return JSONResponse(report, 503 if fault else 200, headers={"cache-control": "no-store"})
 
     return Route("/health", answer, methods=["GET"])
+
+
+def make_script_route() -> Route:
+    """`/plotly.min.js`: what draws the charts, which a browser asks for with the first of them."""
+
+    @cache
+    def compress() -> bytes:
+        return gzip.compress(charts.SCRIPT.read_bytes(), 6, mtime=0)
+
+    def answer(request: Request) -> Response:
+        headers = {"cache-control": "private, max-age=86400", "vary": "accept-encoding"}
+        if "gzip" not in request.headers.get("accept-encoding", ""):
+            return FileResponse(charts.SCRIPT, headers=headers, media_type="text/javascript")
+        headers["content-encoding"] = "gzip"
+        return Response(compress(), headers=headers, media_type="text/javascript")
+
+    return Route("/plotly.min.js", answer, methods=["GET"])
 
 
 def find_fault(statuses: Sequence[EngineStatus], free_disk: int) -> str | None:

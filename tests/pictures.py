@@ -41,7 +41,7 @@ def take(page: Any, name: str) -> bytes:
     page.evaluate("document.querySelector('#compare').click()")
     page.locator("#compare:disabled").wait_for()
     page.locator("#compare:enabled").wait_for()
-    page.locator("#features img").nth(2).wait_for()
+    page.locator("#features .plot").nth(1).wait_for(state="attached")
     page.mouse.move(0, 0)
     page.evaluate("document.activeElement.blur()")
     if name == "narrow":

@@ -11,12 +11,6 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("engines", "demo")
 LONGEST_FILE, LONGEST_FUNCTION = 400, 60
-CHARTS = [
-    *(f"demo/panels/{name}.py" for name in ("times", "encoder_output", "layers")),
-    *(f"demo/templates/{name}.html" for name in ("charts", "encoder_output", "layers", "tracks")),
-    "assets/charts.css",
-]
-"""What draws the SVG charts that Plotly is to replace."""
 
 
 @cache
@@ -119,13 +113,10 @@ def main() -> None:
     python = count_lines("app.py", "engines/**/*.py", "demo/**/*.py")
     mojo = count_lines("engines/**/*.mojo")
     page = count_lines("assets/*.css", "assets/*.js", "demo/templates/*.html")
-    charts = count_lines(*CHARTS)
     real = [name for name, path in modules().items() if path.name != "__init__.py"]
     chain = find_longest_chain()
     print(f"product: {python + mojo + page} lines (13,000): Python {python}, Mojo {mojo}, ", end="")
     print(f"css, js and templates {page}")
-    print(f"    {charts} of them draw charts, not counted until Plotly replaces them: ", end="")
-    print(f"{python + mojo + page - charts} without")
     print(f"modules in engines/ and demo/: {len(real) - 1} (60)")
     print(f"longest import chain from app.py: {len(chain)} (10): {' -> '.join(chain)}")
     print(f"tests: {count_lines('tests/**/*.py')} lines (9,000)")

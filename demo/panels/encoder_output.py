@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from typing import Any
 
 import numpy as np
-from PIL import Image
+import plotly.graph_objects as go
+from markupsafe import Markup
 
+from demo.panels.charts import (
+    DASHES,
+    SHEET,
+    Control,
+    Option,
+    Table,
+    pack,
+    plain,
+    render_chart,
+    round_all,
+    shade,
+    tone,
+)
 from demo.panels.templating import colour_engine, render_template
 from demo.snapshot import Comparison, Lane
 from engines import metrics
-from engines.metrics import CommonWindows, SharedHistograms, Shares
+from engines.metrics import CommonWindows, Shares
 
 FIGURES = ("Mean", "Std", "Min", "Max", "Cosine", "Relative L2", "Max |Δ|")
 
@@ -24,42 +36,11 @@ NOT_KEPT = (
     "done: press Compare to see it."
 )
 
-LEVELS = 64
-"""Colours of a map's scale: more can't be told apart, and would not compress."""
-
 MAP_TAIL = 0.002
-"""Share of pixels at each end of a shared scale that are drawn in its end colours."""
+"""Share of a map's values at each end of its scale that are drawn in its end colours."""
 
 SEQUENTIAL = ("#14213d", "#27567b", "#3f8f86", "#9fc15c", "#fdf0a3")
-DIVERGING = ("#08519c", "#6baed6", "#f4f4f2", "#f0a35e", "#9c3d00")
-MISSING = "#8b93a1"
-
-
-@dataclass(frozen=True)
-class Chart:
-    """One small chart in a box of 100 × 100.
-
-    `tone`: its colour. `paths`: class and SVG path of each. `axis`: what stands beneath it, from
-    left to right. `tips`: what a tooltip says of each bin.
-    """
-
-    title: str
-    note: str
-    tone: str
-    paths: tuple[tuple[str, str], ...]
-    axis: tuple[str, ...]
-    tips: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class HeatMap:
-    """A picture of features over time, as a data address, with the colours of its scale."""
-
-    title: str
-    note: str
-    tone: str
-    image: str
-    scale: tuple[str, ...]
+DIVERGING = ("#08519c", "#6baed6", SHEET, "#f0a35e", "#9c3d00")
 
 
 def render(comparison: Comparison) -> str:
@@ -80,127 +61,207 @@ def render(comparison: Comparison) -> str:
     baseline = comparison.baseline
     if baseline is not None and baseline.transcript is None:
         baseline = None
-    charts, gaps = _draw_histograms(lanes, baseline, common)
-    maps, map_gaps = _draw_maps(lanes, baseline, common, comparison.audio_seconds)
     return render_template(
         "encoder_output.html",
-        charts=charts,
-        gaps=gaps,
+        histograms=_render_histograms(lanes, baseline, common),
+        maps=_render_maps(lanes, baseline, common, comparison.audio_seconds),
         comparison=comparison,
         common=common,
         tail=metrics.TAIL,
-        figures=FIGURES,
-        rows=[
-            [lane.label, f"{lane.device} · {lane.dtype}", *_list_figures(lane, baseline, common)]
-            for lane in lanes
-        ],
-        maps=maps,
-        map_gaps=map_gaps,
-        window_rows=[
-            [
-                f"{at + 1}, from {start:.2f} s",
-                lane.label,
-                *_list_figures(lane, baseline, common, slice(at, at + 1)),
-            ]
-            for at, start in enumerate(common.starts)
-            for lane in lanes
-        ],
     )
 
 
-def _draw_histograms(
+def _render_histograms(
     lanes: Sequence[Lane], baseline: Lane | None, common: CommonWindows
-) -> tuple[list[Chart], list[Chart]]:
-    """Draw each engine's histogram, and each difference from the baseline's."""
-    histograms = metrics.bin_together(common.features)
-    edges = [float(edge) for edge in histograms.edges]
-    bins = [f"{low:.2f} to {high:.2f}" for low, high in pairwise(edges)]
-    axis = (f"{edges[0]:.2f}", "feature value", f"{edges[-1]:.2f}")
-    tallest = max(float(shares.max()) for shares in histograms.shares.values())
-    charts, gaps = [], []
-    for lane in lanes:
-        tone, shares = colour_engine(lane.key), histograms.shares[lane.key]
-        note = f"tallest bin {float(shares.max()):.2%} of values"
-        tips = tuple(f"{bin}: {share:.2%}" for bin, share in zip(bins, shares, strict=True))
-        charts.append(Chart(lane.label, note, tone, (draw_shares(shares, tallest),), axis, tips))
-        if baseline is None or lane.key == baseline.key:
-            continue
-        gap, largest, scale = scale_difference(histograms, lane.key, baseline.key, tallest)
-        words = f"largest gap {largest * 100:.2g}" if largest else "every bin has the same count"
-        note = f"{words}; scale ±{scale * 100:.2g} percentage points"
-        tips = tuple(f"{bin}: {100 * g:+.2g} points" for bin, g in zip(bins, gap, strict=True))
-        title, paths = f"{lane.label} − {baseline.label}", draw_difference(gap, scale)
-        gaps.append(Chart(title, note, tone, paths, axis, tips))
-    return charts, gaps
+) -> Markup:
+    """Render each engine's histogram, and beneath it the difference from the baseline's."""
+    found = metrics.bin_together(common.features)
+    theirs = found.shares[baseline.key] if baseline else None
+    columns = [
+        Column(
+            lane.label,
+            colour_engine(lane.key),
+            found.shares[lane.key],
+            None if lane is baseline or theirs is None else found.shares[lane.key] - theirs,
+        )
+        for lane in lanes
+    ]
+    title = "How often each value occurs"
+    if baseline is not None and len(lanes) > 1:
+        title += f"; beneath, the difference from {baseline.label}"
+    rows = [
+        [lane.label, f"{lane.device} · {lane.dtype}", *_list_figures(lane, baseline, common)]
+        for lane in lanes
+    ]
+    figure, controls = draw_histograms(found.edges, columns, "encoder")
+    table = Table(("Engine", "Settings", *FIGURES), rows)
+    return render_chart(figure, title, table, 380, "encoder-histograms", controls)
 
 
-def draw_shares(shares: Shares, tallest: float, outline: bool = False) -> tuple[str, str]:
-    """Draw a histogram as one path, which weighs a tenth of as many bars."""
-    steps = _trace(100 - 94 * shares / tallest)
-    return ("outline", f"M0 100{steps}V100") if outline else ("area", f"M0 100{steps}V100Z")
-
-
-def draw_difference(gaps: Shares, scale: float) -> tuple[tuple[str, str], ...]:
-    """Draw a difference up and down from a middle line."""
-    steps = _trace(50 - 46 * gaps / scale)
-    return ("zero", "M0 50H100"), ("area", f"M0 50{steps}V50Z")
-
-
-def _trace(heights: Shares) -> str:
-    """Draw steps across the width, one for each bin, `heights` from the top."""
-    width = 100 / len(heights)
-    return "".join(f"V{y:.1f}H{(at + 1) * width:.1f}" for at, y in enumerate(heights))
-
-
-def scale_difference(
-    histograms: SharedHistograms, name: str, baseline: str, tallest: float
-) -> tuple[Shares, float, float]:
-    """Return the difference of two histograms, its largest size, and the scale to draw it on.
-
-    That is never below a hundredth of the tallest bar, so that identical features look identical.
-    """
-    gaps = histograms.shares[name] - histograms.shares[baseline]
-    largest = float(abs(gaps).max())
-    return gaps, largest, max(largest, 0.01 * tallest)
-
-
-def _draw_maps(
+def _render_maps(
     lanes: Sequence[Lane], baseline: Lane | None, common: CommonWindows, seconds: float
-) -> tuple[list[HeatMap], list[HeatMap]]:
-    """Draw each engine's features on one scale, and each difference from the baseline's."""
+) -> Markup:
+    """Render each engine's features on one scale, and each difference from the baseline's."""
     features, starts = common.features, common.starts
     means = [metrics.average_over_time(features[lane.key], starts, seconds) for lane in lanes]
     low, high = np.nanquantile(np.concatenate(means), (MAP_TAIL, 1 - MAP_TAIL)).tolist()
-    maps, gaps = [], []
-    for lane, values in zip(lanes, means, strict=True):
-        tone, note = colour_engine(lane.key), f"{low:.2f} to {high:.2f}"
-        image = draw_map(values, low, high, SEQUENTIAL)
-        maps.append(HeatMap(lane.label, note, tone, image, SEQUENTIAL))
-        if baseline is None or lane.key == baseline.key:
+    maps = [
+        (lane.label, _draw_map(values, low, high, SEQUENTIAL))
+        for lane, values in zip(lanes, means, strict=True)
+    ]
+    for lane in lanes if baseline is not None else ():
+        if baseline is None or lane is baseline:
             continue
         ours, theirs = features[lane.key], features[baseline.key]
         gap = metrics.largest_differences(ours, theirs, starts, seconds)
-        largest = float(np.nanmax(np.abs(gap)))
-        note = f"−{largest:.1e} to +{largest:.1e}" if largest else "no value differs"
-        image = draw_map(gap, -largest or -1.0, largest or 1.0, DIVERGING)
+        most = float(np.nanmax(np.abs(gap))) or 1.0
         title = f"{lane.label} − {baseline.label}"
-        gaps.append(HeatMap(title, note, tone, image, DIVERGING))
-    return maps, gaps
+        maps.append((title, _draw_map(gap, -most, most, DIVERGING)))
+    across, down = seconds / means[0].shape[1], features[lanes[0].key].shape[2] / len(means[0])
+    figure = go.Figure(
+        layout={
+            "margin": {"l": 60, "r": 12, "t": 12, "b": 44},
+            "xaxis": {"title": {"text": "seconds of the clip"}},
+            "yaxis": {"title": {"text": "dimension"}, "autorange": "reversed"},
+        }
+    )
+    for title, trace in maps:
+        places = {"x0": across / 2, "dx": across, "y0": (down - 1) / 2, "dy": down}
+        figure.add_heatmap(**trace, **places, name=plain(title), visible=not figure.data)
+    options = [
+        Option(title, {"visible": [each == at for each in range(len(maps))]})
+        for at, (title, _) in enumerate(maps)
+    ]
+    rows = [
+        [
+            f"{at + 1}, from {start:.2f} s",
+            lane.label,
+            *_list_figures(lane, baseline, common, slice(at, at + 1)),
+        ]
+        for at, start in enumerate(starts)
+        for lane in lanes
+    ]
+    return render_chart(
+        figure,
+        "Values over time: click to hear the clip from there",
+        Table(("Window", "Engine", *FIGURES), rows),
+        height=270,
+        name="encoder-map",
+        controls=[Control("map", "Engine or difference", options)],
+    )
 
 
-def draw_map(values: metrics.Map, low: float, high: float, scale: Sequence[str]) -> str:
-    """Draw values `(rows, columns)` as a PNG in a data address; missing ones are grey."""
-    share = np.clip((values - low) / (high - low or 1.0), 0, 1)
-    level = np.nan_to_num(share * (LEVELS - 1), nan=-1).round() + 1  # 0 where there is no value
-    picture = Image.fromarray(level.astype(np.uint8))
-    anchors = np.array([list(bytes.fromhex(colour[1:])) for colour in scale])  # (colours, 3)
-    places = np.linspace(0, len(scale) - 1, LEVELS)
-    blend = [np.interp(places, range(len(scale)), channel) for channel in anchors.T]
-    palette = np.stack(blend, axis=1).round().astype(np.uint8)  # (LEVELS, 3)
-    picture.putpalette(bytes.fromhex(MISSING[1:]) + palette.tobytes())
-    file = io.BytesIO()
-    picture.save(file, "PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+def _draw_map(
+    values: metrics.Map, low: float, high: float, colours: Sequence[str]
+) -> dict[str, Any]:
+    """Return traits of a heat map from `low` to `high`."""
+    steps = len(colours) - 1
+    return {
+        **pack(values, low, high),
+        "colorscale": [[at / steps, colour] for at, colour in enumerate(colours)],
+        "colorbar": {"thickness": 12, "outlinewidth": 0, "tickformat": ".2~g"},
+        "hovertemplate": "%{x:.1f} s, dimension %{y:.0f}: %{z:.3g}<extra></extra>",
+    }
+
+
+@dataclass(frozen=True)
+class Column:
+    """A histogram, and its difference from the baseline's unless it is that itself."""
+
+    label: str
+    colour: str
+    shares: Shares
+    gaps: Shares | None
+
+
+def draw_histograms(
+    edges: Shares, columns: Sequence[Column], name: str
+) -> tuple[go.Figure, list[Control]]:
+    """Draw histograms on the same bins side by side, each above its difference, with linked axes.
+
+    The controls lay them over one another, and make the shares logarithmic; their names begin with
+    `name`. Traces are those of `trace_steps`.
+    """
+    count, space, figure = len(columns), 0.03, go.Figure()
+    cells = [(0, at, column) for at, column in enumerate(columns)]
+    cells += [(1, at, column) for at, column in enumerate(columns) if column.gaps is not None]
+    heights = ((0.42, 1.0), (0.0, 0.28)) if len(cells) > count else ((0.0, 1.0),)
+    width, first = (1 - space * (count - 1)) / count, {0: "", 1: str(count + 1)}
+    steps, gap_axis = trace_steps(edges, columns)
+    layout: dict[str, Any] = {"hovermode": "x", "annotations": []}
+    over: dict[str, Any] = {}
+    for number, (row, at, column) in enumerate(cells):
+        axis, left = str(number + 1) if number else "", at * (width + space)
+        leads = axis == first[row]
+        figure.add_scatter(
+            **{trait: values[number] for trait, values in steps.items()},
+            name=plain(column.label),
+            legendgroup=str(at),
+            showlegend=row == 0,
+            mode="lines",
+            line={"shape": "hvh", "width": 1.5, "color": tone(column.colour)},
+            fill="tozeroy",
+            fillcolor=shade(column.colour, 0.55),
+            xaxis=f"x{axis}",
+            yaxis=f"y{axis}",
+            hovertemplate="around %{x:.3g}: " + ("%{y:.3g}%", "%{y:+.2g} points")[row],
+        )
+        layout[f"xaxis{axis}"] = {"domain": [left, left + width], "anchor": f"y{axis}"}
+        if row == len(heights) - 1:
+            layout[f"xaxis{axis}"]["title"] = {"text": "value", "standoff": 4}
+        layout[f"yaxis{axis}"] = {
+            "domain": heights[row],
+            "anchor": f"x{axis}",
+            "showticklabels": leads,
+            "title": {"text": ("% of values", "points")[row] if leads else ""},
+            "rangemode": "tozero",
+        }
+        if row:
+            layout[f"yaxis{axis}"] |= gap_axis
+        if number:
+            layout[f"xaxis{axis}"]["matches"] = "x"
+        if not leads:
+            layout[f"yaxis{axis}"]["matches"] = f"y{first[row]}"
+        over |= {f"xaxis{axis}.domain": [0, 1], f"xaxis{axis}.visible": leads}
+        over |= {f"yaxis{axis}.visible": leads}
+        if row == 0:
+            title = {"text": plain(column.label), "x": left, "y": 1, "showarrow": False}
+            place = {"xref": "paper", "yref": "paper", "xanchor": "left", "yanchor": "bottom"}
+            layout["annotations"].append(title | place)
+            over[f"annotations.{at}.visible"] = False
+    figure.update_layout(layout, margin={"l": 60, "r": 12, "t": 56, "b": 44})
+    stacked = {
+        "xaxis": [f"x{first[row]}" for row, _, _ in cells],
+        "yaxis": [f"y{first[row]}" for row, _, _ in cells],
+        "fill": ["none"] * len(cells),
+        "line.dash": [DASHES[at % len(DASHES)] for _, at, _ in cells],
+    }
+    log = {f"yaxis{at + 1 if at else ''}.type": "log" for at in range(count)}
+    scale = Control(f"{name}-scale", "Axis", [Option("Linear"), Option("Logarithmic", layout=log)])
+    if count == 1:
+        return figure, [scale]
+    options = [Option("Side by side"), Option("Overlaid", stacked, over)]
+    return figure, [Control(f"{name}-columns", "Histograms", options, narrow=1), scale]
+
+
+def trace_steps(
+    edges: Shares, columns: Sequence[Column]
+) -> tuple[dict[str, list[Any]], dict[str, list[float]]]:
+    """Return traits of all traces of histograms, the shares before the differences, in percent.
+
+    Also the range and ticks of the differences: never less than a hundredth of the tallest bin, so
+    that identical features look identical.
+    """
+    gaps = [column.gaps for column in columns if column.gaps is not None]
+    heights = [*(column.shares for column in columns), *gaps]
+    tallest = max(float(column.shares.max()) for column in columns)
+    most = 100 * max([0.01 * tallest, *(float(np.abs(gap).max()) for gap in gaps)])
+    (tick,) = round_all([0.9 * most], 1)
+    step = float(edges[1] - edges[0])
+    x0, dx = round_all([edges[0] + step / 2, step], 6)
+    traits = {"x0": [x0] * len(heights), "dx": [dx] * len(heights)}
+    axis = {"range": round_all([-1.1 * most, 1.1 * most]), "tickvals": [-tick, 0.0, tick]}
+    return {**traits, "y": [round_all(each * 100) for each in heights]}, axis
 
 
 def _list_figures(

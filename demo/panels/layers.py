@@ -1,24 +1,39 @@
 """How far encoders are apart after every stage, and what a fault in one does to the text.
 
-One row a stage, from the sound at the top to the decoder at the bottom; a mark stands the further
-right the larger the difference, on a log scale. A row is a radio button, so that mouse, arrow keys
-and screen readers choose a stage alike, and the panel works without a script and without a server.
+Stages stand from left to right, from the sound to the decoder; a mark stands the higher the larger
+the difference, on a log scale. A click on a stage, or the menu, chooses whose histograms are drawn.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import plotly.graph_objects as go
+from markupsafe import Markup
 
 from demo.panels.accuracy import describe_differences, list_changes
+from demo.panels.charts import (
+    DASHES,
+    LINE,
+    QUIET,
+    SYMBOLS,
+    Control,
+    Option,
+    Table,
+    plain,
+    render_chart,
+    round_all,
+    tone,
+)
 from demo.panels.encoder_output import (
     FIGURES,
-    Chart,
-    draw_difference,
-    draw_shares,
+    Column,
+    draw_histograms,
     format_figures,
-    scale_difference,
+    trace_steps,
 )
 from demo.panels.templating import render_template
 from engines.analysis.records import Encoder, LayerComparison, StageComparison
@@ -30,16 +45,13 @@ if TYPE_CHECKING:
 COLOURS = ("#0072B2", "#009E73", "#D55E00", "#CC79A7", "#E69F00", "#56B4E9")
 """Okabe and Ito's, the baseline first; shapes tell encoders apart as well."""
 
-SIGNS = ("", "●", "◆", "▲", "■", "★")
-"""As many as a machine with everything has encoders in all their types."""
+SIGNS = ("●", "◆", "▲", "■", "★", "✚")
+"""Plotly's `SYMBOLS` in words: as many as a machine with everything has encoders in all types."""
 
 MEASURES = {"error": "Relative error", "cosine": "1 − cosine"}
 LOWEST = {"error": 1e-8, "cosine": 1e-15}
 HIGHEST = 10.0
 """Ends of each scale, unless something smaller or larger was found."""
-
-ZERO_PLACE, FIRST_PLACE, LAST_PLACE = 3.0, 12.0, 97.0
-"""Percent of the width where nothing at all, the scale's left end and its right end stand."""
 
 MEANING = {
     "log-mel": "what the encoder is given",
@@ -48,57 +60,180 @@ MEANING = {
     "positions": "conv2 with the positions added",
     "ln_post": "the last layer norm: what the decoder is given",
 }
+NO_HISTOGRAM = "Some values are not finite, so there is no histogram."
+
+HEIGHT = 420
 
 
 @dataclass(frozen=True)
 class Scale:
-    """A row's width as powers of ten, from `lowest` to `highest`, with room for 0 before it."""
+    """An axis as powers of ten, from `lowest` to `highest`, with room for 0 beneath it."""
 
     lowest: int
     highest: int
 
     def place(self, value: float) -> float:
-        """Return where a value stands, in percent from the left."""
-        if value <= 0:
-            return ZERO_PLACE
-        if not math.isfinite(value):
-            return 100.0
-        share = (math.log10(value) - self.lowest) / (self.highest - self.lowest)
-        return FIRST_PLACE + min(max(share, 0.0), 1.0) * (LAST_PLACE - FIRST_PLACE)
+        """Return where a value stands on a log axis."""
+        floor = 10.0 ** (self.lowest - 1)
+        return floor if value <= 0 else min(max(value, floor), 10.0**self.highest)
 
     @property
-    def ticks(self) -> list[tuple[float, str]]:
-        """Return places and labels of powers of ten from 1 down."""
+    def ticks(self) -> dict[str, Sequence[Any]]:
+        """Return places and labels: 0, and powers of ten."""
         superscript = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
         powers = range(0, self.lowest - 1, -2 if self.lowest > -12 else -4)
-        labels = ["1", *(f"10{str(power).translate(superscript)}" for power in powers[1:])]
-        return [
-            (self.place(10.0**power), label) for power, label in zip(powers, labels, strict=True)
-        ]
+        labels = ["0", "1", *(f"10{str(power).translate(superscript)}" for power in powers[1:])]
+        return {
+            "tickvals": [self.place(0), *(10.0**power for power in powers)],
+            "ticktext": labels,
+            "range": [self.lowest - 1.3, self.highest],
+        }
 
 
 def render(result: LayerComparison, prefix: str = "stage", chosen: str = "") -> str:
-    """Render the whole panel with the stage `chosen`, else the last one, open.
+    """Render the whole panel with the stage `chosen`, else the last one.
 
-    `prefix` keeps the ids of two panels on one page apart.
+    `prefix` keeps the controls of two panels on one page apart.
     """
     names = [stage.name for stage in result.stages]
+    opened = names.index(chosen) if chosen in names else len(names) - 1
     return render_template(
         "layers.html",
         result=result,
-        prefix=prefix,
-        opened=names.index(chosen) if chosen in names else len(names) - 1,
         marks={each.name: (COLOURS[at], SIGNS[at]) for at, each in enumerate(result.encoders)},
         verdicts={each.name: judge(result, each) for each in result.others},
-        scales={what: find_scale(result, what) for what in MEASURES},
-        measures=MEASURES,
-        meaning=MEANING,
-        figures=FIGURES,
-        measure=measure,
-        say_largest=_say_largest,
-        draw_pair=draw_pair,
-        list_figures=_list_figures,
+        curves=_render_curves(result, prefix, opened),
+        histograms=_render_histograms(result, prefix, opened),
     )
+
+
+def _render_curves(result: LayerComparison, prefix: str, opened: int) -> Markup:
+    """Render how far every encoder is from the baseline at every stage, by both measures."""
+    names = [stage.name for stage in result.stages]
+    scales = {what: find_scale(result, what) for what in MEASURES}
+    figure, shown = go.Figure(), []
+    for what, scale in scales.items():
+        for at, each in enumerate(result.others, 1):
+            found = [measure(stage, each.name, what) for stage in result.stages]
+            figure.add_scatter(
+                x=names,
+                y=round_all([scale.place(value) for value in found]),
+                name=plain(each.label),
+                mode="lines+markers",
+                visible=what == "error",
+                line={"color": tone(COLOURS[at]), "width": 2, "dash": DASHES[at - 1]},
+                marker={"symbol": SYMBOLS[at], "size": 10},
+                hovertext=[
+                    f"{plain(each.label)}<br>{name}: {format_error(value)}"
+                    for name, value in zip(names, found, strict=True)
+                ],
+                hovertemplate="%{hovertext}<extra></extra>",
+            )
+            shown.append(what)
+    figure.add_scatter(
+        x=names,
+        y=round_all([scales["error"].place(result.bound(stage)) for stage in result.stages]),
+        name="Limit of rounding in float32",
+        mode="lines",
+        line={"color": QUIET, "width": 1.5, "dash": "dash"},
+        hovertemplate="limit at %{x}: %{y:.1e}<extra></extra>",
+    )
+    shown.append("error")
+    figure.update_layout(
+        margin={"l": 60, "r": 12, "t": 56, "b": 72},
+        xaxis={"type": "category", "categoryarray": names, "range": [-0.5, len(names) - 0.5]},
+        yaxis={"type": "log", **scales["error"].ticks},
+        shapes=[{"yref": "paper", "y0": 0, "y1": 1, "line": {"width": 0}, "fillcolor": LINE}
+                | {"layer": "below", "x0": opened - 0.5, "x1": opened + 0.5}],
+    )  # fmt: skip
+    measures = [
+        Option(
+            title,
+            {"visible": [each == what for each in shown]},
+            {f"yaxis.{trait}": value for trait, value in scales[what].ticks.items()},
+        )
+        for what, title in MEASURES.items()
+    ]
+    stages = [
+        Option(name, layout={"shapes.0.x0": at - 0.5, "shapes.0.x1": at + 0.5})
+        for at, name in enumerate(names)
+    ]
+    rows = [
+        [
+            stage.name,
+            each.label,
+            format_error(stage.errors[each.name]),
+            format_error(result.bound(stage)),
+            *_list_figures(stage, each),
+        ]
+        for stage in result.stages
+        for each in result.encoders
+    ]
+    return render_chart(
+        figure,
+        f"How far each encoder is from {result.baseline.label}, stage by stage",
+        Table(("Stage", "Encoder", "Relative error", "Limit", *FIGURES), rows),
+        HEIGHT,
+        f"{prefix}-curves",
+        [
+            Control(f"{prefix}-measure", "Measure", measures),
+            Control(f"{prefix}-stage", "Stage", stages, chosen=opened, hidden=True),
+        ],
+        chooses=f"{prefix}-stage",
+    )
+
+
+def _render_histograms(result: LayerComparison, prefix: str, opened: int) -> Markup | None:
+    """Render all encoders' histograms at the chosen stage, and the differences beneath."""
+    drawn = [stage.histograms for stage in result.stages if stage.histograms is not None]
+    if not drawn:
+        return None
+    figure, controls = draw_histograms(drawn[0].edges, _list_columns(result, drawn[0]), prefix)
+    count, said = len(figure.layout.annotations), NO_HISTOGRAM
+    figure.add_annotation(
+        text=said, xref="paper", yref="paper", x=0.5, y=0.7, showarrow=False, visible=False
+    )
+    options = []
+    for stage in result.stages:
+        meaning = MEANING.get(stage.name, "attention and MLP, each added to what came in")
+        label = f"{stage.name}: {meaning}; {' × '.join(map(str, stage.shape))} values"
+        if stage.histograms is None:
+            hidden = {"y": [[] for _ in figure.data]}
+            options.append(Option(label, hidden, {f"annotations.{count}.visible": True}))
+            continue
+        columns = _list_columns(result, stage.histograms)
+        traces, axis = trace_steps(stage.histograms.edges, columns)
+        first = len(result.encoders) + 1
+        axes = [f"yaxis{first + at}" for at in range(len(result.others))]
+        layout = {f"{each}.{trait}": value for each in axes for trait, value in axis.items()}
+        options.append(Option(label, traces, layout))
+    *overlay, scale = controls
+    return render_chart(
+        figure,
+        f"Values at the chosen stage; beneath, the difference from {result.baseline.label}",
+        None,
+        HEIGHT,
+        f"{prefix}-histograms",
+        [
+            Control(f"{prefix}-stage", "Stage", options, chosen=opened),
+            *(replace(each, chosen=1, narrow=None, hidden=True) for each in overlay),
+            scale,
+        ],
+    )
+
+
+def _list_columns(result: LayerComparison, histograms: SharedHistograms) -> list[Column]:
+    """Return every encoder's histogram, and its difference from the baseline's."""
+    theirs = histograms.shares[result.baseline.name]
+    return [
+        Column(
+            each.label,
+            COLOURS[at],
+            histograms.shares[each.name],
+            histograms.shares[each.name] - theirs if at else None,
+        )
+        for at, each in enumerate(result.encoders)
+    ]
 
 
 def summarise(result: LayerComparison) -> str:
@@ -158,37 +293,12 @@ def measure(stage: StageComparison, encoder: str, what: str) -> float:
     return max(1 - figures.cosine, 0.0)
 
 
-def _say_largest(result: LayerComparison, stage: StageComparison, what: str) -> str:
-    return format_error(
-        max((measure(stage, each.name, what) for each in result.others), default=0.0)
-    )
-
-
 def find_scale(result: LayerComparison, what: str) -> Scale:
     """Return the scale that holds every figure of the panel."""
     found = [measure(stage, each.name, what) for stage in result.stages for each in result.others]
     values = [value for value in found if 0 < value < math.inf]
     lowest = math.floor(math.log10(min([*values, LOWEST[what]])))
     return Scale(lowest, math.ceil(math.log10(max([*values, HIGHEST]))))
-
-
-def draw_pair(
-    result: LayerComparison, encoder: Encoder, histograms: SharedHistograms
-) -> tuple[Chart, Chart]:
-    """Draw an encoder's histogram with the baseline's outline over it, and their difference."""
-    baseline = result.baseline
-    ours, theirs = histograms.shares[encoder.name], histograms.shares[baseline.name]
-    tallest = float(max(ours.max(), theirs.max()))
-    gap, largest, scale = scale_difference(histograms, encoder.name, baseline.name, tallest)
-    low, high = f"{histograms.edges[0]:.2f}", f"{histograms.edges[-1]:.2f}"
-    tone = COLOURS[result.encoders.index(encoder)]
-    whole = (draw_shares(ours, tallest), draw_shares(theirs, tallest, outline=True))
-    words = f"largest {largest * 100:.2g} points" if largest else "every bin has the same count"
-    axis = (low, f"±{scale * 100:.2g} points high", high)
-    return (
-        Chart(encoder.label, f"outline: {baseline.label}", tone, whole, (low, high)),
-        Chart("Difference", words, tone, draw_difference(gap, scale), axis),
-    )
 
 
 def _list_figures(stage: StageComparison, encoder: Encoder) -> list[str]:

@@ -10,17 +10,6 @@ import jinja2
 
 from engines import registry
 
-STAGE_COLOURS = {
-    "prepare": "#767676",
-    "audio": "#999999",
-    "setup": "#BBBBBB",
-    "mel": "#56B4E9",
-    "encode": "#E69F00",
-    "decode": "#0072B2",
-}
-"""Okabe and Ito's colours, which stay apart for colour-blind eyes. Colour is never the only sign:
-engines carry names, bars carry patterns, changes carry + and −."""
-
 
 def render_template(name: str, **values: Any) -> str:
     """Render a whole template."""
@@ -50,4 +39,3 @@ ENVIRONMENT = jinja2.Environment(
     lstrip_blocks=True,
 )
 ENVIRONMENT.filters |= {"clock": format_clock, "colour": colour_engine}
-ENVIRONMENT.globals["STAGE_COLOURS"] = STAGE_COLOURS

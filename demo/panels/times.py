@@ -8,148 +8,287 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate
-from math import floor, log10
+from typing import Any
 
-from demo.panels.templating import render_template
+import plotly.graph_objects as go
+
+from demo.panels.charts import INK, SHEET, Control, Option, Table, render_chart, shade
+from demo.panels.templating import colour_engine, render_template
 from demo.snapshot import Comparison, Lane
-from engines.base import Span
+from engines.base import Span, StageSeconds
 
-STAGE_NAMES = {
-    "audio": "Read audio",
-    "setup": "Set-up",
-    "mel": "Log-mel",
-    "encode": "Encoder",
-    "decode": "Decoder loop",
+
+@dataclass(frozen=True)
+class Look:
+    """How a stage is told from the others: its name, how much of the engine's colour, a pattern."""
+
+    name: str
+    share: float
+    pattern: str
+
+
+STAGES = {
+    "audio": Look("Read audio", 0.2, "."),
+    "setup": Look("Set-up", 0.3, "x"),
+    "mel": Look("Log-mel", 0.4, "\\"),
+    "encode": Look("Encoder", 0.65, ""),
+    "decode": Look("Decoder loop", 1.0, "/"),
 }
-LEGEND = {"prepare": "Getting ready", **STAGE_NAMES}
+LOOKS = {"prepare": Look("Getting ready", 0.12, "-"), **STAGES}
 
 NOT_YET = "Drawn when the last engine is done."
 
+SHARED = (
+    "The engines ran at once and shared a device, so these seconds say what you saw, not which "
+    "engine is faster."
+)
+ALONE = "Each engine ran alone, so these seconds can be compared."
+APART = "The engines ran at once on different devices, so these seconds can be compared."
+SINGLE = "One run each: the length of a short stage is partly chance, more repeats tell."
 
-@dataclass(frozen=True)
-class Box:
-    """A stretch of time of one stage, with what a tooltip says of it."""
+LEAST_SHARE = 0.0005
+"""A span this short beside the whole clock can't be seen, and is left out of a crowded chart."""
 
-    stage: str
-    start: float
-    seconds: float
-    tip: str
+GREY = "#707070"
 
-
-@dataclass(frozen=True)
-class Track:
-    """One engine's row: its boxes, and the same in words.
-
-    Of a bar also `place`, `total`, and `spread`: between what times several runs lay.
-    """
-
-    lane: Lane
-    words: str
-    boxes: Sequence[Box]
-    place: str = ""
-    total: str = "–"
-    spread: tuple[float, float] | None = None
-
-
-@dataclass(frozen=True)
-class Chart:
-    """Rows over one axis in seconds; `longest`: where the last box or run ends."""
-
-    title: str
-    tracks: Sequence[Track]
-    longest: float
-
-    @property
-    def ticks(self) -> list[tuple[float, str]]:
-        """Places and labels of round seconds: 0 and at most six more, with the unit at the last."""
-        if self.longest <= 0:
-            return []
-        step = 10 ** floor(log10(self.longest / 6))
-        step *= next(factor for factor in (1, 2, 5, 10) if self.longest / (step * factor) <= 6)
-        places = max(0, -floor(log10(step) + 1e-9))
-        count = floor(self.longest / step + 1e-9)
-        return [
-            (n * step, f"{n * step:.{places}f}{' s' if n == count else ''}")
-            for n in range(count + 1)
-        ]
+ROW, AROUND = 46, 104
+"""Pixels of an engine's row, and of the legend and axis around the rows."""
 
 
 def render_bars(comparison: Comparison) -> str:
-    """Render a bar for each engine, seconds from left to right."""
+    """Render a bar for each engine, the fastest first, and a dot for each of its runs."""
     if not comparison.finished or not comparison.done:
         return render_template("nothing.html", sentence=NOT_YET)
-    settings = comparison.settings
-    runs = "" if settings.repeats == 1 else f", median of {settings.repeats}, the line its spread"
-    schedule = "the engines shared the processor" if comparison.shared else "one at a time"
-    beam = settings.beam_size
-    title = f"Seconds by stage{runs}: {settings.model}, beam {beam}, {schedule}."
-    tracks = [_make_bar(lane) for lane in comparison.lanes]
-    ends = [repeat.seconds.total for lane in comparison.lanes for repeat in lane.repeats]
-    chart = Chart(title, tracks, max(ends))
-    return render_template("tracks.html", charts=[chart], legend=LEGEND, bars=True)
-
-
-def _make_bar(lane: Lane) -> Track:
-    """Stack the stages of an engine's median run."""
-    place = ", ".join(part for part in (lane.device, lane.dtype) if part)
-    if lane.transcript is None:
-        return Track(lane, "nothing", (), place)
-    seconds = lane.transcript.seconds.as_dict()
-    starts = accumulate((seconds[stage] for stage in STAGE_NAMES), initial=0.0)
-    boxes = [
-        Box(stage, start, seconds[stage], f"{name}: {seconds[stage]:.3f} s")
-        for (stage, name), start in zip(STAGE_NAMES.items(), starts, strict=False)
+    settings, seconds = comparison.settings, _list_seconds(comparison)
+    lanes = sorted(comparison.done, key=lambda lane: seconds[lane.key].total)
+    names = [_name_lane(lane) for lane in lanes]
+    figure = _new_figure(lanes)
+    for stage, look in STAGES.items():
+        bars = []
+        for lane in lanes:
+            spent, total = seconds[lane.key].as_dict()[stage], seconds[lane.key].total
+            share = f", {spent / total:.0%}" if total else ""
+            said = f"{lane.label}<br>{look.name}: {spent:.3f} s{share}"
+            bars.append(Bar(lane, spent, said))
+        _add_stage(figure, look, bars)
+    totals = [seconds[lane.key].total for lane in lanes]
+    figure.add_scatter(
+        x=[max([total, *_list_totals(lane)]) for lane, total in zip(lanes, totals, strict=True)],
+        y=names,
+        text=[f"  <b>{total:.2f} s</b>" for total in totals],
+        mode="text",
+        textposition="middle right",
+        cliponaxis=False,
+        hoverinfo="skip",
+        showlegend=False,
+    )
+    _add_dots(figure, "One run", "circle", {lane.key: _list_totals(lane) for lane in lanes}, lanes)
+    raced = {lane.key: [lane.race.total] if lane.race and lane.repeats else [] for lane in lanes}
+    _add_dots(figure, "Beside the others", "diamond-open", raced, lanes)
+    rows = [
+        [
+            f"{lane.label}, {lane.device} {lane.dtype}",
+            *(f"{seconds[lane.key].as_dict()[stage]:.3f} s" for stage in STAGES),
+            f"{seconds[lane.key].total:.3f} s",
+            ", ".join(f"{total:.3f}" for total in _list_totals(lane)) or "–",
+            f"{lane.race.total:.3f} s" if lane.race else "–",
+        ]
+        for lane in lanes
     ]
-    words = ", ".join(box.tip.replace(":", "").lower() for box in boxes)
-    words += f", together {seconds['total']:.3f} s"
-    totals, spread = [repeat.seconds.total for repeat in lane.repeats], None
-    if len(totals) > 1:
-        spread = min(totals), max(totals)
-        words += f"; runs from {spread[0]:.3f} to {spread[1]:.3f} s"
-    return Track(lane, words, boxes, place, f"{seconds['total']:.2f} s", spread)
+    columns = ["Engine", *(look.name for look in STAGES.values()), "Total", "Runs", "At once"]
+    runs = f", median of {settings.repeats} runs" if settings.repeats > 1 else ""
+    return render_chart(
+        figure,
+        f"Seconds by stage{runs}: {settings.model}, beam {settings.beam_size}",
+        Table(columns, rows),
+        height=ROW * len(lanes) + AROUND,
+        name="seconds-by-stage",
+        note=_say_comparable(comparison),
+    )
+
+
+def _say_comparable(comparison: Comparison) -> str:
+    """Say whether the seconds of different engines may be compared."""
+    if len(comparison.done) < 2:
+        return ""
+    if comparison.shared:
+        return SHARED
+    alone = ALONE if all(lane.repeats for lane in comparison.done) else APART
+    return alone if comparison.settings.repeats > 1 else f"{alone} {SINGLE}"
+
+
+def _list_seconds(comparison: Comparison) -> dict[str, StageSeconds]:
+    return {lane.key: lane.transcript.seconds for lane in comparison.done if lane.transcript}
+
+
+def _list_totals(lane: Lane) -> list[float]:
+    return [round(repeat.seconds.total, 4) for repeat in lane.repeats]
+
+
+def _name_lane(lane: Lane) -> str:
+    return f"{lane.label}<br><span style='font-size:0.85em'>{lane.device}, {lane.dtype}</span>"
+
+
+def _new_figure(lanes: Sequence[Lane]) -> go.Figure:
+    """Make a figure of rows over seconds, whose legend switches the stages of all engines."""
+    return go.Figure(
+        layout={
+            "barmode": "stack",
+            "bargap": 0.3,
+            "margin": {"l": 8, "r": 72, "t": 36, "b": 44},
+            "xaxis": {"title": {"text": "seconds"}, "rangemode": "tozero"},
+            "yaxis": {
+                "autorange": "reversed",
+                "type": "category",
+                "categoryarray": [_name_lane(lane) for lane in lanes],
+                "fixedrange": True,
+            },
+        }
+    )
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A stretch of an engine's time; `audio`: the second of the clip that a click plays."""
+
+    lane: Lane
+    seconds: float
+    said: str
+    start: float | None = None
+    audio: float | None = None
+
+
+def _add_stage(figure: go.Figure, look: Look, bars: Sequence[Bar], **traits: Any) -> None:
+    """Add a stage's bars in a shade of each engine's colour, and a grey one for the legend."""
+    shared = {"name": look.name, "legendgroup": look.name, "orientation": "h", **traits}
+    key = {"x": [None], "y": [_name_lane(bars[0].lane)], "marker": _fill(look, GREY)}
+    figure.add_bar(**shared, **key)
+    for lane in {bar.lane.key: bar.lane for bar in bars}.values():
+        found = [bar for bar in bars if bar.lane.key == lane.key]
+        figure.add_bar(
+            **shared,
+            x=[round(bar.seconds, 4) for bar in found],
+            y=[_name_lane(lane)] * len(found),
+            base=None if found[0].start is None else [round(bar.start or 0, 4) for bar in found],
+            customdata=[bar.audio for bar in found],
+            showlegend=False,
+            hovertext=[bar.said for bar in found],
+            hovertemplate="%{hovertext}<extra></extra>",
+            marker=_fill(look, colour_engine(lane.key)),
+        )
+
+
+def _fill(look: Look, colour: str) -> dict[str, Any]:
+    """Return how a stage's bars of one colour are filled."""
+    pattern = {"shape": look.pattern, "size": 7, "solidity": 0.2, "fgcolor": SHEET}
+    mixed = shade(colour, look.share)
+    border = {"width": 1, "color": SHEET}
+    return {"color": mixed, "line": border, "pattern": {**pattern, "bgcolor": mixed}}
+
+
+def _add_dots(
+    figure: go.Figure, name: str, symbol: str, totals: dict[str, list[float]], lanes: Sequence[Lane]
+) -> None:
+    """Add a dot for each total, where there is one."""
+    found = [(lane, total) for lane in lanes for total in totals[lane.key]]
+    if found:
+        figure.add_scatter(
+            x=[total for _, total in found],
+            y=[_name_lane(lane) for lane, _ in found],
+            name=name,
+            mode="markers",
+            hovertext=[f"{lane.label}<br>{name.lower()}: {total:.3f} s" for lane, total in found],
+            hovertemplate="%{hovertext}<extra></extra>",
+            marker={
+                "symbol": symbol,
+                "size": 9,
+                "color": INK,
+                "line": {"width": 1.5, "color": SHEET if symbol == "circle" else INK},
+            },
+        )
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """A span of an engine, from `start` on one of the clocks."""
+
+    lane: Lane
+    span: Span
+    start: float
 
 
 def render_timeline(comparison: Comparison) -> str:
-    """Render the median runs side by side, and all runs on one clock."""
+    """Render what every engine did when, from its own start or from the click."""
     if not comparison.finished or not comparison.done:
         return render_template("nothing.html", sentence=NOT_YET)
-    medians, all_runs = [], []
-    for lane in comparison.lanes:
+    lanes, own, whole = comparison.done, [], []
+    for lane in lanes:
         spans = lane.transcript.spans if lane.transcript else ()
-        medians.append((lane, _list_boxes(spans, spans[0].start if spans else 0.0)))
-        runs = [span for repeat in lane.repeats for span in repeat.spans]
+        own += [Stretch(lane, span, span.start - spans[0].start) for span in spans]
+        runs = [
+            *lane.race_spans,
+            *(span for repeat in lane.repeats for span in repeat.spans),
+        ]
         ready = [lane.ready] if lane.ready else []
-        all_runs.append((lane, _list_boxes([*ready, *runs], comparison.start)))
-    repeats = comparison.settings.repeats
-    median = f" (of {repeats} the median)" if repeats > 1 else ""
-    own = f"Each engine’s run from its own start{median}, window by window."
-    whole = "Everything on one clock, from the click: getting ready, then every run."
-    charts = [_lay_over(own, medians), _lay_over(whole, all_runs)]
-    return render_template("tracks.html", charts=charts, legend=LEGEND, bars=False)
+        whole += [Stretch(lane, span, span.start - comparison.start) for span in [*ready, *runs]]
+    figure = _new_figure(lanes)
+    figure.update_layout(barmode="overlay")
+    shown = []
+    for clock, stretches in enumerate((own, whole)):
+        before = len(figure.data)
+        _add_stretches(figure, stretches, visible=clock == 0)
+        shown += [clock] * (len(figure.data) - before)
+    clocks = ("From its own start", "From the click")
+    options = [
+        Option(label, {"visible": [clock == at for clock in shown]})
+        for at, label in enumerate(clocks)
+    ]
+    rows = [
+        [each.lane.label, clock, *_list_cells(each)]
+        for clock, stretches in zip(clocks, (own, whole), strict=True)
+        for each in stretches
+    ]
+    median = ", the median run" if comparison.settings.repeats > 1 else ""
+    return render_chart(
+        figure,
+        f"What each engine did when{median}",
+        Table(["Engine", "Clock", "Stage", "Window", "Start", "Seconds"], rows),
+        height=ROW * len(lanes) + AROUND,
+        name="timeline",
+        controls=[Control("clock", "Clock", options)],
+    )
 
 
-def _list_boxes(spans: Sequence[Span], zero: float) -> list[Box]:
-    """Put spans on a clock that starts at `zero`."""
-    boxes = []
-    for span in spans:
-        window = "" if span.window is None else f", window {span.window + 1}"
-        start = span.start - zero
-        tip = f"{LEGEND[span.stage]}{window}: {span.seconds:.3f} s from {start:.3f} s"
-        boxes.append(Box(span.stage, start, span.seconds, tip))
-    return boxes
+def _list_cells(stretch: Stretch) -> list[str]:
+    span = stretch.span
+    window = "–" if span.window is None else str(span.window + 1)
+    return [_find_look(span).name, window, f"{stretch.start:.3f}", f"{span.seconds:.3f}"]
 
 
-def _lay_over(title: str, rows: Sequence[tuple[Lane, list[Box]]]) -> Chart:
-    """Lay engines' boxes over one axis, of a crowded row those wide enough to be seen."""
-    longest = max((box.start + box.seconds for _, boxes in rows for box in boxes), default=0.0)
-    tracks = []
-    for lane, boxes in rows:
-        seconds: dict[str, float] = {}
-        for box in boxes:
-            seconds[box.stage] = seconds.get(box.stage, 0.0) + box.seconds
-        words = [f"{LEGEND[stage].lower()} {total:.3f} s" for stage, total in seconds.items()]
-        if len(boxes) > 400:
-            boxes = [box for box in boxes if box.seconds / longest >= 0.0005]
-        tracks.append(Track(lane, ", ".join(words) or "nothing", boxes))
-    return Chart(title, tracks, longest)
+def _find_look(span: Span) -> Look:
+    return LOOKS.get(span.stage) or Look(span.stage.capitalize(), 0.5, "+")
+
+
+def _add_stretches(figure: go.Figure, stretches: Sequence[Stretch], visible: bool) -> None:
+    """Add the bars of one clock, a trace for each stage."""
+    longest = max((each.start + each.span.seconds for each in stretches), default=0.0)
+    if len(stretches) > 400:
+        stretches = [each for each in stretches if each.span.seconds / longest >= LEAST_SHARE]
+    for stage in dict.fromkeys(each.span.stage for each in stretches):
+        found = [each for each in stretches if each.span.stage == stage]
+        bars = []
+        for each in found:
+            name, window, start, seconds = _list_cells(each)
+            where = "" if window == "–" else f", window {window}"
+            said = f"{each.lane.label}<br>{name}{where}: {seconds} s from {start} s"
+            audio = _find_audio(each)
+            bars.append(Bar(each.lane, each.span.seconds, said, each.start, audio))
+        _add_stage(figure, _find_look(found[0].span), bars, width=0.7, visible=visible)
+
+
+def _find_audio(stretch: Stretch) -> float | None:
+    """Return where in the clip a span's window starts, or None."""
+    transcript, window = stretch.lane.transcript, stretch.span.window
+    if transcript is None or window is None or window >= len(transcript.window_starts):
+        return None
+    return round(transcript.window_starts[window], 3)

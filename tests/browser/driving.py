@@ -33,7 +33,7 @@ def compare(page: Page) -> None:
     page.evaluate(old)
     page.locator("#compare:enabled").click()
     page.locator(".lane--done").nth(1).wait_for()
-    page.locator("#features img").nth(2).wait_for(state="attached")
+    page.locator("#features .plot").nth(1).wait_for(state="attached")
     page.locator("#compare:enabled").wait_for()
 
 
@@ -46,7 +46,7 @@ def press_compare(page: Page, sentence: str) -> None:
 def analyse(page: Page, name: str) -> None:
     """Press `inspect` or `fault` and wait for the result."""
     page.locator(f"#{name}:enabled").click()
-    page.locator(f"#{'layers' if name == 'inspect' else 'finding'} .chooser").first.wait_for(
+    page.locator(f"#{'layers' if name == 'inspect' else 'finding'} .plot").first.wait_for(
         state="attached"
     )
     page.locator(f"#{name}:enabled").wait_for()

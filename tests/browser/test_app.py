@@ -56,7 +56,7 @@ def test_the_analyses_find_what_a_missing_norm_does(
     page.set_default_timeout(FINISH_SECONDS * 1000)
     page.locator("#audio .play-pause-button").wait_for()
     page.click("#inspect")
-    page.locator("#layers .chooser").first.wait_for(state="attached")
+    page.locator("#layers .plot").first.wait_for(state="attached")
     verdicts = page.locator("#layers .verdicts li").all_inner_texts()
     assert verdicts and all(
         "matches PyTorch CPU, float32 at every stage" in said for said in verdicts
@@ -64,7 +64,7 @@ def test_the_analyses_find_what_a_missing_norm_does(
     page.locator("#faults").get_by_label("ln_post left out", exact=True).check()
     page.get_by_text("The 2025 attempt left out the last layer norm").wait_for()
     page.click("#fault")
-    page.locator("#finding .chooser").first.wait_for(state="attached")
+    page.locator("#finding .plot").first.wait_for(state="attached")
     assert page.inner_text("#finding .first strong") == "ln_post"
     right, faulty = page.locator("#finding .texts section").all_inner_texts()[:2]
     assert right.startswith("Without the fault") and faulty.startswith("With it")

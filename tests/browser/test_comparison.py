@@ -167,7 +167,7 @@ def test_a_reload_loses_nothing_that_was_finished(fake_page: FakePage, open_page
     assert "medians of 3 runs each" in sentence and "Speed-up" in page.inner_text("#lanes")
     page.reload()
     wait_for_states(page, "done", "done")
-    page.locator("#features img").nth(2).wait_for(state="attached")
+    page.locator("#features .plot").nth(1).wait_for(state="attached")
     assert page.inner_text("#summary") == sentence
     assert page.get_by_label("Address, 3:19").is_checked()
     assert page.locator("#repeats").get_by_label("3").is_checked()

@@ -41,7 +41,7 @@ def test_no_serious_fault_in_any_theme_width_and_state(
     assert list_axe_faults(page) == []
     page.evaluate("document.querySelector('#compare').click()")
     wait_for_states(page, "done", "done")
-    page.locator("#features img").nth(2).wait_for(state="attached")
+    page.locator("#features .plot").nth(1).wait_for(state="attached")
     page.get_by_label("Early fault").check()
     for name in ("inspect", "fault"):
         analyse(page, name)
@@ -73,7 +73,7 @@ def test_lanes_and_controls_stand_still_while_a_comparison_runs(
     during = page.evaluate(places)
     gate.set()
     wait_for_states(page, "done", "done")
-    page.locator("#features img").nth(2).wait_for(state="attached")
+    page.locator("#features .plot").nth(1).wait_for(state="attached")
     assert page.evaluate(places) == during == before
 
 

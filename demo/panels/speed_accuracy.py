@@ -1,0 +1,109 @@
+"""Speed against word error rate over several comparisons, a symbol for each engine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import plotly.graph_objects as go
+
+from demo.panels.charts import SYMBOLS, Table, plain, render_chart, tone
+from demo.panels.templating import colour_engine, render_template
+from demo.snapshot import Comparison
+from engines import metrics
+
+NOTHING = "Drawn once a clip whose words are known has been compared."
+NOTE = (
+    "Further right is faster, lower is better. Hollow: the engine ran beside others on its device, "
+    "so its speed can’t be compared with that of a run alone."
+)
+
+
+@dataclass(frozen=True)
+class Point:
+    """One engine in one comparison; `speed`: seconds of audio a second; `errors`: in percent."""
+
+    key: str
+    label: str
+    model: str
+    clip: str
+    speed: float
+    errors: float
+    alone: bool
+
+
+def render(comparisons: Sequence[Comparison]) -> str:
+    """Render a mark for every engine of every comparison whose clip's words are known."""
+    points = [point for comparison in comparisons for point in list_points(comparison)]
+    if not points:
+        return render_template("nothing.html", sentence=NOTHING)
+    figure = go.Figure(
+        layout={
+            "margin": {"l": 60, "r": 12, "t": 36, "b": 44},
+            "xaxis": {"title": {"text": "times real time"}, "rangemode": "tozero"},
+            "yaxis": {"title": {"text": "word error rate, %"}, "rangemode": "tozero"},
+        }
+    )
+    for at, key in enumerate(dict.fromkeys(point.key for point in points)):
+        found = [point for point in points if point.key == key]
+        symbol = SYMBOLS[at % len(SYMBOLS)]
+        colour = tone(colour_engine(key))
+        figure.add_scatter(
+            x=[round(point.speed, 2) for point in found],
+            y=[round(point.errors, 2) for point in found],
+            name=plain(found[0].label),
+            mode="markers",
+            marker={
+                "symbol": [symbol if point.alone else f"{symbol}-open" for point in found],
+                "size": 12,
+                "color": colour,
+                "line": {"width": 2, "color": colour},
+            },
+            hovertext=[
+                f"{plain(point.label)}, {plain(point.model)}<br>{plain(point.clip)}<br>"
+                f"{point.speed:.3g}× real time, {point.errors:.1f}% of words wrong"
+                for point in found
+            ],
+            hovertemplate="%{hovertext}<extra></extra>",
+        )
+    rows = [
+        [
+            point.label,
+            point.model,
+            point.clip,
+            f"{point.speed:.3g}×",
+            f"{point.errors:.1f}%",
+            "alone" if point.alone else "beside others",
+        ]
+        for point in points
+    ]
+    columns = ("Engine", "Model", "Clip", "Real time", "Word error rate", "Ran")
+    table = Table(columns, rows)
+    title = "Speed against word error rate"
+    return render_chart(figure, title, table, 340, "speed-accuracy", note=NOTE)
+
+
+def list_points(comparison: Comparison) -> list[Point]:
+    """Return the finished engines of a comparison, none where the clip's words are not known."""
+    if not comparison.reference:
+        return []
+    points = []
+    for lane in comparison.done:
+        assert lane.transcript is not None
+        text, seconds = lane.transcript.text, lane.transcript.seconds.total
+        language = lane.transcript.language or "en"
+        score = metrics.score(comparison.reference, text, language)
+        if score.normalised_word_error_rate is None or not seconds:
+            continue
+        points.append(
+            Point(
+                lane.key,
+                lane.label,
+                comparison.settings.model,
+                comparison.clip_name,
+                comparison.audio_seconds / seconds,
+                100 * score.normalised_word_error_rate,
+                not comparison.shared,
+            )
+        )
+    return points
