@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from html.parser import HTMLParser
@@ -73,6 +74,11 @@ def read(panel: str | list[Any]) -> Element:
     reader.feed(join_parts(panel))
     (page,) = reader.open
     return page
+
+
+def list_figures(page: Element) -> list[dict[str, Any]]:
+    """List the Plotly figures of a page's charts."""
+    return [json.loads(each.attributes["data-figure"]) for each in page.all("figure", "plot")]
 
 
 def compare(
