@@ -198,7 +198,7 @@ def _render_histograms(result: LayerComparison, prefix: str, opened: int) -> Mar
         meaning = MEANING.get(stage.name, "attention and MLP, each added to what came in")
         label = f"{stage.name}: {meaning}; {' × '.join(map(str, stage.shape))} values"
         if stage.histograms is None:
-            hidden = {"y": [[] for _ in figure.data]}
+            hidden: dict[str, list[list[float]]] = {"y": [[] for _ in figure.data]}
             options.append(Option(label, hidden, {f"annotations.{count}.visible": True}))
             continue
         columns = _list_columns(result, stage.histograms)

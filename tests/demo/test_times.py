@@ -29,7 +29,9 @@ def test_bars_stack_to_each_engine_s_total_the_fastest_first() -> None:
     assert [name.split("<")[0] for name in totals] == ["MAX hybrid", "CPU"]
     assert len({each["marker"]["pattern"]["shape"] for each in list_bars(figure)}) == 5
     rows = [row.text for row in page.all("tr")]
-    assert rows[1].startswith("MAX hybrid, cpu float32 0.000 s 0.000 s 0.050 s 0.200 s 0.750 s 1.000 s")
+    assert rows[1].startswith(
+        "MAX hybrid, cpu float32 0.000 s 0.000 s 0.050 s 0.200 s 0.750 s 1.000"
+    )
     assert "Seconds by stage: tiny.en, beam 1" in page.text
     (failed,) = list_figures(read(times.render_bars(fail_second(compare()))))
     assert len(list_bars(failed)) == 5
