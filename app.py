@@ -2,6 +2,7 @@
 
 from demo import page, server, uploads
 from demo.comparison import Analyses, Backend
+from demo.estimates import PastRuns
 from demo.jobs import JobQueue
 from demo.limits import read_limits
 from demo.visits import SavedResults
@@ -25,6 +26,7 @@ backend = Backend(
         run_fault=worker.run_fault,
         why_no_faults=hardware.why_no_max,
     ),
+    past_runs=PastRuns(hardware.cache_folder() / "past-runs.json"),
 )
 app = page.build(backend, queue, saved)
 

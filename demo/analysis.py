@@ -14,7 +14,7 @@ import gradio as gr
 from demo.comparison import Analyses, Backend
 from demo.jobs import Kind, Task
 from demo.panels import layers
-from demo.request import CLIP_GONE, NO_CLIP, RequestError, check_language
+from demo.request import CLIP_GONE, NO_CLIP, RequestError, check, check_language
 from demo.wiring import QUICK, Component, Drawn, JobPanel
 from engines.base import Clip, Listener, Progress
 
@@ -200,7 +200,7 @@ def make_task(
 ) -> AnalysisTask:
     """Make a task over the page's clip; raises `RequestError` where there is none."""
     choices = backend.choices()
-    check_language(held["language"], held["model"])
+    check_language(held["language"], check("model", held["model"], choices))
     sample = choices.find_sample(held["sample"])
     path = str(sample.path) if sample else held["audio"]
     if not path:

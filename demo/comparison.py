@@ -3,17 +3,18 @@ others alone."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Generator, Sequence
+from contextlib import AbstractContextManager, closing
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+from demo.estimates import PastRuns, add_time_left, name_run
 from demo.jobs import Kind, Task, start_thread
 from demo.request import OWN_CLIP, Choices, ComparisonRequest, Sample, list_samples
-from demo.snapshot import LONGEST_TIMED, Comparison, Lane, Settings, State, new_comparison
+from demo.snapshot import Comparison, Lane, Settings, State, new_comparison
 from engines import logs
 from engines.base import (
     Clip,
@@ -54,6 +55,7 @@ class Backend:
     `get_engine(key, model, dtype)` returns a shared engine; `load_clip(path, listener)` reads a
     clip. Both raise `EngineError` with a sentence for the visitor. `own_checkpoints`: see
     `Choices`. `analyses`: layer inspection and faults, or None for a page without them.
+    `past_runs`: what the time left is estimated from.
     """
 
     statuses: Callable[[], Sequence[EngineStatus]]
@@ -63,6 +65,7 @@ class Backend:
     samples: Path
     own_checkpoints: bool = False
     analyses: Analyses | None = None
+    past_runs: PastRuns = field(default_factory=PastRuns)
 
     def choices(self) -> Choices:
         """Return what can be asked for now."""
@@ -72,6 +75,12 @@ class Backend:
             models=tuple(self.models()),
             own_checkpoints=self.own_checkpoints,
         )
+
+    def estimate(self, request: ComparisonRequest, audio_seconds: float) -> float | None:
+        """Return the seconds that a request for a clip of that length may take from the click, or
+        None where past runs don't tell."""
+        blank = new_comparison(request, self.statuses(), "waiting")
+        return self.past_runs.add_expected(replace(blank, audio_seconds=audio_seconds)).left
 
     def start_comparison(self, request: ComparisonRequest) -> ComparisonTask:
         """Make the task of a valid request."""
@@ -129,6 +138,11 @@ class ComparisonTask(Task):
         self._backend, self._settings, self._path = backend, settings, str(clip.path)
         self._engines: dict[str, Engine] = {}  # that are ready, and did not fail
 
+    def snapshots(self) -> Generator[Comparison, None, None]:
+        with closing(super().snapshots()) as snapshots:
+            for snapshot in snapshots:
+                yield add_time_left(snapshot)
+
     def update_lane(self, key: str, change: Callable[[Lane, float], Lane]) -> None:
         """Replace a lane by `change(lane, now)`."""
 
@@ -146,7 +160,8 @@ class ComparisonTask(Task):
         ):
             logger.info("started", engines=list(settings.engines))
             clip = self._backend.load_clip(self._path, self)
-            self.update(lambda comparison, _: replace(comparison, audio_seconds=clip.seconds))
+            expect = self._backend.past_runs.add_expected
+            self.update(lambda last, _: expect(replace(last, audio_seconds=clip.seconds)))
             self._run_lanes(keys, clip)
 
     def _refuse(self, reason: str | None) -> None:
@@ -158,10 +173,9 @@ class ComparisonTask(Task):
         In turn none runs while another compiles. Repeats take turns too: what slows the machine for
         a while then slows every engine.
         """
-        alone = self._settings.repeats
+        alone = self._snapshot.runs_alone
         if self._first.at_once:
             both = self._settings.schedule == "both"
-            alone = alone if both and clip.seconds <= LONGEST_TIMED else 0
             race = partial(self._race, clip=clip, both=both, last=not alone)
             for thread in [start_thread(partial(race, key)) for key in keys]:
                 thread.join()
@@ -182,17 +196,27 @@ class ComparisonTask(Task):
             self._prepare(key)
             for number in range(runs):
                 end = last and number + 1 == runs
-                self._run(key, clip, end, live=not number, counts=not both)
+                self._run(key, clip, end, live=not number, beside=True, counts=not both)
 
     def _run(
-        self, key: str, clip: Clip, last: bool, live: bool = False, counts: bool = True
+        self,
+        key: str,
+        clip: Clip,
+        last: bool,
+        live: bool = False,
+        beside: bool = False,
+        counts: bool = True,
     ) -> None:
         """Run one engine over the clip. `live`: for the first time, with words as they come, which
-        no run to be compared pays for; `counts`: whether its time is one of the lane's repeats."""
+        no run to be compared pays for; `beside`: while others run; `counts`: whether its time is
+        one of the lane's repeats."""
         self.check_stopped()
         options = replace(self._settings.options, live=live)
         transcript = self._engines[key].transcribe(clip, options, LaneListener(self, key))
-        race = live and self._first.at_once
+        race = live and beside
+        seconds = transcript.seconds.total - transcript.seconds.audio
+        name = name_run(key, self._settings, beside)
+        self._backend.past_runs.note(name, clip.seconds, seconds)
 
         def finish(lane: Lane, now: float) -> Lane:
             lane = lane.finish_race(transcript, last, now) if race else lane
@@ -210,6 +234,7 @@ class ComparisonTask(Task):
         engine = self._backend.get_engine(key, settings.model, settings.dtype_for(key))
         prepare = engine.prepare(LaneListener(self, key))
         ready = Span("prepare", start, perf_counter() - start)
+        self._backend.past_runs.note_prepared(key, settings, prepare, ready.seconds)
         self.update_lane(
             key,
             lambda lane, now: replace(lane.enter("waiting", now), prepare=prepare, ready=ready),

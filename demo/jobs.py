@@ -12,7 +12,7 @@ import statistics
 import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import copy_context
 from dataclasses import dataclass
@@ -72,7 +72,7 @@ class Task(Listener):
     def stopped(self) -> bool:
         return self._stopping
 
-    def snapshots(self) -> Iterator[Any]:
+    def snapshots(self) -> Generator[Any, None, None]:
         """Start the work and yield a snapshot about five times a second until it is over."""
         self.update(lambda snapshot, now: snapshot.as_started(now))
         snapshot = self._snapshot

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import reprlib
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from operator import itemgetter
 from pathlib import Path
@@ -20,10 +21,19 @@ from urllib.parse import parse_qs, urlencode
 from demo import uploads
 from demo.snapshot import Settings
 from engines.base import EngineError
-from engines.registry import DEFAULT_MODEL, LANGUAGES, EngineStatus
+from engines.registry import (
+    DEFAULT_MODEL,
+    LANGUAGES,
+    OFFICIAL_MODELS,
+    EngineStatus,
+    is_hub_repository,
+)
 
 ENGLISH_ONLY = ".en"
 """Ending of the names of models that know no other language."""
+
+KNOW_CANTONESE = ("turbo", "large", "large-v3-turbo", "large-v3")
+"""The newest of OpenAI's checkpoints, which have a language more than the others."""
 
 OWN_CLIP = "own"
 """Value of the page's choice of samples while the visitor's own clip is in the player."""
@@ -249,6 +259,8 @@ class ComparisonRequest(Settings):
         for name, rule in RULES.items():  # one without a link has no values
             asked = texts.get(rule.link, [""])[-1].split(",")
             found = [value for value in choices.values(name) if rule.spell(value) in asked]
+            if name == "engines":
+                found = [key for key in found if key in choices.available]
             if found:
                 named[name] = tuple(found) if name == "engines" else found[0]
         return replace(cls.default(choices), **named)
@@ -294,6 +306,9 @@ def check(name: str, value: Any, choices: Choices) -> Any:
         if not isinstance(value, list | tuple):
             raise RequestError(f"engines must be a list of keys, not {show(value)}.")
         asked = [check_word("engine", each, known) for each in value]
+        for absent in choices.engines:
+            if absent.key in asked and not absent.available:
+                raise RequestError(f"{absent.label} can't run here: {absent.reason}.")
         return tuple(each for each in known if each in asked)
     if isinstance(default, bool):
         if not isinstance(value, bool):
@@ -311,19 +326,35 @@ def check(name: str, value: Any, choices: Choices) -> Any:
         raise RequestError(
             f"language can't be {show(value)}: use a code such as en, or nothing to detect it."
         )
-    if name == "model" and choices.own_checkpoints and isinstance(value, str) and value:
-        return value
+    if name == "model" and choices.own_checkpoints and value not in known:
+        return check_own_checkpoint(value)
     return check_word(name, value, known)
+
+
+def check_own_checkpoint(value: Any) -> str:
+    """Return a checkpoint's path, or a repository's name, which is looked up at Hugging Face."""
+    if isinstance(value, str) and value:
+        with suppress(OSError, ValueError, RuntimeError):  # no path, or nobody's home
+            if Path(value).expanduser().exists():
+                return value
+        if is_hub_repository(value) and not value.endswith((".pt", ".bin", ".safetensors")):
+            return value
+    raise RequestError(
+        f"There is no model {show(value)} here: choose one of the list, or give the path of a "
+        "Whisper checkpoint."
+    )
 
 
 def check_language(language: str, model: str) -> None:
     """Raise `RequestError` for a language that the checkpoint doesn't know."""
-    if language not in ("", "en") and model.endswith(ENGLISH_ONLY):
-        name = LANGUAGES[language].capitalize()
+    name, title = Path(model).name, LANGUAGES.get(language, language).capitalize()
+    if language not in ("", "en") and ENGLISH_ONLY in (name[-3:], Path(model).stem[-3:]):
         raise RequestError(
-            f"{model} knows only English, not {name}: choose a multilingual model such as "
+            f"{name} knows only English, not {title}: choose a multilingual model such as "
             f"{DEFAULT_MODEL}."
         )
+    if language == "yue" and model in OFFICIAL_MODELS and model not in KNOW_CANTONESE:
+        raise RequestError(f"{name} doesn't know {title}: choose {' or '.join(KNOW_CANTONESE)}.")
 
 
 def check_word(name: str, value: Any, known: Sequence[str]) -> str:

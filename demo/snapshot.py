@@ -21,6 +21,9 @@ LONGEST_TIMED = 60.0
 """Seconds of audio up to which "both" runs each engine alone as well: a longer clip would keep its
 visitor waiting for minutes that nobody asked for."""
 
+AT_WORK = {"mel", "encoding", "decoding"}
+"""The states of a lane during a run."""
+
 State = Literal[
     "idle",
     "waiting",
@@ -70,6 +73,20 @@ class Repeat:
 
 
 @dataclass(frozen=True)
+class Expected:
+    """Seconds that an engine may take, going by past runs; None where there were none.
+
+    `load` and `compile` until it is ready, 0 if it is; `race`: one run over the clip beside other
+    engines; `alone`: one while they rest.
+    """
+
+    load: float | None = None
+    compile: float | None = None
+    race: float | None = None
+    alone: float | None = None
+
+
+@dataclass(frozen=True)
 class Lane:
     """One engine's part of a comparison.
 
@@ -79,8 +96,9 @@ class Lane:
     engine ready. `partial`: words of the window that is being decoded. `race`: the times of the
     first run beside other engines. `repeats`: the runs whose times count, of "both" those alone.
     `transcript`: the first run's words and features with the times of the median of `repeats`, else
-    of the race. `steady`: whether every run wrote the same tokens. `left`: seconds that getting
-    ready and the present run may still take; None where past runs don't tell.
+    of the race. `steady`: whether every run wrote the same tokens. `expected`: what past runs tell;
+    `pace`: seconds for a second of audio, as far as the present run tells. `left`: seconds that
+    getting ready and the present run may still take; None where nothing tells, or while waiting.
     """
 
     key: str
@@ -104,6 +122,8 @@ class Lane:
     repeats: tuple[Repeat, ...] = ()
     transcript: Transcript | None = None
     steady: bool = True
+    expected: Expected = Expected()
+    pace: float | None = None
     left: float | None = None
 
     @property
@@ -115,12 +135,16 @@ class Lane:
         self, state: State, now: float, note: str = "", audio_done: float | None = None
     ) -> Lane:
         """Enter a state, or go on in it; the clock starts anew with each phase."""
-        same_phase = state == self.state or {state, self.state} <= {"mel", "encoding", "decoding"}
+        same_phase = state == self.state or {state, self.state} <= AT_WORK
+        lane, pace = self.at(now), self.pace if same_phase else None
+        if same_phase and audio_done and audio_done > self.audio_done:
+            pace = lane.elapsed / audio_done
         return replace(
-            self.at(now),
+            lane,
             state=state,
             note=note,
             phase_start=self.phase_start if same_phase else now,
+            pace=pace,
             partial=self.partial if state == "decoding" else "",
             audio_done=self.audio_done if audio_done is None else audio_done,
         )
@@ -186,6 +210,12 @@ class Comparison:
     def at_once(self) -> bool:
         """True where the engines run at the same time, at first at least."""
         return self.settings.schedule != "one at a time" and len(self.lanes) > 1
+
+    @property
+    def runs_alone(self) -> int:
+        """How often each engine runs while the others rest."""
+        short = self.settings.schedule == "both" and self.audio_seconds <= LONGEST_TIMED
+        return self.settings.repeats if short or not self.at_once else 0
 
     @property
     def racing(self) -> bool:

@@ -65,6 +65,18 @@ def has_accelerator() -> bool:
     return accelerator_count() > 0
 
 
+def cache_folder() -> Path:
+    """Return the folder of compiled graphs and past runs, after trying to create it."""
+    if configured := os.environ.get("MAX_WHISPER_CACHE"):
+        folder = Path(configured).expanduser()
+    else:
+        caches = os.environ.get("XDG_CACHE_HOME", str(Path.home() / ".cache"))
+        folder = Path(caches) / "max-whisper"
+    with suppress(OSError):  # a disk that is full or read-only: everything is compiled anew
+        folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
 def give_back() -> None:
     """Hand freed memory back to the system, where the C library has a call for it (glibc).
 

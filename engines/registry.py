@@ -6,6 +6,7 @@ is first asked for; importing this one imports neither PyTorch nor MAX.
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -198,6 +199,11 @@ DEFAULT_MODEL = "base"
 
 QUICK_MODEL = "tiny.en"
 """The quick choice for English."""
+
+
+def is_hub_repository(name: str) -> bool:
+    """Return whether a model's name could be a repository at Hugging Face: `owner/name`."""
+    return bool(re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", name))
 
 
 # Languages

@@ -9,6 +9,7 @@ from typing import Any
 
 from demo import page, server
 from demo.comparison import Backend, ComparisonTask
+from demo.estimates import PastRuns
 from demo.jobs import JobQueue
 from demo.limits import Limits
 from demo.request import Sample
@@ -37,6 +38,7 @@ def make_backend(samples: Path, **changes: Any) -> Backend:
 def make_task(
     *engines: Any,
     name: str = "clip",
+    past_runs: PastRuns | None = None,
     **settings: Any,
 ) -> ComparisonTask:
     """A comparison of these engines over six seconds of silence."""
@@ -45,6 +47,7 @@ def make_task(
         Path("nowhere"),
         get_engine=lambda key, model, dtype: by_key[key],
         load_clip=lambda path, listener: fakes.make_clip(),
+        past_runs=past_runs or PastRuns(),
     )
     asked: dict[str, Any] = {"engines": tuple(by_key), "model": "tiny.en", **settings}
     return ComparisonTask(backend, Settings(**asked), Sample("", name, Path("clip.wav"), None))

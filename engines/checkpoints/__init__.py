@@ -33,7 +33,7 @@ from engines.base import SILENT, CheckpointError, Listener
 from engines.checkpoints import package_index, sources
 from engines.checkpoints.content import TENSOR_DIGESTS, AlignmentHeads, digest_tensors
 from engines.checkpoints.formats import read_content
-from engines.registry import OFFICIAL_MODELS
+from engines.registry import OFFICIAL_MODELS, is_hub_repository
 
 AnyWhisper = TypeVar("AnyWhisper", bound=Whisper)
 
@@ -159,7 +159,7 @@ def _fetch_other(name: str, listener: Listener) -> Path:
     path = Path(name).expanduser()
     if path.exists():
         return path
-    if not sources.is_hub_repository(name):
+    if not is_hub_repository(name):
         raise CheckpointError(
             f"There is no model called {name!r}: pick {', '.join(OFFICIAL_MODELS)}, give the path "
             "of a Whisper checkpoint, or a repository at Hugging Face such as openai/whisper-base."

@@ -20,6 +20,7 @@ from huggingface_hub.utils import tqdm as hub_bar
 
 from engines.base import Listener, describe_error
 from engines.checkpoints.content import READ_BYTES, digest_file
+from engines.registry import is_hub_repository
 
 TIMEOUT_SECONDS = 20.0
 """How long a server may take to answer, or to send more."""
@@ -140,11 +141,6 @@ def _download(url: str, part: Path, transfer: Transfer) -> None:
 
 
 # Hugging Face
-
-
-def is_hub_repository(name: str) -> bool:
-    """Return whether a model's name could be a repository at Hugging Face: `owner/name`."""
-    return bool(re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", name))
 
 
 def hub_repository(name: str) -> str:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 import platform
 import tempfile
 import threading
@@ -30,6 +29,7 @@ from whisper.model import ModelDimensions
 
 from engines.base import Dtype, Listener
 from engines.checkpoints import Checkpoint
+from engines.hardware import cache_folder
 from engines.max_graph import accelerator_decoder, decoder, encoder
 from engines.max_graph.operations import AcceleratorOperations, CpuOperations, Operations
 
@@ -38,18 +38,6 @@ DIGEST_BYTES = 32
 _compile_lock = threading.Lock()
 _compiled: dict[Path, CompiledModel] = {}
 """Modules loaded by this process, so that a cache that can't be written costs one compile only."""
-
-
-def cache_folder() -> Path:
-    """Return the folder of compiled graphs, after trying to create it."""
-    if configured := os.environ.get("MAX_WHISPER_CACHE"):
-        folder = Path(configured).expanduser()
-    else:
-        caches = os.environ.get("XDG_CACHE_HOME", str(Path.home() / ".cache"))
-        folder = Path(caches) / "max-whisper"
-    with suppress(OSError):  # a disk that is full or read-only: everything is compiled anew
-        folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 def pick_device() -> Device:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from demo import comparison
+import demo.snapshot
 from demo.record import describe
 from demo.snapshot import Comparison, Schedule, Settings, new_comparison
 from engines.worker import RemoteEngine
@@ -78,7 +78,7 @@ def test_all_race_first_and_then_each_runs_alone() -> None:
 
 
 def test_a_long_clip_only_races_and_can_be_timed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(comparison, "LONGEST_TIMED", 5.0)
+    monkeypatch.setattr(demo.snapshot, "LONGEST_TIMED", 5.0)
     *_, end = make_task(fakes.FakeEngine(), fakes.fake_max(), repeats=3).snapshots()
     assert states(end) == ["done", "done"] and end.shared and end.can_time
     assert all(lane.race and not lane.repeats for lane in end.lanes)

@@ -110,8 +110,23 @@ def test_every_right_value_is_taken_and_travels_in_a_link(choices: Choices) -> N
     assert ComparisonRequest.from_query("?" + query, choices) == request
     own = ComparisonRequest(upload="/tmp/a.wav", model="/home/me/secret.pt").to_query(choices)
     assert "sample" not in own and "secret" not in own and "language=auto" in own
-    mine = read(dataclasses.replace(choices, own_checkpoints=True), model="/home/me/my.pt")
-    assert isinstance(mine, ComparisonRequest) and mine.model == "/home/me/my.pt"
+
+
+def test_a_checkpoint_of_one_s_own_is_looked_up_at_once_and_only_where_it_may_be(
+    choices: Choices, tmp_path: Path
+) -> None:
+    mine, path = dataclasses.replace(choices, own_checkpoints=True), tmp_path / "my.en.pt"
+    path.touch()
+    for model in (str(path), str(tmp_path), "openai/whisper-tiny", "base"):
+        request = read(mine, model=model)
+        assert isinstance(request, ComparisonRequest) and request.model == model
+    wrong: Any
+    for wrong in ("basee", "models/none.pt", f"{path}x", "a" * 5000, "\0", "~nobody/a", 7, [path]):
+        assert "There is no model" in str(read(mine, model=wrong))
+    assert "model can't be" in str(read(choices, model=str(path)))
+    assert "my.en.pt knows only English, not French" in str(
+        read(mine, model=str(path), language="fr")
+    )
 
 
 def test_words_that_were_given_stand_in_for_a_sample_s_own_and_travel_in_no_link(
@@ -130,6 +145,8 @@ def test_words_that_were_given_stand_in_for_a_sample_s_own_and_travel_in_no_link
     [
         ({"language": "klingon"}, "language can't be 'klingon': use a code such as en"),
         ({"engines": ["tpu"]}, "engine can't be 'tpu': use one of cpu, gpu, max_hybrid."),
+        ({"engines": ["cpu", "gpu"]}, "GPU can't run here: no CUDA device was found."),
+        ({"language": "yue"}, "base doesn't know Cantonese: choose turbo or large"),
         ({"engines": "cpu"}, "engines must be a list of keys, not 'cpu'."),
         ({"beam_size": 99}, "beam_size must be a whole number from 1 to 10, and 99 isn't."),
         ({"reference": "a" * 50_001}, "reference has 50,001 characters, and 50,000 are the most"),

@@ -1,0 +1,167 @@
+"""How long engines took on this machine before, from which the time left is estimated.
+
+One small JSON file in the cache folder holds the last figures: by engine, model, type and what
+else a run depends on, pairs of the clip's seconds and what was measured. A file that is damaged or
+can't be written costs the estimates, nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import tempfile
+import threading
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from demo.snapshot import AT_WORK, Comparison, Expected, Lane, Settings
+from engines.base import PrepareSeconds
+
+MOST_KEYS, MOST_PAIRS = 300, 6
+FIXED_SECONDS = 10.0
+"""A clip takes about as long as one that is shorter by so much, since a window is encoded whole."""
+
+Pairs = list[tuple[float, float]]
+
+
+class PastRuns:
+    """The last figures, those noted last at the end; without a `path` they are not kept."""
+
+    def __init__(self, path: Path | None = None) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        self._ready: dict[str, str] = {}  # what each engine has loaded, as far as is known
+        self._pairs: dict[str, Pairs] = {}
+        if path is not None:
+            with suppress(OSError, ValueError, TypeError, AttributeError):
+                self._pairs = read_pairs(json.loads(path.read_text(encoding="utf-8")))
+
+    def note_prepared(
+        self, key: str, settings: Settings, prepared: PrepareSeconds, waited: float
+    ) -> None:
+        """Take in that an engine is ready, and how long that took if it was not ready before."""
+        self._ready[key] = name = name_engine(key, settings)
+        if waited > prepared.total / 2:
+            self.note(f"{name} load", 0.0, prepared.load)
+            self.note(f"{name} compile", 0.0, prepared.compile)
+
+    def note(self, name: str, audio_seconds: float, seconds: float) -> None:
+        """Take in how long something took, of a clip of that length if it depends on one."""
+        with self._lock:
+            pairs = [*self._pairs.pop(name, []), (audio_seconds, seconds)]
+            self._pairs[name] = pairs[-MOST_PAIRS:]
+            while len(self._pairs) > MOST_KEYS:
+                del self._pairs[next(iter(self._pairs))]
+            if self._path is not None:
+                with suppress(OSError):
+                    write_atomically(self._path, json.dumps(self._pairs))
+
+    def find(self, name: str, audio_seconds: float = 0.0) -> float | None:
+        """Return what was noted for the clip whose length is nearest, scaled to this one."""
+        with self._lock:
+            pairs = self._pairs.get(name)
+        if not pairs:
+            return None
+        past, seconds = min(reversed(pairs), key=lambda pair: abs(pair[0] - audio_seconds))
+        return seconds * (audio_seconds + FIXED_SECONDS) / (past + FIXED_SECONDS)
+
+    def add_expected(self, comparison: Comparison) -> Comparison:
+        """Tell the lanes what to expect, once the clip's length is known, and set the time left."""
+        settings, audio = comparison.settings, comparison.audio_seconds
+
+        def expect(lane: Lane) -> Lane:
+            name = name_engine(lane.key, settings)
+            is_ready = self._ready.get(lane.key) == name
+            expected = Expected(
+                load=0.0 if is_ready else self.find(f"{name} load"),
+                compile=0.0 if is_ready else self.find(f"{name} compile"),
+                race=self.find(name_run(lane.key, settings, True), audio),
+                alone=self.find(name_run(lane.key, settings, False), audio),
+            )
+            return replace(lane, expected=expected)
+
+        return add_time_left(comparison.map_lanes(expect))
+
+
+def add_time_left(comparison: Comparison) -> Comparison:
+    """Set the time left: that of the slowest of a race, then that of all who run alone."""
+    alone, audio, lanes = comparison.runs_alone, comparison.audio_seconds, []
+    beside = comparison.racing or not alone
+    of_race, of_rest = 0.0, 0.0
+    for lane in comparison.lanes:
+        race, timed = or_unknown(lane.expected.race), or_unknown(lane.expected.alone)
+        left = estimate_lane(lane, race if beside else timed, audio) if lane.running else 0.0
+        shown = lane.running and lane.state != "waiting" and math.isfinite(left)
+        lanes.append(replace(lane, left=left if shown else None))
+        if lane.running and beside:
+            more = 0 if alone else comparison.settings.repeats - len(lane.repeats) - 1
+            present = left if more >= 0 and not (alone and lane.race) else 0.0
+            of_race = max(of_race, present + times(more, race))
+            of_rest += times(alone, timed)
+        elif lane.running:
+            of_rest += left + times(alone - len(lane.repeats) - 1, timed)
+    left, known = of_race + of_rest, not comparison.finished
+    known = known and math.isfinite(left)
+    return replace(comparison, lanes=tuple(lanes), left=left if known else None)
+
+
+def estimate_lane(lane: Lane, run: float, audio_seconds: float) -> float:
+    """Return the seconds until a lane's run ends, or its next one while there is none.
+
+    `run`: what one may take. Infinity stands for what is not known, here as below.
+    """
+    if lane.state in AT_WORK:
+        if lane.pace is not None and lane.audio_done >= audio_seconds / 5:
+            run = lane.pace * audio_seconds
+        return run - lane.elapsed if run > lane.elapsed else math.inf
+    if lane.ready is not None:
+        return run
+    load, compiling = or_unknown(lane.expected.load), or_unknown(lane.expected.compile)
+    if lane.state == "compiling":
+        return compiling - lane.elapsed + run if compiling > lane.elapsed else math.inf
+    return max(load - lane.elapsed * (lane.state == "loading"), 0.0) + compiling + run
+
+
+def or_unknown(seconds: float | None) -> float:
+    """Return infinity for None."""
+    return math.inf if seconds is None else seconds
+
+
+def times(count: int, seconds: float) -> float:
+    """Return a product that is 0 for 0 times what is not known."""
+    return count * seconds if count > 0 else 0.0
+
+
+def name_engine(key: str, settings: Settings) -> str:
+    """Name an engine with what it has loaded."""
+    return f"{key} {settings.model} {settings.dtype_for(key)}"
+
+
+def name_run(key: str, settings: Settings, beside: bool) -> str:
+    """Name a run by what its duration depends on, but for the clip."""
+    words = " words" if settings.word_timestamps else ""
+    how = "race" if beside else "alone"
+    return f"{name_engine(key, settings)} beam {settings.beam_size}{words} {how}"
+
+
+def read_pairs(content: Any) -> dict[str, Pairs]:
+    """Return what a file holds; raises for anything that this module did not write."""
+    found = {
+        name: [(float(audio), float(seconds)) for audio, seconds in pairs][-MOST_PAIRS:]
+        for name, pairs in list(content.items())[-MOST_KEYS:]
+    }
+    figures = [figure for pairs in found.values() for pair in pairs for figure in pair]
+    if not all(math.isfinite(figure) and figure >= 0 for figure in figures):
+        raise ValueError("a figure is no duration")
+    return found
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replace a file whole, so that whoever reads it finds the old or the new text."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, encoding="utf-8", delete=False) as file:
+        file.write(text)
+    os.replace(file.name, path)
