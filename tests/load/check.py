@@ -104,8 +104,8 @@ def visit_as_browser(url: str, clip: Path, engines: Sequence[str]) -> dict[str, 
                     break
         if alert:
             raise RuntimeError(alert)
-        save = next(each for each in listeners if [ids["save-record"], "click"] in each["targets"])
-        body = {"fn_index": save["id"], "session_hash": tab, "data": [tab]}
+        save = next(each for each in listeners if [ids["save-json"], "click"] in each["targets"])
+        body = {"fn_index": save["id"], "session_hash": tab, "data": [tab, engines[0]]}
         parcel = http.post("gradio_api/run/predict", json=body).json()["data"][0]
     record: dict[str, Any] = json.loads(json.loads(parcel)["text"])
     return record

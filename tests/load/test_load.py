@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import soundfile
 
-from demo import jobs, server
+from demo import server, visits
 from engines import audio
 from engines.base import Clip, Transcript
 from tests import fakes
@@ -48,7 +48,7 @@ def clips(tmp_path: Path) -> list[Path]:
 @pytest.fixture
 def short_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """Room for the last few visitors only; asked for before `url`."""
-    monkeypatch.setattr(jobs, "MOST_SAVED", 1)
+    monkeypatch.setattr(visits, "MOST_VISITS", 1)
     monkeypatch.setattr(server, "MOST_SESSIONS", 1)
     monkeypatch.setenv("GRADIO_ANALYTICS_MAX_EVENTS", "2")
 
