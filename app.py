@@ -19,6 +19,7 @@ backend = Backend(
     load_clip=worker.load_clip,
     samples=uploads.publish_samples(server.SAMPLES),
     own_checkpoints=server.is_private(),
+    describe_sound=worker.describe_sound,
     analyses=Analyses(
         candidates=records.candidates,
         compare_layers=worker.compare_layers,

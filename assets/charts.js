@@ -128,6 +128,51 @@
     return {data, layout};
   };
 
+  /* Words over a spectrogram: those that have room, in a few rows; more of them when zoomed in. */
+  const LETTER = 7.5;
+  const thinOut = (canvas) => {
+    canvas.data.forEach((trace, at) => {
+      if (!trace.meta?.rows) return;
+      const axis = canvas._fullLayout.xaxis;
+      const {rows} = trace.meta;
+      const ends = rows.map(() => 0);
+      const text = [];
+      const y = Array.from(trace.x, (seconds, index) => {
+        const left = axis.l2p(seconds);
+        const right = left + (trace.hovertext[index].length + 2) * LETTER;
+        const row = right > axis._length ? -1 : ends.findIndex((end) => end <= left);
+        if (row >= 0 && left >= 0) ends[row] = right;
+        text.push(row >= 0 && left >= 0 ? trace.hovertext[index] : "");
+        return rows[Math.max(row, 0)];
+      });
+      if (text.join("\n") !== Array.from(trace.text).join("\n")) {
+        Plotly.restyle(canvas, {text: [text], y: [y]}, [at]);
+      }
+    });
+  };
+
+  /* Where the player is: a line over every axis that is the clip's time, or none for null. */
+  window.moveCursor = (seconds) => {
+    for (const canvas of document.querySelectorAll(".plot[data-drawn] .canvas")) {
+      const {_fullLayout: layout, data} = canvas;
+      const timed = data?.filter((trace) => trace.meta?.seconds === "x") ?? [];
+      const axes = new Set(timed.map((trace) => trace.xaxis ?? "x"));
+      canvas.querySelectorAll(".cursor").forEach((line) => { line.hidden = true; });
+      if (seconds === null || !layout) continue;
+      for (const name of axes) {
+        const axis = layout[name.replace("x", "xaxis")];
+        const place = axis.l2p(seconds);
+        let line = canvas.querySelector(`.cursor[data-axis="${name}"]`);
+        if (!line) {
+          line = canvas.appendChild(document.createElement("div"));
+          Object.assign(line, {className: "cursor"}).dataset.axis = name;
+        }
+        line.hidden = place < 0 || place > axis._length;
+        line.style.cssText = `left:${axis._offset + place}px;top:${layout._size.t}px;height:${layout._size.h}px`;
+      }
+    }
+  };
+
   const answerClick = (plot, point) => {
     const trace = plot.querySelector(".canvas").data[point.curveNumber];
     const seconds = trace.meta?.seconds === "x" ? point.x : point.customdata;
@@ -156,6 +201,8 @@
     await (isNew ? Plotly.newPlot : Plotly.react)(
       canvas, data, layout, {...CONFIG, toImageButtonOptions: name});
     if (isNew) canvas.on("plotly_click", ({points}) => answerClick(plot, points[0]));
+    if (isNew) canvas.on("plotly_relayout", () => thinOut(canvas));
+    thinOut(canvas);
     plot.dataset.drawn = "1";
     sizes.observe(canvas);
   };

@@ -178,6 +178,7 @@
     for (const box of document.querySelectorAll("#lanes .transcript")) {
       markWord(box, stopped ? null : findWord(box, player.currentTime));
     }
+    window.moveCursor?.(player && hasTheirClip() ? player.currentTime : null);
     if (player && !player.paused && !player.ended) requestAnimationFrame(follow);
   };
 

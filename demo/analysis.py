@@ -67,6 +67,10 @@ class AnalysisSnapshot:
         return self.state != "running"
 
     @property
+    def over(self) -> bool:
+        return self.finished
+
+    @property
     def complete(self) -> bool:
         return self.state == "done"
 

@@ -74,6 +74,7 @@ async def compare(
     that can't be read.
     """
     uploads.touch(request.upload)
+    backend = replace(backend, describe_sound=None)  # which is for eyes
     steps = queue.run(caller, backend.start_comparison(request), lambda step: (step,))
     last: Any = None
     async with aclosing(steps):

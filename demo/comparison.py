@@ -16,6 +16,7 @@ from demo.jobs import Kind, Task, start_thread
 from demo.request import OWN_CLIP, Choices, ComparisonRequest, Sample, list_samples
 from demo.snapshot import Comparison, Lane, Settings, State, new_comparison
 from engines import logs
+from engines.analysis.sound import SoundView
 from engines.base import (
     Clip,
     Dtype,
@@ -56,6 +57,7 @@ class Backend:
     clip. Both raise `EngineError` with a sentence for the visitor. `own_checkpoints`: see
     `Choices`. `analyses`: layer inspection and faults, or None for a page without them.
     `past_runs`: what the time left is estimated from.
+    `describe_sound`: what a clip sounds like, or None for a page that doesn't show it.
     """
 
     statuses: Callable[[], Sequence[EngineStatus]]
@@ -66,6 +68,7 @@ class Backend:
     own_checkpoints: bool = False
     analyses: Analyses | None = None
     past_runs: PastRuns = field(default_factory=PastRuns)
+    describe_sound: Callable[[Clip, Listener], SoundView] | None = None
 
     def choices(self) -> Choices:
         """Return what can be asked for now."""
@@ -132,6 +135,7 @@ class ComparisonTask(Task):
             reference=clip.reference,
             run=logs.new_run_id(),
             clip_id=clip.key,
+            describing=backend.describe_sound is not None,
         )
         super().__init__(self._first, kind)
         self._reasons = {status.key: status.reason for status in statuses}
@@ -163,6 +167,18 @@ class ComparisonTask(Task):
             expect = self._backend.past_runs.add_expected
             self.update(lambda last, _: expect(replace(last, audio_seconds=clip.seconds)))
             self._run_lanes(keys, clip)
+            self._describe_sound(clip)
+
+    def _describe_sound(self, clip: Clip) -> None:
+        """Say what the clip sounds like, now that no time is taken any more, or why it can't."""
+
+        def tell(sound: SoundView | str | None) -> None:
+            self.update(lambda comparison, _: replace(comparison, sound=sound, describing=False))
+
+        if self._backend.describe_sound is not None:
+            with self.failures(tell):
+                self.check_stopped()
+                tell(self._backend.describe_sound(clip, self))
 
     def _refuse(self, reason: str | None) -> None:
         self.update(lambda comparison, _: comparison.as_refused(reason or "Stopped."))

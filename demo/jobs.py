@@ -16,6 +16,7 @@ from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Itera
 from contextlib import contextmanager, suppress
 from contextvars import copy_context
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 from starlette.concurrency import iterate_in_threadpool
@@ -42,8 +43,9 @@ logger = logs.logger(__name__)
 class Task(Listener):
     """Work in a thread, told of as snapshots, and the listener of that work; used once.
 
-    Its snapshots are frozen. They have `finished`, `complete`, `as_started(now)`, `at(now)`,
-    `as_stopped()`, and `to_save()`, which gives what a reload of the page shall find, or None.
+    Its snapshots are frozen. They have `finished`, and `over` where nothing comes after that;
+    `complete`, `as_started(now)`, `at(now)`, `as_stopped()`, and `to_save()`, which gives what a
+    reload of the page shall find, or None.
     """
 
     def __init__(self, snapshot: Any, kind: Kind = ()) -> None:
@@ -54,7 +56,7 @@ class Task(Listener):
         self._stopping = False
 
     def work(self) -> None:
-        """Do the work and `update` the snapshot until it is finished; subclasses override this."""
+        """Do the work and `update` the snapshot until it is over; subclasses override this."""
         raise NotImplementedError
 
     def update(self, change: Callable[[Any, float], Any]) -> None:
@@ -79,15 +81,21 @@ class Task(Listener):
         start_thread(self.work)
         try:
             yield snapshot
-            while not snapshot.finished:
+            while not snapshot.over:
                 with self._changed:  # often enough to look live, seldom enough to cost nothing
-                    self._changed.wait_for(lambda: self._stopping or self._snapshot.finished, 0.2)
+                    seconds = None if snapshot.finished else 0.2
+                    self._changed.wait_for(partial(self._has_news, snapshot), seconds)
                     snapshot = self._snapshot.at(time.perf_counter())
                 if self._stopping:
                     snapshot = snapshot.as_stopped()
                 yield snapshot
         finally:
             self.stop()
+
+    def _has_news(self, snapshot: Any) -> bool:
+        """Whether what comes after a snapshot can't wait."""
+        now = self._snapshot
+        return self._stopping or now.over or now.finished != snapshot.finished
 
     @contextmanager
     def failures(self, fail: Callable[[str | None], None], **about: Any) -> Iterator[None]:
@@ -253,7 +261,7 @@ class JobQueue:
     def _draw_snapshots(self, job: Job, draw: Callable[[Any], Iterable[Value]]) -> Iterator[Value]:
         """Run a task and remember how long it took, if it ran to its end."""
         for snapshot in job.task.snapshots():
-            if snapshot.complete and job.started is not None:
+            if snapshot.over and snapshot.complete and job.started is not None:
                 with self._lock:
                     self._past.note(job.task.kind, time.monotonic() - job.started)
             yield from draw(snapshot)

@@ -15,7 +15,7 @@ from demo.api import add_endpoints
 from demo.comparison import Backend
 from demo.exports import build_exports
 from demo.jobs import JobQueue, Task
-from demo.panels import PANELS
+from demo.panels import PANELS, sound
 from demo.panels.headline import Headline, render_headline
 from demo.request import ENGLISH_ONLY, OWN_CLIP, RULES, Choices, ComparisonRequest
 from demo.runs import build_runs, connect_runs
@@ -208,11 +208,14 @@ def connect_comparison(
         request = ComparisonRequest.from_controls(held, backend.choices())
         return backend.start_comparison(request)
 
-    def draw(comparison: Comparison, first: bool) -> Iterator[Drawn]:
+    def draw(comparison: Comparison, whole: bool) -> Iterator[Drawn]:
         # The live panels, then the others at the start and the end: between them no engine's time
-        # pays for charts, and at the end the words don't wait for them.
+        # pays for charts, and at the end the words don't wait for them. The sound comes last.
+        if comparison.finished and not whole:
+            yield {"sound": sound.render(comparison)}
+            return
         yield {panel.key: panel.render(comparison) for panel in PANELS if panel.live}
-        if first or comparison.finished:
+        if whole:
             yield {panel.key: panel.render(comparison) for panel in PANELS if not panel.live}
 
     def render_status(sentence: str, note: str, alert: bool) -> str:

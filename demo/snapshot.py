@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 from engines import registry
+from engines.analysis.sound import SoundView
 from engines.base import Dtype, Options, PrepareSeconds, Segment, Span, StageSeconds, Transcript
 from engines.registry import EngineStatus
 
@@ -187,9 +188,9 @@ class Comparison:
     `absent`: engines of the project that this machine lacks. `refusal`: why the clip was refused;
     no lane ran then. `reference`: the words really spoken, where they are known. `run`: the id that
     the run's log has too. `clip_id`: by which the page knows whether the player has this clip.
-    `features_dropped`: whether the encoders' features were given up when this was kept. `left`:
-    seconds that it may still take, None where past runs don't tell. `sound`: what the page draws of
-    the audio itself, once that is known.
+    `features_dropped`: whether the encoders' features were given up when this was kept. `sound`:
+    what the clip sounds like, or why that isn't known; `describing`: whether it is still to come.
+    `left`: seconds that it may still take, None where past runs don't tell.
     """
 
     settings: Settings
@@ -204,7 +205,8 @@ class Comparison:
     clip_id: str = ""
     features_dropped: bool = False
     left: float | None = None
-    sound: Any = None
+    sound: SoundView | str | None = None
+    describing: bool = False
 
     @property
     def at_once(self) -> bool:
@@ -253,6 +255,11 @@ class Comparison:
         return not any(lane.running for lane in self.lanes)
 
     @property
+    def over(self) -> bool:
+        """True when nothing at all will change any more."""
+        return self.finished and not self.describing
+
+    @property
     def complete(self) -> bool:
         """True when every lane has run to its end."""
         return bool(self.lanes) and all(lane.state == "done" for lane in self.lanes)
@@ -282,14 +289,15 @@ class Comparison:
 
     def as_stopped(self) -> Comparison:
         """Stop every running lane; finished ones keep what they have."""
-        return self.map_lanes(
+        stopped = self.map_lanes(
             lambda lane: replace(lane, state="stopped", note="") if lane.running else lane
         )
+        return replace(stopped, describing=False)
 
     def as_refused(self, reason: str) -> Comparison:
         """Put every lane to rest because the clip can't be used."""
         idle = self.map_lanes(lambda lane: replace(lane, state="idle"))
-        return replace(idle, refusal=reason)
+        return replace(idle, refusal=reason, describing=False)
 
     def to_save(self) -> Comparison | None:
         """Return what a reload of the page finds: finished lanes, without encoder features."""

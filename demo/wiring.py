@@ -31,8 +31,8 @@ class JobPanel:
 
     `inputs` and `outputs` by name; `status` is the output that also says why a job can't start, as
     `render_status(sentence, note, alert)` draws it. `make_task(held)` turns what the inputs hold
-    into a task, or raises `RequestError`. `draw(snapshot, first)` yields what to show of a
-    snapshot, perhaps in several steps.
+    into a task, or raises `RequestError`. `draw(snapshot, whole)` yields what to show of a
+    snapshot, perhaps in several steps. `whole`: of the first, and of the first that is finished.
     """
 
     name: str
@@ -87,20 +87,20 @@ def connect_panel(panel: JobPanel, queue: JobQueue, saved: SavedResults, visit: 
     async def run(
         request: gr.Request, visit_name: str, *values: Any
     ) -> AsyncIterator[dict[Component, Any]]:
-        held, first = dict(zip(panel.inputs, values, strict=True)), True
+        held, shown, ended = dict(zip(panel.inputs, values, strict=True)), Drawn(), False
 
         def draw(snapshot: Any) -> Iterator[dict[Component, Any]]:
-            nonlocal first
+            nonlocal ended
             if isinstance(snapshot, Waiting):
                 yield panel.show_status(*snapshot.describe(), running=True)
                 return
-            whole: Drawn = {}
-            for drawn in panel.draw(snapshot, first):
-                whole |= drawn
-                yield panel.show(drawn, running=not snapshot.finished)
-            first = False
+            whole = not shown or snapshot.finished != ended
+            ended = snapshot.finished
+            for drawn in panel.draw(snapshot, whole):
+                shown.update(drawn)
+                yield panel.show(drawn, running=not snapshot.over)
             if (light := snapshot.to_save()) is not None:
-                drawn = whole if snapshot.finished else {}
+                drawn = dict(shown) if snapshot.finished else {}
                 result = Saved(held, light, drawn, snapshot.finished)
                 saved.save(visit_name, panel.name, result)
 

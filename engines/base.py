@@ -135,7 +135,8 @@ class Options:
     `beam_size`: None or 1 is greedy. `temperatures`: tried in turn when a window fails Whisper's
     compression or log-probability test, the default being Whisper's own (20250625); sampling above
     0 draws from a generator seeded per run. `live`: whether `Listener.partial` gets the words of a
-    window while it is decoded, for which the decoder takes some time.
+    window while it is decoded, for which the decoder takes some time. `skip_silence`: whether what
+    was written for a window that the model takes for silence is left out, as Whisper does.
     """
 
     language: str | None = None
@@ -144,6 +145,7 @@ class Options:
     condition_on_previous_text: bool = True
     temperatures: tuple[float, ...] = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
     live: bool = False
+    skip_silence: bool = True
 
 
 # What comes out

@@ -292,6 +292,7 @@ class WhisperEngine:
                     word_timestamps=options.word_timestamps,
                     language=options.language,
                     beam_size=None if options.beam_size == 1 else options.beam_size,
+                    no_speech_threshold=0.6 if options.skip_silence else None,
                     fp16=self.dtype == "float16" and device.type == "cuda",
                 )
             synchronize(device)

@@ -22,6 +22,8 @@ from typing import Any
 import numpy as np
 
 from engines import audio, base, logs, registry, zero_gpu
+from engines.analysis import sound
+from engines.analysis.sound import SoundView
 from engines.base import (
     SILENT,
     AudioError,
@@ -46,6 +48,10 @@ it is given, with two copies of each on the way; the libraries map some hundred 
 READ_SECONDS = 120.0
 """How long reading a clip may take, on the slowest machine: three hours of silence packed small
 took 8 s."""
+
+DESCRIBE_SECONDS = 300.0
+"""How long describing a clip's sound may take: librosa's first import alone took 160 s on a busy
+machine that had just been installed."""
 
 logger = logs.logger(__name__)
 
@@ -229,7 +235,8 @@ def load_clip(path: str | os.PathLike[str], listener: Listener = SILENT) -> Clip
 
 
 class AnalysisHandler:
-    """Compares layers and runs faults; keeps one model's engines for the next request."""
+    """Compares layers, runs faults and describes sound; keeps one model's engines for the next
+    request."""
 
     def __init__(self) -> None:
         self._model = ""
@@ -249,6 +256,9 @@ class AnalysisHandler:
 
         self._keep_only(model)
         return faults.run_fault(faults.get_fault(key), model, clip, language, listener)
+
+    def describe_sound(self, clip: Clip, listener: Listener) -> SoundView:
+        return sound.describe_sound(clip)
 
     def _keep_only(self, model: str) -> None:
         if self._model != model:
@@ -279,3 +289,11 @@ def run_fault(
 ) -> Any:
     """Transcribe with and without the fault `key`; the result has no encoder features."""
     return analysis.ask("run_fault", key, model, clip, language, listener=listener)
+
+
+def describe_sound(clip: Clip, listener: Listener = SILENT) -> SoundView:
+    """Describe what a clip sounds like, as `analysis.sound.describe_sound` does."""
+    found: SoundView = analysis.ask(
+        "describe_sound", clip, listener=listener, max_seconds=DESCRIBE_SECONDS
+    )
+    return found

@@ -15,7 +15,8 @@ from demo.limits import Limits
 from demo.request import Sample
 from demo.snapshot import Settings
 from demo.visits import SavedResults
-from engines.base import Clip
+from engines.analysis.sound import SoundView
+from engines.base import Clip, Listener
 from tests import fakes
 from tests.fake_lab import FakeLab
 
@@ -39,6 +40,7 @@ def make_task(
     *engines: Any,
     name: str = "clip",
     past_runs: PastRuns | None = None,
+    describe_sound: Callable[[Clip, Listener], SoundView] | None = None,
     **settings: Any,
 ) -> ComparisonTask:
     """A comparison of these engines over six seconds of silence."""
@@ -48,6 +50,7 @@ def make_task(
         get_engine=lambda key, model, dtype: by_key[key],
         load_clip=lambda path, listener: fakes.make_clip(),
         past_runs=past_runs or PastRuns(),
+        describe_sound=describe_sound,
     )
     asked: dict[str, Any] = {"engines": tuple(by_key), "model": "tiny.en", **settings}
     return ComparisonTask(backend, Settings(**asked), Sample("", name, Path("clip.wav"), None))
@@ -68,6 +71,7 @@ class FakePage:
             get_engine=lambda key, model, dtype: self.engines[key],
             load_clip=lambda path, listener: self.load_clip(path, listener),
             analyses=self.lab.analyses(),
+            describe_sound=lambda clip, listener: self.describe_sound(clip, listener),
         )
         self.blocks = page.build(backend, self.queue, self.saved)
         _, url, _ = server.serve(
@@ -81,6 +85,7 @@ class FakePage:
         self.queue.__init__(limits)  # type: ignore[misc]
         self.saved.__init__()  # type: ignore[misc]
         self.load_clip: Callable[..., Clip] = fakes.read_fake_clip
+        self.describe_sound: Callable[..., SoundView] = fakes.describe_fake_sound
         self.lab.gate.set()
         self.use(cpu=fakes.FakeEngine(), max_hybrid=fakes.fake_max())
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from engines.analysis.sound import SoundView
 from engines.base import (
     SAMPLE_RATE,
     SILENT,
@@ -187,6 +188,25 @@ def read_fake_clip(path: str | Path, listener: Listener = SILENT) -> Clip:
     if Path(path).read_bytes()[:4] not in (b"fLaC", b"RIFF"):
         raise AudioError(f"{Path(path).name} holds no audio that can be read.")
     return make_clip()
+
+
+def describe_fake_sound(clip: Clip, listener: Listener = SILENT) -> SoundView:
+    """A tone that rises, with a silence in the middle."""
+    columns = round(clip.seconds * 10)
+    mel = np.zeros((96, columns), np.uint8)
+    mel[np.linspace(0, 95, columns).astype(int), np.arange(columns)] = 254
+    middle = clip.seconds / 2
+    return SoundView(
+        seconds=clip.seconds,
+        mel=mel,
+        hertz=tuple(np.linspace(50, 7800, 96).tolist()),
+        column_seconds=0.1,
+        loudness=(-20.0,) * columns,
+        silences=((middle, middle + 1.0),),
+        level=-20.0,
+        peak=-3.0,
+        notes=("Very quiet: 38 dB below full scale.",),
+    )
 
 
 def fake_max(**traits: Any) -> FakeEngine:

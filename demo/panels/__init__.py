@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from demo.panels import accuracy, encoder_output, headline, lanes, times
+from demo.panels import accuracy, encoder_output, headline, lanes, sound, times
 from demo.snapshot import Comparison
 
 
@@ -35,6 +35,7 @@ class Panel:
 PANELS: tuple[Panel, ...] = (
     Panel("summary", "", headline.render, live=True),
     Panel("lanes", "", lanes.render, live=True, document=lanes.render_document),
+    Panel("sound", "What the clip sounds like", sound.render, tab="Sound"),
     Panel("timings", "Where the time went", times.render_bars, tab="Time"),
     Panel("timeline", "Timeline", times.render_timeline, tab="Time"),
     Panel("scores", "Accuracy", accuracy.render, tab="Accuracy"),
