@@ -61,13 +61,15 @@ class RequestError(EngineError):
 class Sample:
     """One clip that comes with the project, or a visitor's own.
 
-    `reference`: the words really spoken; None where they are not known, "" for silence.
+    `reference`: the words really spoken; None where they are not known, "" for silence. `seconds`:
+    its length; 0 where it is not known.
     """
 
     key: str
     title: str
     path: Path
     reference: str | None = None
+    seconds: float = 0.0
 
 
 def list_samples(folder: Path) -> tuple[Sample, ...]:
@@ -79,8 +81,16 @@ def list_samples(folder: Path) -> tuple[Sample, ...]:
         title = TITLES.get(path.stem, path.stem.replace("_", " ").capitalize())
         text = path.with_suffix(".txt")
         reference = text.read_text(encoding="utf-8").strip() if text.is_file() else None
-        samples.append(Sample(path.stem, title, path, reference))
+        samples.append(Sample(path.stem, title, path, reference, read_length(path)))
     return tuple(samples)
+
+
+def read_length(flac: Path) -> float:
+    """Return the seconds of audio that a FLAC file's first block of metadata tells, else 0."""
+    with flac.open("rb") as file:
+        head = file.read(26)
+    rate, samples = int.from_bytes(head[18:21], "big") >> 4, int.from_bytes(head[21:26], "big") & (2**36 - 1)
+    return samples / rate if head.startswith(b"fLaC") and rate else 0.0
 
 
 @dataclass(frozen=True)
@@ -258,9 +268,8 @@ class ComparisonRequest(Settings):
         named: dict[str, Any] = {}
         for name, rule in RULES.items():  # one without a link has no values
             asked = texts.get(rule.link, [""])[-1].split(",")
-            found = [value for value in choices.values(name) if rule.spell(value) in asked]
-            if name == "engines":
-                found = [key for key in found if key in choices.available]
+            known = choices.available if name == "engines" else choices.values(name)
+            found = [value for value in known if rule.spell(value) in asked]
             if found:
                 named[name] = tuple(found) if name == "engines" else found[0]
         return replace(cls.default(choices), **named)
@@ -339,10 +348,8 @@ def check_own_checkpoint(value: Any) -> str:
                 return value
         if is_hub_repository(value) and not value.endswith((".pt", ".bin", ".safetensors")):
             return value
-    raise RequestError(
-        f"There is no model {show(value)} here: choose one of the list, or give the path of a "
-        "Whisper checkpoint."
-    )
+    sentence = f"There is no model {show(value)} here: choose one of the list, or give the path of"
+    raise RequestError(f"{sentence} a Whisper checkpoint.")
 
 
 def check_language(language: str, model: str) -> None:

@@ -212,4 +212,6 @@ def test_samples_come_titled_ones_first_with_their_references(
     samples = list_samples(tmp_path)
     assert [sample.title for sample in samples] == ["Kennedy, 11 s", "Address, 3:19", "A clip"]
     assert samples[0].reference is not None and samples[1].reference is None
+    assert [sample.seconds for sample in samples] == [0.0, 0.0, 0.0]  # of files that are empty
+    assert [sample.seconds for sample in list_samples(sample_folder)] == [2.0, 2.0]
     assert list_samples(tmp_path / "nowhere") == ()
