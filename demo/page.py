@@ -21,7 +21,15 @@ from demo.request import ENGLISH_ONLY, OWN_CLIP, RULES, Choices, ComparisonReque
 from demo.runs import build_runs, connect_runs
 from demo.snapshot import Comparison, new_comparison
 from demo.visits import SavedResults
-from demo.wiring import QUICK, Component, Drawn, JobPanel, connect_leaving, connect_panel
+from demo.wiring import (
+    QUICK,
+    Component,
+    Drawn,
+    JobPanel,
+    connect_leaving,
+    connect_panel,
+    connect_return,
+)
 from engines.registry import offers_dtypes
 
 HEADER = """<header class="masthead"><h1>One clip, every engine</h1><p>The same speech through
@@ -74,10 +82,11 @@ def build(
         gr.HTML(FOOTER, apply_default_css=False)
         add_endpoints(backend, queue)
         ran = [connect_panel(panel, queue, saved, visit) for panel in panels]
-        connect_runs(tab, runs, panels[0], saved, visit, ran[0])
-        connect_leaving(page, panels, queue)
+        connect_leaving(page, saved, queue)
         start.click(None, js=SCROLL_TO_LANES, **QUICK)
-        connect_load(page, backend, panels, saved, visit, controls)
+        loaded = connect_load(page, backend, panels, saved, visit, controls)
+        returned = connect_return(loaded, panels, saved)
+        connect_runs(tab, runs, panels[0], saved, visit, (ran[0], returned))
     return page
 
 
@@ -233,10 +242,11 @@ def connect_load(
     saved: SavedResults,
     visit: gr.Textbox,
     controls: dict[str, Component],
-) -> None:
+) -> Any:
     """Restore what the tab's visit left when its page was reloaded; else follow the address.
 
-    Only what differs from the page's defaults is sent: a choice may be made meanwhile.
+    Return that step. Only what differs from the page's defaults is sent: a choice may be made
+    meanwhile. Jobs that go on are not drawn here: `connect_return` follows them.
     """
     reloaded, query = gr.Checkbox(visible=False), gr.Textbox(visible=False)
     outputs = {visit, *controls.values()}
@@ -245,7 +255,8 @@ def connect_load(
 
     def load(name: str, was_reloaded: bool, asked: str) -> dict[Component, Any]:
         found: dict[Component, Any] = {visit: name}
-        if not was_reloaded or saved.find(name, "comparison") is None:
+        jobs = [saved.find_job(name, panel.name) for panel in panels]
+        if not was_reloaded or not (jobs[0] or saved.find(name, panels[0].name)):
             choices = backend.choices()
             usual = ComparisonRequest.default(choices).to_controls()
             held = ComparisonRequest.from_query(asked, choices).to_controls()
@@ -254,9 +265,10 @@ def connect_load(
                 changed["audio"] = find_path(choices, changed["sample"])
             found |= {controls[each]: value for each, value in changed.items()}
         if was_reloaded:
-            for panel in panels:
-                found |= panel.restore(saved.find(name, panel.name))
+            for panel, job in zip(panels, jobs, strict=True):
+                last = saved.find(name, panel.name)
+                found |= panel.hold(job.controls) if job else panel.restore(last)
         return found
 
     read_tab = "() => [nameVisit(), wasReloaded(), location.search]"
-    page.load(load, [visit, reloaded, query], list(outputs), js=read_tab, **QUICK)
+    return page.load(load, [visit, reloaded, query], list(outputs), js=read_tab, **QUICK)

@@ -18,6 +18,7 @@ from engines.metrics import Edit, compare, name_count, score
 from engines.registry import LANGUAGES
 
 CHOOSE_TWO = "Tick two runs to compare them."
+BUSY = "A comparison goes on: stop it, or wait for its end, before you open another."
 GONE = "This run is no longer kept: newer ones needed its place."
 
 TOLD = ("model", "language", "beam_size", "schedule", "repeats", "word_timestamps", "gpu_dtype")
@@ -58,9 +59,14 @@ def build_runs() -> RunsTab:
 
 
 def connect_runs(
-    tab: gr.Tab, runs: RunsTab, panel: JobPanel, saved: SavedResults, visit: gr.Textbox, ran: Any
+    tab: gr.Tab,
+    runs: RunsTab,
+    panel: JobPanel,
+    saved: SavedResults,
+    visit: gr.Textbox,
+    ends: Sequence[Any],
 ) -> None:
-    """Tie the tab to the comparisons of `panel`. `ran`: the last step of one that ends."""
+    """Tie the tab to the comparisons of `panel`. `ends`: steps after which one may have ended."""
     outputs = {runs.listing, runs.note, *panel.inputs.values(), *panel.all_outputs()}
     name_visit = "() => [nameVisit()]"  # of `assets/page.js`
 
@@ -71,7 +77,9 @@ def connect_runs(
     def act(name: str, event: gr.EventData) -> dict[Component, Any]:
         """Pin a run of the list, or put it back on the page."""
         found: dict[Component, Any] = {runs.note: ""}
-        if event.action == "pin":
+        if event.action == "open" and saved.find_job(name, panel.name):
+            found[runs.note] = BUSY
+        elif event.action == "pin":
             saved.pin(name, panel.name, event.run)
         elif (result := saved.show(name, panel.name, event.run)) is not None:
             found |= panel.restore(result)
@@ -84,7 +92,7 @@ def connect_runs(
         chosen = [each.snapshot for each in reversed(kept) if each.run in ticked]
         return ("", render_two(*chosen)) if len(chosen) == 2 else (CHOOSE_TWO, "")
 
-    for event in (tab.select, ran.then):
+    for event in (tab.select, *(end.then for end in ends)):
         event(list_runs, visit, runs.listing, js=name_visit, **QUICK)
     runs.listing.click(act, visit, list(outputs), js=name_visit, **QUICK)
     ticked = gr.JSON(visible=False)

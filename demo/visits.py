@@ -1,15 +1,17 @@
-"""What the server keeps for a visit: the results of its panels, for a reload and the list of runs.
+"""What the server keeps for a visit: its panels' results and the jobs that go on over a reload.
 
 A visit is a tab of a browser. Its name is known to that tab only, and outlives a reload.
 """
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from datetime import datetime, timezone
 from functools import cached_property
@@ -18,6 +20,9 @@ from typing import Any
 
 MOST_RUNS = 12
 """Comparisons that a visit keeps."""
+
+GRACE_SECONDS = 8.0
+"""Time in which a page that is loaded anew comes back to its jobs, on a slow line as well."""
 
 MOST_VISITS = 128
 MOST_BYTES = 128 * 2**20
@@ -73,6 +78,7 @@ class SavedResults:
         self._lock = threading.RLock()
         self._visits: OrderedDict[str, dict[str, list[Saved]]] = OrderedDict()
         self._used: dict[str, float] = {}
+        self._jobs: list[LiveJob] = []
 
     def save(self, visit: str, panel: str, saved: Saved) -> None:
         """Add a result to the visit's panel, in place of what there was of the same run."""
@@ -81,12 +87,36 @@ class SavedResults:
         with self._lock:
             self._visits.setdefault(visit, {})
             results = self._use(visit).setdefault(panel, [])
+            before = next((each for each in results if each.run == saved.run), None)
+            if before is not None and before.finished:  # the sound's picture comes later, say
+                saved = replace(saved, made=before.made, pinned=before.pinned)
             results[:] = [each for each in results if each.run != saved.run and each.finished]
             while len(results) >= MOST_RUNS:
                 results.remove(min(results, key=attrgetter("pinned", "made")))
             results.append(saved)
             if saved.finished:
                 self._make_room()
+
+    def keep_job(self, job: LiveJob) -> None:
+        """Keep a job for as long as it goes on."""
+        self._jobs.append(job)
+        job.task.add_done_callback(lambda _: self._jobs.remove(job))
+
+    def find_job(self, visit: str, panel: str) -> LiveJob | None:
+        """Return the job of the visit's panel that goes on, the last one started."""
+        found = [
+            job for job in list(self._jobs) if visit and (job.visit, job.panel) == (visit, panel)
+        ]
+        return found[-1] if found else None
+
+    def list_followers(self, session: str | None) -> list[tuple[LiveJob, Follower]]:
+        """List the jobs that a page follows."""
+        return [
+            (job, follower)
+            for job in self._jobs
+            for follower in job.followers
+            if follower.session == session
+        ]
 
     def find(self, visit: str, panel: str) -> Saved | None:
         """Return what the visit's panel showed last, if it is still there."""
@@ -157,3 +187,96 @@ class SavedResults:
             oldest = next(iter(self._visits.values()))
             total -= sum(saved.bytes for results in oldest.values() for saved in results)
             self._drop_visit()
+
+
+# Jobs that go on while their page is loaded anew.
+
+
+class LiveJob:
+    """A job that goes on, and what its panel shows of it, by component.
+
+    The pages that follow it come and go: it is stopped when the last one has been away for
+    `GRACE_SECONDS`. Made and used in the server's event loop. `visitor`: whom the queue knows it
+    by. `controls`: what the panel's held.
+    """
+
+    def __init__(
+        self,
+        visit: str,
+        panel: str,
+        visitor: str,
+        controls: dict[str, Any],
+        steps: AsyncGenerator[dict[Any, Any], None],
+    ) -> None:
+        self.visit, self.panel, self.visitor, self.controls = visit, panel, visitor, controls
+        self._shown: dict[Any, Any] = {}
+        self.followers: set[Follower] = set()
+        self.task = asyncio.create_task(self._go_on(steps))
+
+    async def _go_on(self, steps: AsyncGenerator[dict[Any, Any], None]) -> None:
+        async with aclosing(steps):
+            async for step in steps:
+                self._shown |= step
+                for follower in self.followers:
+                    follower.tell(step)
+
+    def join(self, follower: Follower) -> None:
+        """Tell a page what is shown now, and from now on what changes."""
+        self.followers.add(follower)
+        follower.tell(self._shown)
+        self.task.add_done_callback(lambda _: follower.tell({}))
+
+    def part(self, follower: Follower) -> None:
+        """Tell a page no more, and stop before long if there is none."""
+        self.followers.discard(follower)
+        if not self.followers:
+            self.task.get_loop().call_later(GRACE_SECONDS, self._stop_if_left)
+
+    def _stop_if_left(self) -> None:
+        if not self.followers:
+            self.task.cancel()
+
+
+class Follower:
+    """A page that follows jobs; `session`: Gradio's name for it, another one after a reload."""
+
+    def __init__(self, session: str | None) -> None:
+        self.session = session
+        self.gone = False
+        self.news: dict[Any, Any] = {}
+        self.changed = asyncio.Event()
+
+    def tell(self, step: dict[Any, Any]) -> None:
+        """Take in what changed; a page that is slow gets several steps at once."""
+        self.news |= step
+        self.changed.set()
+
+    def leave(self) -> None:
+        """Let the page's `follow` end."""
+        self.gone = True
+        self.changed.set()
+
+
+async def follow(
+    jobs: Sequence[LiveJob], session: str | None
+) -> AsyncGenerator[dict[Any, Any], None]:
+    """Yield what jobs show and then what changes, until they end or the page leaves."""
+    follower = Follower(session)
+    for job in jobs:
+        job.join(follower)
+    try:
+        while not follower.gone:
+            step, follower.news = follower.news, {}
+            if step:
+                yield step
+            elif all(job.task.done() for job in jobs):
+                break
+            else:
+                await follower.changed.wait()
+                follower.changed.clear()
+    finally:
+        for job in jobs:
+            job.part(follower)
+    for job in jobs:
+        if job.task.done() and not job.task.cancelled():
+            job.task.result()  # raises what nobody foresaw

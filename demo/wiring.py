@@ -5,7 +5,15 @@ Values travel by name, never by position: a listener returns `{component: value}
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
@@ -13,12 +21,19 @@ from typing import Any
 import gradio as gr
 
 from demo import uploads
-from demo.jobs import JobQueue, Refused, Task, Waiting, name_caller
+from demo.jobs import Caller, JobQueue, Refused, Task, Waiting, name_caller
 from demo.request import RequestError
-from demo.visits import Saved, SavedResults
+from demo.visits import LiveJob, Saved, SavedResults, follow
 
 QUICK: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 """For listeners that only look something up."""
+
+LONG: dict[str, Any] = {
+    "show_progress": "hidden",
+    "api_visibility": "private",
+    "concurrency_limit": None,  # `JobQueue` is the queue
+}
+"""For listeners that follow jobs."""
 
 Component = gr.components.Component
 Drawn = dict[str, Any]
@@ -67,15 +82,18 @@ class JobPanel:
         """Return the inputs and outputs as a visit left them, or nothing."""
         if saved is None:
             return {}
-        held = {
-            self.inputs[name]: None if uploads.is_gone(value) else value
-            for name, value in saved.controls.items()
-        }
         drawn = dict(saved.drawn)
         if not drawn:
             for step in self.draw(saved.snapshot, True):
                 drawn |= step
-        return {**held, **self.show(drawn, running=False)}
+        return {**self.hold(saved.controls), **self.show(drawn, running=False)}
+
+    def hold(self, controls: dict[str, Any]) -> dict[Component, Any]:
+        """Return the inputs as they were, without a clip that is gone."""
+        return {
+            self.inputs[name]: None if uploads.is_gone(value) else value
+            for name, value in controls.items()
+        }
 
 
 def connect_panel(panel: JobPanel, queue: JobQueue, saved: SavedResults, visit: gr.Textbox) -> Any:
@@ -87,59 +105,99 @@ def connect_panel(panel: JobPanel, queue: JobQueue, saved: SavedResults, visit: 
     async def run(
         request: gr.Request, visit_name: str, *values: Any
     ) -> AsyncIterator[dict[Component, Any]]:
-        held, shown, ended = dict(zip(panel.inputs, values, strict=True)), Drawn(), False
-
-        def draw(snapshot: Any) -> Iterator[dict[Component, Any]]:
-            nonlocal ended
-            if isinstance(snapshot, Waiting):
-                yield panel.show_status(*snapshot.describe(), running=True)
-                return
-            whole = not shown or snapshot.finished != ended
-            ended = snapshot.finished
-            for drawn in panel.draw(snapshot, whole):
-                shown.update(drawn)
-                yield panel.show(drawn, running=not snapshot.over)
-            if (light := snapshot.to_save()) is not None:
-                drawn = dict(shown) if snapshot.finished else {}
-                result = Saved(held, light, drawn, snapshot.finished)
-                saved.save(visit_name, panel.name, result)
-
+        held = dict(zip(panel.inputs, values, strict=True))
         try:
             uploads.touch(held.get("audio"))
             task = panel.make_task(held)
-            caller = name_caller(request, panel.name)
-            async with aclosing(queue.run(caller, task, draw)) as steps:
-                async for step in steps:
-                    yield step
         except RequestError as error:
             yield panel.show_status(str(error), alert=True)
-        except Refused as refusal:
-            yield panel.show_status(str(refusal), alert=refusal.alert)
+        else:
+            caller = name_caller(request, panel.name)
+            steps = run_task(panel, queue, saved, visit_name, held, caller, task)
+            job = LiveJob(visit_name, panel.name, caller.visitor, held, steps)
+            saved.keep_job(job)
+            async with aclosing(follow([job], request.session_hash)) as shown:
+                async for step in shown:
+                    yield step
         # Gradio sends a generator's last values once more, whole: let these be none.
         yield {panel.start: gr.skip()}
 
-    def stop(request: gr.Request) -> None:
-        queue.stop(name_caller(request, panel.name).visitor)
+    async def stop(request: gr.Request) -> None:
+        for job, _ in saved.list_followers(request.session_hash):
+            if job.panel == panel.name:
+                queue.stop(job.visitor)
 
     # In two steps: the second one's inputs are read once a recording just made is on the server.
     arrives = "async () => { await clipArrives(); return [nameVisit()]; }"  # of `assets/page.js`
     ran = panel.start.click(None, None, visit, js=arrives, **QUICK).then(
-        run,
-        [visit, *panel.inputs.values()],
-        panel.all_outputs(),
-        show_progress="hidden",
-        api_visibility="private",
-        concurrency_limit=None,  # `JobQueue` is the queue
+        run, [visit, *panel.inputs.values()], panel.all_outputs(), **LONG
     )
     panel.stop.click(stop, None, None, **QUICK)
     return ran.then(lambda: panel.show({}, running=False), None, [panel.start, panel.stop], **QUICK)
 
 
-def connect_leaving(page: gr.Blocks, panels: Sequence[JobPanel], queue: JobQueue) -> None:
-    """Stop the jobs of a tab that closes, and of a program that leaves while its call runs."""
+async def run_task(
+    panel: JobPanel,
+    queue: JobQueue,
+    saved: SavedResults,
+    visit: str,
+    held: dict[str, Any],
+    caller: Caller,
+    task: Task,
+) -> AsyncGenerator[dict[Component, Any], None]:
+    """Run a panel's task in its turn, and save its results; yield what to show of it."""
+    shown, ended = Drawn(), False
 
-    def leave(request: gr.Request) -> None:
-        for name in ("", *(panel.name for panel in panels)):
-            queue.stop(name_caller(request, name).visitor)
+    def draw(snapshot: Any) -> Iterator[dict[Component, Any]]:
+        nonlocal ended
+        if isinstance(snapshot, Waiting):
+            yield panel.show_status(*snapshot.describe(), running=True)
+            return
+        whole = not shown or snapshot.finished != ended
+        ended = snapshot.finished
+        for drawn in panel.draw(snapshot, whole):
+            shown.update(drawn)
+            yield panel.show(drawn, running=not snapshot.over)
+        if (light := snapshot.to_save()) is not None:
+            drawn = dict(shown) if snapshot.finished else {}
+            saved.save(visit, panel.name, Saved(held, light, drawn, snapshot.finished))
+
+    try:
+        async with aclosing(queue.run(caller, task, draw)) as steps:
+            async for step in steps:
+                yield step
+    except Refused as refusal:
+        yield panel.show_status(str(refusal), alert=refusal.alert)
+
+
+def connect_return(loaded: Any, panels: Sequence[JobPanel], saved: SavedResults) -> Any:
+    """Let a page that was loaded anew follow the jobs that its visit left; return the last step.
+
+    `loaded`: the step that filled the page.
+    """
+
+    async def run(
+        request: gr.Request, visit_name: str, was_reloaded: bool
+    ) -> AsyncIterator[dict[Component, Any]]:
+        found = [saved.find_job(visit_name, panel.name) for panel in panels if was_reloaded]
+        jobs = [job for job in found if job is not None]
+        async with aclosing(follow(jobs, request.session_hash)) as shown:
+            async for step in shown:
+                yield step
+        yield {panels[0].start: gr.skip()}
+
+    outputs = [output for panel in panels for output in panel.all_outputs()]
+    who = [gr.Textbox(visible=False), gr.Checkbox(visible=False)]
+    return loaded.then(run, who, outputs, js="() => [nameVisit(), wasReloaded()]", **LONG)
+
+
+def connect_leaving(page: gr.Blocks, saved: SavedResults, queue: JobQueue) -> None:
+    """Stop what a program leaves while its call runs; jobs of a tab that closes are left alone,
+    and stop by themselves unless the tab was only loaded anew."""
+
+    async def leave(request: gr.Request) -> None:
+        queue.stop(name_caller(request).visitor)
+        for _, follower in saved.list_followers(request.session_hash):
+            follower.leave()
 
     page.unload(leave)
