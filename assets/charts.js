@@ -91,12 +91,16 @@
       gridcolor: "var(--line)", zerolinecolor: "var(--line)", linecolor: "var(--quiet)",
       automargin: true, zeroline: false, title: {font: {size}},
     };
+    const legend = {orientation: "h", x: 0, y: 1, yref: "container", yanchor: "top"};
+    if (canvas.clientWidth < NARROW) {
+      Object.assign(legend, {entrywidth: 0.45, entrywidthmode: "fraction", font: {size: 0.85 * size}});
+    }
     return {
       layout: {
         font: {family, size, color: "var(--body-text-color)"},
         paper_bgcolor: "var(--sheet)", plot_bgcolor: "var(--sheet)",
         xaxis: axis, yaxis: axis,
-        legend: {orientation: "h", x: 0, y: 1, yref: "container", yanchor: "top"},
+        legend,
         hoverlabel: {
           bgcolor: "var(--body-text-color)", bordercolor: "var(--body-text-color)",
           font: {color: "var(--sheet)"}, align: "left",
@@ -200,9 +204,12 @@
     const isNew = !canvas.querySelector(".plot-container");
     await (isNew ? Plotly.newPlot : Plotly.react)(
       canvas, data, layout, {...CONFIG, toImageButtonOptions: name});
-    if (isNew) canvas.on("plotly_click", ({points}) => answerClick(plot, points[0]));
-    if (isNew) canvas.on("plotly_relayout", () => thinOut(canvas));
     thinOut(canvas);
+    if (!canvas.dataset.listens) {
+      canvas.dataset.listens = "1";
+      canvas.on("plotly_click", ({points}) => answerClick(plot, points[0]));
+      canvas.on("plotly_relayout", () => thinOut(canvas));
+    }
     plot.dataset.drawn = "1";
     sizes.observe(canvas);
   };

@@ -143,7 +143,7 @@ def _render_maps(
     ]
     return render_chart(
         figure,
-        "Values over time: click to hear the clip from there",
+        "Values over time",
         Table(("Window", "Engine", *FIGURES), rows),
         height=270,
         name="encoder-map",

@@ -70,7 +70,8 @@ def render_bars(comparison: Comparison) -> str:
             share = f", {spent / total:.0%}" if total else ""
             said = f"{lane.label}<br>{look.name}: {spent:.3f} s{share}"
             bars.append(Bar(lane, spent, said))
-        _add_stage(figure, look, bars)
+        if any(bar.seconds for bar in bars):
+            _add_stage(figure, look, bars)
     totals = [seconds[lane.key].total for lane in lanes]
     figure.add_scatter(
         x=[max([total, *_list_totals(lane)]) for lane, total in zip(lanes, totals, strict=True)],
