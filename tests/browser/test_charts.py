@@ -44,7 +44,7 @@ def test_charts_are_drawn_late_and_follow_choices_clicks_and_the_theme(
     assert len([url for url in asked if SCRIPT in url]) == 1
     assert map_.evaluate("plot => plot.scrollHeight") == before, "nothing moved"
 
-    page.evaluate("window.heard = []; window.playFrom = (seconds) => heard.push(seconds)")
+    page.evaluate("() => { window.heard = []; window.playFrom = (at) => heard.push(at); }")
     area = map_.locator(".nsewdrag").first
     area.hover()
     map_.locator(".hoverlayer .hovertext").wait_for()
