@@ -89,7 +89,8 @@ def read_length(flac: Path) -> float:
     """Return the seconds of audio that a FLAC file's first block of metadata tells, else 0."""
     with flac.open("rb") as file:
         head = file.read(26)
-    rate, samples = int.from_bytes(head[18:21], "big") >> 4, int.from_bytes(head[21:26], "big") & (2**36 - 1)
+    numbers = int.from_bytes(head[18:26], "big")  # 20 bits the rate, the last 36 how many samples
+    rate, samples = numbers >> 44, numbers & (2**36 - 1)
     return samples / rate if head.startswith(b"fLaC") and rate else 0.0
 
 
