@@ -59,12 +59,15 @@ class PastRuns:
                 with suppress(OSError):
                     write_atomically(self._path, json.dumps(self._pairs))
 
-    def find(self, name: str, audio_seconds: float = 0.0) -> float | None:
-        """Return what was noted for the clip whose length is nearest, scaled to this one."""
+    def find(self, name: str, audio_seconds: float = 0.0, most: bool = False) -> float | None:
+        """Return what was noted for the clip whose length is nearest, scaled to this one; or the
+        `most` that was noted."""
         with self._lock:
             pairs = self._pairs.get(name)
         if not pairs:
             return None
+        if most:
+            return max(seconds for _, seconds in pairs)
         past, seconds = min(reversed(pairs), key=lambda pair: abs(pair[0] - audio_seconds))
         return seconds * (audio_seconds + FIXED_SECONDS) / (past + FIXED_SECONDS)
 
@@ -77,7 +80,7 @@ class PastRuns:
             is_ready = self._ready.get(lane.key) == name
             expected = Expected(
                 load=0.0 if is_ready else self.find(f"{name} load"),
-                compile=0.0 if is_ready else self.find(f"{name} compile"),
+                compile=0.0 if is_ready else self.find(f"{name} compile", most=True),
                 race=self.find(name_run(lane.key, settings, True), audio),
                 alone=self.find(name_run(lane.key, settings, False), audio),
             )
@@ -111,7 +114,8 @@ def add_time_left(comparison: Comparison) -> Comparison:
 def estimate_lane(lane: Lane, run: float, audio_seconds: float) -> float:
     """Return the seconds until a lane's run ends, or its next one while there is none.
 
-    `run`: what one may take. Infinity stands for what is not known, here as below.
+    `run`: what one may take. What was compiled before is taken to be in the cache, until it is
+    compiled again. Infinity stands for what is not known, here as below.
     """
     if lane.state in AT_WORK:
         if lane.pace is not None and lane.audio_done >= audio_seconds / 5:
@@ -119,10 +123,11 @@ def estimate_lane(lane: Lane, run: float, audio_seconds: float) -> float:
         return run - lane.elapsed if run > lane.elapsed else math.inf
     if lane.ready is not None:
         return run
-    load, compiling = or_unknown(lane.expected.load), or_unknown(lane.expected.compile)
     if lane.state == "compiling":
-        return compiling - lane.elapsed + run if compiling > lane.elapsed else math.inf
-    return max(load - lane.elapsed * (lane.state == "loading"), 0.0) + compiling + run
+        left = or_unknown(lane.expected.compile) - lane.elapsed
+        return left + run if left > 0 else math.inf
+    load = or_unknown(lane.expected.load)
+    return max(load - lane.elapsed * (lane.state == "loading"), 0.0) + run
 
 
 def or_unknown(seconds: float | None) -> float:

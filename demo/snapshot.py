@@ -77,8 +77,8 @@ class Repeat:
 class Expected:
     """Seconds that an engine may take, going by past runs; None where there were none.
 
-    `load` and `compile` until it is ready, 0 if it is; `race`: one run over the clip beside other
-    engines; `alone`: one while they rest.
+    `load` and `compile` until it is ready, 0 if it is, the latter the most there was; `race`: one
+    run over the clip beside other engines; `alone`: one while they rest.
     """
 
     load: float | None = None

@@ -92,8 +92,7 @@ class FakeEngine:
         for number, segment in enumerate(segments):
             if options.live:
                 listener.progress(Progress("decoding", segment.start, clip.seconds))
-                listener.partial(segment.text.rpartition(" ")[0])
-            self.wait(listener, held=segment is segments[-1])
+            self.wait(listener, segment is segments[-1], segment.text if options.live else "")
             if self.error is not None and number:
                 raise self.error
             listener.segment(segment)
@@ -129,12 +128,17 @@ class FakeEngine:
             spans=tuple(spans),
         )
 
-    def wait(self, listener: Listener, held: bool) -> None:
-        """Let the pace pass, and the gate open, unless somebody wants the run stopped."""
-        until = time.perf_counter() + self.pace
+    def wait(self, listener: Listener, held: bool, text: str = "") -> None:
+        """Let the pace pass, while letter after letter of the text is told, and the gate open,
+        unless somebody wants the run stopped."""
+        start = time.perf_counter()
+        until = start + self.pace
         gate = self.last_word if held else None
         while True:
             listener.check_stopped()
+            if text:
+                share = (time.perf_counter() - start) / self.pace if self.pace else 1.0
+                listener.partial(text[: int(share * len(text))])
             if time.perf_counter() >= until and (gate is None or gate.is_set()):
                 return
             time.sleep(0.01)
