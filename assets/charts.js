@@ -93,7 +93,7 @@
     };
     const legend = {orientation: "h", x: 0, y: 1, yref: "container", yanchor: "top"};
     if (canvas.clientWidth < NARROW) {
-      Object.assign(legend, {entrywidth: 0.45, entrywidthmode: "fraction", font: {size: 0.85 * size}});
+      Object.assign(legend, {xref: "container", font: {size: 0.85 * size}});
     }
     return {
       layout: {

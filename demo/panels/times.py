@@ -73,8 +73,12 @@ def render_bars(comparison: Comparison) -> str:
         if any(bar.seconds for bar in bars):
             _add_stage(figure, look, bars)
     totals = [seconds[lane.key].total for lane in lanes]
+    raced = {lane.key: [lane.race.total] if lane.race and lane.repeats else [] for lane in lanes}
     figure.add_scatter(
-        x=[max([total, *_list_totals(lane)]) for lane, total in zip(lanes, totals, strict=True)],
+        x=[
+            max(total, *_list_totals(lane), *raced[lane.key], 0.0)
+            for lane, total in zip(lanes, totals, strict=True)
+        ],
         y=names,
         text=[f"  <b>{total:.2f} s</b>" for total in totals],
         mode="text",
@@ -84,7 +88,6 @@ def render_bars(comparison: Comparison) -> str:
         showlegend=False,
     )
     _add_dots(figure, "One run", "circle", {lane.key: _list_totals(lane) for lane in lanes}, lanes)
-    raced = {lane.key: [lane.race.total] if lane.race and lane.repeats else [] for lane in lanes}
     _add_dots(figure, "Beside the others", "diamond-open", raced, lanes)
     rows = [
         [

@@ -50,7 +50,9 @@ def test_layers_are_inspected_where_asked_and_each_shows_its_values(
     assert weight < sum(received.values()) < 2 * weight, "the panel travels once"
     assert shown_stage(page, "layers") == "ln_post"
     page.locator("#layers .xtick text").first.wait_for()
-    place = page.locator("#layers .scatterlayer .point").nth(3).bounding_box()
+    point = page.locator("#layers .scatterlayer .point").nth(3)
+    point.scroll_into_view_if_needed()
+    place = point.bounding_box()
     assert place is not None
     page.mouse.move(place["x"] + 4, place["y"] + 4)
     page.locator("#layers .hoverlayer .hovertext").first.wait_for()
