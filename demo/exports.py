@@ -76,7 +76,7 @@ def build_exports(
         with gr.Row():
             buttons = {kind: add(label, f"save-{kind}") for kind, (label, _) in WHOLE.items()}
             link = add("Link to settings", "link")
-        with gr.Row(equal_height=True):
+        with gr.Row(equal_height=False):
             engine = gr.Dropdown(
                 labels,
                 value=next(iter(engines), None),
@@ -275,8 +275,10 @@ def list_figures(comparison: Comparison) -> Iterator[dict[str, Any]]:
 
 def list_runs(lane: Lane, comparison: Comparison) -> list[tuple[str, StageSeconds | None]]:
     """List a lane's runs: whether it ran alone or beside others, and its seconds."""
-    how = "beside others" if comparison.shared else "alone"
-    return [(how, repeat.seconds) for repeat in lane.repeats] or [("", None)]
+    schedule = comparison.settings.schedule
+    raced = [("beside others", lane.race)] if lane.race and schedule == "both" else []
+    how = "beside others" if schedule == "parallel" and len(comparison.lanes) > 1 else "alone"
+    return [*raced, *((how, repeat.seconds) for repeat in lane.repeats)] or [("", None)]
 
 
 def make_harmless(value: Any) -> Any:

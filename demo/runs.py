@@ -8,6 +8,7 @@ from typing import Any
 
 import gradio as gr
 
+from demo.panels import speed_accuracy
 from demo.panels.accuracy import list_changes
 from demo.panels.templating import render_template
 from demo.request import RULES
@@ -33,6 +34,7 @@ class RunsTab:
     compare: gr.Button
     note: gr.HTML
     comparison: gr.HTML
+    chart: gr.HTML
 
 
 def build_runs() -> RunsTab:
@@ -55,7 +57,8 @@ def build_runs() -> RunsTab:
                 apply_default_css=False,
             )
         comparison = gr.HTML("", elem_id="two-runs", apply_default_css=False)
-    return RunsTab(listing, button, note, comparison)
+        chart = gr.HTML("", elem_id="speed-accuracy-runs", apply_default_css=False)
+    return RunsTab(listing, button, note, comparison, chart)
 
 
 def connect_runs(
@@ -73,6 +76,11 @@ def connect_runs(
     def list_runs(name: str) -> str:
         shown = saved.find(name, panel.name)
         return render_runs(saved.list_runs(name, panel.name), shown.run if shown else "")
+
+    def refresh(name: str) -> tuple[str, str]:
+        kept = saved.list_runs(name, panel.name)
+        chart = speed_accuracy.render([each.snapshot for each in kept]) if kept else ""
+        return list_runs(name), chart
 
     def act(name: str, event: gr.EventData) -> dict[Component, Any]:
         """Pin a run of the list, or put it back on the page."""
@@ -93,7 +101,7 @@ def connect_runs(
         return ("", render_two(*chosen)) if len(chosen) == 2 else (CHOOSE_TWO, "")
 
     for event in (tab.select, *(end.then for end in ends)):
-        event(list_runs, visit, runs.listing, js=name_visit, **QUICK)
+        event(refresh, visit, [runs.listing, runs.chart], js=name_visit, **QUICK)
     runs.listing.click(act, visit, list(outputs), js=name_visit, **QUICK)
     ticked = gr.JSON(visible=False)
     read_ticked = "() => [nameVisit(), tickedRuns()]"
@@ -150,7 +158,9 @@ def describe_outcome(comparison: Comparison) -> str:
         other = next((lane for lane in others if lane is comparison.baseline), others[0])
         if seconds := read_seconds(first):
             ratio = read_seconds(other) / seconds
-            parts.append(f"{first.label} {ratio:.1f}× as fast as {other.label}")
+            close = ratio < 1.05  # as in the headline
+            told = f"{first.label} {ratio:.1f}× as fast as {other.label}"
+            parts.append("times not clearly apart" if close else told)
     elif len(done) > 1:
         parts.append("timed beside each other")
     if comparison.reference:

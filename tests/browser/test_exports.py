@@ -85,7 +85,7 @@ def test_a_link_brings_the_settings_to_another_visitor(
 ) -> None:
     page = open_page(fake_page.url)
     page.locator("#word_timestamps input").check()
-    page.locator("#schedule label", has_text="One at a time").click()
+    page.get_by_label("Each alone", exact=True).check()
     page.locator("#sample label", has_text="Address").click()
     page.click("#link")
     page.wait_for_function("location.search.includes('sample=columbia')")

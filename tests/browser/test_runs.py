@@ -46,6 +46,8 @@ def test_an_earlier_run_is_opened_pinned_and_compared(fake_page: FakePage, open_
     compare(page)
     rows.nth(2).wait_for()
     assert [rows.nth(row).locator("input").is_checked() for row in range(3)] == [False, True, True]
+    page.locator("#speed-accuracy-runs .plot").scroll_into_view_if_needed()
+    page.locator("#speed-accuracy-runs .plot svg").first.wait_for()
     page.reload()
     page.get_by_role("tab", name="Runs").click()
     rows.nth(2).wait_for()

@@ -85,6 +85,7 @@ def test_figures_have_a_row_for_each_run_and_no_formula() -> None:
     assert (first["total_seconds"], second["total_seconds"]) == ("2", "4")
     assert (first["repeat"], second["repeat"], first["times_real_time"]) == ("1", "2", "3")
     assert first["word_error_rate_against_reference"] == "0" and first["words"] == "11"
+    assert (first["run"], failed["run"]) == ("beside others", "")
     assert (failed["state"], failed["total_seconds"]) == ("failed", "")
     assert failed["reason"] == "'=cmd|' /C calc'!A0" and failed["clip"] == "'+1,\n-2"
 
