@@ -193,7 +193,10 @@
       canvas.textContent = FAILED;
       return;
     }
-    if (!canvas.clientWidth) return;
+    if (!canvas.clientWidth) {
+      views.observe(plot);
+      return;
+    }
     if (!plot.dataset.drawn && plot.clientWidth < NARROW) {
       for (const control of findControls(plot)) {
         if (control.dataset.narrow) choose(control, Number(control.dataset.narrow));
