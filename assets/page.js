@@ -1,5 +1,4 @@
-/* What only the browser can do: play the clip from a word, mark the words being played, stage
-   mode's keys, and a name for this tab that outlives a reload. */
+/* What only the browser can do: stage mode's keys, saving and copying, and a name for this tab that outlives a reload. */
 (() => {
   const root = document.documentElement;
   const query = new URLSearchParams(location.search);
@@ -134,74 +133,6 @@
     const most = performance.now() + 10_000;
     while (isOnItsWay() && performance.now() < most) {
       await new Promise((resolve) => setTimeout(resolve, 50));
-    }
-  };
-  const hasTheirClip = () => {
-    const lanes = document.querySelector("#lanes .lanes");
-    return Boolean(lanes?.dataset.clip) && lanes.dataset.clip === nameClip();
-  };
-
-  /* The player's media element is not in the document: it shows itself when it plays. */
-  let player = null;
-  let wanted = null;
-  const play = HTMLMediaElement.prototype.play;
-  HTMLMediaElement.prototype.play = function () {
-    player = this;
-    if (wanted !== null) this.currentTime = wanted;
-    wanted = null;
-    requestAnimationFrame(follow);
-    return play.call(this);
-  };
-
-  /* A word dragged over is being copied, not asked for. */
-  const isSelecting = (word) => {
-    const selection = getSelection();
-    return !selection.isCollapsed && word.closest(".lanes").contains(selection.anchorNode);
-  };
-
-  document.addEventListener("click", (event) => {
-    const word = event.target.closest?.("#lanes [data-t]");
-    if (!word || isSelecting(word)) return;
-    if (!hasTheirClip()) return;
-    const time = Number(word.dataset.t);
-    if (player && !player.paused) {
-      player.currentTime = time;
-      return;
-    }
-    wanted = time;
-    document.querySelector("#audio .play-pause-button")?.click();
-  });
-
-  /* While the clip plays, the word of this moment is marked in every lane. */
-  const follow = () => {
-    const stopped = !player || player.paused || player.ended || !hasTheirClip();
-    for (const box of document.querySelectorAll("#lanes .transcript")) {
-      markWord(box, stopped ? null : findWord(box, player.currentTime));
-    }
-    window.moveCursor?.(player && hasTheirClip() ? player.currentTime : null);
-    if (player && !player.paused && !player.ended) requestAnimationFrame(follow);
-  };
-
-  const findWord = (box, time) => {
-    let found = null;
-    for (const row of box.querySelectorAll(".segment")) {
-      const words = row.querySelectorAll("span > [data-t]");
-      if (!words.length || Number(words[0].dataset.t) > time) break;
-      if (time >= Number(row.dataset.end)) continue;
-      for (const word of words) if (Number(word.dataset.t) <= time) found = word;
-    }
-    return found;
-  };
-
-  const markWord = (box, word) => {
-    const before = box.querySelector(".now");
-    if (before === word) return;
-    before?.classList.remove("now");
-    if (!word) return;
-    word.classList.add("now");
-    const top = word.offsetTop - box.offsetTop;
-    if (top < box.scrollTop || top > box.scrollTop + box.clientHeight - 48) {
-      box.scrollTop = top - box.clientHeight / 3;
     }
   };
 })();

@@ -59,7 +59,7 @@ FORMULA = re.compile(r"\s*[=+\-@\t\r＝＋－＠]")
 """How text starts that a spreadsheet takes for a formula."""
 
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
-STYLES = (ASSETS / "style.css", ASSETS / "charts.css")
+STYLES = tuple(ASSETS / f"{name}.css" for name in ("style", "charts", "transcripts"))
 
 
 def build_exports(

@@ -132,13 +132,13 @@ def serve(
     uploads.harden_gradio()
     trust_proxies_of_spaces()
     # The sheet stands in the head, as Gradio would confine it.
-    names = ("page.js", "charts.js", "stage.css")
-    script, drawing, style = ((ASSETS / name).read_text("utf-8") for name in names)
+    names = ("page.js", "words.js", "charts.js", "stage.css")
+    *scripts, style = ((ASSETS / name).read_text("utf-8") for name in names)
     return page.launch(
         server_name=pick_address(),
         theme=choose_theme(),
         css_paths=list(STYLES),
-        head=f"<script>{script}</script><script>{drawing}</script><style>{style}</style>",
+        head="".join(f"<script>{each}</script>" for each in scripts) + f"<style>{style}</style>",
         max_file_size=MAX_BYTES,
         footer_links=[],
         ssr_mode=False,

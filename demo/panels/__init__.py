@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from demo.panels import accuracy, encoder_output, headline, lanes, sound, times
+from demo.panels import accuracy, encoder_output, headline, lanes, race, sound, times
 from demo.snapshot import Comparison
 
 
@@ -34,6 +34,7 @@ class Panel:
 
 PANELS: tuple[Panel, ...] = (
     Panel("summary", "", headline.render, live=True),
+    Panel("race", "", race.render, live=True, document=race.render_document),
     Panel("lanes", "", lanes.render, live=True, document=lanes.render_document),
     Panel("sound", "What the clip sounds like", sound.render, tab="Sound"),
     Panel("timings", "Where the time went", times.render_bars, tab="Time"),

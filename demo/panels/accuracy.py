@@ -1,58 +1,100 @@
-"""Word and character errors of every engine, and differences between two texts."""
+"""Word and character errors of every engine, and the changed words themselves."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from demo.panels.headline import read_text
+from demo.panels.headline import join_names, read_text
 from demo.panels.templating import render_template
 from demo.snapshot import Comparison, Lane
-from engines.metrics import Alignment, Edit, score
+from engines.metrics import Alignment, Edit, compare, name_count, normalise, score
 
 CONTEXT_WORDS = 4
 """Words shown on each side of a change."""
 
 
 def render(comparison: Comparison) -> str:
-    """Render a row for each engine against the baseline, then against the reference if known."""
+    """Render rates against the reference and the baseline, and the changes beneath them.
+
+    Engines that wrote the same text share a row: equal figures are not worth reading twice.
+    """
     if not comparison.finished or not comparison.done:
         sentence = "The figures appear when the last engine is done."
         return render_template("nothing.html", sentence=sentence)
-    baseline, rows = comparison.baseline, []
-    for lane in comparison.lanes:
-        if baseline is not None and lane.key != baseline.key:
-            expected = baseline.transcript.text if baseline.transcript else None
-            rows.append([lane.label, baseline.label, *_list_figures(lane, expected)])
-        if comparison.reference is not None:
-            rows.append([lane.label, "Reference", *_list_figures(lane, comparison.reference)])
-    return render_template("accuracy.html", verdict=_judge(comparison), rows=rows)
+    baseline, reference = comparison.baseline, comparison.reference
+    alike: dict[str, list[Lane]] = {}
+    for lane in comparison.done:
+        alike.setdefault(read_text(lane), []).append(lane)
+    rows, changes = [], []
+    for lanes in alike.values():
+        lane, names = lanes[0], join_names([each.label for each in lanes])
+        if reference is not None:
+            rows.append([names, "Reference", *_list_figures(lane, reference)])
+            changes.append(
+                (names, "Against the reference", *_compare_to_reference(lane, reference))
+            )
+        if baseline is not None and baseline.transcript and baseline not in lanes:
+            rows.append([names, baseline.label, *_list_figures(lane, read_text(baseline))])
+            changes.append((names, f"Against {baseline.label}", *_compare(baseline, lane)))
+    return render_template(
+        "accuracy.html",
+        verdict=_judge(comparison),
+        rows=rows,
+        changes=changes,
+        reference=reference,
+        missing=[lane for lane in comparison.lanes if lane.transcript is None],
+    )
 
 
 def _judge(comparison: Comparison) -> str:
     baseline, done = comparison.baseline, comparison.done
     if baseline is None or baseline.transcript is None or len(done) == 1:
         return "There is no second transcript to compare with the baseline’s."
-    words = read_text(baseline).split()
-    different = [lane.label for lane in done if read_text(lane).split() != words]
-    if not different:
-        return f"No differences: every engine wrote what {baseline.label} wrote, to the letter."
-    return f"Not as {baseline.label} wrote it: {', '.join(different)}."
+    different = [lane.label for lane in done if read_text(lane) != read_text(baseline)]
+    if different:
+        return f"Not as {baseline.label} wrote it: {join_names(different)}."
+    tokens = {lane.transcript.tokens for lane in done if lane.transcript}
+    end = "and its tokens are equal too." if len(tokens) == 1 else "though from other tokens."
+    return f"Every engine wrote what {baseline.label} wrote, to the letter, {end}"
 
 
-def _list_figures(lane: Lane, expected: str | None) -> list[str]:
-    if lane.transcript is None or expected is None:
-        return ["–"] * 7
+def _list_figures(lane: Lane, expected: str) -> list[str]:
+    assert lane.transcript is not None
     found = score(expected, lane.transcript.text, lane.transcript.language)
     rates = (
-        found.word_error_rate,
-        found.character_error_rate,
         found.normalised_word_error_rate,
         found.normalised_character_error_rate,
+        found.word_error_rate,
+        found.character_error_rate,
     )
     return [
-        *(str(count) for count in (found.substituted, found.inserted, found.deleted)),
         *("–" if rate is None else f"{rate:.1%}" for rate in rates),
+        *(str(count) for count in (found.substituted, found.inserted, found.deleted)),
     ]
+
+
+def _compare(baseline: Lane, lane: Lane) -> tuple[str, list[Edit]]:
+    """Say how many words differ from the baseline's, and list the changes."""
+    assert baseline.transcript is not None and lane.transcript is not None
+    found = compare(baseline.transcript.text, lane.transcript.text)
+    equal = lane.transcript.tokens == baseline.transcript.tokens
+    tokens = f"Its tokens {'are equal too' if equal else 'differ'}."
+    return f"{describe_differences(found)} {tokens}", list_changes(found)
+
+
+def _compare_to_reference(lane: Lane, reference: str) -> tuple[str, list[Edit]]:
+    """Give the word error rate after normalisation, and list the changes."""
+    assert lane.transcript is not None
+    language = lane.transcript.language
+    found = compare(normalise(reference, language), normalise(lane.transcript.text, language))
+    if found.word_error_rate is not None:
+        rate, errors = found.word_error_rate, name_count(found.errors, "error")
+        sentence = f"Word error rate {rate:.1%} normalised: {errors} in {name_count(found.words)}."
+    elif found.errors:
+        sentence = f"Nothing was said, but {name_count(found.errors)} written."
+    else:
+        sentence = "Nothing was said, and nothing was written."
+    return sentence, list_changes(found)
 
 
 def describe_differences(alignment: Alignment) -> str:

@@ -1,7 +1,7 @@
-"""The headline: a comparison in one sentence, true and short.
+"""The verdict: a comparison in one sentence, true and short, and beneath it how it was found.
 
-A ratio is printed only where engines ran one at a time, and only where the times are apart: by
-5 % after one run each, by more than their spread after several.
+A ratio is printed only of times that no other engine on the same device disturbed, and only where
+they are apart: by 5 % after one run each, by more than their spread after several.
 """
 
 from __future__ import annotations
@@ -10,16 +10,21 @@ from dataclasses import dataclass
 
 from demo.panels.templating import render_template
 from demo.snapshot import Comparison, Lane
-from engines.metrics import compare, name_count
+from engines.metrics import compare, name_count, score
 
 
 @dataclass(frozen=True)
 class Headline:
-    """A sentence, a quieter note on how to read it, and whether it is a warning."""
+    """A sentence, a quieter note on how to read it, and whether it is a warning.
+
+    `ratio`: the part of the sentence that is shown large. `left`: how long it may still take.
+    """
 
     sentence: str
     note: str = ""
     alert: bool = False
+    ratio: str = ""
+    left: str = ""
 
 
 def render(comparison: Comparison) -> str:
@@ -40,102 +45,164 @@ def summarise(comparison: Comparison) -> Headline:
     if all(lane.state == "idle" for lane in lanes):
         return Headline("Press Compare: the same clip goes through every chosen engine.")
     if not comparison.finished:
-        return Headline("; ".join(f"{lane.label} {_coarse_state(lane)}" for lane in lanes) + ".")
+        return Headline(_say_what_runs(comparison), left=format_left(comparison.left))
     if any(lane.state == "stopped" for lane in lanes):
         kept = sum(lane.state == "done" for lane in lanes)
         return Headline(f"Stopped. {kept} of {name_count(len(lanes), 'engine')} had finished.")
     failed = [lane.label for lane in lanes if lane.state == "failed"]
     if len(failed) == len(lanes):
-        return Headline("Nothing was transcribed: every engine failed; each says why.", alert=True)
+        reason = find_common_reason(comparison) or "every engine failed; each says why."
+        return Headline(f"Nothing was transcribed: {reason}", alert=True)
+    sentence, ratio = _write_verdict(comparison)
+    note = _write_note(comparison)
     if failed:
-        done = _join_names([lane.label for lane in comparison.done])
-        return Headline(f"{_join_names(failed)} failed; {done} finished.", alert=True)
-    return Headline(_write_sentence(comparison), _write_note(comparison))
+        found = f"{sentence} {note}" if len(comparison.done) > 1 else note
+        done = join_names([lane.label for lane in comparison.done])
+        return Headline(f"{join_names(failed)} failed; {done} finished.", found, alert=True)
+    return Headline(sentence, note, ratio=ratio)
 
 
-def _coarse_state(lane: Lane) -> str:
-    if lane.state in ("mel", "encoding", "decoding"):
-        return "running"
-    return "between runs" if lane.state == "waiting" and lane.repeats else lane.state
+def find_common_reason(comparison: Comparison) -> str | None:
+    """Return why every engine failed, where all failed for the same reason: it is said once."""
+    reasons = {lane.reason if lane.state == "failed" else None for lane in comparison.lanes}
+    return reasons.pop() if len(reasons) == 1 else None
 
 
-def _write_sentence(comparison: Comparison) -> str:
-    name = comparison.clip_name or "the clip"
-    clip = f"“{name}” ({comparison.audio_seconds:.0f} s) with {comparison.settings.model}"
-    ranked = sorted(comparison.done, key=_read_total)
-    first, seconds = ranked[0], _read_total(ranked[0])
-    taken = f"{seconds:.2f} s" if seconds >= 0.1 else f"{seconds:.3f} s"
+def format_left(seconds: float | None) -> str:
+    """Say how long something may still take, in steps that can be read; "" where nobody knows."""
+    if seconds is None:
+        return ""
+    if seconds > 90:
+        return f"about {seconds / 60:.0f} minutes left"
+    return f"about {max(5, 5 * round(seconds / 5))} s left"
+
+
+def _say_what_runs(comparison: Comparison) -> str:
+    """Name what each engine is doing, those that do the same together."""
+    doing = {
+        "are {}": ("transcribing", ("mel", "encoding", "decoding")),
+        "are {} the model": ("loading", ("loading",)),
+        "are {} the graph": ("compiling", ("compiling",)),
+    }
+    parts = []
+    for form, (verb, states) in doing.items():
+        names = [lane.label for lane in comparison.lanes if lane.state in states]
+        if names:
+            said = form.format(verb)
+            parts.append(f"{join_names(names)} {said if len(names) > 1 else f'is{said[3:]}'}")
+    alone = comparison.settings.schedule != "parallel" and not comparison.racing
+    start = "Timing each engine alone: " if alone and len(comparison.lanes) > 1 else ""
+    return f"{start}{', '.join(parts)}." if parts else f"{start or 'About to start'}…"
+
+
+def _write_verdict(comparison: Comparison) -> tuple[str, str]:
+    """Return the sentence about the times, and the ratio in it if it has one."""
+    ranked = sorted(comparison.done, key=read_total)
+    first = ranked[0]
+    taken = format_seconds(read_total(first))
     if len(ranked) == 1:
-        return (
-            f"{first.label} wrote {name_count(len(read_text(first).split()))} in {taken}: {clip}."
-        )
+        return f"{first.label} wrote {name_count(len(read_text(first).split()))} in {taken}.", ""
     if comparison.shared:
-        lead = f"{first.label} took the least time, {taken},"
-    else:
-        lead = _describe_lead(ranked, comparison.baseline or first)
-    return f"{lead} on {clip}; {_describe_words(comparison)}."
+        return f"{first.label} finished first, in {taken}.", ""
+    return _describe_lead(ranked, comparison.baseline or first)
 
 
-def _describe_lead(ranked: list[Lane], baseline: Lane) -> str:
+def _describe_lead(ranked: list[Lane], baseline: Lane) -> tuple[str, str]:
     """Name the fastest engine, or those that are too close to it to tell apart."""
     first = ranked[0]
     close = [lane for lane in ranked if lane is first or not _is_clearly_faster(first, lane)]
     if len(close) == 1:
         other = ranked[1] if first.key == baseline.key else baseline
         title = ", the baseline," if first.key == baseline.key else ""
-        return f"{first.label}{title} was fastest, {_compare_times(first, other)},"
-    names = _join_names([lane.label for lane in close])
+        ratio = _compare_times(first, other)
+        return f"{first.label}{title} was {ratio} as fast as {other.label}.", ratio
+    names = join_names([lane.label for lane in close])
     if len(close) == len(ranked):
-        return f"{names} were not clearly apart"
+        return f"{names} were not clearly apart.", ""
     if all(_is_clearly_faster(lane, baseline) for lane in close):
-        each, least = "both" if len(close) == 2 else "all", _compare_times(close[-1], baseline)
-        return f"{names}, not clearly apart, were {each} at least {least},"
-    return f"{names}, not clearly apart, were fastest"
+        ratio = _compare_times(close[-1], baseline)
+        return f"{names} were at least {ratio} as fast as {baseline.label}.", ratio
+    return f"{names}, not clearly apart, were fastest.", ""
 
 
 def _compare_times(lane: Lane, other: Lane) -> str:
-    return f"{format_ratio(_read_total(other) / _read_total(lane))} as fast as {other.label}"
+    return format_ratio(read_total(other) / read_total(lane))
 
 
 def _is_clearly_faster(first: Lane, other: Lane) -> bool:
     """Tell whether two engines' times are apart by more than chance gives."""
     ours = [repeat.seconds.total for repeat in first.repeats]
     theirs = [repeat.seconds.total for repeat in other.repeats]
-    ratio = _read_total(other) / _read_total(first) if _read_total(first) else 1.0
+    ratio = read_total(other) / read_total(first) if read_total(first) else 1.0
     apart = len(ours) < 2 or len(theirs) < 2 or max(ours) < min(theirs)
     return apart and ratio >= 1.05
 
 
+def _write_note(comparison: Comparison) -> str:
+    """List what stands behind the verdict: words, errors, model and clip, and how it was timed."""
+    name = f"“{comparison.clip_name}”" if comparison.clip_name else "the clip"
+    parts = [
+        _describe_words(comparison),
+        _describe_errors(comparison),
+        comparison.settings.model,
+        f"{name} ({comparison.audio_seconds:.0f} s)",
+        _describe_timing(comparison),
+    ]
+    note = " · ".join(part for part in parts if part)
+    return f"{note[:1].upper()}{note[1:]}."
+
+
 def _describe_words(comparison: Comparison) -> str:
+    if len(comparison.done) < 2 or comparison.baseline not in comparison.done:
+        return ""
     assert comparison.baseline is not None
     expected = read_text(comparison.baseline)
     different: list[str] = []
     for lane in comparison.done:
         errors = compare(expected, read_text(lane)).errors
         if errors:
-            verb = "" if different else " differs from the baseline"
-            different.append(f"{lane.label}{verb} by {name_count(errors)}")
+            by = f"differs from {comparison.baseline.label} by {name_count(errors)}"
+            different.append(f"{lane.label} {f'by {name_count(errors)}' if different else by}")
     if different:
         return ", ".join(different)
     count = len(expected.split())
     return f"every engine wrote the same {name_count(count)}" if count else "no engine found speech"
 
 
-def _write_note(comparison: Comparison) -> str:
-    if comparison.shared:
-        return "The engines shared the processor: for speed-ups run them one at a time."
+def _describe_errors(comparison: Comparison) -> str:
+    """Give the word error rate after normalisation, or the lowest and the highest of several."""
+    if not comparison.reference:
+        return ""
+    rates = set()
+    for lane in comparison.done:
+        assert lane.transcript is not None
+        found = score(comparison.reference, lane.transcript.text, lane.transcript.language)
+        rates.add(found.normalised_word_error_rate or 0.0)
+    said = f"word error rate {min(rates):.1%}"
+    return said if f"{min(rates):.1%}" == f"{max(rates):.1%}" else f"{said} to {max(rates):.1%}"
+
+
+def _describe_timing(comparison: Comparison) -> str:
+    """Say how the times were measured, and so what they are worth."""
     if len(comparison.lanes) < 2:
         return ""
-    if comparison.settings.repeats > 1:
-        return f"One at a time, medians of {comparison.settings.repeats} runs each."
-    return "One at a time, one run each: more repeats give a median and a spread."
+    if comparison.shared:
+        return "engines ran at once, so times aren’t comparable"
+    repeats = max(len(lane.repeats) for lane in comparison.done)
+    if repeats > 1:
+        return f"each alone, median of {repeats} runs"
+    if repeats == 0 or comparison.settings.schedule == "parallel":
+        return "at once, each on a device of its own, one run"
+    return "each alone, a single run: repeats would give a spread"
 
 
-def _read_total(lane: Lane) -> float:
+def read_total(lane: Lane) -> float:
+    """Return the seconds of a finished engine's run."""
     return lane.transcript.seconds.total if lane.transcript else float("inf")
 
 
-def _join_names(names: list[str]) -> str:
+def join_names(names: list[str]) -> str:
+    """Return names as in "a, b and c"."""
     *others, last = names
     return f"{', '.join(others)} and {last}" if others else last
 
@@ -145,6 +212,11 @@ def read_text(lane: Lane) -> str:
     return lane.transcript.text if lane.transcript else ""
 
 
+def format_seconds(seconds: float) -> str:
+    """Return seconds with three figures where they are few."""
+    return f"{seconds:.2f} s" if seconds >= 0.1 else f"{seconds:.3f} s"
+
+
 def format_ratio(ratio: float) -> str:
-    """Return how many times as fast, as 2.00×."""
-    return f"{ratio:.2f}×"
+    """Return how many times as fast, as 1.9×; finer near 1, where a tenth would say too much."""
+    return f"{ratio:.2f}×" if ratio < 1.2 else f"{ratio:.1f}×"

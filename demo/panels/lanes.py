@@ -1,226 +1,255 @@
-"""The engines side by side: what each does, wrote and took, in parts of which changed ones travel.
+"""Transcripts side by side, the same moment on the same line, in parts that travel by themselves.
 
-A lane has the same rows from the first moment on, with dashes where nothing is known yet, so that
-nothing moves while it fills. Word times are the engine's own where it was asked for them; else they
-are spread over the segment by the words' lengths, and the page says that they are estimates.
+Rows are stretches of time that all engines share. A row ends where every engine that has come so
+far begins a segment at about the same time; where they cut the speech differently, rows merge.
+Word times are the engine's own where it was asked for them; else they are spread over the segment
+by the words' lengths, and the page says that they are estimates.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import Any
 
-from demo.panels.accuracy import describe_differences, list_changes
-from demo.panels.headline import format_ratio
+from demo.panels.headline import join_names
 from demo.panels.templating import render_template
-from demo.snapshot import Comparison, Lane, State
+from demo.snapshot import Comparison, Lane
 from engines.base import Segment
-from engines.metrics import Edit, compare, name_count, normalise
-from engines.registry import LANGUAGES
+from engines.metrics import Edit, align, name_count
 
-STATES: dict[State, tuple[str, str]] = {
-    "idle": ("○", "Ready"),
-    "waiting": ("○", "Waiting"),
-    "loading": ("◔", "Loading the model"),
-    "compiling": ("◔", "Compiling the graph"),
-    "mel": ("◑", "Computing the log-mel spectrogram"),
-    "encoding": ("◑", "Encoding"),
-    "decoding": ("◑", "Decoding"),
-    "done": ("✓", "Done"),
-    "failed": ("✕", "Failed"),
-    "stopped": ("■", "Stopped"),
-}
-"""A sign and words for each."""
-
-STAGES = {"mel": "Log-mel", "encode": "Encoder", "decode": "Decoder loop", "total": "Total"}
+NEAR_SECONDS = 1.0
+"""How far apart engines may begin a segment for a row to end there."""
 
 
-def render(comparison: Comparison, document: bool = False) -> list[list[str]]:
-    """Render all engines side by side, then a line for each that this machine lacks.
+@dataclass(frozen=True)
+class Token:
+    """A word as it is shown; of one that an engine left out only `text` and `change` are set.
 
-    `document`: with transcripts to read instead of to click.
+    `change`: how it differs from the baseline's words: "insert", "substitute" or "delete"; of a
+    word of the baseline's "other" where another engine differs. `instead`: what the baseline wrote.
+    `unsure`: how unsure the model was, from 0 to 3. `timed`: whether `start` is the engine's own.
+    `joined`: whether no space precedes it, as in Chinese.
     """
+
+    text: str
+    start: float = 0.0
+    change: str = ""
+    instead: str = ""
+    unsure: int = 0
+    timed: bool = False
+    joined: bool = False
+
+
+Line = tuple[Token, ...]
+"""The words of one segment."""
+
+
+def render(comparison: Comparison, document: bool = False) -> list[Any]:
+    """Render the transcripts.
+
+    `document`: to read instead of to click, with the words' times in sight.
+    """
+    lanes = comparison.lanes
+    lines = mark_differences(comparison)
+    twins = find_twins(comparison, lines)
+    rows = [_show_row(row, comparison, lines, twins, document) for row in cut_rows(lanes)]
     html = render_template(
         "lanes.html",
         comparison=comparison,
-        lanes=[_show_lane(lane, comparison, document) for lane in comparison.lanes],
+        document=document,
+        idle=all(lane.state == "idle" for lane in lanes),
+        running=not comparison.finished,
+        twins=twins,
+        names={key: join_names([other.label for other in same]) for key, same in twins.items()},
+        timed=any(segment.words for lane in lanes for segment in lane.segments),
+        differences=_count_differences(comparison, lines),
+        words=name_count(max((sum(map(len, each)) for each in lines.values()), default=0)),
+        rows=rows,
     )
-    return [part.split("<!--row-->") for part in html.split("<!--part-->")]
+    return [part.split("<!--cell-->") for part in html.split("<!--part-->")]
 
 
 render_document = partial(render, document=True)
 
 
-def _show_lane(lane: Lane, comparison: Comparison, document: bool) -> dict[str, Any]:
-    done, busy, language = lane.transcript, lane.running and lane.state != "waiting", ""
-    if done and done.language_probability is not None and not comparison.settings.language:
-        name = LANGUAGES.get(done.language, done.language).title()
-        language = f"Detected {name} ({done.language_probability:.0%})"
-    percent = 100.0 if lane.state == "done" else 0.0
-    if comparison.audio_seconds and lane.state != "done":
-        percent = min(100.0, 100 * lane.audio_done / comparison.audio_seconds)
-    rows = [render_segment(segment, document) for segment in lane.segments]
-    if lane.state == "failed" and not lane.repeats and not document:
-        rows = []
-    why_empty = "No speech was found." if done else ""
-    if lane.state in ("failed", "stopped"):
-        why_empty = lane.reason or "Stopped before the first words."
-    return {
-        "lane": lane,
-        "is_baseline": _is_baseline(lane, comparison),
-        "sign": STATES[lane.state][0],
-        "state": _describe_state(lane, comparison),
-        "clock": f"{lane.elapsed:.1f} s" if busy else language,
-        "percent": percent,
-        "unsure": busy and not lane.audio_done,
-        "tall": comparison.audio_seconds > 60 and not document,
-        "live": lane.running and not lane.repeats and not document,
-        "rows": rows,
-        "why_empty": why_empty,
-        "to_baseline": _compare_to_baseline(lane, comparison),
-        "to_reference": _compare_to_reference(lane, comparison),
-        "figures": _list_figures(lane, comparison),
-        "spread": _describe_spread(lane, comparison),
-        "stages": _list_stages(lane, comparison),
-    }
-
-
-def _is_baseline(lane: Lane, comparison: Comparison) -> bool:
-    return comparison.baseline is not None and comparison.baseline.key == lane.key
-
-
-def _describe_state(lane: Lane, comparison: Comparison) -> str:
-    """Say what an engine is doing and, of several runs, in which one."""
-    state = lane.note or STATES[lane.state][1]
-    if not lane.note and lane.state in ("encoding", "decoding"):
-        state += f" {lane.audio_done:.0f} of {comparison.audio_seconds:.0f} s"
-    elif not lane.note and lane.state == "waiting" and lane.prepare:
-        state += " for its turn"
-    repeats, number = comparison.settings.repeats, len(lane.repeats) + 1
-    if repeats == 1 or not (lane.running and lane.prepare) or number > repeats:
-        return state
-    return f"Run {number} of {repeats}: {state[:1].lower()}{state[1:]}"
+# Words.
 
 
 @lru_cache(maxsize=4096)
-def render_segment(segment: Segment, document: bool) -> str:
-    """Render a segment: a button that plays from its start, then its words with their times."""
+def list_tokens(segment: Segment) -> Line:
+    """List the words of a segment with the times at which they are heard."""
     if segment.words:
-        timed = [(word.text.strip(), word.start) for word in segment.words if word.text.strip()]
-    else:
-        words = segment.text.split()
-        letters = [0, *accumulate(len(word) + 1 for word in words)]  # before each word
-        pace = (segment.end - segment.start) / max(letters[-1], 1)
-        starts = (segment.start + pace * before for before in letters)
-        timed = list(zip(words, starts, strict=False))
-    return render_template("segment.html", segment=segment, words=timed, document=document)
+        return tuple(
+            Token(
+                part, word.start, "", "", _judge(word.probability), True, not word.text[0].isspace()
+            )
+            for word in segment.words
+            for part in word.text.split()
+        )
+    words = segment.text.split()
+    letters = [0, *accumulate(len(word) + 1 for word in words)]  # before each word
+    pace = (segment.end - segment.start) / max(letters[-1], 1)
+    return tuple(
+        Token(word, segment.start + pace * before)
+        for word, before in zip(words, letters, strict=False)
+    )
 
 
-def _compare_to_baseline(lane: Lane, comparison: Comparison) -> tuple[str, list[Edit]]:
-    """Say how many words differ from the baseline's, and list the changes."""
-    baseline = comparison.baseline
-    if baseline is None or lane.key == baseline.key:
-        return "This engine is the baseline.", []
-    if lane.transcript is None or baseline.transcript is None or _waits_for_others(comparison):
-        return _explain_missing(lane, baseline), []
-    alignment = compare(baseline.transcript.text, lane.transcript.text)
-    if alignment.errors:
-        return describe_differences(alignment), list_changes(alignment)
-    equal = lane.transcript.tokens == baseline.transcript.tokens
-    tokens = "are equal too" if equal else "differ"
-    return f"{describe_differences(alignment)} Its tokens {tokens}.", []
+def _judge(probability: float) -> int:
+    return sum(probability < bound for bound in (0.9, 0.7, 0.5))
 
 
-def _compare_to_reference(lane: Lane, comparison: Comparison) -> tuple[str, list[Edit]]:
-    """Give the word error rate after normalisation, and list the changes."""
-    if lane.transcript is None or comparison.reference is None or _waits_for_others(comparison):
-        return _explain_missing(lane), []
-    expected, text = comparison.reference, lane.transcript.text
-    language = lane.transcript.language
-    found = compare(normalise(expected, language), normalise(text, language))
-    if found.word_error_rate is not None:
-        rate, errors = found.word_error_rate, name_count(found.errors, "error")
-        sentence = f"Word error rate {rate:.1%} normalised: {errors} in {name_count(found.words)}."
-    elif found.errors:
-        sentence = f"Nothing was said, but {name_count(found.errors)} written."
-    else:
-        sentence = "Nothing was said, and nothing was written."
-    return sentence, list_changes(found)
+def mark_differences(comparison: Comparison) -> dict[str, list[Line]]:
+    """List every engine's segments as words; of finished engines, marked where they differ.
 
-
-def _waits_for_others(comparison: Comparison) -> bool:
-    """Tell whether words are compared later: nothing else may run while engines are timed."""
-    return not comparison.shared and not comparison.finished
-
-
-def _explain_missing(*lanes: Lane) -> str:
-    broken = [one for one in lanes if one.state in ("failed", "stopped")]
-    return f"Not known: {broken[0].label} {broken[0].state}." if broken else "–"
-
-
-def _list_figures(lane: Lane, comparison: Comparison) -> list[tuple[str, str, str]]:
-    """List name, value and unit of the figures to read from afar.
-
-    Tokens per second are of the whole run; while it goes on, of its segments so far.
+    Words are compared when no engine runs any more: nothing else may run while one is timed.
     """
-    done, total, speed, rate = lane.transcript, "–", "–", "–"
-    tokens, seconds = 0, 0.0
-    if done is not None:
-        tokens, seconds = len(done.tokens), done.seconds.total
-        total, speed = f"{seconds:.2f} s", f"{_format_figure(done.audio_seconds / seconds)}×"
-    elif lane.state in ("mel", "encoding", "decoding"):
-        tokens, seconds = sum(len(segment.tokens) for segment in lane.segments), lane.elapsed
-    if tokens and seconds:
-        rate = _format_figure(tokens / seconds)
-    ratio = _stage_ratio(lane, comparison, "total") or "–"
-    if comparison.shared:
-        ratio = "not measured"
-    elif _is_baseline(lane, comparison):
-        ratio = "baseline"
-    return [
-        ("Whole run", total, ""),
-        ("Speed-up", ratio, ""),
-        ("Speed", speed, "real time" if done else ""),
-        ("Tokens per second", rate, ""),
-    ]
-
-
-def _format_figure(value: float) -> str:
-    return f"{value:.0f}" if value >= 10 else f"{value:.1f}"
-
-
-def _stage_ratio(lane: Lane, comparison: Comparison, stage: str) -> str:
-    """Return how many times as fast as the baseline a stage was; "" unless each ran alone."""
+    lines = {lane.key: [list_tokens(each) for each in lane.segments] for lane in comparison.lanes}
     baseline = comparison.baseline
-    if comparison.shared or _is_baseline(lane, comparison) or baseline is None:
-        return ""
-    if lane.transcript is None or baseline.transcript is None:
-        return ""
-    ours = lane.transcript.seconds.as_dict()[stage]
-    return format_ratio(baseline.transcript.seconds.as_dict()[stage] / ours) if ours else ""
+    if not comparison.finished or baseline is None or baseline.transcript is None:
+        return lines
+    expected, others = _read_words(lines[baseline.key]), set[int]()
+    for lane in comparison.done:
+        if lane is not baseline:
+            edits = _align(expected, _read_words(lines[lane.key]))
+            lines[lane.key] = _mark(lines[lane.key], edits)
+            at = 0
+            for edit in edits:
+                if edit.change != "equal":
+                    others |= set(range(at, at + len(edit.expected)))
+                at += len(edit.expected)
+    numbers = iter(range(len(expected)))
+    lines[baseline.key] = [
+        tuple(
+            replace(token, change="other") if next(numbers) in others else token for token in line
+        )
+        for line in lines[baseline.key]
+    ]
+    return lines
 
 
-def _list_stages(
-    lane: Lane, comparison: Comparison
-) -> list[tuple[str, str, float | None, float, str]]:
-    """List key, name, seconds, percent of the slowest engine's total, and speed-up of stages."""
-    totals = [one.transcript.seconds.total for one in comparison.done if one.transcript]
-    longest, rows = max(totals, default=0.0), []
-    for stage, name in STAGES.items():
-        seconds = lane.transcript.seconds.as_dict()[stage] if lane.transcript else None
-        width = 100 * seconds / longest if seconds and longest else 0.0
-        rows.append((stage, name, seconds, width, _stage_ratio(lane, comparison, stage)))
-    return rows
+def _read_words(lines: Sequence[Line]) -> tuple[str, ...]:
+    return tuple(token.text for line in lines for token in line if token.change != "delete")
 
 
-def _describe_spread(lane: Lane, comparison: Comparison) -> str:
-    """Say of several runs which one the figures are of, and between what times the runs lay."""
-    if comparison.settings.repeats == 1:
-        return ""
-    if len(lane.repeats) < 2:
-        return "Median and spread: –"
-    totals = [repeat.seconds.total for repeat in lane.repeats]
-    spread = f"{min(totals):.3f} to {max(totals):.3f} s"
-    unsteady = "" if lane.steady else " The runs wrote different tokens; shown is the first."
-    return f"Median of {len(totals)} runs, which took {spread}.{unsteady}"
+@lru_cache(maxsize=64)
+def _align(expected: tuple[str, ...], found: tuple[str, ...]) -> tuple[Edit, ...]:
+    return align(expected, found).edits
+
+
+def _mark(lines: Sequence[Line], edits: Sequence[Edit]) -> list[Line]:
+    """Mark changed words, and put those left out behind the word that they would follow."""
+    marked: list[list[Token]] = [[] for _ in lines] or [[]]
+    places = [(number, token) for number, line in enumerate(lines) for token in line]
+    at = 0
+    for edit in edits:
+        if edit.change == "delete":
+            number = places[max(0, at - 1)][0] if places else 0
+            marked[number] += [Token(word, change="delete") for word in edit.expected]
+        for number, token in places[at : at + len(edit.found)]:
+            if edit.change != "equal":
+                token = replace(token, change=edit.change, instead=" ".join(edit.expected))
+            marked[number].append(token)
+        at += len(edit.found)
+    return [tuple(line) for line in marked]
+
+
+def find_twins(comparison: Comparison, lines: dict[str, list[Line]]) -> dict[str, list[Lane]]:
+    """Find which engines wrote the same words: the first of each kind, and those like it."""
+    twins: dict[str, list[Lane]] = {}
+    firsts: dict[object, str] = {}
+    for lane in comparison.lanes:
+        ended = comparison.finished and lane.transcript is not None
+        words = _read_words(lines[lane.key]) if ended else lane.key
+        twins.setdefault(firsts.setdefault(words, lane.key), []).append(lane)
+    return twins
+
+
+def _count_differences(comparison: Comparison, lines: dict[str, list[Line]]) -> int | None:
+    """Count the stretches of words in which an engine differs; None where that isn't known."""
+    if not comparison.finished or len(comparison.done) < 2:
+        return None
+    count = 0
+    for lane in comparison.done:
+        changes = [token.change not in ("", "other") for line in lines[lane.key] for token in line]
+        count += sum(now and not before for before, now in pairwise([False, *changes]))
+    return count
+
+
+# Rows.
+
+
+@dataclass(frozen=True)
+class Row:
+    """A stretch of time: for each engine its segments, from the first to before the last."""
+
+    start: float
+    segments: tuple[range, ...]
+
+
+def cut_rows(lanes: Sequence[Lane]) -> list[Row]:
+    """Cut the clip where all engines begin a segment, one that hasn't come so far left aside."""
+    spoken = [lane.segments for lane in lanes]
+    guide = max(spoken, key=lambda segments: segments[-1].end if segments else 0.0, default=())
+    before, rows = [0] * len(lanes), []
+    for segment in guide[1:]:
+        places = [_find_cut(each, segment.start) for each in spoken]
+        if all(p is not None and p >= b for p, b in zip(places, before, strict=True)):
+            rows.append((before, [place or 0 for place in places]))
+            before = [place or 0 for place in places]
+    rows.append((before, [len(segments) for segments in spoken]))
+    return [_make_row(spoken, first, last) for first, last in rows]
+
+
+def _find_cut(segments: Sequence[Segment], time: float) -> int | None:
+    """Return how many segments lie before a time, or None where one lies across it."""
+    if not segments or segments[-1].end <= time + NEAR_SECONDS:
+        return len(segments)
+    starts = [segment.start for segment in segments]
+    nearest = min(range(len(starts)), key=lambda at: abs(starts[at] - time))
+    return nearest if abs(starts[nearest] - time) <= NEAR_SECONDS else None
+
+
+def _make_row(spoken: Sequence[Sequence[Segment]], first: list[int], last: list[int]) -> Row:
+    ranges = tuple(range(a, b) for a, b in zip(first, last, strict=True))
+    starts = [each[r.start].start for each, r in zip(spoken, ranges, strict=True) if r]
+    return Row(min(starts, default=0.0), ranges)
+
+
+def _show_row(
+    row: Row,
+    comparison: Comparison,
+    lines: dict[str, list[Line]],
+    twins: dict[str, list[Lane]],
+    document: bool,
+) -> dict[str, Any]:
+    cells, changed = [], False
+    for lane, segments in zip(comparison.lanes, row.segments, strict=True):
+        part = [(lane.segments[at].end, lines[lane.key][at]) for at in segments]
+        changed = changed or any(token.change for _, line in part for token in line)
+        newest = segments.stop == len(lane.segments) and (segments or not lane.segments)
+        cells.append(
+            {
+                "lane": lane,
+                "twin": lane.key not in twins,
+                "lines": [render_line(line, end, document) for end, line in part],
+                "partial": lane.partial if newest else "",
+                "why_empty": "" if lane.segments or lane.partial else _explain_empty(lane),
+            }
+        )
+    return {"start": row.start, "cells": cells, "changed": changed}
+
+
+def _explain_empty(lane: Lane) -> str:
+    if lane.transcript is not None:
+        return "No speech was found."
+    return {"failed": "Failed.", "stopped": "Stopped before the first words."}.get(lane.state, "…")
+
+
+@lru_cache(maxsize=4096)
+def render_line(line: Line, end: float, document: bool) -> str:
+    """Render the words of a segment that ends at `end` seconds."""
+    return render_template("segment.html", line=line, end=end, document=document)
