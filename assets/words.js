@@ -104,7 +104,7 @@
   /* From difference to difference; words that stand together are one. */
   let sought = 0;
   const listDifferences = () =>
-    [...document.querySelectorAll("#lanes :is(ins, del)")].filter((word) =>
+    [...document.querySelectorAll("#lanes .segment :is(ins, del)")].filter((word) =>
       word.offsetParent && !word.previousElementSibling?.matches("ins, del"));
   const walk = (step) => {
     const places = listDifferences();

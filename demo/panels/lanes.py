@@ -55,7 +55,10 @@ def render(comparison: Comparison, document: bool = False) -> list[Any]:
     lanes = comparison.lanes
     lines = mark_differences(comparison)
     twins = find_twins(comparison, lines)
-    rows = [_show_row(row, comparison, lines, twins, document) for row in cut_rows(lanes)]
+    rows = [
+        _show_row(row, at == 0, comparison, lines, twins, document)
+        for at, row in enumerate(cut_rows(lanes))
+    ]
     html = render_template(
         "lanes.html",
         comparison=comparison,
@@ -195,22 +198,24 @@ def cut_rows(lanes: Sequence[Lane]) -> list[Row]:
     spoken = [lane.segments for lane in lanes]
     guide = max(spoken, key=lambda segments: segments[-1].end if segments else 0.0, default=())
     before, rows = [0] * len(lanes), []
-    for segment in guide[1:]:
-        places = [_find_cut(each, segment.start) for each in spoken]
-        if all(p is not None and p >= b for p, b in zip(places, before, strict=True)):
-            rows.append((before, [place or 0 for place in places]))
-            before = [place or 0 for place in places]
+    for number, segment in enumerate(guide[1:], 1):
+        places = [number if each is guide else _find_cut(each, segment.start) for each in spoken]
+        after = [place for place in places if place is not None]
+        if len(after) == len(lanes) and all(a >= b for a, b in zip(after, before, strict=True)):
+            rows.append((before, after))
+            before = after
     rows.append((before, [len(segments) for segments in spoken]))
     return [_make_row(spoken, first, last) for first, last in rows]
 
 
 def _find_cut(segments: Sequence[Segment], time: float) -> int | None:
     """Return how many segments lie before a time, or None where one lies across it."""
-    if not segments or segments[-1].end <= time + NEAR_SECONDS:
-        return len(segments)
     starts = [segment.start for segment in segments]
-    nearest = min(range(len(starts)), key=lambda at: abs(starts[at] - time))
-    return nearest if abs(starts[nearest] - time) <= NEAR_SECONDS else None
+    nearest = min(range(len(starts)), key=lambda at: abs(starts[at] - time), default=0)
+    if starts and abs(starts[nearest] - time) <= NEAR_SECONDS:
+        return nearest
+    ended = not segments or segments[-1].end <= time + NEAR_SECONDS
+    return len(segments) if ended else None
 
 
 def _make_row(spoken: Sequence[Sequence[Segment]], first: list[int], last: list[int]) -> Row:
@@ -221,6 +226,7 @@ def _make_row(spoken: Sequence[Sequence[Segment]], first: list[int], last: list[
 
 def _show_row(
     row: Row,
+    first: bool,
     comparison: Comparison,
     lines: dict[str, list[Line]],
     twins: dict[str, list[Lane]],
@@ -230,14 +236,16 @@ def _show_row(
     for lane, segments in zip(comparison.lanes, row.segments, strict=True):
         part = [(lane.segments[at].end, lines[lane.key][at]) for at in segments]
         changed = changed or any(token.change for _, line in part for token in line)
-        newest = segments.stop == len(lane.segments) and (segments or not lane.segments)
+        newest = segments.stop == len(lane.segments)
         cells.append(
             {
                 "lane": lane,
                 "twin": lane.key not in twins,
                 "lines": [render_line(line, end, document) for end, line in part],
-                "partial": lane.partial if newest else "",
-                "why_empty": "" if lane.segments or lane.partial else _explain_empty(lane),
+                "partial": lane.partial if newest and (segments or first) else "",
+                "why_empty": ""
+                if lane.segments or lane.partial or not first
+                else _explain_empty(lane),
             }
         )
     return {"start": row.start, "cells": cells, "changed": changed}

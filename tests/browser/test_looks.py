@@ -69,7 +69,7 @@ def test_lanes_and_controls_stand_still_while_a_comparison_runs(
     wait_until_still(page, places)
     before = page.evaluate(places)
     page.click("#compare")
-    page.locator(".lane--decoding .segment").first.wait_for()
+    page.locator("#lanes .segment").first.wait_for()
     during = page.evaluate(places)
     gate.set()
     wait_for_states(page, "done", "done")
@@ -137,13 +137,13 @@ def test_the_stage_is_large_plain_and_of_high_contrast(
     page = open_page(fake_page.url, theme=theme, query=STAGE)
     page.locator("body").press("Space")
     wait_for_states(page, "done", "done")
-    for selector in (".summary", ".lane h2", ".transcript", ".figures dd.number"):
+    for selector in (".summary", ".lane .name", ".transcript"):
         assert page.evaluate(SIZE, selector) >= 1.25 * plain.evaluate(SIZE, selector)
     for hidden in ("#engines", "#schedule", "#audio", "#export", ".credits"):
         assert page.locator(hidden).is_hidden()
     colours = (
         "() => ['color', 'backgroundColor'].map(what => getComputedStyle("
-        "document.querySelector(what === 'color' ? '.lane h2' : '.lane'))[what])"
+        "document.querySelector(what === 'color' ? '.lane .name' : '.race'))[what])"
     )
     ink, paper = page.evaluate(colours)
     assert measure_contrast(ink, paper) > 15

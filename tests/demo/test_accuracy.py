@@ -14,26 +14,40 @@ def read_rows(comparison: Comparison) -> list[str]:
 
 
 def test_the_same_words_are_said_to_be_the_same() -> None:
-    assert "every engine wrote what CPU wrote, to the letter." in read(render(compare())).text
-    assert read_rows(compare()) == ["MAX hybrid CPU 0 0 0 0.0% 0.0% 0.0% 0.0%"]
+    same = compare(reference=fakes.WORDS.upper() + ".")
+    text = read(render(same)).text
+    assert "Every engine wrote what CPU wrote, to the letter, and its tokens are equal too." in text
+    assert "Word error rate 0.0% normalised: 0 errors in 11 words." in text
+    assert read_rows(same)[0].startswith("CPU and MAX hybrid Reference 0.0% 0.0% 100.0%")
+    assert len(read_rows(same)) == 1 and not read(render(same)).all(kind="changes")
+    assert read_rows(compare()) == []
 
 
-def test_each_kind_of_error_is_counted() -> None:
+def test_each_kind_of_error_is_counted_and_its_words_are_shown() -> None:
     words = "a compiler turns the graph into fast code for every big chip"
     done = compare(words, reference=fakes.WORDS)
-    assert "Not as CPU wrote it: MAX hybrid." in read(render(done)).text
+    shown = read(render(done))
+    assert "Not as CPU wrote it: MAX hybrid." in shown.text
     # The/a, and big: 2 of 11 words; as characters 3 of "The" and 4 of "big ", of 58.
     assert read_rows(done) == [
-        "CPU Reference 0 0 0 0.0% 0.0% 0.0% 0.0%",
-        "MAX hybrid CPU 1 1 0 18.2% 12.1% 18.2% 12.1%",
-        "MAX hybrid Reference 1 1 0 18.2% 12.1% 18.2% 12.1%",
+        "CPU Reference 0.0% 0.0% 0.0% 0.0% 0 0 0",
+        "MAX hybrid Reference 18.2% 12.1% 18.2% 12.1% 1 1 0",
+        "MAX hybrid CPU 18.2% 12.1% 18.2% 12.1% 1 1 0",
     ]
+    assert "2 words differ (1 substituted, 1 inserted) of 11. Its tokens differ." in shown.text
+    assert shown.all("del")[-1].text == "− deleted: The"
+    assert [each.text for each in shown.all("ins")][-2:] == ["+ inserted: a", "+ inserted: big"]
     broken = fail_second(done)
-    assert read_rows(broken)[-1] == "MAX hybrid Reference – – – – – – –"
+    assert "MAX hybrid: not known, it failed." in read(render(broken)).text
     assert "no second transcript" in render(broken)
+
+
+def test_silence_is_no_division_by_zero() -> None:
+    assert "Nothing was said, but 11 words written." in read(render(compare(reference=""))).text
+    assert "Nothing was said, and nothing was written." in render(compare(words="", reference=""))
 
 
 def test_normalisation_forgives_case_punctuation_and_spelling() -> None:
     done = compare("mister brown's color okay", reference="Mr. Brown's colour, okay?")
-    row = read_rows(done)[-1]
-    assert row.startswith("MAX hybrid Reference 4 0 0 100.0%") and row.endswith("0.0% 0.0%")
+    row = read_rows(done)[1]
+    assert row.startswith("MAX hybrid Reference 0.0% 0.0% 100.0%") and row.endswith("4 0 0")

@@ -1,4 +1,4 @@
-"""The engines side by side: every state, every figure with its settings."""
+"""Transcripts side by side, and the ranked rows above them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from demo.panels import lanes
+from demo.panels import lanes, race
 from demo.snapshot import Comparison, Settings, State, new_comparison
 from engines.base import Options, Segment
 from tests import fakes
@@ -14,9 +14,16 @@ from tests.demo.reading import Element, change_last, compare, fail_second, keep_
 
 
 def show(comparison: Comparison, key: str = "max_hybrid") -> Element:
-    """One engine as it is read."""
-    (lane,) = read(lanes.render(comparison)).all("article", **{"data-engine": key})
+    """One engine's row as it is read."""
+    (lane,) = read(race.render(comparison)).all("li", **{"data-engine": key})
     return lane
+
+
+def read_column(comparison: Comparison, key: str = "max_hybrid") -> list[str]:
+    """What stands in an engine's column, row by row."""
+    rows = read(lanes.render(comparison)).all(kind="row")[1:]
+    cells = [row.all(kind="cell", **{"data-engine": key})[0] for row in rows]
+    return [" ".join(line.text for line in cell.all("p")) for cell in cells]
 
 
 def read_figures(lane: Element) -> dict[str, str]:
@@ -25,13 +32,16 @@ def read_figures(lane: Element) -> dict[str, str]:
     return {name.text: value.text for name, value in zip(names, values, strict=True)}
 
 
+# Rows.
+
+
 @pytest.mark.parametrize(
     ("state", "said"),
     [
-        ("waiting", "○ Waiting"),
-        ("compiling", "◔ Compiling the graph 12.3 s"),
-        ("encoding", "◑ Encoding 43 of 162 s 12.3 s"),
-        ("failed", "✕ Failed"),
+        ("waiting", "○ Waiting for its turn"),
+        ("compiling", "◔ Compiling the graph"),
+        ("encoding", "◑ Encoding 43 of 162 s"),
+        ("failed", "⚠ Failed"),
     ],
 )
 def test_a_state_is_said_in_words_and_with_a_sign(state: State, said: str) -> None:
@@ -40,109 +50,130 @@ def test_a_state_is_said_in_words_and_with_a_sign(state: State, said: str) -> No
     shown = show(blank, "cpu")
     assert shown.attributes["data-state"] == state
     assert shown.all(kind="state")[0].text == said
+    assert ("12.3 s" in shown.text) is (state in ("compiling", "encoding"))
     (bar,) = shown.all(role="progressbar")
     assert bar.attributes["aria-valuenow"] == "27"
     noted = change_last(blank, note="downloading tiny.en, 43 %")
     assert "downloading tiny.en, 43 %" in show(noted, "cpu").text
 
 
-def test_figures_have_their_settings_and_speed_ups_are_of_engines_that_ran_alone() -> None:
-    shared, fair = (show(compare(schedule=s)) for s in ("parallel", "one at a time"))
-    assert read_figures(shared)["Speed-up"] == "not measured"
-    assert "2.00×" not in shared.text
-    assert shared.all("footer")[0].text == (
-        "cpu · float32 · beam 1 · tiny.en · shared the processor · 11 tokens · peak 300 MiB"
-    )
-    assert read_figures(fair) == {
-        "Whole run": "1.00 s",
-        "Speed-up": "2.00×",
-        "Speed": "6.0× real time",
-        "Tokens per second": "11",
-    }
-    assert fair.all("tr", "encode")[0].text == "Encoder 0.200 s 2.00×"
-    assert read_figures(show(compare(schedule="one at a time"), "cpu"))["Speed-up"] == "baseline"
+def test_finished_engines_are_ranked_with_their_figures() -> None:
+    fair = compare(schedule="one at a time")
+    fast, slow = show(fair), show(fair, "cpu")
+    assert (fast.all(kind="rank")[0].text, slow.all(kind="rank")[0].text) == ("1 .", "2 .")
+    assert "1.00 s" in fast.text and "6.0× real time" in fast.text
+    widths = [lane.all(role="progressbar")[0].attributes["aria-valuenow"] for lane in (fast, slow)]
+    assert widths == ["50", "100"]
+    figures = read_figures(fast)
+    assert figures["Against CPU"] == "2.0×" and figures["Peak memory"] == "300 MiB"
+    assert figures["Compile"] == "1.50 s" and figures["Encoder"] == "0.20 s"
+    assert read_figures(show(compare()))["Against CPU"] == "not comparable", "they ran at once"
+    running = show(keep_running(fair), "cpu")
+    assert not running.all(kind="rank")[0].text
 
 
-def test_a_detected_language_is_told_unless_it_was_asked_for() -> None:
-    for language, said in ((None, "Detected French (98%)"), ("fr", "")):
-        done = compare(language=language)
-        written = done.lanes[1].transcript
-        assert written is not None
-        heard = replace(written, language="fr", language_probability=0.98)
-        assert show(change_last(done, transcript=heard)).all(kind="clock")[0].text == said
-
-
-def test_words_wait_until_no_engine_is_timed() -> None:
-    fair = compare(schedule="one at a time", reference=fakes.WORDS)
-    for comparison, compared in ((change_last(fair, state="decoding"), False), (fair, True)):
-        assert ("all 11 words" in show(comparison).text) is compared
-        assert ("error rate" in show(comparison).text) is compared
-
-
-def test_tokens_per_second_and_the_newest_words_are_shown_while_it_runs() -> None:
-    running = change_last(keep_running(compare()), elapsed=0.5, repeats=())
-    assert read_figures(show(running))["Tokens per second"] == "22"
-    assert show(running).all(kind="live")
-    assert not show(keep_running(compare())).all(kind="live"), "its first run is over"
-
-
-def test_repeats_show_their_median_and_spread() -> None:
-    done = compare()
-    done = replace(done, settings=replace(done.settings, repeats=3))
+def test_repeats_are_dots_with_their_spread() -> None:
+    done = compare(schedule="one at a time")
     repeat = done.lanes[1].repeats[0]
     slow, fast = (replace(repeat, seconds=replace(repeat.seconds, decode=s)) for s in (3.5, 0.5))
-    for traits, said in (
-        ({"repeats": (repeat, slow, fast)}, "Median of 3 runs, which took 0.750 to 3.750 s."),
-        ({"repeats": (repeat, slow), "steady": False}, "different tokens"),
-    ):
-        assert said in show(change_last(done, **traits)).text
+    shown = show(change_last(done, repeats=(repeat, slow, fast), steady=False))
+    assert len(shown.all(role="progressbar")[0].all("i")) == 3
+    assert read_figures(shown)["Spread of repeats"] == "0.75 s to 3.75 s"
+    assert "repeats wrote others" in shown.text
 
 
-def test_the_same_words_are_said_to_be_the_same_and_others_are_marked() -> None:
-    same = show(compare(reference=fakes.WORDS.upper() + "."))
-    assert "No differences: all 11 words are the same. Its tokens are equal too." in same.text
-    assert "Word error rate 0.0% normalised: 0 errors in 11 words." in same.text
-    assert not same.all(kind="changes")
-    changed = show(compare(fakes.WORDS.replace("compiler turns", "big compiler turned")))
-    assert "2 words differ (1 substituted, 1 inserted) of 11." in changed.text
-    assert changed.all("del")[0].text == "− deleted: turns"
-    assert [each.text for each in changed.all("ins")] == ["+ inserted: big", "+ inserted: turned"]
-    assert "the graph into fast …" in changed.all(kind="changes")[0].text
-    assert "error rate" not in changed.text
-
-
-def test_silence_is_no_division_by_zero() -> None:
-    assert "Nothing was said, but 11 words written." in show(compare(reference="")).text
-    silent = show(compare(words="", reference="")).text
-    assert "Nothing was said, and nothing was written." in silent
-    assert "No speech was found." in silent
-
-
-def test_a_failure_shows_its_reason_and_stays_in_its_lane() -> None:
+def test_a_failure_shows_its_reason_and_stays_with_its_engine() -> None:
     broken = fail_second(compare())
-    assert show(broken).all(kind="reason")[0].text == "no room on device"
-    assert "Not known: MAX hybrid failed." in show(broken).text
-    assert show(broken, "cpu").attributes["data-state"] == "done"
-    stopped = change_last(broken, state="stopped", segments=(), reason=None)
-    assert "Stopped before the first words." in show(stopped).text
-    (absent,) = read(lanes.render(broken)).all(kind="absent")
-    assert absent.text == "— GPU can’t run on this machine: no CUDA device was found"
+    assert show(broken).all(kind="reason")[0].text == "⚠ no room on device"
+    assert not show(broken, "cpu").all(kind="reason")
+    alone = replace(broken, lanes=broken.lanes[1:])
+    assert not show(alone).all(kind="reason"), "the verdict says it"
+    (absent,) = read(race.render_document(broken)).all(kind="absent")
+    assert absent.text == "GPU can’t run on this machine: no CUDA device was found"
 
 
-def test_every_word_says_when_it_is_heard_and_segments_play_from_the_keyboard() -> None:
+# Transcripts.
+
+
+def test_the_same_moment_stands_on_the_same_line() -> None:
+    assert read_column(compare()) == [
+        "The compiler turns the",
+        "graph into fast code",
+        "for every chip",
+    ]
+    parts = (Segment(0.0, 4.3, " The compiler turns the graph into fast code", (), 0.0),)
+    last = Segment(4.4, 6.0, " for every chip", (), 0.0)
+    merged = change_last(compare(), segments=(*parts, last))
+    assert read_column(merged, "cpu") == [
+        "The compiler turns the graph into fast code",
+        "for every chip",
+    ]
+    assert read_column(merged) == read_column(merged, "cpu")
+    late = keep_running(change_last(compare(), segments=compare().lanes[1].segments[:1]))
+    late = change_last(late, partial="graph in")
+    assert read_column(late) == ["The compiler turns the graph in", "", ""]
+
+
+def test_what_differs_is_marked_where_it_is() -> None:
+    done = compare("The big compiler turned graph into fast code for every chip")
+    page = read(lanes.render(done))
+    shown = Element("rows", {}, [*page.all(kind="row"), *page.all(kind="count")])
+    assert [each.text for each in shown.all("ins")] == ["big", "turned"]
+    assert shown.all("ins", "other")[0].attributes["title"] == "Instead of: turns"
+    assert [each.text for each in shown.all("del")] == ["the"]
+    assert [each.text for each in shown.all(kind="differs")] == ["turns", "the"]
+    assert shown.all(kind="count")[0].text == "2 differences"
+    same = [bool(row.all(kind="differs")) for row in shown.all(kind="row")[1:]]
+    assert [not each for each in same] == [
+        "row--same" in row.attributes["class"].split() for row in shown.all(kind="row")[1:]
+    ]
+    assert not read(lanes.render(keep_running(done))).all("ins"), "an engine is being timed"
+
+
+def test_engines_that_wrote_the_same_can_be_merged() -> None:
+    done = compare()
+    third = replace(compare("Something else").lanes[1], key="max_full", label="MAX full")
+    shown = read(lanes.render(replace(done, lanes=(*done.lanes, third))))
+    assert {each.attributes["data-engine"] for each in shown.all(kind="twin")} == {"max_hybrid"}
+    assert [each.text for each in shown.all(kind="every")] == ["CPU and MAX hybrid", "MAX full"]
+    assert "Every engine wrote the same 11 words." in read(lanes.render(done)).text
+
+
+def test_engines_without_words_say_why() -> None:
+    assert read_column(compare(words="")) == ["No speech was found.", "", ""]
+    stopped = change_last(compare(), state="stopped", segments=(), transcript=None)
+    assert read_column(stopped)[0] == "Stopped before the first words."
+
+
+def test_words_say_when_they_are_heard_and_how_sure_the_engine_was() -> None:
     words = fakes.FakeEngine().transcribe(fakes.make_clip(), Options(word_timestamps=True))
-    row = show(change_last(compare(), segments=words.segments)).all("p", "segment")[0]
-    placed = [(w.text, w.attributes["data-t"]) for w in row.all("span") if "data-t" in w.attributes]
+    first, *rest = words.segments
+    assert first.words is not None
+    unsure = tuple(
+        replace(word, probability=p)
+        for word, p in zip(first.words, (0.95, 0.8, 0.6, 0.1), strict=True)
+    )
+    done = compare()
+    timed = change_last(done, segments=(replace(first, words=unsure), *rest))
+    cell = read(lanes.render(timed)).all(kind="cell", **{"data-engine": "max_hybrid"})[1]
+    placed = [
+        (w.text, w.attributes["data-t"]) for w in cell.all("span") if "data-t" in w.attributes
+    ]
     assert placed[:2] == [("The", "0.00"), ("compiler", "0.55")]
-    (button,) = row.all("button")
-    assert button.attributes["aria-label"] == "Play from 0:00"
-
-
-def test_times_that_are_not_known_are_spread_and_called_estimates() -> None:
-    done = change_last(compare(), segments=(Segment(2.0, 4.2, " a three of", (), 0.0),))
-    words = show(done).all("p", "segment")[0].all("span")
-    assert [word.attributes["data-t"] for word in words[1:]] == ["2.00", "2.40", "3.60"]
-    timed = replace(done, settings=replace(done.settings, word_timestamps=True))
+    assert [cell.all(kind=f"unsure-{level}")[0].text for level in (1, 2, 3)] == [
+        "compiler",
+        "turns",
+        "the",
+    ]
     for comparison, estimated in ((done, True), (timed, False)):
         (hint,) = read(lanes.render(comparison)).all(kind="hint")
         assert ("estimate" in hint.text) is estimated
+    spread = change_last(done, segments=(Segment(2.0, 4.2, " a three of", (), 0.0),))
+    cells = read(lanes.render(spread)).all(kind="cell", **{"data-engine": "max_hybrid"})
+    times = [
+        word.attributes["data-t"]
+        for cell in cells
+        for word in cell.walk()
+        if "data-t" in word.attributes
+    ]
+    assert times == ["2.00", "2.40", "3.60"]
