@@ -167,6 +167,12 @@
     const details = event.target.closest?.("#race summary")?.parentElement;
     if (details) opened.set(details.dataset.row, !details.open);
   });
+  /* Their place is made with the click, so that nothing moves when the server answers. */
+  const PANELS = "#race, #lanes";
+  document.addEventListener("click", (event) => {
+    if (!event.target.closest?.("#compare, #again")) return;
+    for (const panel of document.querySelectorAll(PANELS)) panel.classList.add("asked");
+  });
   let atEnd = true;
   document.addEventListener("scroll", (event) => {
     const box = event.target;
@@ -174,6 +180,9 @@
     atEnd = box.scrollTop + box.clientHeight > box.scrollHeight - 24;
   }, true);
   const restore = () => {
+    if (document.querySelector("#summary [role=alert]")) {
+      for (const panel of document.querySelectorAll(PANELS)) panel.classList.remove("asked");
+    }
     for (const details of document.querySelectorAll("#race details")) {
       const open = opened.get(details.dataset.row);
       if (open !== undefined && details.open !== open) details.open = open;

@@ -232,8 +232,8 @@ def test_every_panel_is_drawn_and_a_word_plays_its_own_clip_and_no_other(
         assert " ".join(words) == fakes.WORDS
     assert "Every engine wrote the same 11 words" in page.inner_text("#summary")
     assert "word error rate 9.1%" in page.inner_text("#summary")
-    page.locator("#timeline i").first.wait_for(state="attached")
-    page.locator("#timings i").first.wait_for(state="attached")
+    page.locator("#timeline .plot").first.wait_for(state="attached")
+    page.locator("#timings .plot").first.wait_for(state="attached")
     assert page.inner_text("#scores")
     play_word(page, "jfk")
     page.get_by_label("Address, 3:19").check()
