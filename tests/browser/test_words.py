@@ -1,0 +1,81 @@
+"""A visitor reads the transcripts: differences, equal engines, confidence, keys, and copies."""
+
+from __future__ import annotations
+
+from threading import Event
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests import fakes
+from tests.browser.driving import Open, compare
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+    from tests.fake_page import FakePage
+
+pytestmark = pytest.mark.browser
+
+FOCUSED = "document.activeElement.textContent"
+
+
+def read_shown(page: Page, selector: str) -> list[str]:
+    return [each.inner_text() for each in page.locator(selector).all() if each.is_visible()]
+
+
+def test_differences_are_walked_through_and_filtered(fake_page: FakePage, open_page: Open) -> None:
+    words = fakes.WORDS.replace("turns", "turned").replace("every", "each and every")
+    fake_page.use(max_hybrid=fakes.fake_max(words=words))
+    page = open_page(fake_page.url, "light", 1280)
+    compare(page)
+    assert page.inner_text("#lanes .count") == "2 differences"
+    for key, sought in (("n", "turned"), ("n", "each"), ("n", "turned"), ("p", "each")):
+        page.locator("body").press(key)
+        assert page.inner_text("#lanes .sought") == sought
+    assert page.inner_text("#lanes .count") == "2 of 2"
+    page.get_by_label("Only differences").check()
+    rows = read_shown(page, "#lanes .row .from")
+    assert 0 < len(rows) < page.locator("#lanes .row .from").count()
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.get_by_label("Copy the transcript by MAX hybrid").click()
+    page.get_by_text("Copied").wait_for()
+    assert page.evaluate("navigator.clipboard.readText()") == words
+
+
+def test_equal_engines_share_a_column_and_words_have_keys(
+    fake_page: FakePage, open_page: Open
+) -> None:
+    page = open_page(fake_page.url, "light", 1280)
+    page.locator("#word_timestamps input").check()
+    compare(page)
+    page.get_by_label("Merge equal engines").check()
+    assert read_shown(page, "#lanes h3") == ["CPU and MAX hybrid"]
+    page.get_by_label("Confidence").check()
+    assert page.locator(".key--sure").is_visible()
+    page.locator("#lanes .segment [tabindex]").first.focus()
+    for key, word in (
+        ("ArrowRight", "compiler"),
+        ("ArrowDown", "graph"),
+        ("ArrowLeft", "the"),
+        ("End", "chip"),
+        ("Home", "The"),
+    ):
+        page.keyboard.press(key)
+        assert page.evaluate(FOCUSED) == word
+
+
+def test_a_row_stays_open_while_engines_run(fake_page: FakePage, open_page: Open) -> None:
+    gate = Event()
+    fake_page.use(cpu=fakes.FakeEngine(last_word=gate, pace=0.2))
+    page = open_page(fake_page.url)
+    page.locator("#compare:enabled").click()
+    page.locator(".lane--decoding").first.wait_for()
+    page.locator("#race [data-row=cpu] summary").click()
+    page.wait_for_timeout(1200)  # several snapshots
+    assert page.locator("#race [data-row=cpu] dl").is_visible()
+    gate.set()
+    page.locator("#race .lane--done").nth(1).wait_for()
+    page.get_by_text("Peak memory").first.wait_for()
+    page.locator("#race [data-row=cpu] summary").click()
+    assert not page.locator("#race [data-row=cpu] dl").is_visible()
