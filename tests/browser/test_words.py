@@ -50,7 +50,7 @@ def test_equal_engines_share_a_column_and_words_have_keys(
     page.locator("#word_timestamps input").check()
     compare(page)
     page.get_by_label("Merge equal engines").check()
-    assert read_shown(page, "#lanes h3") == ["CPU and MAX hybrid"]
+    assert read_shown(page, "#lanes h2") == ["CPU and MAX hybrid"]
     page.get_by_label("Confidence").check()
     assert page.locator(".key--sure").is_visible()
     page.locator("#lanes .segment [tabindex]").first.focus()
