@@ -156,7 +156,9 @@
   };
 
   /* Where the player is: a line over every axis that is the clip's time, or none for null. */
+  let time = null;
   window.moveCursor = (seconds) => {
+    time = seconds;
     for (const canvas of document.querySelectorAll(".plot[data-drawn] .canvas")) {
       const {_fullLayout: layout, data} = canvas;
       const timed = data?.filter((trace) => trace.meta?.seconds === "x") ?? [];
@@ -211,7 +213,7 @@
     if (!canvas.dataset.listens) {
       canvas.dataset.listens = "1";
       canvas.on("plotly_click", ({points}) => answerClick(plot, points[0]));
-      canvas.on("plotly_relayout", () => thinOut(canvas));
+      canvas.on("plotly_relayout", () => { thinOut(canvas); moveCursor(time); });
     }
     plot.dataset.drawn = "1";
     sizes.observe(canvas);

@@ -111,7 +111,37 @@
       }
     }
   };
-  new MutationObserver(() => { nameSpeed(); nameChoices(); }).observe(document, {
+  /* What is shown: the setup, or the result with the setup folded. A job that is refused before
+     anything ran leaves the setup open. */
+  let editing = false;
+  let asked = false;
+  let wantsTabs = false;
+  const chooseView = () => {
+    const ran = document.querySelector('#lanes [data-state]:not([data-state="idle"])') !== null;
+    if (asked && !ran && document.querySelector("#summary [role=alert]")) asked = false;
+    const view = !editing && (ran || asked) ? "result" : "setup";
+    if (root.dataset.view !== view) root.dataset.view = view;
+    for (const [name, on] of [["data-ran", ran || asked], ["data-tabs", ran || asked || wantsTabs]]) {
+      if (root.hasAttribute(name) !== on) root.toggleAttribute(name, on);
+    }
+  };
+  document.addEventListener("click", (event) => {
+    const button = event.target.closest?.("#compare, #again, #edit, #show-tabs");
+    if (!button) return;
+    if (button.id === "show-tabs") {
+      wantsTabs = true;
+      chooseView();
+      document.querySelector("#tabs").scrollIntoView();
+      return;
+    }
+    editing = button.id === "edit";
+    asked = button.id !== "edit";
+    if (button.id === "again") document.querySelector("#compare").click();
+    chooseView();
+    if (editing) scrollTo({top: 0});
+  }, true);
+
+  new MutationObserver(() => { nameSpeed(); nameChoices(); chooseView(); }).observe(document, {
     subtree: true, childList: true, characterData: true, attributeFilter: ["aria-label", "name"],
   });
 

@@ -22,7 +22,7 @@ LAYERS = """<h2>Inspect layers</h2><p class="intro">Two encoders may write the s
 still differ. Here is how far each is from PyTorch on the processor after every layer; choose one to
 see its values.</p>"""
 FAULTS = """<h2>Faults</h2><p class="intro">Put a mistake into MAX’s encoder and watch
-what it does. The first five really happened in 2025, in an earlier attempt of this project to write
+what it does. Five of them really happened in 2025, in an earlier attempt of this project to write
 Whisper in MAX.</p>"""
 
 NO_LAYERS = """<p class="caption">Each stage of the encoders appears here: how far it is from the

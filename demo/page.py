@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -15,9 +14,18 @@ from demo.api import add_endpoints
 from demo.comparison import Backend
 from demo.exports import build_exports
 from demo.jobs import JobQueue, Task
-from demo.panels import PANELS, sound
+from demo.limits import format_estimate
+from demo.panels import PANELS, Panel, sound
 from demo.panels.headline import Headline, render_headline
-from demo.request import ENGLISH_ONLY, OWN_CLIP, RULES, Choices, ComparisonRequest
+from demo.panels.templating import render_template
+from demo.request import (
+    ENGLISH_ONLY,
+    OWN_CLIP,
+    RULES,
+    Choices,
+    ComparisonRequest,
+    RequestError,
+)
 from demo.runs import build_runs, connect_runs
 from demo.snapshot import Comparison, new_comparison
 from demo.visits import SavedResults
@@ -30,22 +38,22 @@ from demo.wiring import (
     connect_panel,
     connect_return,
 )
-from engines.registry import offers_dtypes
+from engines.metrics import name_count
+from engines.registry import MODEL_MEGABYTES, has_model, offers_dtypes
 
 HEADER = """<header class="masthead"><h1>One clip, every engine</h1><p>The same speech through
-OpenAI’s Whisper on PyTorch and on Modular MAX, side by side: the words, the times, the
-differences.</p><p class="keys"><kbd>Space</kbd> runs, <kbd>Esc</kbd> stops</p></header>"""
+every way of running OpenAI’s Whisper here: the words, the times, the differences.</p>
+<p class="keys"><kbd>Space</kbd> runs, <kbd>Esc</kbd> stops</p></header>"""
 
 FOOTER = """<footer class="credits"><p>Runs OpenAI’s Whisper on PyTorch and on Modular MAX. MAX is
-used under the Modular MAX Community License; this project is not endorsed by Modular.</p>
-<p>A model is downloaded on its first use. Models whose names end in .en know only English.</p>
-<p><a href="?stage=1">Stage mode</a>: large type for a talk; space runs, escape stops.</p>
-</footer>"""
+used under the Modular MAX Community License; this project is not endorsed by Modular.
+<a href="?stage=1">Stage mode</a> has large type for a talk.</p></footer>"""
 
-SCROLL_TO_LANES = """() => {
-  if (innerWidth < 720) document.querySelector("#summary").scrollIntoView({behavior: "smooth"});
-}"""
-"""On a phone the lanes are below the settings; the buttons stay in view by themselves."""
+TOOLS = """<p class="tools"><button type="button" id="show-tabs">Inspect layers or try faults
+without a comparison</button></p>"""
+
+FIRST_CONTROLS = ("sample", "audio", "engines", "model", "language")
+"""The controls in sight at first; every other option is under Advanced."""
 
 
 def build(
@@ -59,38 +67,111 @@ def build(
     with gr.Blocks(
         title="One clip, every engine", fill_width=True, analytics_enabled=False
     ) as page:
-        gr.HTML(HEADER, apply_default_css=False)
-        with gr.Row(elem_classes="controls", equal_height=False):
-            with gr.Column(scale=6, min_width=320, elem_classes="clip"):
-                controls = build_clip(choices, first)
-                with gr.Row(elem_classes="actions"):
-                    start = gr.Button("Compare", variant="primary", elem_id="compare", scale=3)
-                    stop = gr.Button(
-                        "Stop", elem_id="stop", interactive=False, scale=1, min_width=96
-                    )
-            with gr.Column(scale=5, min_width=320, elem_classes="settings"):
-                controls |= build_settings(choices, first)
-        outputs = build_panels(choices, first)
         visit = gr.Textbox(visible=False)
-        build_exports(backend, saved, visit, controls)
-        with gr.Tabs(), gr.Tab("Runs", render_children=True) as tab:
-            runs = build_runs()
-        panels = [connect_comparison(backend, controls, outputs, start, stop)]
-        if backend.analyses is not None:
-            panels.append(build_layers(backend, backend.analyses, controls))
-            panels.append(build_faults(backend, backend.analyses, controls))
+        gr.HTML(HEADER, apply_default_css=False)
+        outputs = build_panels([panel for panel in PANELS if panel.key == "summary"], choices)
+        start, stop, expected, controls = build_setup(choices, first)
+        gr.HTML(TOOLS, apply_default_css=False)
+        above = [panel for panel in PANELS if not panel.tab and panel.key not in outputs]
+        outputs |= build_panels(above, choices)
+        outputs["changed"] = build_mark(saved, visit, controls)
+        connect_expected(backend, controls, expected)
+        analyses: list[JobPanel] = []
+        with gr.Tabs(elem_id="tabs"):
+            for tab in dict.fromkeys(panel.tab for panel in PANELS if panel.tab):
+                with gr.Tab(tab, render_children=True):
+                    outputs |= build_panels([each for each in PANELS if each.tab == tab], choices)
+            if backend.analyses is not None:
+                with gr.Tab("Inspect layers", render_children=True):
+                    analyses.append(build_layers(backend, backend.analyses, controls))
+                with gr.Tab("Faults", render_children=True):
+                    analyses.append(build_faults(backend, backend.analyses, controls))
+            with gr.Tab("Export", render_children=True):
+                build_exports(backend, saved, visit, controls)
+            with gr.Tab("Runs", render_children=True) as tab:
+                runs = build_runs()
+        panels = [connect_comparison(backend, controls, outputs, start, stop), *analyses]
         gr.HTML(FOOTER, apply_default_css=False)
         add_endpoints(backend, queue)
         ran = [connect_panel(panel, queue, saved, visit) for panel in panels]
         connect_leaving(page, saved, queue)
-        start.click(None, js=SCROLL_TO_LANES, **QUICK)
         loaded = connect_load(page, backend, panels, saved, visit, controls)
         returned = connect_return(loaded, panels, saved)
         connect_runs(tab, runs, panels[0], saved, visit, (ran[0], returned))
     return page
 
 
-def build_clip(choices: Choices, first: ComparisonRequest) -> dict[str, Component]:
+def build_setup(
+    choices: Choices, first: ComparisonRequest
+) -> tuple[gr.Button, gr.Button, gr.HTML, dict[str, Any]]:
+    """Build what is chosen before a run; it folds to a line of chips afterwards.
+
+    Return the buttons that start and stop a comparison, the place of its expected time, and the
+    controls by their fields' names.
+    """
+    with gr.Row(elem_classes="setup", equal_height=False):
+        with gr.Column(scale=6, min_width=320, elem_classes="clip"):
+            controls = build_clip(choices, first)
+        with gr.Column(scale=5, min_width=320, elem_classes="ask"):
+            controls["engines"] = build_engines(choices, first)
+            with gr.Row(elem_classes="model-row"):
+                controls |= build_model(choices, first)
+            with gr.Row(elem_classes="actions"):
+                start = gr.Button(
+                    name_start(first.engines), variant="primary", elem_id="compare", scale=3
+                )
+            expected = gr.HTML(render_expected(None), elem_id="expected", apply_default_css=False)
+            with gr.Accordion("Advanced", open=False, elem_classes="advanced"):
+                rest = [name for name in RULES if name not in FIRST_CONTROLS]
+                for row in (rest[at : at + 2] for at in range(0, len(rest), 2)):
+                    with gr.Row():
+                        controls |= {name: build_option(name, choices, first) for name in row}
+    controls["engines"].change(name_start, controls["engines"], start, **QUICK)
+    with gr.Row(elem_classes="result-actions"):
+        gr.Button("Edit settings", elem_id="edit", size="sm", scale=0, min_width=130)
+        gr.Button("Run again", elem_id="again", size="sm", scale=0, min_width=130)
+        alone = gr.Button("Time each alone", elem_id="alone", size="sm", scale=0, min_width=130)
+        stop = gr.Button(
+            "Stop", elem_id="stop", size="sm", interactive=False, scale=0, min_width=130
+        )
+    timed = alone.click(lambda: "one at a time", None, controls["schedule"], **QUICK)
+    timed.then(None, None, None, js="() => document.querySelector('#again').click()", **QUICK)
+    return start, stop, expected, controls
+
+
+def connect_expected(backend: Backend, controls: dict[str, Any], expected: gr.HTML) -> None:
+    """Say how long the comparison may take, whenever something is chosen that changes it."""
+    names = list(controls)
+
+    def estimate(*values: Any) -> str:
+        try:
+            choices = backend.choices()
+            held = dict(zip(names, values, strict=True))
+            request = ComparisonRequest.from_controls(held, choices)
+            clip = request.find_clip(choices)
+        except RequestError:  # said when it is asked for
+            return render_expected(None)
+        known = clip is not None and clip.seconds
+        return render_expected(backend.estimate(request, clip.seconds) if clip and known else None)
+
+    changed = ("sample", "engines", "model", "schedule", "repeats", "beam_size")
+    events = [controls[name].change for name in changed]
+    gr.on(events, estimate, [controls[name] for name in names], expected, **QUICK)
+
+
+def render_expected(seconds: float | None) -> str:
+    """Render how long a comparison may take; None where past runs don't tell."""
+    return render_template(
+        "expected.html", expected=None if seconds is None else format_estimate(seconds)
+    )
+
+
+def name_start(engines: list[str] | tuple[str, ...]) -> str:
+    """Return what the button that starts says."""
+    return f"Compare {name_count(len(engines), 'engine')}" if len(engines) > 1 else "Transcribe"
+
+
+def build_clip(choices: Choices, first: ComparisonRequest) -> dict[str, Any]:
     """Build the choice of a sample, and the player; the visitor's own clip unchooses a sample."""
     titles = [(title, key) for key, title in choices.values("sample").items()]
     sample = gr.Radio(
@@ -98,7 +179,7 @@ def build_clip(choices: Choices, first: ComparisonRequest) -> dict[str, Componen
         value=first.sample or OWN_CLIP,
         label=RULES["sample"].label,
         elem_id="sample",
-        elem_classes="pills",
+        elem_classes="cards",
     )
     audio = gr.Audio(
         value=find_path(choices, first.sample),
@@ -124,42 +205,54 @@ def find_path(choices: Choices, key: str) -> str | None:
     return str(sample.path) if sample else None
 
 
-def build_settings(choices: Choices, first: ComparisonRequest) -> dict[str, Component]:
-    """Build a control for each option; a new one gets its by its rule alone."""
-    controls: dict[str, Component] = {
-        "engines": gr.CheckboxGroup(
-            [
-                (each.label if each.available else f"{each.label} (not here)", each.key)
-                for each in choices.engines
-            ],
-            value=list(first.engines),
-            label=RULES["engines"].label,
-            elem_id="engines",
-            elem_classes="pills",
-        )
-    }
-    with gr.Row():
-        controls["model"] = gr.Dropdown(
-            [
-                (f"{name} (English only)" if name.endswith(ENGLISH_ONLY) else name, name)
-                for name in choices.models
-            ],
-            value=first.model,
-            label="Model, or a checkpoint’s path" if choices.own_checkpoints else "Model",
-            allow_custom_value=choices.own_checkpoints,
-            elem_id="model",
-        )
-        controls["language"] = gr.Dropdown(
-            [(name, code) for code, name in choices.values("language").items()],
-            value=first.language,
-            label=RULES["language"].label,
-            elem_id="language",
-        )
-    for row in (("schedule", "beam_size"), ("repeats", "word_timestamps")):
-        with gr.Row():
-            controls |= {name: build_option(name, choices, first) for name in row}
-    rest = [name for name in RULES if name not in {"sample", *controls}]
-    return controls | {name: build_option(name, choices, first) for name in rest}
+def build_engines(choices: Choices, first: ComparisonRequest) -> gr.CheckboxGroup:
+    """Build a row for each engine; one that this machine lacks can't be ticked and says why."""
+    here = [status for status in choices.engines if status.available]
+    engines = gr.CheckboxGroup(
+        [(f"{each.label}\n{each.about}".strip(), each.key) for each in here],
+        value=list(first.engines),
+        label=RULES["engines"].label,
+        elem_id="engines",
+        elem_classes="rows",
+    )
+    absent = [status for status in choices.engines if not status.available]
+    if absent:
+        gr.HTML(render_template("absent.html", absent=absent), apply_default_css=False)
+    return engines
+
+
+def build_model(choices: Choices, first: ComparisonRequest) -> dict[str, Any]:
+    """Build the choice of the model, those that are here first, and of the language."""
+    here = {name: has_model(name) for name in choices.models}
+    model = gr.Dropdown(
+        [
+            (describe_model(name, here[name]), name)
+            for name in sorted(choices.models, key=lambda name: not here[name])
+        ],
+        value=first.model,
+        label="Model, or a checkpoint’s path" if choices.own_checkpoints else "Model",
+        allow_custom_value=choices.own_checkpoints,
+        elem_id="model",
+        min_width=160,
+    )
+    language = gr.Dropdown(
+        [(name, code) for code, name in choices.values("language").items()],
+        value=first.language,
+        label=RULES["language"].label,
+        elem_id="language",
+        min_width=160,
+    )
+    return {"model": model, "language": language}
+
+
+def describe_model(name: str, here: bool) -> str:
+    """Return a model's name with what a visitor must know before choosing it."""
+    parts = [name]
+    if name.endswith(ENGLISH_ONLY):
+        parts.append("English only")
+    if not here and name in MODEL_MEGABYTES:
+        parts.append(f"{MODEL_MEGABYTES[name]:,} MB to download")
+    return " · ".join(parts)
 
 
 def build_option(name: str, choices: Choices, first: ComparisonRequest) -> Component:
@@ -183,31 +276,55 @@ def build_option(name: str, choices: Choices, first: ComparisonRequest) -> Compo
     )
 
 
-def build_panels(choices: Choices, first: ComparisonRequest) -> dict[str, Component]:
+def build_mark(saved: SavedResults, visit: gr.Textbox, controls: dict[str, Any]) -> gr.HTML:
+    """Build the mark that settings changed since the result that is shown was made."""
+    mark = gr.HTML("", elem_id="changed", apply_default_css=False)
+    names = list(controls)
+
+    def compare(name: str, *values: Any) -> str:
+        found = saved.find(name, "comparison")
+        held = dict(zip(names, values, strict=True))
+        same = found is None or all(
+            held[each] == found.controls[each]
+            for each in names
+            if each != "audio" or held["sample"] == OWN_CLIP
+        )
+        return render_template("changed.html", changed=not same)
+
+    # Only what a visitor does: a restored page sets controls that match their result.
+    for control in controls.values():
+        event = getattr(control, "input", None) or control.change
+        event(compare, [visit, *controls.values()], mark, js=READ_VISIT, **QUICK)
+    return mark
+
+
+READ_VISIT = "(_, ...values) => [nameVisit(), ...values]"
+
+
+def build_panels(panels: list[Panel], choices: Choices) -> dict[str, Any]:
     """Build a component for each panel, by its key."""
+    first = ComparisonRequest.default(choices)
     clip = first.find_clip(choices)
     blank = replace(
         new_comparison(first, choices.engines), reference=clip.reference if clip else None
     )
-    outputs: dict[str, Component] = {}
-    for panel in PANELS:
+    outputs: dict[str, Any] = {}
+    for panel in panels:
         value = panel.render(blank)
         named: dict[str, Any] = {"elem_id": panel.key, "apply_default_css": False}
         if not isinstance(value, str):
             # Nested parts, of which only the changed ones travel.
             named["html_template"] = "${value.flat(9).join('')}"
-        column: Any = gr.Column(elem_classes=["sheet"]) if panel.title else nullcontext()
-        with column:
-            if panel.title:
-                gr.HTML(f"<h2>{panel.title}</h2>", apply_default_css=False)
-            outputs[panel.key] = gr.HTML(value, **named)
+        if panel.title:
+            gr.HTML(f"<h2>{panel.title}</h2>", apply_default_css=False)
+        outputs[panel.key] = gr.HTML(value, **named)
     return outputs
 
 
 def connect_comparison(
     backend: Backend,
-    controls: dict[str, Component],
-    outputs: dict[str, Component],
+    controls: dict[str, Any],
+    outputs: dict[str, Any],
     start: gr.Button,
     stop: gr.Button,
 ) -> JobPanel:
@@ -223,7 +340,8 @@ def connect_comparison(
         if comparison.finished and not whole:
             yield {"sound": sound.render(comparison)}
             return
-        yield {panel.key: panel.render(comparison) for panel in PANELS if panel.live}
+        live = {panel.key: panel.render(comparison) for panel in PANELS if panel.live}
+        yield {**live, "changed": render_template("changed.html", changed=False)}
         if whole:
             yield {panel.key: panel.render(comparison) for panel in PANELS if not panel.live}
 
@@ -241,7 +359,7 @@ def connect_load(
     panels: list[JobPanel],
     saved: SavedResults,
     visit: gr.Textbox,
-    controls: dict[str, Component],
+    controls: dict[str, Any],
 ) -> Any:
     """Restore what the tab's visit left when its page was reloaded; else follow the address.
 

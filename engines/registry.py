@@ -6,11 +6,13 @@ is first asked for; importing this one imports neither PyTorch nor MAX.
 
 from __future__ import annotations
 
+import os
 import re
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from engines import hardware
@@ -23,7 +25,8 @@ from engines.base import Dtype, Engine, EngineError, EngineUnavailable, Stopped
 class EngineRow:
     """One engine: its names, its looks, and where its code is.
 
-    `colour`: of its lane and its lines in charts, `#rrggbb`. `dtypes`: the types it can compute in,
+    `about`: what it is, in a few plain words. `colour`: of its lane and its lines in charts,
+    `#rrggbb`. `dtypes`: the types it can compute in,
     on a GPU at least. `uses_gpu`: whether it runs on a GPU where there is one.
     Functions and classes are written `module:name`. `make(row, model, dtype)` returns the engine,
     of which nothing is loaded yet. `why_not()` returns why this machine can't run it, or None.
@@ -34,6 +37,7 @@ class EngineRow:
 
     key: str
     label: str
+    about: str
     encoder: str
     decoder: str
     colour: str
@@ -77,6 +81,7 @@ ENGINES: tuple[EngineRow, ...] = (
     EngineRow(
         key="cpu",
         label="PyTorch CPU",
+        about="OpenAI’s own code on the processor: the baseline",
         encoder="PyTorch",
         decoder="PyTorch",
         colour="#0072B2",
@@ -88,6 +93,7 @@ ENGINES: tuple[EngineRow, ...] = (
     EngineRow(
         key="gpu",
         label="PyTorch GPU",
+        about="OpenAI’s own code on an NVIDIA GPU",
         encoder="PyTorch",
         decoder="PyTorch",
         colour="#E69F00",
@@ -101,6 +107,7 @@ ENGINES: tuple[EngineRow, ...] = (
     EngineRow(
         key="max_hybrid",
         label="MAX hybrid",
+        about="The encoder in Modular MAX, the decoder in PyTorch",
         encoder="MAX graph",
         decoder="PyTorch",
         colour="#009E73",
@@ -113,6 +120,7 @@ ENGINES: tuple[EngineRow, ...] = (
     EngineRow(
         key="max_full",
         label="MAX full",
+        about="All of it in Modular MAX, with Mojo kernels",
         encoder="MAX graph",
         decoder="MAX graph",
         colour="#CC79A7",
@@ -143,6 +151,7 @@ class EngineStatus:
     colour: str = "#56B4E9"
     dtypes: tuple[Dtype, ...] = ("float32",)
     uses_gpu: bool = False
+    about: str = ""
 
     @property
     def available(self) -> bool:
@@ -152,7 +161,7 @@ class EngineStatus:
 
 def statuses() -> list[EngineStatus]:
     """Return every engine, with the reason where this machine can't run it."""
-    names = ("key", "label", "encoder", "decoder", "colour", "uses_gpu")
+    names = ("key", "label", "about", "encoder", "decoder", "colour", "uses_gpu")
     return [
         EngineStatus(
             **{name: getattr(row, name) for name in names},
@@ -188,10 +197,14 @@ def row(key: str) -> EngineRow:
 
 # Models
 
-OFFICIAL_MODELS = (
-    "tiny.en", "tiny", "base.en", "base", "small.en", "small", "medium.en", "medium",
-    "large-v1", "large-v2", "large-v3", "large", "large-v3-turbo", "turbo",
-)  # fmt: skip
+MODEL_MEGABYTES = {
+    "tiny.en": 76, "tiny": 76, "base.en": 145, "base": 145, "small.en": 484, "small": 484,
+    "medium.en": 1528, "medium": 1528, "large-v1": 3087, "large-v2": 3087, "large-v3": 3087,
+    "large": 3087, "large-v3-turbo": 1618, "turbo": 1618,
+}  # fmt: skip
+"""Sizes of OpenAI's checkpoints as its server has them, in 10⁶ bytes."""
+
+OFFICIAL_MODELS = tuple(MODEL_MEGABYTES)
 """OpenAI's checkpoints, as `whisper.available_models()` (20250625) lists them."""
 
 DEFAULT_MODEL = "base"
@@ -204,6 +217,25 @@ QUICK_MODEL = "tiny.en"
 def is_hub_repository(name: str) -> bool:
     """Return whether a model's name could be a repository at Hugging Face: `owner/name`."""
     return bool(re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", name))
+
+
+def has_model(name: str) -> bool:
+    """Return whether an official checkpoint's files are on this machine.
+
+    It looks in the places that `engines.checkpoints` names, but opens nothing: digests are checked
+    when the checkpoint is loaded.
+    """
+    caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    hub = Path(os.environ.get("HF_HOME") or caches / "huggingface") / "hub"
+    hub = Path(os.environ.get("HF_HUB_CACHE") or hub)
+    file = {"large": "large-v3", "turbo": "large-v3-turbo"}.get(name, name)
+    places = (
+        caches / "whisper" / f"{file}.pt",
+        caches / "max-whisper" / "models" / name / "model.bin",
+        hub / f"models--openai--whisper-{name}" / "snapshots",
+        hub / f"models--Systran--faster-whisper-{name}" / "snapshots",
+    )
+    return any(place.exists() for place in places)
 
 
 # Languages

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from demo.panels import accuracy, encoder_output, headline, lanes, race, sound, times
+from demo.panels import accuracy, chips, encoder_output, headline, lanes, race, sound, times
 from demo.snapshot import Comparison
 
 
@@ -34,11 +34,12 @@ class Panel:
 
 PANELS: tuple[Panel, ...] = (
     Panel("summary", "", headline.render, live=True),
+    Panel("chips", "", chips.render, live=True, document=chips.render_nothing),
     Panel("race", "", race.render, live=True, document=race.render_document),
     Panel("lanes", "", lanes.render, live=True, document=lanes.render_document),
-    Panel("sound", "What the clip sounds like", sound.render, tab="Sound"),
     Panel("timings", "Where the time went", times.render_bars, tab="Time"),
     Panel("timeline", "Timeline", times.render_timeline, tab="Time"),
+    Panel("sound", "What the clip sounds like", sound.render, tab="Sound"),
     Panel("scores", "Accuracy", accuracy.render, tab="Accuracy"),
     Panel("features", "Encoder output", encoder_output.render, tab="Encoder"),
 )

@@ -35,6 +35,7 @@ from demo.panels.encoder_output import (
     format_figures,
     trace_steps,
 )
+from demo.panels.sound import draw_inputs
 from demo.panels.templating import render_template
 from engines.analysis.records import Encoder, LayerComparison, StageComparison
 from engines.metrics import WINDOW_SECONDS, SharedHistograms, compare, name_count
@@ -321,6 +322,7 @@ def render_fault(result: FaultResult) -> str:
         faulty=faulty.text.strip() if faulty else None,
         error=result.error or "no reason given",
         difference=explain_fault(result),
+        inputs=draw_inputs(result.inputs) if result.inputs else "",
         edits=list_changes(compare(result.right.text, faulty.text)) if faulty else [],
         layers=render(result.layers, "fault", first or ""),
     )

@@ -18,6 +18,7 @@ import numpy as np
 from engines import registry
 from engines.analysis.records import Encoder, LayerComparison
 from engines.base import (
+    SAMPLE_RATE,
     SILENT,
     Clip,
     Engine,
@@ -33,6 +34,7 @@ from engines.base import (
     describe_error,
 )
 from engines.hardware import why_no_max
+from engines.metrics import WINDOW_SECONDS
 
 if TYPE_CHECKING:
     from engines.checkpoints import Checkpoint
@@ -89,18 +91,20 @@ def scale_output(stages: Stages) -> Stages:
 
 
 def to_decibels(mel: FloatArray) -> FloatArray:
-    """Convert a window `(n_mels, 3000)` to what `librosa.power_to_db` makes with its defaults.
+    """Convert a window `(n_mels, 3000)` to what `librosa.power_to_db` makes of the same power.
 
     Whisper takes log10 of a power of at least 1e-10, lifts what is more than 8 decades below the
-    clip's maximum, and maps x to (x + 4) / 4. `power_to_db` (librosa 0.11: ref 1, amin 1e-10,
-    top_db 80) takes 10 * log10 of the same and lifts what is more than 80 dB below the maximum, so
-    it is exactly 40 times whisper's value less 40. The zeros that fill up a short window are put in
-    after either, so they stay zeros.
+    clip's maximum, and maps x to (x + 4) / 4: undone, that is the power. `power_to_db` would lift
+    what is more than 80 dB below its maximum, which is the same and done already. The zeros that
+    fill up a short window are put in after either, so they stay zeros.
     """
+    import librosa
+
     columns = np.flatnonzero(mel.any(axis=0))
     sound = int(columns[-1]) + 1 if columns.size else 0
+    power = 10 ** (4 * mel[:, :sound].astype(np.float64) - 4)
     decibels = np.zeros_like(mel)
-    decibels[:, :sound] = 40 * mel[:, :sound] - 40
+    decibels[:, :sound] = librosa.power_to_db(power, ref=1.0, amin=1e-10, top_db=None)
     return decibels
 
 
@@ -168,69 +172,74 @@ def change_matrices(weights: Weights, change: Callable[[FloatArray], FloatArray]
 
 FAULTS = (
     Fault(
-        "ln_post",
-        "ln_post left out",
-        "The 2025 attempt left out the last layer norm: its features had a mean of 0.692 where "
-        "0.002 was due, and the decoder repeated the token <|ml|>.",
-        stages=leave_out_ln_post,
-    ),
-    Fault(
         "conv_layout",
         "Convolution weights in the wrong layout",
         "The 2025 attempt read the convolutions’ weights in another order: the spread looked "
-        "plausible, 1.708 beside 1.448, but the cosine was −0.038 and the text nonsense.",
+        "plausible, 1.708 beside 1.448, but the cosine was −0.038 and the text nonsense. Of the "
+        "JFK sample base makes “I’m sorry.” and tiny.en “I’m gonna go...”",
         weights=misread_convolutions,
-    ),
-    Fault(
-        "power_to_db",
-        "power_to_db in place of Whisper’s log-mel",
-        "The 2025 attempt fed the encoder decibels from librosa, where Whisper was trained on a "
-        "log-mel of its own scale: a poor cosine, and nonsense.",
-        mel=to_decibels,
-    ),
-    Fault(
-        "scaled",
-        "Output scaled by 0.276",
-        "The 2025 attempt multiplied its features by 0.276 so that their spread became 0.40, and "
-        "got coherent but empty English, such as “I’m sorry.”",
-        stages=scale_output,
-    ),
-    Fault(
-        "first_window",
-        "Only the first window decoded",
-        "The 2025 attempt stopped after the first 30 seconds of a longer talk: 838 of 2035 "
-        "characters came out, 41.2 %.",
-        first_window_only=True,
     ),
     Fault(
         "positions",
         "Positions zeroed",
         "Without its positions the encoder hears the same sounds but cannot tell when each of "
-        "them was.",
+        "them was. Of the JFK sample tiny.en makes “I I I I …”, two hundred times; base is silent.",
         weights=zero_positions,
+    ),
+    Fault(
+        "ln_post",
+        "ln_post left out",
+        "The 2025 attempt left out the last layer norm: its features had a mean of 0.692 where "
+        "0.002 was due, and the decoder repeated the token <|ml|>. Of the JFK sample tiny.en makes "
+        "“Qu Qu Qu Qu”; base is silent.",
+        stages=leave_out_ln_post,
+    ),
+    Fault(
+        "scaled",
+        "Output scaled by 0.276",
+        "The 2025 attempt multiplied its features by 0.276 so that their spread became 0.40, and "
+        "got coherent but empty English, such as “I’m sorry.” Of the JFK sample base and tiny.en "
+        "make “I’m” and stop.",
+        stages=scale_output,
     ),
     Fault(
         "block",
         "One block skipped",
         "The middle block adds nothing to what passes through it, as if the loop over the layers "
-        "had missed one.",
+        "had missed one. Of the JFK sample base makes “I” and tiny.en “the”.",
         weights=skip_block,
+    ),
+    Fault(
+        "power_to_db",
+        "power_to_db in place of Whisper’s log-mel",
+        "The 2025 attempt fed the encoder decibels from librosa, where Whisper was trained on a "
+        "log-mel of its own scale: a poor cosine, and nonsense. Of the JFK sample base and tiny.en "
+        "make no word at all.",
+        mel=to_decibels,
+    ),
+    Fault(
+        "first_window",
+        "Only the first window decoded",
+        f"It needs a clip longer than {WINDOW_SECONDS:.0f} s. The 2025 attempt stopped after the "
+        "first 30 seconds of a longer talk: 838 of 2035 characters came out, 41.2 %.",
+        first_window_only=True,
     ),
     Fault(
         "int8",
         "Weights rounded to int8",
-        "Every matrix is rounded to 255 steps a row, which many engines do to save memory; this "
-        "one is a price and no mistake.",
+        "Every matrix is rounded to 255 steps a row, which many engines do to save memory: a price "
+        "and no mistake. The words mostly stay; the layers below show what it costs.",
         weights=partial(round_weights, round_to_int8),
     ),
     Fault(
         "bfloat16",
         "Weights rounded to bf16",
-        "Every matrix keeps 8 significant bits, the type that most accelerators multiply in; this "
-        "one is a price and no mistake.",
+        "Every matrix keeps 8 significant bits, the type that most accelerators multiply in: a "
+        "price and no mistake. The words mostly stay; the layers below show what it costs.",
         weights=partial(round_weights, round_to_bfloat16),
     ),
 )
+"""Those that change the most first, as measured on the JFK sample."""
 
 
 def get_fault(key: str) -> Fault:
@@ -243,13 +252,37 @@ def get_fault(key: str) -> Fault:
 
 
 @dataclass(frozen=True)
+class Inputs:
+    """The first window as Whisper's log-mel and as the fault makes it, for the eye.
+
+    Both `(n_mels, columns)`, a column being the mean of some frames; `hertz`: the middle of each
+    band.
+    """
+
+    right: FloatArray = field(repr=False)
+    faulty: FloatArray = field(repr=False)
+    hertz: tuple[float, ...] = field(repr=False)
+
+
+def show_inputs(fault: Fault, mel: FloatArray, frames: int = 5) -> Inputs | None:
+    """Return what the fault makes of a window `(n_mels, 3000)`, or None if it leaves that alone."""
+    if fault.mel is unchanged:
+        return None
+    import librosa
+
+    pictures = [each.reshape(len(mel), -1, frames).mean(axis=2) for each in (mel, fault.mel(mel))]
+    hertz = librosa.mel_frequencies(n_mels=len(mel) + 2, fmax=SAMPLE_RATE / 2)[1:-1]
+    return Inputs(pictures[0], pictures[1], tuple(float(each) for each in hertz))
+
+
+@dataclass(frozen=True)
 class FaultResult:
     """What a fault did to one clip.
 
     `right`: the transcript without the fault, with the same options. `faulty` is None where the
     faulty run failed; `error` then says how. Both are of the whole clip, without its features.
     `layers`: PyTorch's encoder (the baseline), MAX's, and MAX's with the fault, over the clip's
-    first window.
+    first window. `inputs`: what the encoder was given, where the fault changes that.
     """
 
     fault: Fault
@@ -258,6 +291,7 @@ class FaultResult:
     faulty: Transcript | None
     error: str | None
     layers: LayerComparison
+    inputs: Inputs | None = None
 
     @property
     def right_encoder(self) -> Encoder:
@@ -294,8 +328,9 @@ def run_fault(
 
     listener.report("loading")
     checkpoint = checkpoints.load(model, listener)
-    # Greedy without fallback: what comes out follows from the encoder's output alone.
-    options = Options(language=language, temperatures=(0.0,))
+    # Greedy without fallback: what comes out follows from the encoder's output alone. It is shown
+    # too where the decoder takes the broken features for silence.
+    options = Options(language=language, temperatures=(0.0,), skip_silence=False)
     engine = registry.get(ENGINE, model)
     engine.prepare(listener)
     part = PartListener(listener, 0.05, 0.4, "transcribing without the fault")
@@ -323,7 +358,7 @@ def run_fault(
     mel = layers.cut_window(clip, checkpoint.dims.n_mels)
     encoders = (baseline, sound, changed)
     found = layers.compare_encoders(encoders, checkpoint, mel, clip.name, listener=part)
-    return FaultResult(fault, clip.seconds, right, faulty, error, found)
+    return FaultResult(fault, clip.seconds, right, faulty, error, found, show_inputs(fault, mel))
 
 
 def make_engine(fault: Fault, model: str) -> Engine:

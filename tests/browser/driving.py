@@ -27,24 +27,51 @@ def wait_for_states(page: Page, *states: str) -> None:
     )
 
 
+def press(page: Page) -> None:
+    """Press Compare, or after a run “Run again”."""
+    page.locator("#compare:enabled").wait_for(state="attached")
+    page.locator("#compare:visible, #again:visible").first.click()
+
+
+def edit(page: Page) -> None:
+    """Show the settings, the advanced ones included."""
+    if page.locator("#edit").is_visible():
+        page.click("#edit")
+    if not page.locator("#schedule").is_visible():
+        page.get_by_role("button", name="Advanced").click()
+
+
+def open_tab(page: Page, name: str) -> None:
+    """Choose a tab, which can be done before anything ran."""
+    if page.locator("#show-tabs").is_visible():
+        page.click("#show-tabs")
+    page.get_by_role("tab", name=name).click()
+
+
 def compare(page: Page) -> None:
     """Press Compare and wait until both lanes are done and drawn."""
     old = "document.querySelectorAll('.lane--done').forEach(e => e.classList.remove('lane--done'))"
     page.evaluate(old)
-    page.locator("#compare:enabled").click()
+    press(page)
     page.locator(".lane--done").nth(1).wait_for()
+    page.locator("#compare:enabled").wait_for(state="attached")
+
+
+def show_features(page: Page) -> None:
+    """Choose the tab of the encoders' output and wait for its charts."""
+    open_tab(page, "Encoder")
     page.locator("#features .plot").nth(1).wait_for(state="attached")
-    page.locator("#compare:enabled").wait_for()
 
 
 def press_compare(page: Page, sentence: str) -> None:
     """Press Compare and wait for what it says."""
-    page.locator("#compare:enabled").click()
+    press(page)
     page.locator("#summary").get_by_text(sentence).wait_for()
 
 
 def analyse(page: Page, name: str) -> None:
-    """Press `inspect` or `fault` and wait for the result."""
+    """Press `inspect` or `fault` in its tab and wait for the result."""
+    open_tab(page, "Inspect layers" if name == "inspect" else "Faults")
     page.locator(f"#{name}:enabled").click()
     page.locator(f"#{'layers' if name == 'inspect' else 'finding'} .plot").first.wait_for(
         state="attached"

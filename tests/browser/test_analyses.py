@@ -10,7 +10,15 @@ import pytest
 
 from demo import page as demo_page
 from tests import fakes
-from tests.browser.driving import Open, analyse, count_received, tab_to, wait_for_states
+from tests.browser.driving import (
+    Open,
+    analyse,
+    count_received,
+    open_tab,
+    press,
+    tab_to,
+    wait_for_states,
+)
 from tests.fake_lab import WRONG_WORDS, FakeLab
 from tests.fake_page import make_backend
 
@@ -39,6 +47,7 @@ def test_layers_are_inspected_where_asked_and_each_shows_its_values(
 ) -> None:
     page = open_page(fake_page.url)
     page.locator("#audio .play-pause-button").wait_for()
+    open_tab(page, "Inspect layers")
     page.locator("#window-start input").fill("3")
     received = count_received(page)
     analyse(page, "inspect")
@@ -67,41 +76,52 @@ def test_a_fault_shows_its_text_beside_the_right_one_and_a_reload_loses_nothing(
     fake_page: FakePage, open_page: Open
 ) -> None:
     page = open_page(fake_page.url)
+    open_tab(page, "Inspect layers")
     page.get_by_label("MAX, float32 weights").uncheck()
     analyse(page, "inspect")
+    said = [page.inner_text("#inspect-status p")]
+    open_tab(page, "Faults")
     page.get_by_label("Early fault").check()
     page.get_by_text(EARLY).wait_for()
     analyse(page, "fault")
-    said = [page.inner_text(f"#{name}-status p") for name in ("inspect", "fault")]
+    said.append(page.inner_text("#fault-status p"))
     assert "first shows at conv1, 2 words changed." in said[1]
     page.reload()
+    open_tab(page, "Inspect layers")
     page.locator("#layers .plot").first.wait_for(state="attached")
+    assert page.inner_text("#inspect-status p") == said[0]
+    assert not page.get_by_label("MAX, float32 weights").is_checked()
+    open_tab(page, "Faults")
     page.locator("#finding .plot").first.wait_for(state="attached")
     page.get_by_text(EARLY).wait_for()
-    assert [page.inner_text(f"#{name}-status p") for name in ("inspect", "fault")] == said
+    assert page.inner_text("#fault-status p") == said[1]
     assert page.get_by_label("Early fault").is_checked()
-    assert not page.get_by_label("MAX, float32 weights").is_checked()
     text = page.inner_text("#finding")
     assert fakes.WORDS in text and WRONG_WORDS in text
     assert page.locator("#finding ins").all_inner_texts()
     other = open_page(fake_page.url)
+    open_tab(other, "Faults")
     other.locator("#finding").wait_for(state="attached")
     assert other.locator(".plot").count() == 0
 
 
 def test_what_can_t_be_done_is_a_sentence(fake_page: FakePage, open_page: Open) -> None:
     page = open_page(fake_page.url)
+    open_tab(page, "Inspect layers")
     page.locator("#window-start input").fill("90")
     page.click("#inspect")
     page.locator("#inspect-status").get_by_text("The clip has 6.0 s.").wait_for()
+    open_tab(page, "Faults")
     page.get_by_label("Breaking fault").check()
     page.locator("#fault:enabled").click()
     page.get_by_text("The run broke: ValueError: the shapes don't fit").wait_for()
+    open_tab(page, "Inspect layers")
     for label in ("MAX, float16 weights", "MAX, float32 weights"):
         page.get_by_label(label).uncheck()
     page.locator("#inspect:enabled").click()
     page.get_by_text("Choose at least one encoder.").wait_for()
     page.get_by_label("Your own").check()
+    open_tab(page, "Faults")
     page.locator("#fault:enabled").click()
     page.locator("#fault-status").get_by_text("There is no clip yet").wait_for()
     page.locator("#fault:enabled").wait_for()
@@ -113,16 +133,20 @@ def test_all_three_kinds_of_job_wait_in_one_queue_and_stop_by_themselves(
     gate = Event()
     fake_page.use(cpu=fakes.FakeEngine(last_word=gate))
     page = open_page(fake_page.url)
-    page.click("#compare")
+    press(page)
     page.locator(".lane--decoding").first.wait_for()
+    open_tab(page, "Faults")
     page.click("#fault")
     page.get_by_text("Waiting: 1 run is ahead of yours.").wait_for()
+    open_tab(page, "Inspect layers")
     page.click("#inspect")
     page.get_by_text("Waiting: 2 runs are ahead of yours.").wait_for()
     page.click("#inspect-stop")
     page.locator("#inspect-status").get_by_text("Stopped before its turn came.").wait_for()
     gate.set()
+    open_tab(page, "Faults")
     page.locator("#finding .plot").first.wait_for(state="attached")
+    open_tab(page, "Inspect layers")
     page.locator("#inspect:enabled").wait_for()
     assert page.locator("#layers .plot").count() == 0
     fake_page.lab.gate.clear()
@@ -139,10 +163,11 @@ def test_the_keyboard_is_enough(fake_page: FakePage, open_page: Open) -> None:
     tab_to(page, "#compare")
     page.keyboard.press("Enter")
     wait_for_states(page, "done", "done")
-    page.locator("#compare:enabled").wait_for()
+    page.locator("#compare:enabled").wait_for(state="attached")
     tab_to(page, ".segment [data-t]")
     page.keyboard.press("Enter")
     page.wait_for_function("document.querySelectorAll('#lanes .now').length === 2")
+    open_tab(page, "Inspect layers")
     tab_to(page, "#inspect")
     page.keyboard.press("Enter")
     page.locator("#layers .plot").first.wait_for(state="attached")
@@ -150,6 +175,7 @@ def test_the_keyboard_is_enough(fake_page: FakePage, open_page: Open) -> None:
     tab_to(page, "#layers .plot select")
     page.keyboard.press("ArrowUp")
     assert shown_stage(page, "layers") == "blocks.1"
+    open_tab(page, "Faults")
     tab_to(page, "#faults input:checked")
     page.keyboard.press("ArrowDown")
     page.get_by_text(EARLY).wait_for()

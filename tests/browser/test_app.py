@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from engines import registry
+from tests.browser.driving import open_tab
 from tests.processes import needs_proc
 from tests.running_app import App
 
@@ -34,8 +35,8 @@ def test_one_click_gives_the_same_words_in_every_lane(
 ) -> None:
     page = open_page(address)
     page.click("#compare")
-    page.locator("#compare:disabled").wait_for()
-    page.locator("#compare:enabled").wait_for(timeout=FINISH_SECONDS * 1000)
+    page.locator("#compare:disabled").wait_for(state="attached")
+    page.locator("#compare:enabled").wait_for(state="attached", timeout=FINISH_SECONDS * 1000)
     lanes = {str(lane.get_attribute("data-engine")): lane for lane in page.locator(".lane").all()}
     assert tuple(lanes) == registry.available()
     words = {}
@@ -55,12 +56,14 @@ def test_the_analyses_find_what_a_missing_norm_does(
     page = open_page(address)
     page.set_default_timeout(FINISH_SECONDS * 1000)
     page.locator("#audio .play-pause-button").wait_for()
+    open_tab(page, "Inspect layers")
     page.click("#inspect")
     page.locator("#layers .plot").first.wait_for(state="attached")
     verdicts = page.locator("#layers .verdicts li").all_inner_texts()
     assert verdicts and all(
         "matches PyTorch CPU, float32 at every stage" in said for said in verdicts
     ), verdicts
+    open_tab(page, "Faults")
     page.locator("#faults").get_by_label("ln_post left out", exact=True).check()
     page.get_by_text("The 2025 attempt left out the last layer norm").wait_for()
     page.click("#fault")

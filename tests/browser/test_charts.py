@@ -9,7 +9,7 @@ import pytest
 
 from demo.exports import render_report
 from tests import fakes
-from tests.browser.driving import Open, compare
+from tests.browser.driving import Open, compare, show_features
 from tests.demo.reading import compare as make_comparison
 
 if TYPE_CHECKING:
@@ -34,8 +34,9 @@ def test_charts_are_drawn_late_and_follow_choices_clicks_and_the_theme(
     fake_page.use(max_hybrid=fakes.fake_max(noise=0.1))
     page, asked = open_page(fake_page.url), []
     page.on("request", lambda request: asked.append(request.url))
-    compare(page)
     assert not [url for url in asked if SCRIPT in url], "no chart is in view"
+    compare(page)
+    show_features(page)
     map_ = page.locator(".plot[data-name=encoder-map]")
     before = map_.evaluate("plot => plot.scrollHeight")
     map_.scroll_into_view_if_needed()

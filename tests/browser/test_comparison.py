@@ -14,7 +14,11 @@ from tests.browser.driving import (
     Open,
     choose_own,
     compare,
+    edit,
+    open_tab,
+    press,
     press_compare,
+    show_features,
     wait_for_states,
 )
 
@@ -27,10 +31,11 @@ pytestmark = pytest.mark.browser
 
 AHEAD = "Waiting: {} ahead of yours."
 ONE_AHEAD, TWO_AHEAD = AHEAD.format("1 run is"), AHEAD.format("2 runs are")
-PLACES = "['#summary', '#lanes'].map(s => document.querySelector(s).getBoundingClientRect().top)"
+PLACES = "['#summary', '#chips'].map(s => document.querySelector(s).getBoundingClientRect().top)"
 
 
 def check_engines(page: Page, checked: bool) -> None:
+    edit(page)
     for engine in ("CPU", "MAX hybrid"):
         page.locator("#engines").get_by_label(engine, exact=True).set_checked(checked)
 
@@ -41,13 +46,13 @@ def test_words_appear_while_a_lane_runs_and_stop_waits_for_no_engine(
     gate = Event()
     fake_page.use(cpu=fakes.FakeEngine(last_word=gate), max_hybrid=fakes.fake_max(compiled=gate))
     page = open_page(fake_page.url)
-    page.click("#compare")
+    press(page)
     page.locator("#lanes .segment").first.wait_for()
     page.locator(".lane--compiling").wait_for()
     assert page.locator("#compare").is_disabled()
     page.click("#stop")
     wait_for_states(page, "stopped", "stopped")
-    page.locator("#compare:enabled").wait_for()
+    page.locator("#compare:enabled").wait_for(state="attached")
     assert page.locator("#stop").is_disabled()
     assert "Stopped." in page.inner_text("#summary")
     assert not gate.is_set(), "what the lanes were at goes on"
@@ -62,26 +67,30 @@ def test_what_can_t_be_done_is_a_sentence_and_the_page_goes_on(
     bad = tmp_path / "notes.mp3"
     bad.write_text("these are no sounds")
     page = open_page(fake_page.url)
-    page.click("#compare")
+    press(page)
     wait_for_states(page, "done", "failed")
     assert "the graph broke" in page.inner_text(".lane--failed")
     fake_page.reset()
-    page.locator("#compare:enabled").wait_for()
+    page.locator("#compare:enabled").wait_for(state="attached")
+    edit(page)
     choose_own(page, bad)
     press_compare(page, "notes.mp3 holds no audio that can be read.")
-    page.locator("#compare:enabled").wait_for()
+    page.locator("#compare:enabled").wait_for(state="attached")
     check_engines(page, False)
     press_compare(page, "Choose at least one engine.")
     check_engines(page, True)
+    edit(page)
     page.get_by_label("Clear").click()
     press_compare(page, "There is no clip yet")
+    edit(page)
     page.get_by_label("Kennedy, 11 s").check()
     page.locator("#audio .waveform-container").first.wait_for(state="attached")
     page.locator("#model input").click()
-    page.get_by_role("option", name="tiny.en (English only)").click()
+    page.get_by_role("option", name="tiny.en").click()
     page.locator("#language input").click()
     page.get_by_role("option", name="Welsh").click()
     press_compare(page, "tiny.en knows only English, not Welsh")
+    edit(page)
     page.locator("#language input").click()
     page.get_by_role("option", name="English").click()
     compare(page)
@@ -100,7 +109,7 @@ def test_the_microphone_s_sound_is_compared(fake_page: FakePage, open_page: Open
     with page.expect_request("**/upload"):
         page.locator("#audio .stop-button").click()
     page.locator("#audio .play-pause-button").wait_for()
-    page.click("#compare")
+    press(page)
     page.wait_for_timeout(500)
     arrivals[0].continue_()
     wait_for_states(page, "done", "done")
@@ -114,13 +123,13 @@ def test_places_in_the_queue_move_while_visitors_wait_stop_and_leave(
     gate = Event()
     fake_page.use(cpu=fakes.FakeEngine(last_word=gate), max_hybrid=fakes.fake_max(last_word=gate))
     first, second, third = (open_page(fake_page.url) for _ in range(3))
-    first.click("#compare")
+    press(first)
     first.locator(".lane--decoding").first.wait_for()
     press_compare(second, ONE_AHEAD)
     assert not second.inner_text("#summary .note")
     third.locator("#audio .waveform-container").wait_for()
-    before = third.evaluate(PLACES)
     press_compare(third, TWO_AHEAD)
+    before = third.evaluate(PLACES)
     monkeypatch.setattr(jobs.PastJobs, "estimate", lambda self, kind: 600.0)
     third.get_by_text("Your turn comes in about 20 minutes, going by past runs.").wait_for()
     # A job that takes longer than expected: nothing is known any more, and so nothing is said.
@@ -149,30 +158,32 @@ def test_a_reload_picks_up_what_runs_and_loses_nothing_that_was_finished(
     gate = Event()
     fake_page.use(max_hybrid=fakes.fake_max(last_word=gate))
     page = open_page(fake_page.url)
+    edit(page)
     page.get_by_label("All at once", exact=True).check()
-    page.click("#compare")
+    press(page)
     wait_for_states(page, "done", "decoding")
     page.reload()
     wait_for_states(page, "done", "decoding")
     page.locator("#stop:enabled").click()
     wait_for_states(page, "done", "stopped")
     assert "Stopped. 1 of 2 engines had finished." in page.inner_text("#summary")
+    edit(page)
     page.get_by_label("Address, 3:19").check()
     page.get_by_label("Each alone", exact=True).check()
     page.locator("#repeats").get_by_label("3").check()
-    page.click("#compare")
+    press(page)
     page.get_by_text("Run 1 of 3: decoding").first.wait_for()
     page.reload()
     page.get_by_text("Run 1 of 3: decoding").first.wait_for()
     gate.set()
     wait_for_states(page, "done", "done")
-    page.locator("#compare:enabled").wait_for()
+    page.locator("#compare:enabled").wait_for(state="attached")
     assert page.locator("#race .bar i").count() == 6
     sentence = page.inner_text("#summary")
     assert "each alone, median of 3 runs" in sentence
     page.reload()
     wait_for_states(page, "done", "done")
-    page.locator("#features .plot").nth(1).wait_for(state="attached")
+    show_features(page)
     assert page.inner_text("#summary") == sentence
     assert page.get_by_label("Address, 3:19").is_checked()
     assert page.locator("#repeats").get_by_label("3").is_checked()
@@ -232,10 +243,13 @@ def test_every_panel_is_drawn_and_a_word_plays_its_own_clip_and_no_other(
         assert " ".join(words) == fakes.WORDS
     assert "Every engine wrote the same 11 words" in page.inner_text("#summary")
     assert "word error rate 9.1%" in page.inner_text("#summary")
-    page.locator("#timeline .plot").first.wait_for(state="attached")
-    page.locator("#timings .plot").first.wait_for(state="attached")
+    for tab, panel in (("Time", "timings"), ("Time", "timeline"), ("Sound", "sound")):
+        open_tab(page, tab)
+        page.locator(f"#{panel} .plot").first.wait_for(state="attached")
+    open_tab(page, "Accuracy")
     assert page.inner_text("#scores")
     play_word(page, "jfk")
+    edit(page)
     page.get_by_label("Address, 3:19").check()
     assert not is_played(page)
     # Another comparison is asked for and refused: the lanes still show the earlier clip.
@@ -243,11 +257,13 @@ def test_every_panel_is_drawn_and_a_word_plays_its_own_clip_and_no_other(
     press_compare(page, "Choose at least one engine.")
     assert not is_played(page)
     check_engines(page, True)
+    edit(page)
     choose_own(page, sample_folder / "columbia.flac")
     page.locator("#audio .play-pause-button").wait_for()
     compare(page)
     page.reload()
     wait_for_states(page, "done", "done")
     play_word(page, "/columbia.flac")
+    edit(page)
     page.get_by_label("Kennedy, 11 s").check()
     assert not is_played(page)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests import fakes
-from tests.browser.driving import Open, compare, list_axe_faults
+from tests.browser.driving import Open, compare, edit, list_axe_faults, open_tab
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -34,6 +34,7 @@ def test_files_are_saved_and_the_report_opens_offline(
 ) -> None:
     fake_page.use(max_hybrid=fakes.fake_max(words="The compiler <b>turned"))
     page = open_page(fake_page.url)
+    open_tab(page, "Export")
     page.click("#save-json")
     page.locator("#export-note", has_text="press Compare").wait_for()
     compare(page)
@@ -84,9 +85,11 @@ def test_a_link_brings_the_settings_to_another_visitor(
     fake_page: FakePage, open_page: Open
 ) -> None:
     page = open_page(fake_page.url)
+    edit(page)
     page.locator("#word_timestamps input").check()
     page.get_by_label("Each alone", exact=True).check()
     page.locator("#sample label", has_text="Address").click()
+    open_tab(page, "Export")
     page.click("#link")
     page.wait_for_function("location.search.includes('sample=columbia')")
     query = page.evaluate("location.search")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests import fakes
-from tests.browser.driving import Open, compare
+from tests.browser.driving import Open, compare, edit
 
 if TYPE_CHECKING:
     from tests.fake_page import FakePage
@@ -19,6 +19,7 @@ def test_an_earlier_run_is_opened_pinned_and_compared(fake_page: FakePage, open_
     page = open_page(fake_page.url)
     compare(page)
     fake_page.use(max_hybrid=fakes.fake_max(words="Another text"))
+    edit(page)
     page.get_by_label("Address, 3:19").check()
     page.locator("#word_timestamps input").check()
     compare(page)
@@ -41,6 +42,7 @@ def test_an_earlier_run_is_opened_pinned_and_compared(fake_page: FakePage, open_
     page.locator("#lanes", has_text="for every chip").first.wait_for()
     page.locator("#lanes", has_text="Another").wait_for(state="detached")
     assert page.get_by_label("Kennedy, 11 s").is_checked()
+    edit(page)
     assert not page.locator("#word_timestamps input").is_checked()
     page.wait_for_function("nameClip() === 'jfk'")
     compare(page)

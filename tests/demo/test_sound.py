@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 from demo.panels import sound
+from engines.analysis.faults import get_fault, show_inputs
+from engines.analysis.layers import cut_window
 from engines.analysis.sound import SoundView, describe_sound
 from engines.audio import load_clip
 from engines.base import SAMPLE_RATE, Clip, EngineError, Listener, Segment
@@ -90,6 +92,30 @@ def test_it_comes_after_the_last_run_and_its_failure_is_a_sentence() -> None:
 
     last = list(make_task(engine, describe_sound=fail).snapshots())[-1]
     assert last.complete and "The analysis is gone." in sound.render(last)
+
+
+def test_power_to_db_is_librosa_s_own_and_stands_beside_whisper_s_log_mel() -> None:
+    import librosa
+    from librosa.filters import mel as make_filters
+
+    clip = load_clip("audio_samples/jfk.flac")
+    mel = cut_window(clip, 80)
+    spectrum = librosa.stft(
+        np.pad(clip.samples, (0, 480_000)), n_fft=400, hop_length=160, pad_mode="reflect"
+    )
+    power = make_filters(sr=SAMPLE_RATE, n_fft=400, n_mels=80) @ np.abs(spectrum) ** 2
+    frames = round(clip.seconds * 100)
+    decibels = librosa.power_to_db(power)[:, :frames]
+    fault = get_fault("power_to_db")
+    # Measured: float32 rounding, but for powers near the floor.
+    np.testing.assert_allclose(fault.mel(mel)[:, :frames], decibels, atol=0.05)
+    inputs = show_inputs(fault, mel)
+    assert inputs is not None and show_inputs(get_fault("scaled"), mel) is None
+    page = read(sound.draw_inputs(inputs))
+    (figure,) = list_figures(page)
+    assert [each["y"] for each in figure["data"]] == [sound.name_bands(inputs.hertz)] * 2
+    assert figure["layout"]["xaxis2"]["matches"] == "x"
+    assert "-0.5 to 1.4 in Whisper" in page.text and "louder than 98%" in page.text
 
 
 def test_the_page_s_process_never_imports_librosa() -> None:

@@ -1,0 +1,48 @@
+"""The settings that a result was made with, as a line of chips."""
+
+from __future__ import annotations
+
+from demo.panels.templating import render_template
+from demo.snapshot import Comparison
+from engines.metrics import name_count
+from engines.registry import LANGUAGES
+
+SCHEDULES = {
+    "both": "at once, then each alone",
+    "parallel": "all at once",
+    "one at a time": "each alone",
+}
+
+
+def render(comparison: Comparison) -> str:
+    """Render a chip for each setting; those at their usual value that few change are left out."""
+    settings = comparison.settings
+    chips = [
+        comparison.clip_name or "Clip",
+        settings.model,
+        _name_language(comparison),
+        name_count(len(comparison.lanes), "engine"),
+        SCHEDULES[settings.schedule],
+        "greedy" if settings.beam_size == 1 else f"beam {settings.beam_size}",
+    ]
+    if settings.repeats > 1:
+        chips.append(f"{settings.repeats} repeats")
+    if settings.word_timestamps:
+        chips.append("word timestamps")
+    return render_template("chips.html", chips=chips)
+
+
+def _name_language(comparison: Comparison) -> str:
+    """Name the language that was chosen, or the one that was found and how sure the model was."""
+    if code := comparison.settings.language:
+        return LANGUAGES.get(code, code).title()
+    for lane in comparison.done:
+        if lane.transcript and lane.transcript.language_probability is not None:
+            name = LANGUAGES.get(lane.transcript.language, lane.transcript.language).title()
+            return f"{name} detected ({lane.transcript.language_probability:.0%})"
+    return "English" if comparison.settings.model.endswith(".en") else "language detected"
+
+
+def render_nothing(comparison: Comparison) -> str:
+    """Render nothing: the report lists all settings in a table of its own."""
+    return ""
