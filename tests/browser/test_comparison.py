@@ -138,7 +138,7 @@ def test_places_in_the_queue_move_while_visitors_wait_stop_and_leave(
     assert third.evaluate(PLACES) == before
     second.locator("#stop:enabled").click()
     second.get_by_text("Stopped before its turn came").wait_for()
-    second.locator("#compare:enabled").wait_for()
+    second.locator("#compare:enabled").wait_for(state="attached")
     assert second.locator(".lane--done").count() == 0
     third.get_by_text(ONE_AHEAD).wait_for()
     press_compare(second, TWO_AHEAD)

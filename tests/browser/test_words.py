@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests import fakes
-from tests.browser.driving import Open, compare
+from tests.browser.driving import Open, compare, edit
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -47,6 +47,7 @@ def test_equal_engines_share_a_column_and_words_have_keys(
     fake_page: FakePage, open_page: Open
 ) -> None:
     page = open_page(fake_page.url, "light", 1280)
+    edit(page)
     page.locator("#word_timestamps input").check()
     compare(page)
     page.get_by_label("Merge equal engines").check()
