@@ -105,7 +105,7 @@
   };
   /* Gradio names each radio button apart; one name for all of a choice makes the arrow keys work. */
   const nameChoices = () => {
-    for (const choice of document.querySelectorAll(".pills[id]")) {
+    for (const choice of document.querySelectorAll(".pills[id], .cards[id]")) {
       for (const radio of choice.querySelectorAll("input[type=radio]")) {
         if (radio.name !== `choice-${choice.id}`) radio.name = `choice-${choice.id}`;
       }
@@ -115,7 +115,7 @@
      anything ran leaves the setup open. */
   let editing = false;
   let asked = false;
-  let wantsTabs = false;
+  let wantsTabs = sessionStorage.getItem("tabs") === "1"; // outlives a reload
   const chooseView = () => {
     const ran = document.querySelector('#lanes [data-state]:not([data-state="idle"])') !== null;
     if (asked && !ran && document.querySelector("#summary [role=alert]")) asked = false;
@@ -130,6 +130,7 @@
     if (!button) return;
     if (button.id === "show-tabs") {
       wantsTabs = true;
+      sessionStorage.setItem("tabs", "1");
       chooseView();
       document.querySelector("#tabs").scrollIntoView();
       return;

@@ -43,6 +43,7 @@ def edit(page: Page) -> None:
 
 def open_tab(page: Page, name: str) -> None:
     """Choose a tab, which can be done before anything ran."""
+    page.locator("#show-tabs:visible, #tabs:visible").first.wait_for()
     if page.locator("#show-tabs").is_visible():
         page.click("#show-tabs")
     page.get_by_role("tab", name=name).click()

@@ -185,6 +185,7 @@ def test_a_reload_picks_up_what_runs_and_loses_nothing_that_was_finished(
     wait_for_states(page, "done", "done")
     show_features(page)
     assert page.inner_text("#summary") == sentence
+    edit(page)
     assert page.get_by_label("Address, 3:19").is_checked()
     assert page.locator("#repeats").get_by_label("3").is_checked()
     wait_for_states(open_page(fake_page.url), "idle", "idle")

@@ -95,6 +95,7 @@ def test_a_link_brings_the_settings_to_another_visitor(
     query = page.evaluate("location.search")
     assert "schedule=in-turn" in query and "words=1" in query and "__theme=light" in query
     other = open_page(fake_page.url, query="&" + query.removeprefix("?"))
+    edit(other)
     other.wait_for_function("document.querySelector('#word_timestamps input').checked")
     other.wait_for_function("nameClip() === 'columbia'")
     other.wait_for_function(
