@@ -281,7 +281,7 @@ def build_mark(saved: SavedResults, visit: gr.Textbox, controls: dict[str, Any])
     mark = gr.HTML("", elem_id="changed", apply_default_css=False)
     names = list(controls)
 
-    def compare(name: str, *values: Any) -> str:
+    def mark_changes(name: str, *values: Any) -> str:
         found = saved.find(name, "comparison")
         held = dict(zip(names, values, strict=True))
         same = found is None or all(
@@ -294,7 +294,7 @@ def build_mark(saved: SavedResults, visit: gr.Textbox, controls: dict[str, Any])
     # Only what a visitor does: a restored page sets controls that match their result.
     for control in controls.values():
         event = getattr(control, "input", None) or control.change
-        event(compare, [visit, *controls.values()], mark, js=READ_VISIT, **QUICK)
+        event(mark_changes, [visit, *controls.values()], mark, js=READ_VISIT, **QUICK)
     return mark
 
 
