@@ -230,18 +230,30 @@ def draw_histograms(
             layout["annotations"].append(title | place)
             over[f"annotations.{at}.visible"] = False
     figure.update_layout(layout, margin={"l": 60, "r": 12, "t": 56, "b": 44})
+    rows = [(f"x{first[row]}", f"y{first[row]}", at) for row, at, _ in cells]
+    return figure, make_controls(name, count, rows, over)
+
+
+def make_controls(
+    name: str, count: int, rows: Sequence[tuple[str, str, int]], over: dict[str, Any]
+) -> list[Control]:
+    """Make the controls of histograms in `count` columns.
+
+    `rows`: for each trace the axes of its row, and its column. `over`: the layout that lays the
+    columns over one another.
+    """
     stacked = {
-        "xaxis": [f"x{first[row]}" for row, _, _ in cells],
-        "yaxis": [f"y{first[row]}" for row, _, _ in cells],
-        "fill": ["none"] * len(cells),
-        "line.dash": [DASHES[at % len(DASHES)] for _, at, _ in cells],
+        "xaxis": [x for x, _, _ in rows],
+        "yaxis": [y for _, y, _ in rows],
+        "fill": ["none"] * len(rows),
+        "line.dash": [DASHES[at % len(DASHES)] for _, _, at in rows],
     }
     log = {f"yaxis{at + 1 if at else ''}.type": "log" for at in range(count)}
     scale = Control(f"{name}-scale", "Axis", [Option("Linear"), Option("Logarithmic", layout=log)])
     if count == 1:
-        return figure, [scale]
+        return [scale]
     options = [Option("Side by side"), Option("Overlaid", stacked, over)]
-    return figure, [Control(f"{name}-columns", "Histograms", options, narrow=1), scale]
+    return [Control(f"{name}-columns", "Histograms", options, narrow=1), scale]
 
 
 def trace_steps(

@@ -108,6 +108,34 @@ def render(result: LayerComparison, prefix: str = "stage", chosen: str = "") -> 
     )
 
 
+def _list_errors(result: LayerComparison) -> Table:
+    """List every encoder's error and figures at every stage."""
+    rows = [
+        [
+            stage.name,
+            each.label,
+            format_error(stage.errors[each.name]),
+            format_error(result.bound(stage)),
+            *_list_figures(stage, each),
+        ]
+        for stage in result.stages
+        for each in result.encoders
+    ]
+    return Table(("Stage", "Encoder", "Relative error", "Limit", *FIGURES), rows)
+
+
+def _list_measures(shown: list[str], scales: dict[str, Scale]) -> list[Option]:
+    """List the choices of a measure; `shown`: the measure of each trace."""
+    return [
+        Option(
+            title,
+            {"visible": [each == what for each in shown]},
+            {f"yaxis.{trait}": value for trait, value in scales[what].ticks.items()},
+        )
+        for what, title in MEASURES.items()
+    ]
+
+
 def _render_curves(result: LayerComparison, prefix: str, opened: int) -> Markup:
     """Render how far every encoder is from the baseline at every stage, by both measures."""
     names = [stage.name for stage in result.stages]
@@ -147,37 +175,18 @@ def _render_curves(result: LayerComparison, prefix: str, opened: int) -> Markup:
         shapes=[{"yref": "paper", "y0": 0, "y1": 1, "line": {"width": 0}, "fillcolor": LINE}
                 | {"layer": "below", "x0": opened - 0.5, "x1": opened + 0.5}],
     )  # fmt: skip
-    measures = [
-        Option(
-            title,
-            {"visible": [each == what for each in shown]},
-            {f"yaxis.{trait}": value for trait, value in scales[what].ticks.items()},
-        )
-        for what, title in MEASURES.items()
-    ]
     stages = [
         Option(name, layout={"shapes.0.x0": at - 0.5, "shapes.0.x1": at + 0.5})
         for at, name in enumerate(names)
     ]
-    rows = [
-        [
-            stage.name,
-            each.label,
-            format_error(stage.errors[each.name]),
-            format_error(result.bound(stage)),
-            *_list_figures(stage, each),
-        ]
-        for stage in result.stages
-        for each in result.encoders
-    ]
     return render_chart(
         figure,
         f"How far each encoder is from {result.baseline.label}, stage by stage",
-        Table(("Stage", "Encoder", "Relative error", "Limit", *FIGURES), rows),
+        _list_errors(result),
         HEIGHT,
         f"{prefix}-curves",
         [
-            Control(f"{prefix}-measure", "Measure", measures),
+            Control(f"{prefix}-measure", "Measure", _list_measures(shown, scales)),
             Control(f"{prefix}-stage", "Stage", stages, chosen=opened, hidden=True),
         ],
         chooses=f"{prefix}-stage",
