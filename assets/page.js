@@ -64,7 +64,9 @@
       const {action, run} = event.target.closest("button")?.dataset ?? {};
       if (!action) return;
       trigger("click", {action, run});
-      if (action === "open") document.querySelector("#summary").scrollIntoView({behavior: "smooth"});
+      if (action !== "open") return;
+      editing = false;
+      document.querySelector("#summary").scrollIntoView({behavior: "smooth"});
     });
     watch("value", settle);
     settle();
@@ -112,14 +114,14 @@
     }
   };
   /* What is shown: the setup, or the result with the setup folded. A job that is refused before
-     anything ran leaves the setup open. */
+     anything ran leaves the setup open; on stage it is small, and stays. */
   let editing = false;
   let asked = false;
   let wantsTabs = sessionStorage.getItem("tabs") === "1"; // outlives a reload
   const chooseView = () => {
     const ran = document.querySelector('#lanes [data-state]:not([data-state="idle"])') !== null;
     if (asked && !ran && document.querySelector("#summary [role=alert]")) asked = false;
-    const view = !editing && (ran || asked) ? "result" : "setup";
+    const view = !editing && !onStage && (ran || asked) ? "result" : "setup";
     if (root.dataset.view !== view) root.dataset.view = view;
     for (const [name, on] of [["data-ran", ran || asked], ["data-tabs", ran || asked || wantsTabs]]) {
       if (root.hasAttribute(name) !== on) root.toggleAttribute(name, on);

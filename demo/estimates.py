@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import tempfile
 import threading
 from contextlib import suppress
 from dataclasses import replace
@@ -56,8 +54,11 @@ class PastRuns:
             while len(self._pairs) > MOST_KEYS:
                 del self._pairs[next(iter(self._pairs))]
             if self._path is not None:
+                unfinished = self._path.with_suffix(".part")
                 with suppress(OSError):
-                    write_atomically(self._path, json.dumps(self._pairs))
+                    self._path.parent.mkdir(parents=True, exist_ok=True)
+                    unfinished.write_text(json.dumps(self._pairs), encoding="utf-8")
+                    unfinished.replace(self._path)
 
     def find(self, name: str, audio_seconds: float = 0.0, most: bool = False) -> float | None:
         """Return what was noted for the clip whose length is nearest, scaled to this one; or the
@@ -162,11 +163,3 @@ def read_pairs(content: Any) -> dict[str, Pairs]:
     if not all(math.isfinite(figure) and figure >= 0 for figure in figures):
         raise ValueError("a figure is no duration")
     return found
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Replace a file whole, so that whoever reads it finds the old or the new text."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, encoding="utf-8", delete=False) as file:
-        file.write(text)
-    os.replace(file.name, path)

@@ -75,7 +75,7 @@ def build(
         above = [panel for panel in PANELS if not panel.tab and panel.key not in outputs]
         outputs |= build_panels(above, choices)
         outputs["changed"] = build_mark(saved, visit, controls)
-        connect_expected(backend, controls, expected)
+        connect_expected(page, backend, controls, expected)
         analyses: list[JobPanel] = []
         with gr.Tabs(elem_id="tabs"):
             for tab in dict.fromkeys(panel.tab for panel in PANELS if panel.tab):
@@ -112,10 +112,10 @@ def build_setup(
     with gr.Row(elem_classes="setup", equal_height=False):
         with gr.Column(scale=6, min_width=320, elem_classes="clip"):
             controls = build_clip(choices, first)
-        with gr.Column(scale=5, min_width=320, elem_classes="ask"):
-            controls["engines"] = build_engines(choices, first)
             with gr.Row(elem_classes="model-row"):
                 controls |= build_model(choices, first)
+        with gr.Column(scale=5, min_width=320, elem_classes="ask"):
+            controls["engines"] = build_engines(choices, first)
             with gr.Row(elem_classes="actions"):
                 start = gr.Button(
                     name_start(first.engines), variant="primary", elem_id="compare", scale=3
@@ -139,7 +139,9 @@ def build_setup(
     return start, stop, expected, controls
 
 
-def connect_expected(backend: Backend, controls: dict[str, Any], expected: gr.HTML) -> None:
+def connect_expected(
+    page: gr.Blocks, backend: Backend, controls: dict[str, Any], expected: gr.HTML
+) -> None:
     """Say how long the comparison may take, whenever something is chosen that changes it."""
     names = list(controls)
 
@@ -151,11 +153,12 @@ def connect_expected(backend: Backend, controls: dict[str, Any], expected: gr.HT
             clip = request.find_clip(choices)
         except RequestError:  # said when it is asked for
             return render_expected(None)
-        known = clip is not None and clip.seconds
-        return render_expected(backend.estimate(request, clip.seconds) if clip and known else None)
+        if clip is None or not clip.seconds:
+            return render_expected(None)
+        return render_expected(backend.estimate(request, clip.seconds))
 
     changed = ("sample", "engines", "model", "schedule", "repeats", "beam_size")
-    events = [controls[name].change for name in changed]
+    events = [page.load, *(controls[name].change for name in changed)]
     gr.on(events, estimate, [controls[name] for name in names], expected, **QUICK)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from demo.limits import format_estimate
 from demo.panels.templating import render_template
 from demo.snapshot import Comparison, Lane
 from engines.metrics import compare, name_count, score
@@ -70,11 +71,7 @@ def find_common_reason(comparison: Comparison) -> str | None:
 
 def format_left(seconds: float | None) -> str:
     """Say how long something may still take, in steps that can be read; "" where nobody knows."""
-    if seconds is None:
-        return ""
-    if seconds > 90:
-        return f"about {seconds / 60:.0f} minutes left"
-    return f"about {max(5, 5 * round(seconds / 5))} s left"
+    return "" if seconds is None else f"{format_estimate(seconds)} left"
 
 
 def _say_what_runs(comparison: Comparison) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,10 +11,11 @@ from markupsafe import Markup
 
 from demo.panels.charts import INK, QUIET, Table, pack, plain, render_chart
 from demo.panels.encoder_output import SEQUENTIAL
+from demo.panels.lanes import list_tokens
 from demo.panels.templating import format_clock, render_template
 from demo.snapshot import Comparison
 from engines.analysis.sound import FLOOR_DB, SoundView
-from engines.base import FloatArray, Segment
+from engines.base import FloatArray
 from engines.metrics import WINDOW_SECONDS
 
 if TYPE_CHECKING:
@@ -70,17 +70,7 @@ def list_words(comparison: Comparison) -> list[tuple[str, float]]:
     """List the baseline's words, else those of the first that has any, and when each is heard."""
     lanes = [lane for lane in (comparison.baseline, *comparison.done) if lane and lane.segments]
     segments = lanes[0].segments if lanes else ()
-    return [word for segment in segments for word in time_words(segment)]
-
-
-def time_words(segment: Segment) -> list[tuple[str, float]]:
-    """Return a segment's words with their starts, which may be spread by the words' lengths."""
-    if segment.words:
-        return [(word.text.strip(), word.start) for word in segment.words if word.text.strip()]
-    words = segment.text.split()
-    letters = [0, *accumulate(len(word) + 1 for word in words)]  # before each word
-    pace = (segment.end - segment.start) / max(letters[-1], 1)
-    return [(word, segment.start + pace * at) for word, at in zip(words, letters, strict=False)]
+    return [(each.text, each.start) for segment in segments for each in list_tokens(segment)]
 
 
 def draw(sound: SoundView, words: Sequence[tuple[str, float]]) -> Markup:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from demo.panels import sound
+from demo.panels.lanes import list_tokens
 from engines.analysis.faults import get_fault, show_inputs
 from engines.analysis.layers import cut_window
 from engines.analysis.sound import SoundView, describe_sound
@@ -60,7 +61,7 @@ def test_three_minutes_of_speech_are_a_light_picture_and_words_are_thinned_out()
     view = describe_sound(clip)
     with open("audio_samples/columbia.txt") as file:
         spoken = Segment(0, clip.seconds, file.read(), (), 0.0)
-    html = sound.draw(view, sound.time_words(spoken))
+    html = sound.draw(view, [(each.text, each.start) for each in list_tokens(spoken)])
     assert len(html) < 400_000
     page = read(html)
     (figure,) = list_figures(page)
