@@ -229,7 +229,7 @@ class LiveJob:
     def part(self, follower: Follower) -> None:
         """Tell a page no more, and stop before long if there is none."""
         self.followers.discard(follower)
-        if not self.followers:
+        if not self.followers and not self.task.done():  # one that is over is not kept by a timer
             self.task.get_loop().call_later(GRACE_SECONDS, self._stop_if_left)
 
     def _stop_if_left(self) -> None:
