@@ -100,8 +100,9 @@ def run_pip(python: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 def python(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A new environment's, with `requirements.txt` alone: 3.12 as on a Space, where it is here."""
     folder = tmp_path_factory.mktemp("space") / "environment"
-    found = shutil.which("python3.12") or sys.executable
-    subprocess.run([found, "-m", "venv", str(folder)], check=True)
+    made = subprocess.run(["python3.12", "-m", "venv", str(folder)], check=False)
+    if made.returncode:  # a version manager's stand-in for one that is not installed
+        subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
     python = folder / "bin" / "python"
     tried = run_pip(python, "install", "--dry-run", "--no-deps", "structlog", "--no-cache-dir")
     if tried.returncode:
