@@ -158,7 +158,10 @@ def planned(checkout: Path, *arguments: str) -> list[str]:
 @needs_make
 def test_a_second_run_starts_at_once(checkout: Path) -> None:
     assert planned(checkout, "demo", "ARGS=") == [".venv/bin/python app.py "]
-    tests = [".venv/bin/python -m tests.install_browser", ".venv/bin/python -m pytest -n 2 --dist loadgroup "]
+    tests = [
+        ".venv/bin/python -m tests.install_browser",
+        ".venv/bin/python -m pytest -n 2 --dist loadgroup ",
+    ]
     assert planned(checkout, "test", "ARGS=") == tests
     assert len(planned(checkout, "evaluate-ray")) == 1
 
