@@ -127,6 +127,12 @@ def test_spaces_takes_every_tracked_file_and_package_name() -> None:
     assert names and all(re.fullmatch(r"[a-z0-9][a-z0-9+.-]+", name) for name in names)
 
 
+def test_continuous_integration_runs_the_readme_s_test_command() -> None:
+    script = (ROOT / ".ci" / "run").read_text()
+    for task in ("test", "test-slow", "lint"):
+        assert re.search(rf"^([A-Z]+=\w+ )?make {task}\b", script, re.MULTILINE)
+
+
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
     """The files `make` looks at, beside a .venv that claims to be complete."""

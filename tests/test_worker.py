@@ -9,16 +9,27 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
+import psutil
 import pytest
 
 from engines import process, worker
 from engines.analysis import layers
 from engines.analysis.faults import FAULTS as FAULT_CATALOGUE
-from engines.base import EngineError, EngineUnavailable, Listener, PrepareSeconds, Stopped
+from engines.audio import load_clip
+from engines.base import (
+    EngineError,
+    EngineUnavailable,
+    Listener,
+    Options,
+    PrepareSeconds,
+    Stopped,
+)
 from engines.process import Worker
 from engines.worker import RemoteEngine
 from tests.fake_handlers import ENGINE, GATE
@@ -255,6 +266,39 @@ def test_nothing_outlives_a_parent_that_is_killed() -> None:
         parent.kill()
     wait_until(lambda: not workers(int(group)), "the end of the worker and its compiler")
     wait_until(lambda: not Path(folder).exists(), "the end of the samples")
+
+
+@needs_proc
+def test_stop_frees_the_processor_within_a_second() -> None:
+    """A real engine in the middle of a talk."""
+    engine, clip = RemoteEngine("cpu", "tiny.en"), load_clip("audio_samples/columbia.flac")
+    try:
+        waiter = Waiter(partial(engine.transcribe, clip, Options(temperatures=(0.0,))))
+        wait_until(lambda: "decoding" in waiter.stages, "decoding")
+        group = pid(engine)
+        assert measure_use(group) > 0.3
+        waiter.stop.set()
+        time.sleep(1)
+        assert measure_use(group) < 0.1
+        waiter.leave()
+        assert isinstance(waiter.outcome, Stopped)
+    finally:
+        engine.close()
+
+
+def measure_use(group: int, seconds: float = 0.5) -> float:
+    """The processors that a worker's processes keep busy."""
+
+    def spent() -> float:
+        found = 0.0
+        for each in workers(group):
+            with suppress(psutil.NoSuchProcess):
+                found += sum(psutil.Process(each).cpu_times()[:2])
+        return found
+
+    before = spent()
+    time.sleep(seconds)
+    return max(0.0, spent() - before) / seconds
 
 
 @pytest.mark.max

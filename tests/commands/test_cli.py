@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,11 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from engines import cli, doctor, registry
+from engines import checkpoints, cli, doctor, registry
 from engines.analysis import faults
-from engines.base import EngineError, Options
+from engines.base import EngineError, Listener, Options
+from engines.checkpoints import __main__ as checkpoint_command
+from engines.checkpoints import sources
 from tests import fake_lab, fakes
 from tests.commands.conftest import Command
 from tests.processes import children, is_living, wait_until
@@ -199,6 +202,33 @@ def test_a_gpu_that_is_not_there_is_named(
     done = command("doctor --gpu")
     assert done.exit_code == 1 and "finds no CUDA device" in done.stdout
     assert "the package max can't be imported" in done.stdout
+
+
+def test_doctor_refuses_a_device_that_computes_wrongly() -> None:
+    doctor.check_sum(lambda a, b: a * b + a)
+    with pytest.raises(EngineError, match="numbers is off by"):
+        doctor.check_sum(lambda a, b: a * b + a + 1e-2)
+
+
+def test_a_download_is_a_bar_with_megabytes_and_the_time_left(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def load(name: str, listener: Listener) -> None:
+        if name != "tiny.en":
+            raise EngineError("No source has it.")
+        transfer = sources.Transfer(name, "OpenAI's server", listener)
+        transfer.total = 75_000_000
+        time.sleep(0.5)
+        transfer.add(25_000_000)
+
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setattr(checkpoints, "load", load)
+    monkeypatch.setattr(sys, "argv", ["engines.checkpoints", "tiny.en", "base"])
+    assert checkpoint_command.main() == 1
+    said = capsys.readouterr()
+    assert said.out == "tiny.en is here.\n" and "error: No source has it." in said.err
+    assert "━" in said.err and "from OpenAI's server: 25 of 75 MB, 1 s left" in said.err
 
 
 @pytest.mark.slow

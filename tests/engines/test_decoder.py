@@ -120,6 +120,17 @@ def test_every_batch_agrees_with_float64(size: str, half: bool) -> None:
             assert (top[:, 0] == logits.argmax(-1)).all()
 
 
+def test_positions_and_tokens_that_the_kernels_lack_are_refused() -> None:
+    decoder, _ = load_max_decoder(checkpoint())
+    cross, kept = decoder.compute_cross_kv(make_features(NARROW)), decoder.new_cache(1)
+    step(decoder, random_tokens(NARROW, 1, 448), cross, kept, [0])
+    with pytest.raises(ValueError, match="no position is left of 448 for 1 tokens"):
+        step(decoder, np.array([[0]]), cross, kept)
+    for token in (-1, 51864):
+        with pytest.raises(ValueError, match="tokens are 0 to 51863"):
+            step(decoder, np.array([[token]]), cross, decoder.new_cache(1))
+
+
 # The fast loop against whisper's own over PyTorch.
 
 OPTIONS: dict[str, dict[str, Any]] = {
