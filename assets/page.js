@@ -118,6 +118,14 @@
   let editing = false;
   let asked = false;
   let wantsTabs = sessionStorage.getItem("tabs") === "1"; // outlives a reload
+  /* The page is shown when all of the first screen is there, or when that takes too long. */
+  const FIRST = ["#sample label", "#model input", "#language input", "#engines label", "#compare",
+    "#audio :is(.waveform-container, .upload-container)", ".credits"];
+  const noteReady = (late) => {
+    if (root.dataset.ready || !(late || FIRST.every((each) => document.querySelector(each)))) return;
+    root.dataset.ready = "1";
+  };
+  setTimeout(noteReady, 8000, true);
   const chooseView = () => {
     const ran = document.querySelector('#lanes [data-state]:not([data-state="idle"])') !== null;
     if (asked && !ran && document.querySelector("#summary [role=alert]")) asked = false;
@@ -144,7 +152,7 @@
     if (editing) scrollTo({top: 0});
   }, true);
 
-  new MutationObserver(() => { nameSpeed(); nameChoices(); chooseView(); }).observe(document, {
+  new MutationObserver(() => { noteReady(false); nameSpeed(); nameChoices(); chooseView(); }).observe(document, {
     subtree: true, childList: true, characterData: true, attributeFilter: ["aria-label", "name"],
   });
 

@@ -179,7 +179,20 @@
     if (!box.matches?.("#lanes .transcript")) return;
     atEnd = box.scrollTop + box.clientHeight > box.scrollHeight - 24;
   }, true);
+  /* Rows glide to their ranks: nothing jumps from under the pointer. */
+  const places = new Map();
+  const calm = matchMedia("(prefers-reduced-motion: reduce)");
+  const glide = () => {
+    for (const row of document.querySelectorAll("#race .lane")) {
+      const [order, top, last] = [row.style.order, row.offsetTop, places.get(row.dataset.engine)];
+      places.set(row.dataset.engine, {order, top});
+      if (!last || last.order === order || last.top === top || calm.matches) continue;
+      const from = {transform: `translateY(${last.top - top}px)`};
+      row.animate([from, {transform: "none"}], {duration: 500, easing: "ease-in-out"});
+    }
+  };
   const restore = () => {
+    glide();
     if (document.querySelector("#summary [role=alert]")) {
       for (const panel of document.querySelectorAll(PANELS)) panel.classList.remove("asked");
     }

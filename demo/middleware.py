@@ -13,6 +13,7 @@ import secrets
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -68,8 +69,7 @@ class Guard:
                 return  # nothing here speaks it, and it would pass the password by
             await self._app(scope, receive, send)
             return
-        # The path as the page's routes see it, without a prefix that a proxy put before it.
-        path = str(scope["path"]).removeprefix(str(scope.get("root_path", "")))
+        path = find_path(scope)
         headers, most = Headers(scope=scope), MOST_JSON_BYTES
         seen, started = 0, False
         if path.startswith(UPLOAD):
@@ -143,6 +143,24 @@ class Guard:
             return None
         most = f"{self._allowance.most / 2**20:g} MB an hour"
         return 429, f"{most} are the most for one visitor: try again in {format_wait(wait)}."
+
+
+class PageCompression:
+    """Compresses the page itself, the largest part of a first visit, which Gradio (6.31) sends as
+    it is. All else passes untouched: events must not wait, and a part of a clip is counted in
+    bytes."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app, self._compressed = app, GZipMiddleware(app, compresslevel=6)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        is_page = scope["type"] == "http" and (scope["method"], find_path(scope)) == ("GET", "/")
+        await (self._compressed if is_page else self._app)(scope, receive, send)
+
+
+def find_path(scope: Scope) -> str:
+    """Return the path as the page's routes see it, without a prefix that a proxy put before it."""
+    return str(scope["path"]).removeprefix(str(scope.get("root_path", "")))
 
 
 def answer(

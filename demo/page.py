@@ -41,13 +41,12 @@ from demo.wiring import (
 from engines.metrics import name_count
 from engines.registry import MODEL_MEGABYTES, has_model, offers_dtypes
 
-HEADER = """<header class="masthead"><h1>One clip, every engine</h1><p>The same speech through
-every way of running OpenAI’s Whisper here: the words, the times, the differences.</p>
+HEADER = """<header class="masthead"><h1>One clip, every engine</h1>
 <p class="keys"><kbd>Space</kbd> runs, <kbd>Esc</kbd> stops</p></header>"""
 
-FOOTER = """<footer class="credits"><p>Runs OpenAI’s Whisper on PyTorch and on Modular MAX. MAX is
-used under the Modular MAX Community License; this project is not endorsed by Modular.
-<a href="?stage=1">Stage mode</a> has large type for a talk.</p></footer>"""
+FOOTER = """<footer class="credits"><p>Runs OpenAI’s Whisper on PyTorch and on Modular MAX, used under
+the Modular MAX Community License; not endorsed by Modular.</p>
+<p><a href="?stage=1">Stage mode</a> for a talk</p></footer>"""
 
 TOOLS = """<p class="tools"><button type="button" id="show-tabs">Inspect layers or try faults
 without a comparison</button></p>"""
@@ -71,10 +70,10 @@ def build(
         gr.HTML(HEADER, apply_default_css=False)
         outputs = build_panels([panel for panel in PANELS if panel.key == "summary"], choices)
         start, stop, expected, controls = build_setup(choices, first)
-        gr.HTML(TOOLS, apply_default_css=False)
+        gr.HTML(TOOLS, elem_classes="tools-place", apply_default_css=False)
+        mark = build_mark(saved, visit, controls)
         above = [panel for panel in PANELS if not panel.tab and panel.key not in outputs]
-        outputs |= build_panels(above, choices)
-        outputs["changed"] = build_mark(saved, visit, controls)
+        outputs |= {"changed": mark} | build_panels(above, choices)
         connect_expected(page, backend, controls, expected)
         analyses: list[JobPanel] = []
         with gr.Tabs(elem_id="tabs"):

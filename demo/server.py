@@ -36,7 +36,7 @@ from demo.comparison import Backend
 from demo.exports import ASSETS, STYLES
 from demo.jobs import JobQueue
 from demo.limits import Allowance, read_limits, read_number, trust_proxies_of_spaces
-from demo.middleware import LEAST_DISK_BYTES, Guard, read_credentials
+from demo.middleware import LEAST_DISK_BYTES, Guard, PageCompression, read_credentials
 from demo.panels import charts
 from demo.visits import SavedResults
 from engines import hardware, zero_gpu
@@ -184,7 +184,10 @@ def extend_server(
             yield
 
     return {
-        "middleware": [Middleware(Guard, credentials=read_credentials(), allowance=allowance)],
+        "middleware": [
+            Middleware(Guard, credentials=read_credentials(), allowance=allowance),
+            Middleware(PageCompression),
+        ],
         "routes": routes,
         "lifespan": lifespan,
     }

@@ -13,6 +13,11 @@ from demo.panels.templating import render_template
 from demo.snapshot import Comparison, Lane
 from engines.metrics import compare, name_count, score
 
+INVITATION = (
+    "The same speech through every way of running OpenAI’s Whisper here. Press Compare for the "
+    "words, the times and the differences."
+)
+
 
 @dataclass(frozen=True)
 class Headline:
@@ -44,7 +49,7 @@ def summarise(comparison: Comparison) -> Headline:
     if comparison.refusal is not None:
         return Headline(comparison.refusal, alert=True)
     if all(lane.state == "idle" for lane in lanes):
-        return Headline("Press Compare: the same clip goes through every chosen engine.")
+        return Headline(INVITATION)
     if not comparison.finished:
         return Headline(_say_what_runs(comparison), left=format_left(comparison.left))
     if any(lane.state == "stopped" for lane in lanes):

@@ -57,6 +57,32 @@ def test_no_serious_fault_in_any_theme_width_and_state(
         assert list_axe_faults(page) == []
 
 
+WEIGHT = """[...performance.getEntriesByType('navigation'),
+  ...performance.getEntriesByType('resource')]
+  .filter(each => !each.name.endsWith('.flac')).reduce((sum, each) => sum + each.transferSize, 0)"""
+WATCH = """() => { window.shift = 0; new PerformanceObserver(list => {
+  for (const each of list.getEntries()) if (!each.hadRecentInput) shift += each.value;
+}).observe({type: 'layout-shift', buffered: true}); }"""
+
+
+def test_a_laptop_sees_a_light_first_screen_then_words_and_nothing_jumps(
+    fake_page: FakePage, open_page: Open
+) -> None:
+    page = open_page(fake_page.url, width=1280)
+    page.set_viewport_size({"width": 1280, "height": 720})
+    page.locator("#audio .waveform-container").wait_for()
+    page.evaluate(WATCH)
+    assert 300_000 < page.evaluate(WEIGHT) < 650_000
+    assert page.evaluate("document.documentElement.scrollHeight") == 720
+    # Engines that change places when they are ranked, as the first in the list is the slowest.
+    fake_page.use(cpu=fakes.FakeEngine(pace=0.4))
+    compare(page)
+    page.wait_for_timeout(700)
+    assert page.evaluate("shift") < 0.05
+    box = page.locator("#lanes .segment").first.bounding_box()
+    assert box and box["y"] < 560
+
+
 @pytest.mark.parametrize("width", [1400, 390])
 def test_lanes_and_controls_stand_still_while_a_comparison_runs(
     fake_page: FakePage, open_page: Open, width: int

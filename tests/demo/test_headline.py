@@ -92,7 +92,7 @@ def test_failures_and_stops_are_summed_up() -> None:
 
 def test_before_and_during_a_run_it_changes_only_with_a_state() -> None:
     blank = new_comparison(compare().settings, fakes.STATUSES)
-    assert speak(blank).startswith("Press Compare")
+    assert speak(blank).startswith("The same speech")
     early, late = (
         tuple(replace(lane, state="decoding", elapsed=s, audio_done=s) for lane in blank.lanes)
         for s in (0.0, 9.0)
