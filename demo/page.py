@@ -44,8 +44,8 @@ from engines.registry import MODEL_MEGABYTES, has_model, offers_dtypes
 HEADER = """<header class="masthead"><h1>One clip, every engine</h1>
 <p class="keys"><kbd>Space</kbd> runs, <kbd>Esc</kbd> stops</p></header>"""
 
-FOOTER = """<footer class="credits"><p>Runs OpenAI’s Whisper on PyTorch and on Modular MAX, used under
-the Modular MAX Community License; not endorsed by Modular.</p>
+FOOTER = """<footer class="credits"><p>Runs OpenAI’s Whisper on PyTorch and on Modular MAX, used
+under the Modular MAX Community License; not endorsed by Modular.</p>
 <p><a href="?stage=1">Stage mode</a> for a talk</p></footer>"""
 
 TOOLS = """<p class="tools"><button type="button" id="show-tabs">Inspect layers or try faults
