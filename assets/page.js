@@ -1,9 +1,6 @@
-/* What only the browser can do: stage mode's keys, saving and copying, and a name for this tab that outlives a reload. */
+/* What only the browser can do: saving and copying, and a name for this tab that outlives a reload. */
 (() => {
   const root = document.documentElement;
-  const query = new URLSearchParams(location.search);
-  const onStage = !["", "0", null].includes(query.get("stage"));
-  if (onStage) root.dataset.stage = "1";
 
   /* A tab keeps its name over a reload, so that the page can ask for what was finished. */
   window.nameVisit = () => {
@@ -83,19 +80,6 @@
   };
   window.wasReloaded = () => performance.getEntriesByType("navigation")[0]?.type !== "navigate";
 
-  /* Stage mode: space runs, escape stops whatever runs. A control that uses the key keeps it. */
-  const BUTTONS = { " ": "#compare", Escape: "#stop, #inspect-stop, #fault-stop" };
-  const usesSpace = (element) =>
-    element.closest("button, select, textarea, summary, [contenteditable]") ||
-    (element.matches("input") && element.type !== "radio");
-  document.addEventListener("keydown", (event) => {
-    if (!onStage || event.repeat || event.ctrlKey || event.metaKey || event.altKey) return;
-    const buttons = BUTTONS[event.key];
-    if (!buttons || (event.key === " " && usesSpace(event.target))) return;
-    event.preventDefault();
-    for (const button of document.querySelectorAll(buttons)) if (!button.disabled) button.click();
-  });
-
   /* The player's speed button is named by what a press does; its name has to hold what it shows. */
   const nameSpeed = () => {
     for (const button of document.querySelectorAll("#audio button.playback")) {
@@ -114,7 +98,7 @@
     }
   };
   /* What is shown: the setup, or the result with the setup folded. A job that is refused before
-     anything ran leaves the setup open; on stage it is small, and stays. */
+     anything ran leaves the setup open; on stage (`assets/stage.js`) it is hidden, and stays. */
   let editing = false;
   let asked = false;
   let wantsTabs = sessionStorage.getItem("tabs") === "1"; // outlives a reload
@@ -129,7 +113,7 @@
   const chooseView = () => {
     const ran = document.querySelector('#lanes [data-state]:not([data-state="idle"])') !== null;
     if (asked && !ran && document.querySelector("#summary [role=alert]")) asked = false;
-    const view = !editing && !onStage && (ran || asked) ? "result" : "setup";
+    const view = !editing && !root.dataset.stage && (ran || asked) ? "result" : "setup";
     if (root.dataset.view !== view) root.dataset.view = view;
     for (const [name, on] of [["data-ran", ran || asked], ["data-tabs", ran || asked || wantsTabs]]) {
       if (root.hasAttribute(name) !== on) root.toggleAttribute(name, on);

@@ -132,7 +132,7 @@ def serve(
     uploads.harden_gradio()
     trust_proxies_of_spaces()
     # The sheet stands in the head, as Gradio would confine it.
-    names = ("page.js", "words.js", "charts.js", "stage.css")
+    names = ("slides.js", "stage.js", "page.js", "words.js", "charts.js", "stage.css")
     *scripts, style = ((ASSETS / name).read_text("utf-8") for name in names)
     return page.launch(
         server_name=pick_address(),

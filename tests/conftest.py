@@ -90,14 +90,20 @@ def open_page(browser: Browser) -> Iterator[Callable[..., Page]]:
     asked: list[str] = []
     with ExitStack() as contexts:
 
-        def open_at(url: str, theme: str = "light", width: int = 1400, query: str = "") -> Page:
+        def open_at(
+            url: str,
+            theme: str = "light",
+            width: int = 1400,
+            query: str = "",
+            ready: str = "#compare",
+        ) -> Page:
             context = browser.new_context(viewport={"width": width, "height": 900})
             contexts.callback(context.close)
             tab = context.new_page()
             tab.set_default_timeout(90_000)
             tab.on("request", lambda request: asked.append(request.url))
             tab.goto(f"{url}?__theme={theme}{query}")
-            tab.locator("#compare").wait_for()
+            tab.locator(ready).first.wait_for()
             return tab
 
         yield open_at

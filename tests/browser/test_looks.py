@@ -1,4 +1,4 @@
-"""What every look of the page keeps: accessible, still, fitting, light; and stage mode."""
+"""What every look of the page keeps: accessible, still, fitting, light."""
 
 from __future__ import annotations
 
@@ -14,9 +14,7 @@ from tests.browser.driving import (
     compare,
     count_received,
     list_axe_faults,
-    open_tab,
     show_features,
-    tab_to,
     wait_for_states,
     wait_until_still,
 )
@@ -26,19 +24,16 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.browser
 
-STAGE = "&stage=1"
-SIZE = "s => parseFloat(getComputedStyle(document.querySelector(s)).fontSize)"
 FITS = "document.documentElement.scrollWidth <= innerWidth"
 
 
-@pytest.mark.parametrize("query", ["", STAGE])
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_no_serious_fault_in_any_theme_width_and_state(
-    fake_page: FakePage, open_page: Open, theme: str, query: str
+    fake_page: FakePage, open_page: Open, theme: str
 ) -> None:
     other = fakes.fake_max(words=fakes.WORDS.replace("turns", "turned"))
     fake_page.use(max_hybrid=other)
-    page = open_page(fake_page.url, theme, 1400, query)
+    page = open_page(fake_page.url, theme)
     page.locator("#audio .play-pause-button").wait_for(state="attached")
     assert list_axe_faults(page) == []
     page.evaluate("document.querySelector('#compare').click()")
@@ -51,10 +46,9 @@ def test_no_serious_fault_in_any_theme_width_and_state(
     page.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
     assert page.evaluate(FITS)
     assert list_axe_faults(page) == []
-    if not query:
-        page.set_viewport_size({"width": 390, "height": 900})
-        page.wait_for_function(FITS)
-        assert list_axe_faults(page) == []
+    page.set_viewport_size({"width": 390, "height": 900})
+    page.wait_for_function(FITS)
+    assert list_axe_faults(page) == []
 
 
 WEIGHT = """[...performance.getEntriesByType('navigation'),
@@ -120,72 +114,3 @@ def test_a_long_comparison_weighs_less_than_half_a_megabyte(
     show_features(page)
     page.wait_for_timeout(500)
     assert 50_000 < sum(received.values()) < 500_000, received
-
-
-# Stage mode.
-
-
-def test_space_runs_and_escape_stops_on_stage_only(fake_page: FakePage, open_page: Open) -> None:
-    gate = Event()
-    fake_page.use(cpu=fakes.FakeEngine(last_word=gate), max_hybrid=fakes.fake_max(last_word=gate))
-    fake_page.lab.gate.clear()
-    page = open_page(fake_page.url, query=STAGE)
-    page.locator("#audio .waveform-container").first.wait_for(state="attached")
-    page.wait_for_function(
-        "[...document.querySelectorAll('#sample input')].every(e => e.name === 'choice-sample')"
-    )
-    tab_to(page, "#sample input:checked")
-    page.keyboard.press("ArrowRight")
-    page.wait_for_function("document.querySelector('#sample input:checked').value === 'columbia'")
-    page.keyboard.press("Space")
-    wait_for_states(page, "decoding", "decoding")
-    page.keyboard.press("Space")
-    page.keyboard.press("Escape")
-    wait_for_states(page, "stopped", "stopped")
-    for name, tab in (("inspect", "Inspect layers"), ("fault", "Faults")):
-        open_tab(page, tab)
-        page.click(f"#{name}")
-        page.locator(f"#{name}-status .bar span").wait_for(state="attached")
-        page.keyboard.press("Escape")
-        page.locator(f"#{name}-status").get_by_text("Stopped.").wait_for()
-        page.locator(f"#{name}:enabled").wait_for()
-    gate.set()
-    page.locator("body").press("Space")
-    wait_for_states(page, "done", "done")
-    plain = open_page(fake_page.url)
-    plain.locator("body").press("Space")
-    plain.wait_for_timeout(300)
-    wait_for_states(plain, "idle", "idle")
-
-
-@pytest.mark.parametrize("theme", ["light", "dark"])
-def test_the_stage_is_large_plain_and_of_high_contrast(
-    fake_page: FakePage, open_page: Open, theme: str
-) -> None:
-    plain = open_page(fake_page.url, theme=theme)
-    page = open_page(fake_page.url, theme=theme, query=STAGE)
-    page.locator("body").press("Space")
-    wait_for_states(page, "done", "done")
-    for selector in (".summary", ".lane .name", ".transcript"):
-        assert page.evaluate(SIZE, selector) >= 1.25 * plain.evaluate(SIZE, selector)
-    for hidden in ("#engines", "#schedule", "#audio", "#export", ".credits"):
-        assert page.locator(hidden).is_hidden()
-    colours = (
-        "() => ['color', 'backgroundColor'].map(what => getComputedStyle("
-        "document.querySelector(what === 'color' ? '.lane .name' : '.race'))[what])"
-    )
-    ink, paper = page.evaluate(colours)
-    assert measure_contrast(ink, paper) > 15
-    page.locator(".keys").wait_for()
-
-
-def measure_contrast(one: str, other: str) -> float:
-    """The contrast ratio of WCAG 2.2 between two CSS colours `rgb(r, g, b)`."""
-
-    def luminance(colour: str) -> float:
-        parts = [float(part) / 255 for part in colour[colour.index("(") + 1 : -1].split(",")[:3]]
-        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
-        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-
-    dark, light = sorted((luminance(one), luminance(other)))
-    return (light + 0.05) / (dark + 0.05)
