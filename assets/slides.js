@@ -20,6 +20,8 @@
     "Decoder loop": ["Decoder loop", 100],
   };
 
+  const LEAST_SHARE = 0.01;  // of an engine's time: less can't be seen, and isn't named
+
   const find = (selector, scope = document) => scope.querySelector(selector);
   const list = (selector, scope = document) => [...scope.querySelectorAll(selector)];
   const clean = (text) => text.trim().replace(/\s+/g, " ");
@@ -187,7 +189,7 @@
 
   const readTimes = (lane) => {
     const figures = list(".figures > div", lane).map((each) => [read("dt", each), read("dd", each)]);
-    const stages = figures.map(([name, value]) => ({name, seconds: Number.parseFloat(value)}))
+    const stages = figures.map(([name, value]) => ({name, value, seconds: Number.parseFloat(value)}))
       .filter(({name, seconds}) => name in STAGES && seconds > 0);
     return {
       key: lane.dataset.engine,
@@ -219,10 +221,10 @@
         const [name, share] = STAGES[stage.name];
         const part = make("span");
         part.style.width = `${100 * stage.seconds / most}%`;
-        const words = make("span", "", make("i"), `${name} ${stage.seconds} s${compareStage(lane, baseline, stage)}`);
+        const words = make("span", "", make("i"), `${name} ${stage.value}${compareStage(lane, baseline, stage)}`);
         for (const each of [part, words]) each.style.setProperty("--share", `${share}%`);
         bar.append(part);
-        key.append(words, " ");
+        if (stage.seconds >= LEAST_SHARE * lane.sum) key.append(words, " ");
       }
       const row = make("li", "", make("strong", "name", lane.name), make("strong", "seconds", lane.total), bar, key);
       row.style.setProperty("--engine", lane.tone);
@@ -254,9 +256,14 @@
         .map((each) => [read("h3", each), read(".said, .none, .reason", each)]),
     };
   };
+  /* A tab's parts are there once it was chosen. */
+  const openFaults = () => {
+    if (find("#faults")) return;
+    const tabs = list("#tabs :is([role=tab], .overflow-dropdown button)");
+    tabs.find((tab) => clean(tab.textContent) === "Faults")?.click();
+  };
   const drawFaults = (choose) => {
-    // A tab's parts are there once it was chosen.
-    if (!find("#faults")) list("#tabs :is([role=tab], .overflow-dropdown button)").find((button) => clean(button.textContent) === "Faults")?.click();
+    openFaults();
     drawChoices(".faults", "faults", nameOption, choose);
     const found = readFault();
     draw(".outcome", found, () => {
@@ -277,6 +284,6 @@
 
   window.slides = {
     SLIDES, FRAME, find, list, make, say, draw, readRace,
-    startRace, drawRace, drawClips, drawVerdict, drawTimes, drawFaults,
+    startRace, drawRace, drawClips, drawVerdict, drawTimes, openFaults, drawFaults,
   };
 })();

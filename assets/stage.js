@@ -4,7 +4,7 @@
 (() => {
   if (["", "0", null].includes(new URLSearchParams(location.search).get("stage"))) return;
   const {SLIDES, FRAME, find, list, make, say, draw, readRace,
-    startRace, drawRace, drawClips, drawVerdict, drawTimes, drawFaults} = window.slides;
+    startRace, drawRace, drawClips, drawVerdict, drawTimes, openFaults, drawFaults} = window.slides;
   const AT_REST = ["idle", "done", "failed", "stopped"];
   const root = document.documentElement;
   root.dataset.stage = "1";
@@ -81,7 +81,10 @@
     if (pending && key === before) return;  // still the last race's
     pending = false;
     const runs = race.lanes.some((lane) => !AT_REST.includes(lane.state));
-    if (started === null && runs) beginRace();
+    if (started === null && runs) {  // since before the page was loaded anew
+      beginRace();
+      root.dataset.slide = "2";
+    }
     if (started !== null && frames.at(-1)?.key !== key) frames.push({key, race, at: performance.now() - started});
   };
   const stopReplay = () => {
@@ -121,7 +124,7 @@
     1: () => drawClips(nameOwn, choose),
     2: () => { if (!playing && !pending) drawRace(readRace()); },
     3: drawVerdict,
-    4: drawTimes,
+    4: () => { drawTimes(); openFaults(); },  // for the next slide
     5: () => drawFaults(choose),
   };
   const last = () => {

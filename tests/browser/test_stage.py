@@ -101,6 +101,7 @@ def test_a_talk_needs_keys_only(fake_page: FakePage, open_page: Open, theme: str
     press("ArrowLeft")
     press("PageDown")
     press("PageDown")
+    stage.locator(".faults .tile").nth(3).wait_for()
     press("ArrowDown")
     stage.get_by_text("This fault sits in the first convolution.").wait_for()
     check_fits(page, 5)
