@@ -118,7 +118,7 @@ def test_settings_open_over_the_stage(fake_page: FakePage, open_page: Open) -> N
     for control in ("#model input", "#engines", "#repeats"):
         page.locator(control).first.wait_for()
     check_fits(page, 1)
-    page.get_by_label("MAX hybrid").focus()
+    page.get_by_role("checkbox", name="MAX hybrid").focus()
     page.keyboard.press("Space")
     page.keyboard.press("Escape")
     page.locator("#engines").wait_for(state="hidden")
