@@ -36,7 +36,7 @@ def main() -> None:
     """Start getting the engines ready, and serve."""
     logs.set_up("info")
     worker.start_reader()
-    registry.warm(backend.choices().available, registry.DEFAULT_MODEL, worker.get_engine)
+    registry.warm(backend.choices().standard, registry.DEFAULT_MODEL, worker.get_engine)
     server.serve_until_told(app, backend, queue, saved, inbrowser=server.can_open_browser())
 
 

@@ -38,6 +38,7 @@ class EngineRecord:
 class LaneRecord:
     """What one engine made of the clip; everything after `reason` is empty unless it is done.
 
+    `own_loop`: what the loop of its runtime does otherwise than whisper's; empty for whisper's.
     `state`: `done`, `failed` or `stopped`; `reason`: why it failed. `seconds`: the stages and their
     total of the median of `runs`, the totals of the runs whose times count; of the race where there
     is none. `race_seconds`: of the run at the same time as others; `shared_with`: those of them on
@@ -48,6 +49,7 @@ class LaneRecord:
     label: str
     encoder: str
     decoder: str
+    own_loop: str
     device: str
     dtype: str
     state: str
@@ -130,6 +132,7 @@ def describe_lane(lane: Lane, comparison: Comparison) -> LaneRecord:
         label=lane.label,
         encoder=lane.encoder,
         decoder=lane.decoder,
+        own_loop=lane.own_loop,
         device=lane.device,
         dtype=lane.dtype,
         state=lane.state,

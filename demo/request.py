@@ -120,7 +120,9 @@ class Rule:
 RULES = {
     "sample": Rule("Clip", "the key of a clip that comes with the project, such as jfk", "sample"),
     "engines": Rule(
-        "Engines", "keys as in /engines; all that this machine has, unless given", "engines"
+        "Engines",
+        "keys as in /engines; all that this machine has but optional ones, unless given",
+        "engines",
     ),
     "model": Rule("Model", "one of OpenAI's names, downloaded on first use", "model"),
     "language": Rule(
@@ -188,6 +190,12 @@ class Choices:
         """Keys of the engines that this machine can run."""
         return tuple(status.key for status in self.engines if status.available)
 
+    @property
+    def standard(self) -> tuple[str, ...]:
+        """Keys of the engines that run unless others are asked for: optional ones don't."""
+        here = (status for status in self.engines if status.available)
+        return tuple(status.key for status in here if not status.is_optional)
+
     def find_sample(self, key: str) -> Sample | None:
         """Return the sample of that key."""
         return next((sample for sample in self.samples if sample.key == key), None)
@@ -222,7 +230,7 @@ class ComparisonRequest(Settings):
         sample = choices.samples[0].key if choices.samples else ""
         known = not choices.models or DEFAULT_MODEL in choices.models
         model = DEFAULT_MODEL if known else choices.models[0]
-        return cls(sample=sample, engines=choices.available, model=model)
+        return cls(sample=sample, engines=choices.standard, model=model)
 
     @classmethod
     def from_controls(cls, held: Mapping[str, Any], choices: Choices) -> ComparisonRequest:
@@ -242,7 +250,7 @@ class ComparisonRequest(Settings):
         if own and sample:
             raise RequestError("Give either a clip or a sample, not both.")
         if sent.get("engines") in (None, []):
-            sent = {**sent, "engines": choices.available}
+            sent = {**sent, "engines": choices.standard}
         if own:
             return cls._check(sent, choices, upload=received or find_upload(clip))
         return cls._check(sent, choices, sample=check("sample", sample, choices))

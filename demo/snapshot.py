@@ -93,9 +93,10 @@ class Lane:
 
     `elapsed`: seconds in the present phase: waiting, loading, compiling or transcribing. `device`
     is known once the engine ran. `audio_done`: seconds of audio finished. `note`: a sentence of the
-    engine's own (a download, for example); `reason`: why it failed. `ready`: when this run got the
-    engine ready. `partial`: words of the window that is being decoded. `race`: the times of the
-    first run beside other engines. `repeats`: the runs whose times count, of "both" those alone.
+    engine's own (a download, for example); `reason`: why it failed. `own_loop`: as `EngineRow` has
+    it. `ready`: when this run got the engine ready. `partial`: words of the window that is being
+    decoded. `race`: the times of the first run beside other engines. `repeats`: the runs whose
+    times count, of "both" those alone.
     `transcript`: the first run's words and features with the times of the median of `repeats`, else
     of the race. `steady`: whether every run wrote the same tokens. `expected`: what past runs tell;
     `pace`: seconds for a second of audio, as far as the present run tells. `left`: seconds that
@@ -107,6 +108,7 @@ class Lane:
     dtype: str
     encoder: str
     decoder: str
+    own_loop: str = ""
     device: str = ""
     state: State = "idle"
     note: str = ""
@@ -322,6 +324,7 @@ def new_comparison(
             dtype=settings.dtype_for(status.key),
             encoder=status.encoder,
             decoder=status.decoder,
+            own_loop=status.own_loop,
             state=state,
         )
         for status in statuses

@@ -23,7 +23,8 @@ FloatArray = npt.NDArray[np.float32]
 Stages = Iterator[tuple[str, npt.NDArray[Any]]]
 """Name and output of every stage of an encoder, in order of depth."""
 
-Dtype = Literal["float32", "float16", "bfloat16"]
+Dtype = Literal["float32", "float16", "bfloat16", "int8", "q8_0"]
+"""What an engine computes in; the last two are types of weights that some runtimes round to."""
 
 
 # Errors

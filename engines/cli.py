@@ -12,7 +12,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -21,7 +21,7 @@ from typer.core import TyperGroup
 from engines import logs, printing, registry, worker
 from engines.analysis import faults, records
 from engines.audio import find_clip, load_clip
-from engines.base import SILENT, EngineError, Options, explain
+from engines.base import SILENT, Dtype, EngineError, Options, explain
 from engines.benchmark import evaluation, machine, speed
 from engines.registry import DEFAULT_MODEL, QUICK_MODEL
 
@@ -74,7 +74,7 @@ BeamSize = Annotated[int | None, typer.Option("--beam-size", help="greedy when l
 Threads = Annotated[
     int | None, typer.Option("--threads", min=1, help="of every engine; a core's one if not")
 ]
-DtypeOption = Annotated[Literal["float32", "float16", "bfloat16"], typer.Option("--dtype")]
+DtypeOption = Annotated[Dtype, typer.Option("--dtype")]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
 Markdown = Annotated[bool, typer.Option("--markdown", help="print tables as Markdown")]
 

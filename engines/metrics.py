@@ -271,7 +271,7 @@ def match_windows(runs: Mapping[str, tuple[Sequence[float], FloatArray]]) -> Com
     another stretch of audio than row `i` of the other.
     """
     starts = {name: [round(start, 3) for start in theirs] for name, (theirs, _) in runs.items()}
-    common = sorted(set.intersection(*map(set, starts.values())))
+    common = sorted(set.intersection(*map(set, starts.values()))) if starts else []
     chosen = {
         name: features if len(features) == len(common) else features[np.isin(starts[name], common)]
         for name, (_, features) in runs.items()

@@ -12,11 +12,19 @@ import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from engines import hardware
-from engines.base import Dtype, Engine, EngineError, EngineUnavailable, Stopped
+from engines.base import (
+    Dtype,
+    Engine,
+    EngineError,
+    EngineUnavailable,
+    Stopped,
+    describe_error,
+)
 
 # Engines
 
@@ -33,6 +41,8 @@ class EngineRow:
     `open_stages(checkpoint, dtype, listener)` opens its encoder for the layer inspection
     (`engines.analysis.layers`); engines of the same encoder name the same function, and an engine
     without one is not offered there. `offers_dtypes`: whether the page lets one choose its type.
+    `packages`: optional ones that it needs, by the names that they are imported by. `own_loop`:
+    for an engine that runs a loop of its runtime's in place of whisper's, what that does otherwise.
     """
 
     key: str
@@ -47,6 +57,13 @@ class EngineRow:
     why_not: str | None = None
     open_stages: str | None = None
     offers_dtypes: bool = False
+    packages: tuple[str, ...] = ()
+    own_loop: str = ""
+
+    @property
+    def is_optional(self) -> bool:
+        """Whether it needs packages that the page doesn't; nobody gets it without asking for it."""
+        return bool(self.packages)
 
     def make_engine(self, model: str, dtype: Dtype) -> Engine:
         """Make the engine for a model; raises `EngineUnavailable` where it can't run so."""
@@ -55,11 +72,19 @@ class EngineRow:
         if dtype not in self.usable_dtypes():
             usable = " or ".join(self.usable_dtypes())
             raise EngineUnavailable(f"{self.label} computes only in {usable} on this machine")
-        engine: Engine = load(self.make)(self, model, dtype)
+        try:
+            make = load(self.make)
+        except (ImportError, OSError) as error:  # a library that this system or processor lacks
+            raise EngineUnavailable(
+                f"{self.label} is installed but can't be loaded: {describe_error(error)}"
+            ) from error
+        engine: Engine = make(self, model, dtype)
         return engine
 
     def why_unavailable(self) -> str | None:
         """Return why this machine can't run the engine, or None when it can."""
+        if missing := [name for name in self.packages if find_spec(name) is None]:
+            return f"{' and '.join(missing)} not installed: {HOW_TO_INSTALL} brings it"
         reason: str | None = load(self.why_not)() if self.why_not else None
         return reason
 
@@ -68,6 +93,10 @@ class EngineRow:
         if len(self.dtypes) > 1 and self.uses_gpu and not hardware.has_accelerator():
             return self.dtypes[:1]
         return self.dtypes
+
+
+HOW_TO_INSTALL = "make engines-extra"
+"""What installs the packages of optional engines."""
 
 
 def load(path: str) -> Callable[..., Any]:
@@ -130,6 +159,20 @@ ENGINES: tuple[EngineRow, ...] = (
         why_not="engines.hardware:why_no_max",
         open_stages="engines.analysis.layers:open_max",
     ),
+    EngineRow(
+        key="faster_whisper",
+        label="faster-whisper",
+        about="A loop like OpenAI’s over the engine CTranslate2",
+        encoder="CTranslate2",
+        decoder="CTranslate2",
+        colour="#56B4E9",
+        dtypes=("float32", "int8"),
+        uses_gpu=False,
+        make="engines.faster_whisper:FasterWhisperEngine",
+        packages=("faster_whisper", "ctranslate2"),
+        own_loop="Its own mel spectrogram and loop; words arrive a window at a time; above "
+        "temperature 0 the best of five samples, where OpenAI’s code takes one.",
+    ),
 )
 
 BASELINE = ENGINES[0].key
@@ -152,6 +195,8 @@ class EngineStatus:
     dtypes: tuple[Dtype, ...] = ("float32",)
     uses_gpu: bool = False
     about: str = ""
+    own_loop: str = ""
+    is_optional: bool = False
 
     @property
     def available(self) -> bool:
@@ -161,12 +206,13 @@ class EngineStatus:
 
 def statuses() -> list[EngineStatus]:
     """Return every engine, with the reason where this machine can't run it."""
-    names = ("key", "label", "about", "encoder", "decoder", "colour", "uses_gpu")
+    names = ("key", "label", "about", "encoder", "decoder", "colour", "uses_gpu", "own_loop")
     return [
         EngineStatus(
             **{name: getattr(row, name) for name in names},
             reason=row.why_unavailable(),
             dtypes=row.usable_dtypes(),
+            is_optional=row.is_optional,
         )
         for row in ENGINES
     ]
@@ -178,8 +224,11 @@ def all_keys() -> tuple[str, ...]:
 
 
 def available() -> tuple[str, ...]:
-    """Return the keys of the engines that this machine can run."""
-    return tuple(row.key for row in ENGINES if row.why_unavailable() is None)
+    """Return the keys of the engines that run unless others are asked for: all that this machine
+    has, without the optional ones."""
+    return tuple(
+        row.key for row in ENGINES if not row.is_optional and row.why_unavailable() is None
+    )
 
 
 def offers_dtypes(key: str) -> bool:

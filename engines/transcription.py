@@ -284,17 +284,7 @@ class WhisperEngine:
             start = perf_counter()
             with memory, warnings.catch_warnings():
                 warnings.filterwarnings("ignore", message="Performing inference on CPU")
-                result = whisper.transcribe(
-                    model,
-                    clip.samples,
-                    temperature=options.temperatures,
-                    condition_on_previous_text=options.condition_on_previous_text,
-                    word_timestamps=options.word_timestamps,
-                    language=options.language,
-                    beam_size=None if options.beam_size == 1 else options.beam_size,
-                    no_speech_threshold=0.6 if options.skip_silence else None,
-                    fp16=self.dtype == "float16" and device.type == "cuda",
-                )
+                result = self.run_loop(model, clip, options)
             synchronize(device)
             end = perf_counter()
         finally:
@@ -322,6 +312,21 @@ class WhisperEngine:
             spans=spans,
             language_probability=state.language_probability,
         )
+
+    def run_loop(self, model: TimedWhisper, clip: Clip, options: Options) -> dict[str, Any]:
+        """Return `text`, `segments` and `language` as `whisper.transcribe` has them."""
+        result: dict[str, Any] = whisper.transcribe(
+            model,
+            clip.samples,
+            temperature=options.temperatures,
+            condition_on_previous_text=options.condition_on_previous_text,
+            word_timestamps=options.word_timestamps,
+            language=options.language,
+            beam_size=None if options.beam_size == 1 else options.beam_size,
+            no_speech_threshold=0.6 if options.skip_silence else None,
+            fp16=self.dtype == "float16" and model.device.type == "cuda",
+        )
+        return result
 
     def encode(self, mel: FloatArray) -> FloatArray:
         with self._lock, torch.inference_mode():

@@ -23,6 +23,7 @@ from demo.panels.charts import (
     shade,
     tone,
 )
+from demo.panels.headline import join_names
 from demo.panels.templating import colour_engine, render_template
 from demo.snapshot import Comparison, Lane
 from engines import metrics
@@ -45,21 +46,22 @@ DIVERGING = ("#08519c", "#6baed6", SHEET, "#f0a35e", "#9c3d00")
 
 def render(comparison: Comparison) -> str:
     """Render charts and tables of every finished engine and its differences from the baseline."""
-    lanes = comparison.done
-    if not comparison.finished or not lanes:
+    if not comparison.finished or not comparison.done:
         return render_template("nothing.html", sentence=NOT_YET)
     if comparison.features_dropped:
         return render_template("nothing.html", sentence=NOT_KEPT)
     runs = {
         lane.key: (lane.transcript.window_starts, lane.transcript.features)
-        for lane in lanes
-        if lane.transcript is not None
+        for lane in comparison.done
+        if lane.transcript is not None and lane.transcript.window_starts
     }
+    lanes = [lane for lane in comparison.done if lane.key in runs]
+    hidden = [lane.label for lane in comparison.done if lane.own_loop and lane.key not in runs]
     common = metrics.match_windows(runs)
-    if not common.starts:
+    if not runs or not common.starts:
         return render_template("nothing.html", sentence="No window was encoded.")
     baseline = comparison.baseline
-    if baseline is not None and baseline.transcript is None:
+    if baseline is not None and baseline.key not in runs:
         baseline = None
     return render_template(
         "encoder_output.html",
@@ -67,6 +69,7 @@ def render(comparison: Comparison) -> str:
         maps=_render_maps(lanes, baseline, common, comparison.audio_seconds),
         comparison=comparison,
         common=common,
+        hidden=join_names(hidden),
         tail=metrics.TAIL,
     )
 

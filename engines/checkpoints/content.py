@@ -95,15 +95,18 @@ def difference(expected: Shapes, found: Shapes, at_most: int = 5) -> str:
     return "; ".join(problems[:at_most]) + (f"; and {more} more" if more > 0 else "")
 
 
-def digest_tensors(state: Mapping[str, Tensor]) -> str:
-    """Return the hexadecimal digest of a state dictionary, as the module describes it."""
+def digest_tensors(state: Mapping[str, Tensor], dtype: torch.dtype = torch.float16) -> str:
+    """Return the hexadecimal digest of a state dictionary, as the module describes it.
+
+    `dtype`: another type of the values; float32 tells apart what float16 rounds to the same.
+    """
     digest = hashlib.sha256()
     for name in sorted(state):
         tensor = state[name]
         shape = ",".join(str(size) for size in tensor.shape)
         digest.update(f"{name}\n{shape}\n".encode())
-        half = tensor.detach().to(torch.float16).contiguous()
-        digest.update(half.numpy().astype("<f2", copy=False).data)
+        values = tensor.detach().to(dtype).contiguous().numpy()
+        digest.update(values.astype(values.dtype.newbyteorder("<"), copy=False).data)
     return digest.hexdigest()
 
 

@@ -139,6 +139,11 @@ _HUGGING_FACE_NAMES = {
 }
 
 
+def from_hugging_face(theirs: str) -> str:
+    """Return OpenAI's name of one of Hugging Face's tensors."""
+    return _rename(theirs, _HUGGING_FACE_NAMES)
+
+
 def read_hugging_face(folder: Path) -> Content:
     """Read `config.json` and `model.safetensors`, in one file or in shards."""
     config = _read_json(folder, "config.json")
@@ -161,7 +166,7 @@ def read_hugging_face(folder: Path) -> Content:
             raise CheckpointError(
                 f"{file.name} is damaged or cut short ({error}): use another copy of the file."
             ) from error
-        state |= {_rename(name, _HUGGING_FACE_NAMES): tensor for name, tensor in stored.items()}
+        state |= {from_hugging_face(name): tensor for name, tensor in stored.items()}
     output = state.pop("proj_out.weight", None)  # the embedding, which the model shares
     if output is not None and not torch.equal(output, state["decoder.token_embedding.weight"]):
         raise CheckpointError(
@@ -200,17 +205,19 @@ _CTRANSLATE2_NAMES = {
 _CTRANSLATE2_DTYPES: dict[int, Any] = {0: np.float32, 4: np.float16}
 
 
+def from_ctranslate2(theirs: str) -> list[str]:
+    """Return OpenAI's names of the tensors that one of CTranslate2's holds, stacked by rows."""
+    ours = _rename(theirs, _CTRANSLATE2_NAMES)
+    stacked = re.search(r"\w+\+[\w+]+", ours)
+    parts = stacked[0].split("+") if stacked else [""]
+    return [ours.replace(stacked[0], part) if stacked else ours for part in parts]
+
+
 def read_ctranslate2(folder: Path) -> Content:
     """Read `model.bin` and `config.json` of a conversion in float16 or float32."""
     state: dict[str, Tensor] = {}
     for theirs, array in _read_variables(folder / "model.bin", folder.name):
-        ours = _rename(theirs, _CTRANSLATE2_NAMES)
-        stacked = re.search(r"\w+\+[\w+]+", ours)
-        names = (
-            [ours.replace(stacked[0], each) for each in stacked[0].split("+")]
-            if stacked
-            else [ours]
-        )
+        names = from_ctranslate2(theirs)
         for name, part in zip(names, np.split(array, len(names)), strict=True):
             if name.endswith(".key.bias") and not part.any():
                 continue  # OpenAI's keys have no bias; CTranslate2 fills in zeros

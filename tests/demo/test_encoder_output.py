@@ -92,3 +92,17 @@ def test_a_map_travels_in_levels_of_a_byte_on_the_clip_s_time_axis() -> None:
     assert len(base64.b64decode(trace["z"]["bdata"])) == rows * columns
     assert trace["x0"] + trace["dx"] * (columns - 0.5) == pytest.approx(60.0)
     assert trace["meta"]["seconds"] == "x", "a click plays the clip from there"
+
+
+def test_an_engine_that_hands_out_no_features_is_named_and_left_out() -> None:
+    done = compare()
+    cpu, hybrid = done.lanes
+    assert hybrid.transcript is not None
+    bare = replace(
+        hybrid, own_loop="Another loop.", transcript=hybrid.transcript.without_features()
+    )
+    page = read(render(replace(done, lanes=(cpu, bare))))
+    assert [len(figure["data"]) for figure in list_figures(page)] == [1, 1]
+    assert "No encoder output is handed out by MAX hybrid." in page.text
+    nothing = read(render(replace(done, lanes=(bare,))))
+    assert "No window was encoded." in nothing.text

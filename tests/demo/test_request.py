@@ -215,3 +215,10 @@ def test_samples_come_titled_ones_first_with_their_references(
     assert [sample.seconds for sample in samples] == [0.0, 0.0, 0.0]  # of files that are empty
     assert [sample.seconds for sample in list_samples(sample_folder)] == [2.0, 2.0]
     assert list_samples(tmp_path / "nowhere") == ()
+
+
+def test_optional_engines_run_only_where_they_are_asked_for() -> None:
+    extra = dataclasses.replace(fakes.MAX, key="faster_whisper", is_optional=True)
+    choices = Choices((), (*fakes.STATUSES, extra), ("base",))
+    assert ComparisonRequest.default(choices).engines == ("cpu", "max_hybrid")
+    assert choices.available[-1] == "faster_whisper"

@@ -1,0 +1,198 @@
+"""faster-whisper, as its users have it, on the loaded checkpoint: CTranslate2 under its own loop.
+
+The checkpoint is written in CTranslate2's format, in float16 where that holds it exactly. `int8`
+rounds the matrices of products as CTranslate2 does when it loads them; convolutions stay float32.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import ctranslate2
+import faster_whisper
+import numpy as np
+import tokenizers
+import torch
+from ctranslate2.specs.model_spec import OPTIONAL, visit_spec
+from ctranslate2.specs.whisper_spec import WhisperSpec
+from faster_whisper.feature_extractor import FeatureExtractor
+from tokenizers import decoders, pre_tokenizers
+from whisper.tokenizer import Tokenizer
+
+from engines.base import Clip, FloatArray, Options
+from engines.checkpoints import Checkpoint
+from engines.checkpoints.formats import from_ctranslate2
+from engines.runtimes import (
+    RuntimeEngine,
+    RuntimeWhisper,
+    add_segment,
+    convert_once,
+    language_code,
+    running_state,
+)
+from engines.transcription import TimedWhisper
+
+
+class FasterWhisperEngine(RuntimeEngine):
+    """faster-whisper without voice detection, which is its default."""
+
+    def open_runtime(self, checkpoint: Checkpoint, model: RuntimeWhisper) -> Any:
+        folder = convert_once(
+            checkpoint, model, "ctranslate2", lambda folder: write(checkpoint, model, folder)
+        )
+        return TimedModel(
+            str(folder),
+            device="cpu",
+            compute_type=self.dtype,
+            cpu_threads=torch.get_num_threads(),
+        )
+
+    def encode_window(self, runtime: TimedModel, mel: FloatArray) -> FloatArray:
+        return np.asarray(faster_whisper.WhisperModel.encode(runtime, mel))[0]
+
+    def run_loop(self, model: TimedWhisper, clip: Clip, options: Options) -> dict[str, Any]:
+        language, state = language_code(model, options), running_state()
+        found, about = model.runtime.transcribe(
+            clip.samples,
+            language=language,
+            beam_size=options.beam_size or 1,
+            temperature=list(options.temperatures),
+            condition_on_previous_text=options.condition_on_previous_text,
+            word_timestamps=options.word_timestamps,
+            no_speech_threshold=0.6 if options.skip_silence else None,
+        )
+        if language is None:
+            state.language_probability = float(about.language_probability)
+        segments: list[dict[str, Any]] = []
+        for each in found:  # a window is decoded when its first segment is asked for
+            segment = {name: getattr(each, name) for name in SEGMENT_FIELDS}
+            words = None if each.words is None else [vars(word) for word in each.words]
+            add_segment(clip, segments, {**segment, "words": words})
+        text = "".join(segment["text"] for segment in segments)
+        return {"text": text, "segments": segments, "language": about.language}
+
+
+SEGMENT_FIELDS = ("start", "end", "text", "tokens", "temperature")
+
+
+class TimedFeatures(FeatureExtractor):
+    """faster-whisper's log-mel spectrogram, timed."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        start = perf_counter()
+        features = super().__call__(*args, **kwargs)
+        running_state().add_mel_span(start, perf_counter())
+        return features
+
+
+class TimedModel(faster_whisper.WhisperModel):
+    """faster-whisper's model whose encoder is timed, and stopped at, and its output kept."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.feature_extractor = TimedFeatures(**self.feat_kwargs)
+
+    def encode(self, features: FloatArray) -> ctranslate2.StorageView:
+        """Encode a window, `(n_mels, 3000)`, which begins where the caller's `time_offset` says;
+        language detection, which calls this as well, has none."""
+        state = running_state()
+        start = sys._getframe(1).f_locals.get("time_offset")
+        if start is not None:
+            state.window_starts.append(float(start))
+        state.start_encoding()
+        encoded = super().encode(features)
+        state.end_encoding()
+        if start is not None:
+            state.keep_features(torch.from_numpy(np.array(encoded)[0]))
+        return encoded
+
+
+# The checkpoint's files
+
+
+def write(checkpoint: Checkpoint, model: RuntimeWhisper, folder: Path) -> None:
+    """Write what `faster_whisper.WhisperModel` reads, so that it downloads nothing."""
+    dims, tokenizer = checkpoint.dims, model.tokenizer
+    spec = WhisperSpec(dims.n_audio_layer, dims.n_audio_head, dims.n_text_layer, dims.n_text_head)
+    fill(spec, {name: tensor.numpy() for name, tensor in checkpoint.state.items()})
+    spec.register_vocabulary(list_names(tokenizer, dims.n_vocab))
+    spec.config.suppress_ids = list(tokenizer.non_speech_tokens)
+    spec.config.suppress_ids_begin = [*tokenizer.encode(" "), tokenizer.eot]
+    spec.config.lang_ids = list(tokenizer.all_language_tokens) if model.is_multilingual else []
+    spec.config.alignment_heads = model.heads
+    spec.validate()
+    spec.optimize("float16" if checkpoint.fits_float16 else None)
+    spec.save(str(folder))
+    make_tokenizer(tokenizer).save(str(folder / "tokenizer.json"))
+    features = {"feature_size": dims.n_mels}
+    (folder / "preprocessor_config.json").write_text(json.dumps(features), "utf-8")
+
+
+def fill(spec: Any, state: Mapping[str, FloatArray]) -> None:
+    """Set the weights of a CTranslate2 specification, those that it stacks stacked."""
+
+    def set_variable(layer: Any, name: str, value: Any) -> None:
+        if value is not None and not (isinstance(value, str) and value == OPTIONAL):
+            return  # a number that the specification knows
+        ours = from_ctranslate2(name.replace("decoder/projection", "decoder/embeddings"))
+        found = [state.get(each) for each in ours]
+        if all(part is None for part in found):
+            return
+        rows = next(part.shape for part in found if part is not None)
+        zeros = np.zeros(rows, np.float32)  # Whisper's keys have no bias
+        parts = [zeros if part is None else part for part in found]
+        setattr(layer, name.rpartition("/")[2], np.concatenate(parts))
+
+    visit_spec(spec, set_variable)
+
+
+def list_names(tokenizer: Tokenizer, n_vocab: int) -> list[str]:
+    """Return a distinct name for each token: CTranslate2 looks up those of the special ones."""
+    names = [f"token {number}" for number in range(n_vocab)]
+    for name, number in tokenizer.special_tokens.items():
+        names[number] = name
+    return names
+
+
+def make_tokenizer(tokenizer: Tokenizer) -> tokenizers.Tokenizer:
+    """Return whisper's tokenizer in the form of the package `tokenizers`."""
+    encoding = tokenizer.encoding
+    ranks: Mapping[bytes, int] = encoding._mergeable_ranks
+    letters = list_byte_letters()
+
+    def spell(token: bytes) -> str:
+        return "".join(letters[byte] for byte in token)
+
+    vocabulary = {spell(token): rank for token, rank in ranks.items()}
+    vocabulary |= encoding._special_tokens
+    pairs = [split_merge(token, ranks) for token in sorted(ranks, key=ranks.__getitem__)]
+    merges = [(spell(pair[0]), spell(pair[1])) for pair in pairs if len(pair) == 2]
+    made = tokenizers.Tokenizer(tokenizers.models.BPE(vocabulary, merges))
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = decoders.ByteLevel()
+    made.add_special_tokens(list(encoding._special_tokens))
+    return made
+
+
+def split_merge(token: bytes, ranks: Mapping[bytes, int]) -> Sequence[bytes]:
+    """Return the two tokens that were merged into this one; one byte for a token that is a byte."""
+    parts = [token[at : at + 1] for at in range(len(token))]
+    while len(parts) > 2:
+        pairs = [ranks.get(parts[at] + parts[at + 1], math.inf) for at in range(len(parts) - 1)]
+        at = pairs.index(min(pairs))
+        parts[at : at + 2] = [parts[at] + parts[at + 1]]
+    return parts
+
+
+def list_byte_letters() -> dict[int, str]:
+    """Return GPT-2's printable letter for each byte, as byte-level tokenizers spell their words."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [byte for byte in range(256) if byte not in printable]
+    letters = {byte: chr(byte) for byte in printable}
+    return letters | {byte: chr(256 + number) for number, byte in enumerate(others)}

@@ -1,0 +1,150 @@
+"""What engines over runtimes of others share: the loaded checkpoint, converted once.
+
+Such an engine runs its runtime's own loop, as its users have it; its row in the registry says in
+what that differs from whisper's. It gives `run_loop` in place of whisper's, tells the clock of
+`engines.transcription` as much as its runtime tells, and needs packages that are optional.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import filelock
+import numpy as np
+import torch
+from torch import nn
+from whisper.tokenizer import TO_LANGUAGE_CODE, Tokenizer, get_tokenizer
+
+from engines.base import Clip, Dtype, EngineError, FloatArray, Listener, Options
+from engines.checkpoints import Checkpoint
+from engines.checkpoints.content import digest_tensors
+from engines.hardware import cache_folder
+from engines.registry import EngineRow
+from engines.transcription import (
+    TimedWhisper,
+    TranscriptionState,
+    WhisperEngine,
+    current_state,
+)
+
+SIZES = "sizes.json"
+"""In each folder of the cache: the bytes of every other file, by which a damaged one is known."""
+
+
+class RuntimeWhisper(TimedWhisper):
+    """A checkpoint's dimensions, alignment heads and languages, without its tensors.
+
+    `runtime`: the model of the runtime, which has them.
+    """
+
+    runtime: Any = None
+
+    @property
+    def device(self) -> torch.device:
+        """Where arrays are handed over: the host."""
+        return torch.device("cpu")
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """Whisper's tokenizer for this vocabulary."""
+        return get_tokenizer(self.is_multilingual, num_languages=self.num_languages)
+
+    @property
+    def heads(self) -> list[tuple[int, int]]:
+        """Layer and head of each cross-attention that word times come from."""
+        return [(layer, head) for layer, head in self.alignment_heads.indices().T.tolist()]
+
+
+class RuntimeEngine(WhisperEngine):
+    """An engine on the processor that runs a runtime's own loop; see `engines.base.Engine`."""
+
+    def __init__(self, row: EngineRow, model: str, dtype: Dtype) -> None:
+        super().__init__(row, model, "cpu", dtype)
+
+    def open_runtime(self, checkpoint: Checkpoint, model: RuntimeWhisper) -> Any:
+        """Return the runtime's model; `model` tells what to write for it (`convert_once`)."""
+        raise NotImplementedError
+
+    def encode_window(self, runtime: Any, mel: FloatArray) -> FloatArray:
+        """Encode `(n_mels, 3000)` to `(n_audio_ctx, n_state)`."""
+        raise EngineError(f"{self.label} doesn't hand out what its encoder computes.")
+
+    def build(self, checkpoint: Checkpoint, listener: Listener) -> tuple[TimedWhisper, float]:
+        model = checkpoint.build(RuntimeWhisper)
+        listener.report("compiling", note=f"Converting {self.model} for {self.label}")
+        start = perf_counter()
+        model.runtime = self.open_runtime(checkpoint, model)
+        model.encoder = RuntimeEncoder(lambda mel: self.encode_window(model.runtime, mel))
+        model.decoder = nn.Identity()
+        return model, perf_counter() - start
+
+
+class RuntimeEncoder(nn.Module):
+    """A runtime's encoder where whisper expects PyTorch's."""
+
+    def __init__(self, encode: Callable[[FloatArray], FloatArray]) -> None:
+        super().__init__()
+        self._encode = encode
+
+    def forward(self, mel: torch.Tensor) -> torch.Tensor:
+        """Encode `(batch, n_mels, 3000)` to `(batch, n_audio_ctx, n_state)`."""
+        return torch.from_numpy(np.stack([self._encode(window) for window in mel.numpy()]))
+
+
+def running_state() -> TranscriptionState:
+    """Return the state of the transcription that this thread runs."""
+    state = current_state()
+    assert state is not None, "a runtime's loop runs inside a transcription"
+    return state
+
+
+def language_code(model: TimedWhisper, options: Options) -> str | None:
+    """Return the code of the language to transcribe, None to detect it."""
+    if not model.is_multilingual:
+        return "en"
+    name = options.language and options.language.lower()
+    return TO_LANGUAGE_CODE.get(name, name) if name else None
+
+
+def add_segment(clip: Clip, segments: list[dict[str, Any]], segment: dict[str, Any]) -> None:
+    """Append a segment that is final, in whisper's form, and tell the listener."""
+    segments.append(segment)
+    running_state().add_segments(segments, int(min(segment["end"], clip.seconds) * 100))
+
+
+def convert_once(
+    checkpoint: Checkpoint, model: RuntimeWhisper, form: str, write: Callable[[Path], None]
+) -> Path:
+    """Return the cache's folder of a checkpoint in a runtime's form.
+
+    `write(folder)` makes it the first time, and again where a file has lost its size. The name
+    holds a digest of what the checkpoint holds, so that no two share a folder.
+    """
+    digest = digest_tensors({**checkpoint.state, "heads": torch.tensor(model.heads)}, torch.float32)
+    folder = cache_folder() / "converted" / f"{form}-{digest[:20]}"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(f"{folder}.lock"):
+        if not _is_whole(folder):
+            with tempfile.TemporaryDirectory(prefix=".new-", dir=folder.parent) as new:
+                whole = Path(new, "whole")
+                whole.mkdir()
+                write(whole)
+                sizes = {path.name: path.stat().st_size for path in whole.iterdir()}
+                (whole / SIZES).write_text(json.dumps(sizes), "utf-8")
+                shutil.rmtree(folder, ignore_errors=True)
+                whole.rename(folder)
+    return folder
+
+
+def _is_whole(folder: Path) -> bool:
+    try:
+        sizes = json.loads((folder / SIZES).read_text("utf-8"))
+        return all((folder / name).stat().st_size == size for name, size in sizes.items())
+    except (OSError, ValueError, AttributeError):
+        return False

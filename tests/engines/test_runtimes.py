@@ -1,0 +1,114 @@
+"""Engines over optional runtimes: what is written for them, and what is said without them.
+
+The contract that they share with all engines is in `test_contract.py`.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from whisper.model import ModelDimensions
+
+from engines import registry, runtimes
+from engines.base import EngineUnavailable
+from engines.checkpoints import Checkpoint
+from engines.checkpoints.formats import read_content
+from tests.engines.checkpoint_files import DIMENSIONS, random_state
+
+OPTIONAL = [row.key for row in registry.ENGINES if row.is_optional]
+
+DIMS = [
+    pytest.param(replace(DIMENSIONS["distilled"], n_vocab=n_vocab), id=name)
+    for name, n_vocab in {"English": 51864, "99 languages": 51865, "100 languages": 51866}.items()
+]
+
+
+def make_checkpoint(dims: ModelDimensions, heads: object = ((1, 0),)) -> Checkpoint:
+    state = random_state(dims)
+    for number, name in enumerate(state):
+        state[name] += number / 1024  # no two layer norms alike
+    return Checkpoint("made here", dims, state, heads)  # type: ignore[arg-type]
+
+
+def test_without_its_packages_a_row_says_how_to_get_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    row = replace(registry.row(OPTIONAL[0]), packages=("no_such_runtime",))
+    monkeypatch.setattr(registry, "ENGINES", (*registry.ENGINES[:1], row))
+    assert registry.statuses()[1].reason == (
+        "no_such_runtime not installed: make engines-extra brings it"
+    )
+    with pytest.raises(EngineUnavailable, match="make engines-extra"):
+        registry.get(row.key)
+    broken = replace(row, packages=("json",), make="engines.no_such_file:Engine")
+    monkeypatch.setattr(registry, "ENGINES", (*registry.ENGINES[:1], broken))
+    with pytest.raises(EngineUnavailable, match="is installed but can't be loaded"):
+        registry.get(row.key)
+    assert row.key not in registry.available()  # nobody gets it without asking
+
+
+def test_a_checkpoint_is_converted_once_and_again_where_a_file_is_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MAX_WHISPER_CACHE", str(tmp_path))
+    written: list[Path] = []
+
+    def write(folder: Path) -> None:
+        written.append(folder)
+        (folder / "weights").write_bytes(b"1234")
+
+    checkpoint = make_checkpoint(DIMENSIONS["mini"], ((0, 0),))
+    model = checkpoint.build(runtimes.RuntimeWhisper)
+    folder = runtimes.convert_once(checkpoint, model, "form", write)
+    assert runtimes.convert_once(checkpoint, model, "form", write) == folder
+    assert len(written) == 1
+    (folder / "weights").write_bytes(b"12")
+    assert runtimes.convert_once(checkpoint, model, "form", write) == folder
+    assert (folder / "weights").read_bytes() == b"1234"
+    # Float16 holds the two for the same.
+    checkpoint.state["decoder.ln.weight"] += 1e-5
+    assert runtimes.convert_once(checkpoint, model, "form", write) != folder
+
+
+@pytest.mark.parametrize("dims", DIMS)
+def test_ctranslate2_gets_the_tensors_special_tokens_and_heads_of_whisper(
+    dims: ModelDimensions, tmp_path: Path
+) -> None:
+    pytest.importorskip("ctranslate2", reason="make engines-extra installs CTranslate2")
+    tokenizers = pytest.importorskip("tokenizers", reason="make engines-extra installs tokenizers")
+    from engines import faster_whisper
+
+    checkpoint = make_checkpoint(dims)
+    model = checkpoint.build(runtimes.RuntimeWhisper)
+    faster_whisper.write(checkpoint, model, tmp_path)
+    read = read_content(tmp_path)
+    assert read.dims == dims and read.heads == ((1, 0),)
+    assert all(torch.equal(read.state[name], each) for name, each in checkpoint.state.items())
+    ours = model.tokenizer
+    names = json.loads((tmp_path / "vocabulary.json").read_text())
+    assert len(set(names)) == len(names) == dims.n_vocab
+    theirs = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    special = ours.special_tokens
+    assert special["<|notimestamps|>"] == ours.no_timestamps == ours.timestamp_begin - 1
+    for name, number in special.items():
+        assert names[number] == name and theirs.token_to_id(name) == number
+    assert f"<|{30:.2f}|>" == names[-1]  # the last token there is: no number is off by one
+    config = json.loads((tmp_path / "config.json").read_text())
+    multilingual = list(ours.all_language_tokens) if model.is_multilingual else []
+    assert config["lang_ids"] == multilingual
+    text = " Ça coûte 3.50 €, naïve café — 日本語 👩‍🚀 don't"
+    assert theirs.encode(text).ids == ours.encode(text)
+
+
+def test_an_official_name_has_whispers_own_heads() -> None:
+    """English-only and multilingual: as `whisper.load_model` sets them."""
+    import whisper
+
+    for name in ("tiny.en", "tiny"):
+        dims = replace(DIMENSIONS["tiny"], n_vocab=51864 if name == "tiny.en" else 51865)
+        expected = whisper.model.Whisper(dims)
+        expected.set_alignment_heads(whisper._ALIGNMENT_HEADS[name])
+        made = Checkpoint(name, dims, expected.state_dict()).build(runtimes.RuntimeWhisper)
+        assert made.heads == list(map(tuple, expected.alignment_heads.indices().T.tolist()))
