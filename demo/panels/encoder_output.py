@@ -69,7 +69,7 @@ def render(comparison: Comparison) -> str:
         maps=_render_maps(lanes, baseline, common, comparison.audio_seconds),
         comparison=comparison,
         common=common,
-        hidden=join_names(hidden),
+        hidden=join_names(hidden) if hidden else "",
         tail=metrics.TAIL,
     )
 
