@@ -13,7 +13,7 @@ import asyncio
 import base64
 import logging
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import aclosing, contextmanager, suppress
 from dataclasses import asdict, replace
 from inspect import Parameter, Signature
@@ -86,6 +86,34 @@ async def compare(
     return last
 
 
+async def compare_while_heard(
+    backend: Backend,
+    queue: JobQueue,
+    caller: Caller,
+    asked: ComparisonRequest,
+    left: Coroutine[Any, Any, None],
+    notify: Callable[[str], Any] = lambda sentence: None,
+) -> Comparison:
+    """Run a request until its caller leaves, which `left` waits for, or the call is cancelled;
+    either stops it. Raises as `compare` does."""
+    job = asyncio.create_task(compare(backend, queue, caller, asked, notify))
+    leaving = asyncio.create_task(left)
+    try:
+        await asyncio.wait([job, leaving], return_when=asyncio.FIRST_COMPLETED)
+        if not job.done():
+            raise Refused("The caller has left.", alert=False)
+        return job.result()
+    finally:
+        job.cancel()
+        leaving.cancel()
+
+
+async def wait_until_gone(request: Any) -> None:
+    """Return once the connection of a request is closed."""
+    while not await request.is_disconnected():
+        await asyncio.sleep(0.1)
+
+
 # Arguments, and how programs learn of them.
 
 Arguments = Mapping[str, tuple[Any, Any, str]]
@@ -129,7 +157,8 @@ def add_endpoints(backend: Backend, queue: JobQueue) -> None:
     async def run(request: gr.Request, sent: dict[str, Any]) -> Comparison:
         try:
             asked = ComparisonRequest.from_json(sent, backend.choices())
-            return await compare(backend, queue, name_caller(request), asked, gr.Info)
+            caller, left = name_caller(request), queue.streams.wait_until_left(request.session_hash)
+            return await compare_while_heard(backend, queue, caller, asked, left, gr.Info)
         except (RequestError, Refused) as error:
             raise gr.Error(str(error), print_exception=False) from None
         finally:
@@ -166,11 +195,10 @@ def add_endpoints(backend: Backend, queue: JobQueue) -> None:
 # MCP tools.
 
 
-def make_tools(backend: Backend, queue: JobQueue, only_this_machine: bool = True) -> Any:
+def make_tools(backend: Backend, queue: JobQueue) -> Any:
     """Make the `FastMCP` of `compare_clip` and `list_engines`; None without the package `mcp`.
 
-    `only_this_machine`: refuse requests that a browser was tricked into sending here under another
-    host's name.
+    `demo.middleware` refuses other hosts' names before they come here.
     """
     try:
         from mcp.server.fastmcp import Context, FastMCP
@@ -178,7 +206,6 @@ def make_tools(backend: Backend, queue: JobQueue, only_this_machine: bool = True
     except ImportError:
         logger.info("no MCP tools: the package mcp is not installed")
         return None
-    local = ["127.0.0.1:*", "localhost:*", "[::1]:*"]
     server = FastMCP(
         "One clip, every engine",
         instructions="Transcribes one clip of speech with several engines and compares them.",
@@ -187,11 +214,7 @@ def make_tools(backend: Backend, queue: JobQueue, only_this_machine: bool = True
         log_level="WARNING",
         streamable_http_path="/",
         max_request_body_size=MOST_CLIP_BYTES * 2,
-        transport_security=TransportSecuritySettings(
-            enable_dns_rebinding_protection=only_this_machine,
-            allowed_hosts=local,
-            allowed_origins=[f"http://{host}" for host in local],
-        ),
+        transport_security=TransportSecuritySettings(enable_dns_rebinding_protection=False),
     )
 
     async def compare_clip(
@@ -200,7 +223,15 @@ def make_tools(backend: Backend, queue: JobQueue, only_this_machine: bool = True
         with save_clip(clip_base64) as path:
             asked = ComparisonRequest.from_json(sent, backend.choices(), received=path)
             request = context.request_context.request
-            record = describe(await compare_while_heard(backend, queue, request, asked))
+            host = request.client.host if request.client else None
+            caller = Caller(f"tool {id(request)}", name_address(host))
+            try:
+                comparison = await compare_while_heard(
+                    backend, queue, caller, asked, wait_until_gone(request)
+                )
+            except Refused as refusal:
+                raise RequestError(str(refusal)) from None
+            record = describe(comparison)
         if details:
             return record
         lanes = [replace(lane, segments=(), tokens=()) for lane in record.lanes]
@@ -215,25 +246,6 @@ def make_tools(backend: Backend, queue: JobQueue, only_this_machine: bool = True
     server.add_tool(compare_clip)
     server.add_tool(list_engines)
     return server
-
-
-async def compare_while_heard(
-    backend: Backend, queue: JobQueue, request: Any, asked: ComparisonRequest
-) -> Comparison:
-    """Run a request until its caller leaves or the call is cancelled, which stops it."""
-    host = request.client.host if request.client else None
-    caller = Caller(f"tool {id(request)}", name_address(host))
-    job = asyncio.create_task(compare(backend, queue, caller, asked))
-    try:
-        while not job.done():
-            if await request.is_disconnected():
-                raise ConnectionError("The caller has left.")
-            await asyncio.wait([job], timeout=0.1)
-        return job.result()
-    except Refused as refusal:
-        raise RequestError(str(refusal)) from None
-    finally:
-        job.cancel()
 
 
 @contextmanager
@@ -252,7 +264,7 @@ def save_clip(text: str) -> Iterator[str]:
         raise ValueError("clip_base64 is not base64: addresses are not fetched.") from error
     if len(content) > MOST_CLIP_BYTES:
         raise ValueError(f"The clip has more than {MOST_CLIP_BYTES >> 20} MB: shorten it.")
-    with tempfile.TemporaryDirectory(prefix="clip-") as folder:
+    with tempfile.TemporaryDirectory(prefix="clip-", dir=uploads.find_folder()) as folder:
         path = Path(folder) / "clip"
         path.write_bytes(content)
         yield str(path)

@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 from starlette.concurrency import iterate_in_threadpool
 
 from demo.limits import Allowance, Limits, format_estimate, format_wait, name_address
+from demo.streams import Streams
 from engines import logs
 from engines.base import EngineError, Listener, Stopped
 
@@ -191,6 +192,7 @@ class JobQueue:
         self._jobs: list[Job] = []
         self._past = PastJobs()
         self._closing = False
+        self.streams = Streams()
         rate = self.limits.a_minute
         self._allowance = Allowance(rate, 60.0) if rate is not None else None
 

@@ -19,6 +19,8 @@ from dataclasses import dataclass
 TRUSTED = "FORWARDED_ALLOW_IPS"
 MOST_WAITING = 50
 RUNS_A_MINUTE = 30
+OWN_UPLOAD_BYTES = 4 * 2**30
+"""What may be uploaded in an hour to a page that serves its own machine only."""
 
 
 @dataclass(frozen=True)
@@ -34,20 +36,24 @@ class Limits:
 
 def read_limits(only_this_machine: bool) -> Limits:
     """Read the limits from the environment; raise `ValueError` with a sentence for no number."""
-    waiting = read_number("DEMO_QUEUE", MOST_WAITING, least=1)
-    rate = read_number("DEMO_RATE", RUNS_A_MINUTE, least=0)
-    if only_this_machine or rate == 0:
+    waiting = read_number("DEMO_QUEUE", MOST_WAITING, 1, 10_000)  # a thread each
+    rate = read_number("DEMO_RATE", RUNS_A_MINUTE, 0, 1_000_000)
+    if only_this_machine:
+        return Limits(waiting, upload_bytes=OWN_UPLOAD_BYTES)
+    if rate == 0:
         return Limits(waiting)
     at_once = 6  # three panels on each of two tabs
     return Limits(waiting, at_once, a_minute=rate, upload_bytes=2**30)
 
 
-def read_number(name: str, default: int, least: int) -> int:
+def read_number(name: str, default: int, least: int, most: int) -> int:
     """Read a whole number from the environment; raise `ValueError` with a sentence."""
     text = os.environ.get(name, "").strip() or str(default)
-    if not text.isdecimal() or int(text[:9]) < least:
-        raise ValueError(f"{name} must be a whole number from {least} up, and {text!r} isn't.")
-    return int(text[:9])
+    if not text.isdecimal() or not least <= int(text[:19]) <= most:
+        raise ValueError(
+            f"{name} must be a whole number from {least} to {most}, and {text[:40]!r} isn't."
+        )
+    return int(text)
 
 
 def trust_proxies_of_spaces() -> None:
@@ -78,30 +84,53 @@ class Allowance:
         self.most, self.seconds = most, seconds
         self._clock = clock
         self._lock = threading.Lock()
-        self._taken: OrderedDict[str, deque[tuple[float, int]]] = OrderedDict()
+        self._taken: OrderedDict[str, Taken] = OrderedDict()
 
     def take(self, visitor: str, amount: int = 1) -> float | None:
         """Return None if granted, else the seconds until a retry; a refusal is not counted."""
         with self._lock:
             now = self._clock()
-            for past in self._taken.values():
-                while past and past[0][0] <= now - self.seconds:
-                    past.popleft()
-            while self._taken and not next(iter(self._taken.values())):
-                self._taken.popitem(last=False)  # whoever took something last stands last
-            taken = self._taken.get(visitor, deque())
-            over, wait = sum(each for _, each in taken) + amount - self.most, 0.0
-            for then, each in taken:
+            self._forget_some(now)
+            taken = self._taken.get(visitor) or Taken()
+            taken.forget(now - self.seconds)
+            over, wait = taken.total + amount - self.most, 0.0
+            if amount > self.most:
+                return self.seconds  # more than anybody ever gets
+            for then, each in taken.past:
                 if over <= 0:
                     break
                 over, wait = over - each, then + self.seconds - now
-            if over > 0:
-                return self.seconds  # more than anybody ever gets
             if wait > 0:
                 return wait
-            self._taken.setdefault(visitor, taken).append((now, amount))
+            taken.add(now, amount)
+            self._taken[visitor] = taken
             self._taken.move_to_end(visitor)
             return None
+
+    def _forget_some(self, now: float) -> None:
+        """Forget up to two visitors whose time is over: more than come, and never many at once."""
+        for _ in range(2):
+            visitor, taken = next(iter(self._taken.items()), ("", None))
+            if taken is None or (taken.past and taken.past[-1][0] > now - self.seconds):
+                return  # whoever took something last stands last
+            del self._taken[visitor]
+
+
+class Taken:
+    """What one visitor took of an allowance: when and how much, and the sum."""
+
+    def __init__(self) -> None:
+        self.past: deque[tuple[float, int]] = deque()
+        self.total = 0
+
+    def add(self, now: float, amount: int) -> None:
+        self.past.append((now, amount))
+        self.total += amount
+
+    def forget(self, until: float) -> None:
+        """Forget what was taken until then."""
+        while self.past and self.past[0][0] <= until:
+            self.total -= self.past.popleft()[1]
 
 
 def format_wait(seconds: float) -> str:

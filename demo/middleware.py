@@ -1,30 +1,42 @@
-"""ASGI middleware before every request: optional basic auth, closed routes, size limits.
+"""ASGI middleware before every request: whom it serves, optional basic auth, closed routes, limits.
 
-Gradio has none of these: its login is a form and leaves routes open, and it limits neither JSON
-bodies nor what one visitor uploads in an hour, nor looks at the disk.
+Gradio has none of these: its login is a form and leaves routes open; it limits neither JSON bodies
+nor what one visitor uploads in an hour, nor looks at the disk; and it answers a page of another
+site whose name was made to lead to this machine (DNS rebinding).
 """
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
+import ipaddress
 import os
+import re
 import secrets
+from collections.abc import Callable
+from contextlib import ExitStack
+from urllib.parse import urlsplit
 
-from starlette.datastructures import Headers, MutableHeaders
+from gradio.route_utils import FnIndexInferError
+from starlette.datastructures import Headers, MutableHeaders, QueryParams
 from starlette.exceptions import HTTPException
 from starlette.middleware.gzip import GZipMiddleware
+from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from demo import uploads
-from demo.limits import Allowance, format_wait, name_address
-from engines.audio import MAX_BYTES
+from demo.limits import name_address
+from demo.open_uploads import BAD_ID, DISK_FULL, MOST_BYTES, OpenUploads, Upload, is_id
+from demo.streams import Streams
+from engines import logs
 from engines.base import DISK_FULL as DISK_FULL_CODES
+
+logger = logs.logger(__name__)
 
 AUTH = "DEMO_AUTH"
 PREFIX = "/gradio_api"
-UPLOAD = f"{PREFIX}/upload"
+UPLOAD, PROGRESS = f"{PREFIX}/upload", f"{PREFIX}/upload_progress"
 
 CLOSED = tuple(
     f"{PREFIX}/{route}"
@@ -42,14 +54,11 @@ CLOSED = tuple(
 Nothing here needs them; Gradio (6.31) has no switch for most."""
 
 MOST_JSON_BYTES = 2**20
-MOST_UPLOAD_BYTES = MAX_BYTES + 2**20
 MOST_TOOL_BYTES = 48 * 2**20
 """A clip comes to an MCP tool in base64, which is a third longer than its bytes."""
 
-LEAST_DISK_BYTES = 256 * 2**20
-"""Room for two uploads of the largest size; below, a visitor's clip may not arrive."""
-
-DISK_FULL = "The disk for clips is full: try again in an hour."
+UNREADABLE = "This request can't be read: docs/api.md says what may be sent."
+RANGE = re.compile(r"bytes=(\d{1,15}-\d{0,15}|-\d{1,15})", re.ASCII)
 CHALLENGE = {"www-authenticate": 'Basic realm="One clip, every engine", charset="UTF-8"'}
 
 
@@ -57,33 +66,39 @@ class Guard:
     """Lets a request through to the page, or answers it with one sentence."""
 
     def __init__(
-        self, app: ASGIApp, credentials: str = "", allowance: Allowance | None = None
+        self,
+        app: ASGIApp,
+        opened: OpenUploads,
+        streams: Streams,
+        find_session: Callable[[str], str],
+        credentials: str = "",
+        only_this_machine: bool = False,
     ) -> None:
-        """`credentials`: `name:password`, or nothing to let everyone in. `allowance`: the bytes
-        that one visitor may upload, or None for as many as they like."""
-        self._app, self._credentials, self._allowance = app, credentials.encode(), allowance
+        """`find_session`: of an event's id. `credentials`: `name:password`, or nothing to let
+        everyone in. `only_this_machine`: whether other names of this host are refused."""
+        self._app, self._opened, self._streams = app, opened, streams
+        self._find_session = find_session
+        self._credentials, self._only_this_machine = credentials.encode(), only_this_machine
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
-            if scope["type"] == "websocket" and self._credentials:
-                return  # nothing here speaks it, and it would pass the password by
+            if scope["type"] == "websocket" and (self._credentials or self._only_this_machine):
+                return  # nothing here speaks it, and it would pass what follows by
             await self._app(scope, receive, send)
             return
         path = find_path(scope)
-        headers, most = Headers(scope=scope), MOST_JSON_BYTES
+        headers, most = Headers(scope=scope), find_most_bytes(path)
         seen, started = 0, False
-        if path.startswith(UPLOAD):
-            most = MOST_UPLOAD_BYTES
-        elif path.startswith(f"{PREFIX}/mcp"):
-            most = MOST_TOOL_BYTES
-        too_large = f"A request may have {most / 2**20:g} MB here, and this one has more."
+        upload: Upload | None = None
 
         async def counted() -> Message:
             nonlocal seen
             message = await receive()
             seen += len(message.get("body", b""))
+            if upload is not None:
+                upload.seen = seen
             if seen > most:  # whatever its header says
-                raise HTTPException(413, too_large)
+                raise HTTPException(413, name_most_bytes(most))
             return message
 
         async def marked(message: Message) -> None:
@@ -95,25 +110,71 @@ class Guard:
 
         declared = headers.get("content-length", "")
         size = int(declared[:20]) if declared.isdecimal() else None
-        response: ASGIApp
+        refusal = self._refuse(scope["method"], path, headers, size)
+        if refusal is None and (scope["method"], path.rstrip("/")) == ("POST", UPLOAD):
+            visitor = name_address((scope.get("client") or (None,))[0])
+            begun = Upload(visitor, most if size is None else size, read_query(scope, "upload_id"))
+            refusal = self._opened.refuse(begun)
+            upload = begun if refusal is None else None
+        if refusal is None and path.rstrip("/") == PROGRESS:
+            refusal = await self._refuse_progress(read_query(scope, "upload_id"))
+        if refusal is not None:
+            await answer(path, *refusal)(scope, receive, marked)
+            return
+        with ExitStack() as during:
+            if upload is not None:
+                during.enter_context(self._opened.track(upload))
+            if scope["method"] == "GET" and (session := self._read_session(scope, path)):
+                during.enter_context(self._streams.listen(session))
+            try:
+                await self._app(scope, counted, marked)
+            except OSError as error:
+                if started or error.errno not in DISK_FULL_CODES:
+                    raise
+                await answer(path, 507, DISK_FULL)(scope, receive, send)
+            except ClientDisconnect:
+                pass  # nobody is there to answer
+            except (ValueError, TypeError, LookupError, RecursionError, FnIndexInferError) as error:
+                if started:
+                    raise
+                logger.warning("a request could not be read", path=path[:80], error=repr(error))
+                await answer(path, 400, UNREADABLE)(scope, receive, send)
+
+    def _refuse(
+        self, method: str, path: str, headers: Headers, size: int | None
+    ) -> tuple[int, str] | None:
+        """Why a request is not answered, with the status."""
+        if self._only_this_machine and not is_from_here(headers):
+            return 421, "This page answers on its own machine only: open it as localhost there."
         if not self._knows(path, headers):
-            sentence = "This page asks for a name and a password."
-            response = answer(path, 401, sentence, CHALLENGE)
-        elif path.lower().startswith(CLOSED):
-            sentence = "Nothing on this page needs that address, so it is closed."
-            response = answer(path, 403, sentence)
-        elif size is not None and size > most:
-            response = answer(path, 413, too_large)
-        elif path.startswith(UPLOAD) and (refusal := self._refuse_upload(scope, size)):
-            response = answer(path, *refusal)
-        else:
-            response = self._app
-        try:
-            await response(scope, counted, marked)
-        except OSError as error:
-            if started or error.errno not in DISK_FULL_CODES:
-                raise
-            await answer(path, 507, DISK_FULL)(scope, receive, send)
+            return 401, "This page asks for a name and a password."
+        if self._credentials and method == "POST" and is_cross_site(headers):
+            return 403, "Another site may not act here with your password."
+        if path.lower().startswith(CLOSED):
+            return 403, "Nothing on this page needs that address, so it is closed."
+        if "range" in headers and not RANGE.fullmatch(headers["range"].strip()):
+            return 416, "Range must name one run of bytes, as bytes=0-1023."
+        if size is not None and size > find_most_bytes(path):
+            return 413, name_most_bytes(find_most_bytes(path))
+        return None
+
+    async def _refuse_progress(self, upload_id: str) -> tuple[int, str] | None:
+        """Why the progress of an upload can't be told; Gradio keeps every id it is asked about."""
+        if not upload_id or not is_id(upload_id):
+            return 400, BAD_ID
+        for _ in range(30):  # a browser may ask a little before it begins
+            if self._opened.knows(upload_id):
+                return None
+            await asyncio.sleep(0.1)
+        return 404, "There is no such upload."
+
+    def _read_session(self, scope: Scope, path: str) -> str:
+        """The session whose events a request is for, or nothing."""
+        if path.rstrip("/") == f"{PREFIX}/queue/data":
+            return read_query(scope, "session_hash")
+        parts = path.removeprefix(f"{PREFIX}/call/").removeprefix("v2/").split("/")
+        is_stream = path.startswith(f"{PREFIX}/call/") and len(parts) == 2
+        return self._find_session(parts[1]) if is_stream else ""
 
     def _knows(self, path: str, headers: Headers) -> bool:
         """Whether the request may pass; compared in a time that tells nothing.
@@ -129,20 +190,12 @@ class Guard:
             return False
         return kind.lower() == "basic" and secrets.compare_digest(given, self._credentials)
 
-    def _refuse_upload(self, scope: Scope, size: int | None) -> tuple[int, str] | None:
-        """Why a clip can't be taken now, with the status; an unsaid size counts as the largest."""
-        if scope["method"] != "POST":
-            return None
-        if uploads.free_bytes() < LEAST_DISK_BYTES:
-            return 507, DISK_FULL
-        if self._allowance is None:
-            return None
-        visitor = name_address((scope.get("client") or (None,))[0])
-        wait = self._allowance.take(visitor, MOST_UPLOAD_BYTES if size is None else size)
-        if wait is None:
-            return None
-        most = f"{self._allowance.most / 2**20:g} MB an hour"
-        return 429, f"{most} are the most for one visitor: try again in {format_wait(wait)}."
+
+def find_most_bytes(path: str) -> int:
+    """The most bytes that a request to an address may have."""
+    if path.startswith(UPLOAD):
+        return MOST_BYTES
+    return MOST_TOOL_BYTES if path.startswith(f"{PREFIX}/mcp") else MOST_JSON_BYTES
 
 
 class PageCompression:
@@ -163,10 +216,38 @@ def find_path(scope: Scope) -> str:
     return str(scope["path"]).removeprefix(str(scope.get("root_path", "")))
 
 
-def answer(
-    path: str, status: int, sentence: str, headers: dict[str, str] | None = None
-) -> Response:
+def name_most_bytes(most: int) -> str:
+    return f"A request may have {most / 2**20:g} MB here, and this one has more."
+
+
+def read_query(scope: Scope, name: str) -> str:
+    """A parameter of the address, or nothing."""
+    return QueryParams(scope.get("query_string", b"")).get(name, "")
+
+
+def is_local(address: str) -> bool:
+    """Whether an address such as `http://localhost:7860` is of this machine."""
+    try:
+        host = urlsplit(address).hostname or ""
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def is_from_here(headers: Headers) -> bool:
+    """Whether a request names this machine as its host, and so does the page that sent it."""
+    origin = headers.get("origin")
+    return is_local(f"http://{headers.get('host', '')}") and (origin is None or is_local(origin))
+
+
+def is_cross_site(headers: Headers) -> bool:
+    """Whether a browser sends this for a page of another site."""
+    return headers.get("sec-fetch-site") == "cross-site"
+
+
+def answer(path: str, status: int, sentence: str) -> Response:
     """One sentence as JSON or, to an upload, as plain text, which the browser shows as it comes."""
+    headers = CHALLENGE if status == 401 else None
     if path.startswith(UPLOAD):
         return PlainTextResponse(sentence, status, headers)
     return JSONResponse({"detail": sentence}, status, headers)

@@ -95,7 +95,7 @@ def build(
         ran = [connect_panel(panel, queue, saved, visit) for panel in panels]
         connect_leaving(page, saved, queue)
         loaded = connect_load(page, backend, panels, saved, visit, controls)
-        returned = connect_return(loaded, panels, saved)
+        returned = connect_return(loaded, panels, queue, saved)
         connect_runs(tab, runs, panels[0], saved, visit, (ran[0], returned))
     return page
 

@@ -3,6 +3,8 @@
     SPACE_ID            set by Hugging Face Spaces: the page is public and listens everywhere; no
                         file of the machine may be named as a checkpoint, and visitors have limits
     GRADIO_SERVER_NAME  Gradio's own: any address but this machine's makes the page public as well
+    DEMO_PROXY          set where a web server on this machine brings visitors from elsewhere, which
+                        makes the page public too; it then answers to any name
 
 A Space's persistent storage is the folder `/data`, where its owner bought it; what was compiled and
 downloaded is kept there, unless variables say otherwise, so that it outlives the container.
@@ -30,13 +32,14 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 
-from demo import uploads
+from demo import gradio_hooks, uploads
 from demo.api import make_tools
 from demo.comparison import Backend
 from demo.exports import ASSETS, STYLES
 from demo.jobs import JobQueue
 from demo.limits import Allowance, read_limits, read_number, trust_proxies_of_spaces
-from demo.middleware import LEAST_DISK_BYTES, Guard, PageCompression, read_credentials
+from demo.middleware import Guard, PageCompression, read_credentials
+from demo.open_uploads import LEAST_DISK_BYTES, OpenUploads
 from demo.panels import charts
 from demo.visits import SavedResults
 from engines import hardware, zero_gpu
@@ -48,6 +51,7 @@ SAMPLES = Path(__file__).resolve().parents[1] / "audio_samples"
 MOST_SESSIONS = 64
 """Visits of which Gradio remembers what the panels held; nothing here asks for it."""
 
+PROXY = "DEMO_PROXY"
 SWEEP_SECONDS = 60.0
 
 logger = logging.getLogger(__name__)
@@ -59,9 +63,11 @@ def is_space() -> bool:
 
 
 def is_private() -> bool:
-    """True unless Gradio's own variable, or a Space, makes others reach the page."""
+    """True unless a proxy, Gradio's own variable or a Space makes others reach the page."""
     local = ("127.0.0.1", "localhost", "::1")
-    return not is_space() and os.environ.get("GRADIO_SERVER_NAME", local[0]) in local
+    if is_space() or os.environ.get(PROXY):
+        return False
+    return os.environ.get("GRADIO_SERVER_NAME", local[0]) in local
 
 
 def set_environment(storage: Path = Path("/data")) -> None:
@@ -73,7 +79,7 @@ def set_environment(storage: Path = Path("/data")) -> None:
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", "100")  # it goes through all after each
     try:
-        read_number(zero_gpu.SECONDS, zero_gpu.CALL_SECONDS, least=1)
+        read_number(zero_gpu.SECONDS, zero_gpu.CALL_SECONDS, 1, 3600)
         read_credentials()
         read_limits(is_private())
     except ValueError as error:
@@ -128,8 +134,8 @@ def serve(
 ) -> Any:
     """Launch the page that was built over the same backend, queue and results; host and port come
     from Gradio's own environment variables."""
-    page.queue(default_concurrency_limit=8)
-    uploads.harden_gradio()
+    page.queue(default_concurrency_limit=8, api_open=False)  # a direct call would hide who left
+    gradio_hooks.harden_gradio(page)
     trust_proxies_of_spaces()
     # The sheet stands in the head, as Gradio would confine it.
     names = ("slides.js", "stage.js", "page.js", "words.js", "charts.js", "stage.css")
@@ -157,9 +163,9 @@ def extend_server(
 ) -> dict[str, Any]:
     """What the web server has beside Gradio's: middleware, `/health`, MCP tools, and cleaning."""
     most = queue.limits.upload_bytes
-    allowance = Allowance(most, 3600.0) if most else None
+    opened = OpenUploads(Allowance(most, 3600.0) if most else None)
     routes: list[BaseRoute] = [make_health_route(backend.statuses, queue), make_script_route()]
-    tools = make_tools(backend, queue, is_private())
+    tools = make_tools(backend, queue)
     if tools is not None:  # where Gradio's own server would be, so that clients find it
         routes.append(Mount("/gradio_api/mcp", app=tools.streamable_http_app()))
 
@@ -170,7 +176,8 @@ def extend_server(
             try:
                 await run_in_threadpool(uploads.sweep, uploads.find_folder())
                 saved.forget(uploads.KEEP_SECONDS)
-                uploads.forget_visits(page, uploads.KEEP_SECONDS)
+                gradio_hooks.forget_visits(page, uploads.KEEP_SECONDS)
+                gradio_hooks.forget_progress(opened.knows)
             except Exception:
                 logger.exception("cleaning failed")
 
@@ -183,11 +190,20 @@ def extend_server(
                 await stack.enter_async_context(tools.session_manager.run())
             yield
 
+    def find_session(event_id: str) -> str:
+        event = page._queue.event_ids_to_events.get(event_id)
+        return str(event.session_hash) if event else event_id
+
+    guard = Middleware(
+        Guard,
+        opened=opened,
+        streams=queue.streams,
+        find_session=find_session,
+        credentials=read_credentials(),
+        only_this_machine=is_private(),
+    )
     return {
-        "middleware": [
-            Middleware(Guard, credentials=read_credentials(), allowance=allowance),
-            Middleware(PageCompression),
-        ],
+        "middleware": [guard, Middleware(PageCompression)],
         "routes": routes,
         "lifespan": lifespan,
     }

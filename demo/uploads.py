@@ -1,48 +1,72 @@
-"""Clips that visitors bring: their folder, who may name them, when they go; what Gradio keeps.
+"""Clips that visitors bring: their folder, who may name them, when they go.
 
 A clip that came by an endpoint or a tool goes with its call. One that came by the page stays while
 it may be used again, and goes an hour after its last use. The folder is this page's own, can be
-read by nobody else, and goes when the page ends. `GRADIO_TEMP_DIR` names it, or where to make it.
-
-`harden_gradio` and `forget_visits` reach behind Gradio's public interface (6.31): an upgrade may
-break them, which the tests of what they do then say.
+read by nobody else, and goes when the page ends; what a killed page left goes at the next start.
+`GRADIO_TEMP_DIR` names it, or where to make it.
 """
 
 from __future__ import annotations
 
 import atexit
+import fcntl
 import os
-import secrets
 import shutil
 import tempfile
 import time
 from contextlib import suppress
-from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-import gradio as gr
-from gradio import processing_utils, route_utils
+from engines.base import describe_error
 
 KEEP_SECONDS = 3600.0
 VARIABLE = "GRADIO_TEMP_DIR"
 
 
 def make_folder() -> Path:
-    """Make a new folder for uploads and name it to Gradio; called before the page is built."""
-    parent = os.environ.get(VARIABLE) or None
-    if parent:
+    """Make a new folder for uploads and name it to Gradio; called before the page is built.
+
+    Ends the program with a sentence where it can't be made.
+    """
+    parent = os.environ.get(VARIABLE) or tempfile.gettempdir()
+    try:
         Path(parent).mkdir(parents=True, exist_ok=True)
-    folder = make_temporary("clips-", parent)
+        folder = make_temporary("clips-", parent)
+    except OSError as error:
+        raise SystemExit(
+            f"The folder for uploads can't be made in {parent}: {describe_error(error)}. "
+            f"Set {VARIABLE} to a folder that can be written."
+        ) from None
     os.environ[VARIABLE] = str(folder)
     return folder
 
 
 def make_temporary(prefix: str, parent: str | None = None) -> Path:
-    """Make a folder that goes when the program ends."""
+    """Make a folder that goes when the program ends, and remove those whose programs were killed.
+
+    A folder is locked for as long as its program lives.
+    """
+    for left in Path(parent or tempfile.gettempdir()).glob(f"{prefix}*"):
+        with suppress(OSError):
+            if left.lstat().st_uid == os.getuid() and (lock := lock_folder(left)) is not None:
+                shutil.rmtree(left, ignore_errors=True)
+                os.close(lock)
     folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent)).resolve()
+    lock_folder(folder)
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder
+
+
+def lock_folder(folder: Path) -> int | None:
+    """Lock a folder and return what holds the lock; None where another program does."""
+    opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(opened)
+        return None
+    return opened
 
 
 def find_folder() -> Path:
@@ -105,50 +129,3 @@ def sweep(folder: Path, seconds: float = KEEP_SECONDS) -> None:
         with suppress(OSError):
             if Path(place) != folder and now - Path(place).stat().st_mtime >= 60:
                 Path(place).rmdir()
-
-
-class OwnFolder(route_utils.GradioUploadFile):
-    """An upload whose folder is named by chance.
-
-    Gradio names it by the content: two visitors with the same clip would share one file, and the
-    first to be done with it would take it from the other.
-    """
-
-    def __init__(self, *arguments: Any, **named: Any) -> None:
-        super().__init__(*arguments, **named)
-        self.sha.update(secrets.token_bytes(32))
-
-
-async def refuse_address(url: str, *_: Any, **__: Any) -> NoReturn:
-    """Stand in for Gradio's download."""
-    raise gr.Error("Addresses are not fetched here: upload the file.", print_exception=False)
-
-
-def harden_gradio() -> None:
-    """Give every upload a folder of its own, and let Gradio fetch no address that a visitor names
-    as a clip: any component takes one, so there is one place to close, not one for each."""
-    route_utils.GradioUploadFile = OwnFolder  # type: ignore[misc]
-    processing_utils.async_ssrf_protected_get = refuse_address
-    processing_utils.async_ssrf_protected_download = refuse_address
-
-
-def forget_visits(page: gr.Blocks, seconds: float) -> None:
-    """Drop what Gradio holds of visits that did nothing for so long: inputs, panels' values,
-    messages that nobody fetched, and the names of deleted files. Called in the server's loop.
-
-    Of a visit that was displaced by newer ones Gradio no longer has the time; it counts from here.
-    """
-    for paths in page.temp_file_sets:
-        paths -= {path for path in paths if not Path(path).exists()}
-    holder, queue = page.server_app.state_holder, page._queue
-    now = datetime.now()
-    for visit in {*queue.pending_event_ids_session, *queue.pending_messages_per_session}:
-        holder.time_last_used.setdefault(visit, now)
-    for visit, used in list(holder.time_last_used.items()):
-        events = queue.pending_event_ids_session.get(visit, set())
-        at_work = any(event in queue.event_ids_to_events for event in events)
-        if not at_work and now - used >= timedelta(seconds=seconds):
-            holder.session_data.pop(visit, None)
-            holder.time_last_used.pop(visit, None)
-            queue.pending_messages_per_session.pop(visit, None)
-            queue.pending_event_ids_session.pop(visit, None)

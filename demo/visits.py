@@ -18,6 +18,8 @@ from functools import cached_property
 from operator import attrgetter
 from typing import Any
 
+from demo.streams import Streams
+
 MOST_RUNS = 12
 """Comparisons that a visit keeps."""
 
@@ -258,10 +260,12 @@ class Follower:
 
 
 async def follow(
-    jobs: Sequence[LiveJob], session: str | None
+    jobs: Sequence[LiveJob], session: str | None, streams: Streams
 ) -> AsyncGenerator[dict[Any, Any], None]:
     """Yield what jobs show and then what changes, until they end or the page leaves."""
     follower = Follower(session)
+    leaving = asyncio.create_task(streams.wait_until_left(session))
+    leaving.add_done_callback(lambda _: follower.leave())
     for job in jobs:
         job.join(follower)
     try:
@@ -275,6 +279,7 @@ async def follow(
                 await follower.changed.wait()
                 follower.changed.clear()
     finally:
+        leaving.cancel()
         for job in jobs:
             job.part(follower)
     for job in jobs:

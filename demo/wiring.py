@@ -116,7 +116,7 @@ def connect_panel(panel: JobPanel, queue: JobQueue, saved: SavedResults, visit: 
             steps = run_task(panel, queue, saved, visit_name, held, caller, task)
             job = LiveJob(visit_name, panel.name, caller.visitor, held, steps)
             saved.keep_job(job)
-            async with aclosing(follow([job], request.session_hash)) as shown:
+            async with aclosing(follow([job], request.session_hash, queue.streams)) as shown:
                 async for step in shown:
                     yield step
         # Gradio sends a generator's last values once more, whole: let these be none.
@@ -170,7 +170,9 @@ async def run_task(
         yield panel.show_status(str(refusal), alert=refusal.alert)
 
 
-def connect_return(loaded: Any, panels: Sequence[JobPanel], saved: SavedResults) -> Any:
+def connect_return(
+    loaded: Any, panels: Sequence[JobPanel], queue: JobQueue, saved: SavedResults
+) -> Any:
     """Let a page that was loaded anew follow the jobs that its visit left; return the last step.
 
     `loaded`: the step that filled the page.
@@ -181,7 +183,7 @@ def connect_return(loaded: Any, panels: Sequence[JobPanel], saved: SavedResults)
     ) -> AsyncIterator[dict[Component, Any]]:
         found = [saved.find_job(visit_name, panel.name) for panel in panels if was_reloaded]
         jobs = [job for job in found if job is not None]
-        async with aclosing(follow(jobs, request.session_hash)) as shown:
+        async with aclosing(follow(jobs, request.session_hash, queue.streams)) as shown:
             async for step in shown:
                 yield step
         yield {panels[0].start: gr.skip()}

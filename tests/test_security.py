@@ -206,3 +206,55 @@ def test_the_page_names_no_path_of_the_machine(url: str) -> None:
     for route in ("", "config", "health", "gradio_api/info"):
         answer = httpx.get(f"{url}{route}")
         assert answer.status_code == 200 and str(ROOT) not in answer.text, route
+
+
+def test_on_its_own_machine_the_page_answers_no_other_name(url: str) -> None:
+    """Nor a page of another site, whose name may have been made to lead here."""
+    clip = {"files": ("a.wav", b"RIFF")}
+    for headers in (
+        {"host": "evil.example"},
+        {"host": "evil.example:7860", "origin": "http://evil.example:7860"},
+        {"origin": "https://evil.example"},
+        {"origin": "null"},
+        {"origin": "http://localhost.evil.example"},
+    ):
+        for route in ("config", "gradio_api/info", "gradio_api/mcp/", "health"):
+            assert httpx.get(f"{url}{route}", headers=headers).status_code == 421
+        sent = httpx.post(f"{url}gradio_api/upload", files=clip, headers=headers)
+        assert sent.status_code == 421 and "localhost" in sent.text
+    for host in ("localhost:1", "127.0.0.1", "[::1]:7860"):
+        headers = {"host": host, "origin": f"http://{host}"}
+        assert httpx.get(f"{url}config", headers=headers).status_code == 200
+
+
+def test_a_request_that_makes_no_sense_is_answered_in_a_sentence(
+    url: str, sample_folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    sample = f"{url}gradio_api/file={sample_folder / 'jfk.flac'}"
+    ranges = ("bytes=0-1,5-6", "bytes=--5", "bytes=²-³", "x", "bytes=5-2", "bytes=999999999-")
+    for value in ranges:
+        answer = httpx.get(sample, headers={"range": value.encode()})
+        assert answer.status_code in (206, 416), value
+    assert httpx.get(sample, headers={"range": "bytes=0-9"}).status_code == 206
+    for route, body in (
+        ("call/v2/nothing", {}),
+        ("call/nothing", {"data": []}),
+        ("call/transcribe", {"data": [1] * 99}),
+        ("queue/join", {"data": [], "fn_index": 10**6, "session_hash": "x"}),
+        ("queue/join", {"data": [], "fn_index": -1, "session_hash": "x"}),
+        ("run/predict", {"data": [[]] * 40, "fn_index": 3}),
+        ("cancel", {"session_hash": None, "fn_index": "x", "event_id": 5}),
+    ):
+        answer = httpx.post(f"{url}gradio_api/{route}", json=body)
+        assert answer.status_code < 500, (route, body, answer.text)
+    deep = "[" * 200_000
+    for route in ("call/transcribe", "queue/join"):
+        kind = {"content-type": "application/json", "accept": "application/json"}
+        answer = httpx.post(f"{url}gradio_api/{route}", content=deep, headers=kind, timeout=60)
+        assert 400 <= answer.status_code < 500, (route, answer.text)
+    forged = [{"path": path, "meta": META} for path in ("/etc/passwd", "x" * 5000, "\0", "~a/b")]
+    for clip in (*forged, {"path": None, "url": "a"}, {"a": 1}, [1]):
+        answer_text = predict(url, "transcribe", clip, *REST)
+        assert "null" not in answer_text.partition("event: error")[2], clip
+    out, err = capfd.readouterr()
+    assert "Traceback" not in out + err, err[-3000:]

@@ -71,8 +71,16 @@ def test_nothing_is_set_elsewhere_nor_without_storage_nor_what_the_owner_set(
 @pytest.mark.parametrize(
     ("name", "value", "sentence"),
     [
-        ("DEMO_QUEUE", "many", "DEMO_QUEUE must be a whole number from 1 up, and 'many' isn't."),
-        ("DEMO_GPU_SECONDS", "2m", "DEMO_GPU_SECONDS must be a whole number from 1 up, and '2m'"),
+        (
+            "DEMO_QUEUE",
+            "many",
+            "DEMO_QUEUE must be a whole number from 1 to 10000, and 'many'",
+        ),
+        (
+            "DEMO_GPU_SECONDS",
+            "2m",
+            "DEMO_GPU_SECONDS must be a whole number from 1 to 3600",
+        ),
         ("DEMO_AUTH", ":secret", "DEMO_AUTH must be name:password, with something on both sides."),
     ],
 )

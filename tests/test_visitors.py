@@ -6,9 +6,13 @@ import base64
 import os
 import resource
 import signal
+import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -18,13 +22,13 @@ import pytest
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 
-from demo import jobs, middleware, server
+from demo import gradio_hooks, jobs, middleware, open_uploads, server, streams, visits
 from demo import uploads as upload_folder
 from demo.limits import Limits
 from engines import audio
 from tests import fakes
 from tests.fake_page import FakePage
-from tests.load.check import visit_as_browser
+from tests.load.check import start_as_browser, visit_as_browser
 from tests.processes import wait_until
 
 Serve = Callable[..., FakePage]
@@ -135,6 +139,25 @@ def test_the_folder_for_uploads_is_the_page_s_own(
     assert folder.stat().st_mode & 0o077 == 0
 
 
+def test_what_a_killed_page_left_goes_at_the_next_start(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv(upload_folder.VARIABLE, str(tmp_path))
+    code = (
+        "import os; from pathlib import Path; from demo import uploads;"
+        "(uploads.make_folder() / 'clip.wav').write_bytes(b'RIFF'); os.kill(os.getpid(), 9)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=False)
+    assert list(tmp_path.glob("clips-*/clip.wav"))
+    first = upload_folder.make_folder()
+    monkeypatch.setenv(upload_folder.VARIABLE, str(tmp_path))
+    second = upload_folder.make_folder()
+    assert set(tmp_path.iterdir()) == {first, second}, "that of a living page stays"
+    monkeypatch.setenv(upload_folder.VARIABLE, "/proc/uploads")
+    with pytest.raises(SystemExit, match="can.t be made in /proc/uploads"):
+        upload_folder.make_folder()
+
+
 # What may be asked for.
 
 
@@ -191,7 +214,7 @@ def test_one_visitor_s_rate_is_limited_whatever_the_session(
 
 
 def test_uploads_have_a_limit_for_each_visitor(serve_fakes: Serve) -> None:
-    url = serve_fakes(limits=Limits(upload_bytes=3 * 2**20)).url
+    url = serve_fakes(limits=Limits(upload_bytes=4 * 2**20)).url
 
     def send(megabytes: float, **headers: str) -> httpx.Response:
         files = {"files": ("a.wav", b"RIFF" + b"x" * int(megabytes * 2**20))}
@@ -200,7 +223,7 @@ def test_uploads_have_a_limit_for_each_visitor(serve_fakes: Serve) -> None:
     assert send(2).status_code == 200
     answer = send(2)
     assert answer.status_code == 429
-    assert answer.text == ("3 MB an hour are the most for one visitor: try again in 60 minutes.")
+    assert answer.text == ("4 MB an hour are the most for one visitor: try again in 60 minutes.")
     assert send(0.5).status_code == 200
     assert send(2, **{"X-Forwarded-For": "192.0.2.9"}).status_code == 200
 
@@ -224,6 +247,41 @@ def test_a_full_disk_takes_no_clips(fake_page: FakePage, monkeypatch: pytest.Mon
     assert httpx.post(f"{fake_page.url}gradio_api/upload", files=clip).status_code == 200
 
 
+def test_whoever_leaves_by_whatever_way_has_the_run_stopped(
+    fake_page: FakePage, sample_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By /call and by the page's own way: running, waiting, and without ever listening."""
+    monkeypatch.setattr(streams, "PATIENCE_SECONDS", 1.0)
+    monkeypatch.setattr(visits, "GRACE_SECONDS", 0.1)
+    gate = Event()
+    fake_page.use(cpu=fakes.FakeEngine(last_word=gate))
+    count, http = fake_page.queue.count, httpx.Client(base_url=f"{fake_page.url}gradio_api/")
+
+    def call() -> str:
+        asked = {"sample": "jfk", "engines": ["cpu"]}
+        return f"call/compare/{http.post('call/v2/compare', json=asked).json()['event_id']}"
+
+    def visit() -> str:
+        browser = httpx.Client(base_url=fake_page.url)
+        tab, _, _ = start_as_browser(browser, sample_folder / "columbia.flac", ["cpu"])
+        return f"queue/data?session_hash={tab}"
+
+    for start in (call, visit):
+        with http.stream("GET", start()):
+            wait_until(lambda: count()["running"] == 1, "a run")
+            with http.stream("GET", start()):
+                wait_until(lambda: count()["waiting"] == 1, "a second one's waiting")
+            wait_until(lambda: count()["waiting"] == 0, "its leaving the queue")
+            assert count()["running"] == 1
+        wait_until(lambda: count()["running"] == 0, "the end of the first")
+        start()
+        wait_until(lambda: count()["running"] == 1, "a run that nobody listens to")
+        wait_until(lambda: count()["running"] == 0, "its end")
+    gate.set()
+    direct = http.post("run/compare", json={"data": [None, "jfk"]})
+    assert direct.status_code == 404, "a direct call has no stream"
+
+
 def test_size_and_length_hold_by_every_route(
     fake_page: FakePage,
     connect: Callable[..., Client],
@@ -241,9 +299,57 @@ def test_size_and_length_hold_by_every_route(
     code = base64.b64encode(clip.read_bytes()).decode()
     refused = call_tool(url, clip_base64=code)
     assert refused.isError and "longer than 1 seconds" in refused.content[0].text
-    monkeypatch.setattr(middleware, "MOST_UPLOAD_BYTES", 100)
+    monkeypatch.setattr(middleware, "MOST_BYTES", 100)
     monkeypatch.setattr(middleware, "MOST_TOOL_BYTES", 1000)
     with pytest.raises(httpx.HTTPStatusError, match="413"):
         connect(url).predict(clip=handle_file(clip), api_name="/compare")
     body = {"jsonrpc": "2.0", "id": 1, "method": "x" * 2000}
     assert httpx.post(f"{url}gradio_api/mcp/", json=body).status_code == 413
+
+
+def test_an_upload_that_fails_leaves_nothing_and_those_under_way_count(
+    fake_page: FakePage, uploads: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = httpx.URL(fake_page.url)
+    head = (
+        f"POST /gradio_api/upload?upload_id=mine HTTP/1.1\r\nHost: {address.host}\r\n"
+        f"Content-Type: multipart/form-data; boundary=b\r\nContent-Length: {50 * 2**20}\r\n\r\n"
+        '--b\r\nContent-Disposition: form-data; name="files"; filename="a.wav"\r\n\r\nRIFF'
+    )
+    clip = {"files": ("clip.wav", b"RIFF" + bytes(2**20))}
+    free = open_uploads.LEAST_DISK_BYTES + 50 * 2**20
+    monkeypatch.setattr(upload_folder, "free_bytes", lambda: free)
+    monkeypatch.setattr(open_uploads, "MOST_OPEN_EACH", 2)
+    before = list_files(uploads)
+    with ExitStack() as calls:
+        call = calls.enter_context(socket.create_connection((address.host, address.port or 80)))
+        call.sendall(head.encode() + bytes(2**16))
+        wait_until(lambda: list_files(uploads) != before, "the first bytes")
+        send = partial(httpx.post, f"{fake_page.url}gradio_api/upload", files=clip)
+        assert send().status_code == 507, "the room is promised to the one under way"
+        free *= 2
+        assert send().status_code == 200
+        other = calls.enter_context(socket.create_connection((address.host, address.port or 80)))
+        other.sendall(head.encode())
+        wait_until(lambda: send().status_code == 429, "a third upload's refusal")
+        before = [path for path in list_files(uploads) if path.parent != uploads]
+    wait_until(lambda: list_files(uploads) == before, "the end of both halves")
+    many = [("files", (f"{number}.wav", b"RIFF")) for number in range(10)]
+    answer = httpx.post(f"{fake_page.url}gradio_api/upload", files=many)
+    assert answer.status_code == 400 and "may bring 4 files" in answer.text
+    assert list_files(uploads) == before
+
+
+def test_nothing_is_kept_of_uploads_that_nobody_sends(
+    fake_page: FakePage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask = partial(httpx.get, f"{fake_page.url}gradio_api/upload_progress", timeout=30)
+    statuses = [ask(params={"upload_id": name}).status_code for name in ("x" * 60_000, "", "here")]
+    assert statuses == [400, 400, 404]
+    kept = gradio_hooks.routes.file_upload_statuses
+    assert not {"here", "x" * 60_000} & set(kept._signals)
+    clip = {"files": ("clip.wav", b"RIFF")}
+    sent = httpx.post(f"{fake_page.url}gradio_api/upload?upload_id=sent", files=clip)
+    assert sent.status_code == 200 and '"done"' in ask(params={"upload_id": "sent"}).text
+    gradio_hooks.forget_progress(lambda name: False)
+    assert not kept._signals and not kept._statuses

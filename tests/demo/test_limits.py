@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from demo import limits
@@ -31,6 +33,23 @@ def test_an_allowance_comes_back_with_time() -> None:
     assert set(allowance._taken) == {"you"}
 
 
+def test_the_cost_of_a_limit_is_flat_as_visitors_grow() -> None:
+    clock = Clock()
+    allowance = Allowance(5, 60.0, clock)
+
+    def measure() -> float:
+        began = time.perf_counter()
+        for number in range(200):
+            allowance.take(f"late {number}")
+        return time.perf_counter() - began
+
+    for number in range(20_000):
+        allowance.take(str(number))
+    assert measure() < 0.5, "all visitors are gone through at each"
+    clock.now = 61.0
+    assert measure() < 0.5, "all are forgotten at once"
+
+
 def test_a_visitor_is_an_address_of_ipv6_the_first_half() -> None:
     named = {
         "192.0.2.7": "192.0.2.7",
@@ -44,15 +63,16 @@ def test_a_visitor_is_an_address_of_ipv6_the_first_half() -> None:
 
 
 def test_limits_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert read_limits(only_this_machine=True) == Limits(limits.MOST_WAITING)
+    own = Limits(limits.MOST_WAITING, upload_bytes=limits.OWN_UPLOAD_BYTES)
+    assert read_limits(only_this_machine=True) == own
     open_to_all = read_limits(only_this_machine=False)
     assert open_to_all.a_minute == limits.RUNS_A_MINUTE and open_to_all.at_once
     monkeypatch.setenv("DEMO_QUEUE", "7")
     monkeypatch.setenv("DEMO_RATE", "0")
     assert read_limits(only_this_machine=False) == Limits(7)
-    for wrong in ("0", "many", "-3", "1.5"):
+    for wrong in ("0", "many", "-3", "1.5", "99999999999"):
         monkeypatch.setenv("DEMO_QUEUE", wrong)
-        with pytest.raises(ValueError, match="DEMO_QUEUE must be a whole number from 1 up"):
+        with pytest.raises(ValueError, match="DEMO_QUEUE must be a whole number from 1 to 10000"):
             read_limits(only_this_machine=True)
 
 

@@ -74,28 +74,36 @@ def visit_as_program(url: str, clip: Path, engines: Sequence[str]) -> dict[str, 
     return record
 
 
+def start_as_browser(
+    http: httpx.Client, clip: Path, engines: Sequence[str]
+) -> tuple[str, list[Any], dict[str, int]]:
+    """Press Compare as a new tab does; its name, the page's listeners, and its parts' ids."""
+    tab = uuid.uuid4().hex
+    config = http.get("config").json()
+    parts, listeners = config["components"], config["dependencies"]
+    ids = {part["props"].get("elem_id"): part["id"] for part in parts}
+    pressed = [each for each in listeners if [ids["compare"], "click"] in each["targets"]]
+    (run,) = (
+        each
+        for each in listeners
+        if each["trigger_after"] in [first["id"] for first in pressed] and each["inputs"]
+    )
+    held = {part["id"]: part["props"].get("value") for part in parts} | {
+        run["inputs"][0]: tab,
+        ids["sample"]: "own",
+        ids["audio"]: upload(http, clip),
+        ids["engines"]: list(engines),
+    }
+    data = [held[each] for each in run["inputs"]]
+    body = {"fn_index": run["id"], "session_hash": tab, "data": data}
+    http.post("gradio_api/queue/join", json=body).raise_for_status()
+    return tab, listeners, ids
+
+
 def visit_as_browser(url: str, clip: Path, engines: Sequence[str]) -> dict[str, Any]:
     """The same by the page's own listeners, as a new tab: press Compare, wait, save the result."""
-    tab = uuid.uuid4().hex
     with httpx.Client(base_url=url, timeout=READ_SECONDS) as http:
-        config = http.get("config").json()
-        parts, listeners = config["components"], config["dependencies"]
-        ids = {part["props"].get("elem_id"): part["id"] for part in parts}
-        pressed = [each for each in listeners if [ids["compare"], "click"] in each["targets"]]
-        (run,) = (
-            each
-            for each in listeners
-            if each["trigger_after"] in [first["id"] for first in pressed] and each["inputs"]
-        )
-        held = {part["id"]: part["props"].get("value") for part in parts} | {
-            run["inputs"][0]: tab,
-            ids["sample"]: "own",
-            ids["audio"]: upload(http, clip),
-            ids["engines"]: list(engines),
-        }
-        data = [held[each] for each in run["inputs"]]
-        body = {"fn_index": run["id"], "session_hash": tab, "data": data}
-        http.post("gradio_api/queue/join", json=body).raise_for_status()
+        tab, listeners, ids = start_as_browser(http, clip, engines)
         alert = ""
         with http.stream("GET", "gradio_api/queue/data", params={"session_hash": tab}) as stream:
             for line in stream.iter_lines():

@@ -1,0 +1,88 @@
+"""What reaches behind Gradio's public interface (6.31): an upgrade may break it, which the tests of
+what it does then say."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, NoReturn
+
+import gradio as gr
+from gradio import processing_utils, route_utils, routes
+
+from demo.open_uploads import current
+
+UNREADABLE = (
+    "What was sent can't be read: docs/api.md says what may be, and a clip is uploaded first."
+)
+
+
+class OwnFolder(route_utils.GradioUploadFile):
+    """An upload whose folder is named by chance.
+
+    Gradio names it by the content: two visitors with the same clip would share one file, and the
+    first to be done with it would take it from the other.
+    """
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        if upload := current.get():
+            upload.add(self.file.name)
+        self.sha.update(secrets.token_bytes(32))
+
+
+async def refuse_address(url: str, *_: Any, **__: Any) -> NoReturn:
+    """Stand in for Gradio's download."""
+    raise gr.Error("Addresses are not fetched here: upload the file.", print_exception=False)
+
+
+def harden_gradio(page: gr.Blocks) -> None:
+    """Give every upload a folder of its own, and let Gradio fetch no address that a visitor names
+    as a clip: any component takes one, so there is one place to close, not one for each. What
+    Gradio can't read is refused in a sentence, without a traceback in the log."""
+    route_utils.GradioUploadFile = OwnFolder  # type: ignore[misc]
+    processing_utils.async_ssrf_protected_get = refuse_address
+    processing_utils.async_ssrf_protected_download = refuse_address
+    read = page.preprocess_data
+
+    async def preprocess_data(*arguments: Any, **named: Any) -> Any:
+        try:
+            return await read(*arguments, **named)
+        except gr.Error:
+            raise
+        except Exception as error:
+            raise gr.Error(UNREADABLE, print_exception=False) from error
+
+    page.preprocess_data = preprocess_data  # type: ignore[method-assign]
+
+
+def forget_progress(is_open: Callable[[str], bool]) -> None:
+    """Drop what Gradio keeps for ever of each upload whose progress somebody could ask for."""
+    progress = routes.file_upload_statuses
+    for kept in (progress._statuses, progress._signals):
+        for name in [each for each in kept if not is_open(each)]:
+            del kept[name]
+
+
+def forget_visits(page: gr.Blocks, seconds: float) -> None:
+    """Drop what Gradio holds of visits that did nothing for so long: inputs, panels' values,
+    messages that nobody fetched, and the names of deleted files. Called in the server's loop.
+
+    Of a visit that was displaced by newer ones Gradio no longer has the time; it counts from here.
+    """
+    for paths in page.temp_file_sets:
+        paths -= {path for path in paths if not Path(path).exists()}
+    holder, queue = page.server_app.state_holder, page._queue
+    now = datetime.now()
+    for visit in {*queue.pending_event_ids_session, *queue.pending_messages_per_session}:
+        holder.time_last_used.setdefault(visit, now)
+    for visit, used in list(holder.time_last_used.items()):
+        events = queue.pending_event_ids_session.get(visit, set())
+        at_work = any(event in queue.event_ids_to_events for event in events)
+        if not at_work and now - used >= timedelta(seconds=seconds):
+            holder.session_data.pop(visit, None)
+            holder.time_last_used.pop(visit, None)
+            queue.pending_messages_per_session.pop(visit, None)
+            queue.pending_event_ids_session.pop(visit, None)

@@ -1,0 +1,43 @@
+"""Who still listens: a job whose caller closed its event stream, or opened none, is stopped.
+
+Gradio marks the events of a closed stream and lets what runs for them run on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+PATIENCE_SECONDS = 10.0
+"""Time in which a caller who has asked for a job opens the stream of its events."""
+
+LOOK_SECONDS = 0.2
+
+
+class Streams:
+    """Event streams that are open, by Gradio's name for the session."""
+
+    def __init__(self) -> None:
+        self._open: Counter[str] = Counter()
+
+    @contextmanager
+    def listen(self, session: str) -> Iterator[None]:
+        """Count a stream of a session as open."""
+        self._open[session] += 1
+        try:
+            yield
+        finally:
+            self._open[session] -= 1
+            if self._open[session] <= 0:
+                del self._open[session]
+
+    async def wait_until_left(self, session: str | None) -> None:
+        """Return once a caller has closed the last stream, or has opened none for too long."""
+        until = time.monotonic() + PATIENCE_SECONDS
+        while session in self._open or time.monotonic() < until:
+            if session in self._open:
+                until = 0.0  # from now on whoever closes it has left
+            await asyncio.sleep(LOOK_SECONDS)
