@@ -138,7 +138,7 @@ def serve(
     gradio_hooks.harden_gradio(page)
     trust_proxies_of_spaces()
     # The sheet stands in the head, as Gradio would confine it.
-    names = ("slides.js", "stage.js", "page.js", "words.js", "charts.js", "stage.css")
+    names = ("slides.js", "stage.js", "page.js", "upload.js", "words.js", "charts.js", "stage.css")
     *scripts, style = ((ASSETS / name).read_text("utf-8") for name in names)
     return page.launch(
         server_name=pick_address(),

@@ -15,6 +15,8 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
+from engines.clip_source import UNKNOWN, Source
+
 SAMPLE_RATE = 16_000
 """Samples per second of every `Clip`, the rate Whisper was trained on."""
 
@@ -100,11 +102,13 @@ class Clip:
     `samples`: float32 `(n,)`, mono, 16 kHz, finite, nominally within [-1, 1].
     `decode_seconds`: wall time that decoding and resampling the file took. `file`: the .npy file
     whose memory map `samples` is (`open_clip`); pickling such a clip sends its path only.
+    `source`: what else is known of the file.
     """
 
     samples: FloatArray
     name: str = "clip"
     decode_seconds: float = 0.0
+    source: Source = UNKNOWN
     file: str | None = field(default=None, init=False, repr=False, compare=False)
 
     @property
@@ -114,16 +118,16 @@ class Clip:
 
     def __reduce__(self) -> tuple[Any, ...]:
         if self.file is None:
-            return Clip, (self.samples, self.name, self.decode_seconds)
-        return open_clip, (self.file, self.name, self.decode_seconds)
+            return Clip, (self.samples, self.name, self.decode_seconds, self.source)
+        return open_clip, (self.file, self.name, self.decode_seconds, self.source)
 
 
-def open_clip(file: str, name: str, decode_seconds: float) -> Clip:
+def open_clip(file: str, name: str, decode_seconds: float, source: Source = UNKNOWN) -> Clip:
     """Map the samples in a .npy file into memory; whoever wrote the file removes it.
 
     The pages are copied on a write, so that PyTorch takes the array for a writable one.
     """
-    clip = Clip(np.asarray(np.load(file, mmap_mode="c")), name, decode_seconds)
+    clip = Clip(np.asarray(np.load(file, mmap_mode="c")), name, decode_seconds, source)
     object.__setattr__(clip, "file", file)  # not an argument: `replace` must not keep it
     return clip
 
@@ -266,6 +270,18 @@ class Transcript:
     def without_features(self) -> Transcript:
         """Return the same without `features`, which may hold hundreds of megabytes."""
         return replace(self, features=np.zeros((0, 0, 0), np.float32), window_starts=())
+
+
+def set_clock(segment: Segment, source: Source) -> Segment:
+    """Return a segment with the times of its clip's file, which may have begun without sound."""
+    if not source.clock:
+        return segment
+    words = segment.words and tuple(
+        replace(word, start=source.at(word.start), end=source.at(word.end, ends=True))
+        for word in segment.words
+    )
+    start, end = source.at(segment.start), source.at(segment.end, ends=True)
+    return replace(segment, start=start, end=end, words=words)
 
 
 # What is told meanwhile

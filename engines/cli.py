@@ -21,8 +21,9 @@ from typer.core import TyperGroup
 from engines import logs, printing, registry, worker
 from engines.analysis import faults, records
 from engines.audio import find_clip, load_clip
-from engines.base import SILENT, Dtype, EngineError, Options, explain
+from engines.base import SILENT, AudioError, Clip, Dtype, EngineError, Options, explain
 from engines.benchmark import evaluation, machine, speed
+from engines.clip_source import LEFT, MOST_CHANNELS, RIGHT
 from engines.registry import DEFAULT_MODEL, QUICK_MODEL
 
 TO_STDOUT = Path("-")
@@ -61,8 +62,8 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-ClipName = Annotated[str, typer.Argument(help="any audio file, or the name of a sample")]
-ClipOption = Annotated[str, typer.Option("--clip", help="any audio file, or a sample")]
+ClipName = Annotated[str, typer.Argument(help="any audio file or film, or the name of a sample")]
+ClipOption = Annotated[str, typer.Option("--clip", help="any audio file or film, or a sample")]
 Model = Annotated[str, typer.Option("--model", help="an official name, or a path")]
 Engines = Annotated[
     str | None, typer.Option("--engines", help="with commas between; all of this machine if not")
@@ -73,6 +74,12 @@ Language = Annotated[
 BeamSize = Annotated[int | None, typer.Option("--beam-size", help="greedy when left out")]
 Threads = Annotated[
     int | None, typer.Option("--threads", min=1, help="of every engine; a core's one if not")
+]
+Track = Annotated[
+    int, typer.Option("--track", min=0, help="audio track, from 1; 0 as players choose it")
+]
+Channel = Annotated[
+    str, typer.Option("--channel", help="left, right or a number from 1; all mixed when left out")
 ]
 DtypeOption = Annotated[Dtype, typer.Option("--dtype")]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
@@ -92,6 +99,31 @@ def pick_engines(text: str | None) -> tuple[str, ...]:
     return tuple(sorted(keys, key=lambda key: key != registry.BASELINE))
 
 
+def open_clip(name: str, track: int, channel: str) -> Clip:
+    """Read a clip as the options say; tell of its tracks, where there are several, and of what is
+    odd about it."""
+    number = {"": 0, "left": LEFT, "right": RIGHT}.get(channel.lower())
+    if number is None and not (channel.isdecimal() and 0 < int(channel) <= MOST_CHANNELS):
+        sentence = f"{channel!r} is not left, right or a number from 1 to {MOST_CHANNELS}"
+        raise typer.BadParameter(sentence, param_hint="--channel")
+    clip = load_clip(
+        find_clip(name), track=track, channel=int(channel) if number is None else number
+    )
+    source = clip.source
+    if len(source.tracks) > 1:
+        listed = ", ".join(each.describe() for each in source.tracks)
+        typer.echo(f"Track {source.track} of {listed}; choose with --track.", err=True)
+    for sentence in source.notes:
+        typer.echo(f"note: {sentence}", err=True)
+    return clip
+
+
+def check_complete(clip: Clip) -> None:
+    """Raise `AudioError`, after the words, for a file whose end could not be read."""
+    if clip.source.broke_off:
+        raise AudioError(clip.source.broke_off)
+
+
 @app.command()
 def transcribe(
     clip: ClipName,
@@ -101,17 +133,23 @@ def transcribe(
     language: Language = None,
     beam_size: BeamSize = None,
     word_timestamps: Annotated[bool, typer.Option("--word-timestamps")] = False,
+    track: Track = 0,
+    channel: Channel = "",
     as_json: AsJson = False,
 ) -> None:
-    """Print one engine's transcript of one clip: a line for each segment, or one JSON object."""
-    sound = load_clip(find_clip(clip))
+    """Print one engine's transcript of one clip: a line for each segment, or one JSON object.
+
+    Exit status 1 where only the first part of the clip could be read, after its words.
+    """
+    sound = open_clip(clip, track, channel)
     ready = registry.get(engine, model, dtype)
     prepared = ready.prepare(printing.PrintProgress())
     options = Options(language=language, beam_size=beam_size, word_timestamps=word_timestamps)
-    listener = SILENT if as_json else printing.PrintSegments()
+    listener = SILENT if as_json else printing.PrintSegments(sound.source)
     transcript = ready.transcribe(sound, options, listener)
     if as_json:
-        printing.print_json(printing.transcript_json(transcript, prepared))
+        printing.print_json(printing.transcript_json(transcript, prepared, sound.source))
+    check_complete(sound)
 
 
 @app.command()
@@ -122,15 +160,17 @@ def compare(
     language: Language = None,
     beam_size: BeamSize = None,
     strict: Annotated[bool, typer.Option("--strict", help="exit status 2 for other words")] = False,
+    track: Track = 0,
+    channel: Channel = "",
 ) -> None:
     """Print what every engine wrote, one after another, differences marked.
 
     Words that only the baseline has are [-marked-], words that only the engine has {+marked+}.
     Where the words really spoken are known (CLIP.txt beside the clip), the baseline is compared
-    with those. Exit status 1 when an engine failed.
+    with those. Exit status 1 when an engine failed, or only the clip's first part could be read.
     """
     keys, path = pick_engines(engines), find_clip(clip)
-    sound, beside = load_clip(path), path.with_suffix(".txt")
+    sound, beside = open_clip(clip, track, channel), path.with_suffix(".txt")
     spoken = " ".join(evaluation.read_text(beside).split()) if beside.is_file() else None
     typer.echo(f"{sound.name}, {sound.seconds:.1f} s, {model}")
     if spoken:
@@ -147,6 +187,7 @@ def compare(
         written[key] = found.text
     if len(written) < len(keys):
         raise typer.Exit(1)
+    check_complete(sound)
     if strict and len({tuple(text.split()) for text in written.values()}) > 1:
         raise typer.Exit(2)
 

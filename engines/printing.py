@@ -18,8 +18,9 @@ from rich.text import Text
 from engines import metrics
 from engines.analysis.faults import FaultResult
 from engines.analysis.records import LayerComparison
-from engines.base import Listener, PrepareSeconds, Progress, Segment, Transcript
+from engines.base import Listener, PrepareSeconds, Progress, Segment, Transcript, set_clock
 from engines.benchmark.machine import Machine
+from engines.clip_source import UNKNOWN, Source
 
 RUNS = (
     ("times faster", "times_faster", ".2f", 1),
@@ -58,20 +59,26 @@ class PrintProgress(Listener):
 
 
 class PrintSegments(Listener):
-    """Prints each segment when it is final."""
+    """Prints each segment when it is final; `source` has the clock of the clip's file."""
+
+    def __init__(self, source: Source = UNKNOWN) -> None:
+        self._source = source
 
     def segment(self, segment: Segment) -> None:
         """Print a line with the segment's times in seconds, then its words' if they are timed."""
+        segment = set_clock(segment, self._source)
         typer.echo(f"[{segment.start:7.2f} → {segment.end:7.2f}] {segment.text.strip()}")
         for word in segment.words or ():
             typer.echo(f"    {word.start:7.2f} → {word.end:7.2f}  {word.text.strip()}")
 
 
-def transcript_json(transcript: Transcript, prepared: PrepareSeconds) -> dict[str, Any]:
-    """Return the documented JSON object; all times in seconds."""
+def transcript_json(
+    transcript: Transcript, prepared: PrepareSeconds, source: Source = UNKNOWN
+) -> dict[str, Any]:
+    """Return the documented JSON object; all times in seconds, on the clock of the clip's file."""
     plain = ("engine", "model", "device", "dtype", "language", "language_probability", "text")
     segments = []
-    for each in transcript.segments:
+    for each in (set_clock(each, source) for each in transcript.segments):
         segment = {name: getattr(each, name) for name in ("start", "end", "text", "tokens")}
         segments.append(segment)
         if each.words is not None:
@@ -82,6 +89,10 @@ def transcript_json(transcript: Transcript, prepared: PrepareSeconds) -> dict[st
         "segments": segments,
         "seconds": {"prepare": prepared.total, **transcript.seconds.as_dict()},
         "audio_seconds": transcript.audio_seconds,
+        "tracks": [vars(each) for each in source.tracks],
+        "track": source.track,
+        "channel": source.channel,
+        "notes": source.sentences(),
     }
 
 

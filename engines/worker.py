@@ -39,6 +39,7 @@ from engines.base import (
     Transcript,
     describe_error,
 )
+from engines.clip_source import Source
 from engines.process import TooLong, Worker
 from engines.registry import DEFAULT_MODEL
 
@@ -169,11 +170,13 @@ class ClipHandler:
         with suppress(OSError, ValueError):  # a system without such limits, or with a lower one
             resource.setrlimit(resource.RLIMIT_AS, (MAX_READER_BYTES, MAX_READER_BYTES))
 
-    def read(self, path: str, target: str, listener: Listener) -> tuple[str, float]:
-        """Write a clip's samples to `target`, a .npy file; return its name and decode seconds."""
+    def read(
+        self, path: str, target: str, track: int, channel: int, listener: Listener
+    ) -> tuple[str, float, Source]:
+        """Write a clip's samples to `target`, a .npy file; return what else `Clip` holds."""
         name = audio.printable(Path(path).name)
         try:
-            clip = audio.load_clip(path, listener)
+            clip = audio.load_clip(path, listener, track=track, channel=channel)
             Path(target).parent.mkdir(mode=0o700, exist_ok=True)  # a cleaner of /tmp may take it
             np.save(target, clip.samples)
         except MemoryError as error:
@@ -183,7 +186,7 @@ class ClipHandler:
             ) from error
         except OSError as error:
             raise AudioError(f"{name} can't be stored: {describe_error(error)}.") from error
-        return clip.name, clip.decode_seconds
+        return clip.name, clip.decode_seconds, clip.source
 
 
 reader = Worker("the clip reader", "engines.worker:ClipHandler")
@@ -201,7 +204,9 @@ def start_reader() -> None:
     reader.start()
 
 
-def load_clip(path: str | os.PathLike[str], listener: Listener = SILENT) -> Clip:
+def load_clip(
+    path: str | os.PathLike[str], listener: Listener = SILENT, track: int = 0, channel: int = 0
+) -> Clip:
     """Read a clip as `audio.load_clip` does, within limits of time and memory.
 
     Raises `AudioError` for whatever the file does to its reader, and `Stopped`. The samples' file
@@ -212,7 +217,8 @@ def load_clip(path: str | os.PathLike[str], listener: Listener = SILENT) -> Clip
     file = Path(clip_folder().name, f"{uuid.uuid4().hex}.npy")
     start_reader()  # whatever fails from here on is the clip's fault
     try:
-        read = reader.ask("read", where, str(file), listener=listener, max_seconds=READ_SECONDS)
+        asked = (where, str(file), track, channel)
+        read = reader.ask("read", *asked, listener=listener, max_seconds=READ_SECONDS)
         clip = base.open_clip(str(file), *read)
         weakref.finalize(clip, file.unlink, missing_ok=True)
         return clip

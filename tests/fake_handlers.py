@@ -99,6 +99,6 @@ class FakeClipHandler(ClipHandler):
         resource.setrlimit(resource.RLIMIT_AS, (MAX_BYTES, MAX_BYTES))
         audio.load_clip = self._load  # type: ignore[assignment]
 
-    def _load(self, path: str, listener: Listener) -> Clip:
+    def _load(self, path: str, listener: Listener, **_: int) -> Clip:
         go_wrong(Path(path).stem)
         return Clip(np.zeros(16_000, np.float32), Path(path).name, 0.01)

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import http.server
 import os
+import struct
 import threading
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +18,12 @@ import numpy as np
 import pytest
 import soundfile
 from av.audio.frame import AudioFrame
+from av.audio.stream import AudioStream
+from av.stream import Disposition
 
 from engines.audio import load_clip
-from engines.base import SAMPLE_RATE, AudioError, Stopped
+from engines.base import SAMPLE_RATE, AudioError, Segment, Stopped, Word, set_clock
+from engines.clip_source import RIGHT, Clock, Source
 from tests.bad_input.corpus import TONE_HZ, as_bytes, tone, wav
 from tests.processes import Recorder
 
@@ -95,22 +100,131 @@ def test_a_damaged_middle_does_not_hide_the_rest_and_ffmpeg_prints_nothing(
     assert capfd.readouterr() == ("", "")
 
 
-def test_only_the_first_audio_track_of_a_film_is_taken(tmp_path: Path) -> None:
-    for name, sounds in (("film.mkv", (tone(0.2), np.zeros(3_200))), ("mute.mkv", ())):
-        with av.open(str(tmp_path / name), "w") as container:
-            picture = container.add_stream("mpeg4", rate=10, width=64, height=48)
-            tracks = [container.add_stream("pcm_s16le", rate=16_000, layout="mono") for _ in sounds]
-            container.mux(picture.encode(av.VideoFrame(64, 48, "yuv420p")))
-            for track, values in zip(tracks, sounds, strict=True):
-                samples = (values * 32767).astype(np.int16)[None, :]
-                frame = AudioFrame.from_ndarray(samples, format="s16", layout="mono")
-                frame.sample_rate = 16_000
-                container.mux(track.encode(frame))
-            container.mux(picture.encode(None))
-            for track in tracks:
-                container.mux(track.encode(None))
-    assert np.abs(load_clip(tmp_path / "film.mkv").samples).max() > 0.2
+def write_film(path: Path, *tracks: np.ndarray, late: float = 0.0) -> None:
+    """Write a film of two pictures with tracks of sound `(channels, n)` at 16 kHz; the last one is
+    the default, and all start `late` by so many seconds."""
+    with av.open(str(path), "w") as container:
+        picture = container.add_stream("mpeg4", rate=10, width=64, height=48)
+        streams: list[AudioStream] = []
+        for number, sound in enumerate(tracks):
+            layout = "stereo" if len(sound) == 2 else "mono"
+            stream = container.add_stream("pcm_s16le", rate=SAMPLE_RATE, layout=layout)
+            last = number + 1 == len(tracks)
+            stream.disposition = Disposition.default if last else Disposition.comment
+            stream.metadata["title"] = f"Title {number + 1}"
+            streams.append(stream)
+        for at in (0, 30):
+            image = av.VideoFrame(64, 48, "yuv420p")
+            image.pts = at
+            container.mux(picture.encode(image))
+        for stream, sound in zip(streams, tracks, strict=True):
+            samples = (sound.T.reshape(1, -1) * 32767).astype(np.int16)
+            frame = AudioFrame.from_ndarray(samples, format="s16", layout=stream.layout.name)
+            frame.sample_rate, frame.pts = SAMPLE_RATE, round(late * SAMPLE_RATE)
+            frame.time_base = Fraction(1, SAMPLE_RATE)
+            container.mux(stream.encode(frame))
+        container.mux(picture.encode(None))
+        for stream in streams:
+            container.mux(stream.encode(None))
+
+
+def test_of_a_film_the_default_track_is_heard_and_another_one_on_request(tmp_path: Path) -> None:
+    film, sound = tmp_path / "film.mkv", tone(0.2)[None]
+    write_film(film, sound * 0, sound)
+    clip = load_clip(film)
+    assert np.abs(clip.samples).max() > 0.2 and clip.source.track == 2 and clip.source.film
+    listed = [(each.number, each.title, each.default) for each in clip.source.tracks]
+    assert listed == [(1, "Title 1", False), (2, "Title 2", True)]
+    assert not load_clip(film, track=1).samples.any()
+    assert "no number 3: choose of 1 (Title 1" in refusal(film, track=3)
+    write_film(tmp_path / "mute.mkv")
     assert "choose a file with sound" in refusal(tmp_path / "mute.mkv")
+
+
+def test_sound_that_starts_late_or_pauses_keeps_the_time_of_its_film(tmp_path: Path) -> None:
+    film = tmp_path / "film.mkv"
+    write_film(film, tone(2.0)[None], late=1.5)
+    clip = load_clip(film)
+    assert clip.seconds == pytest.approx(2.0) and clip.source.at(0.5) == pytest.approx(2.0)
+    segment = set_clock(Segment(0.0, 2.0, "", (), 0.0, (Word(0.5, 1.0, "", 1.0),)), clip.source)
+    assert segment.words and segment.words[0].start == pytest.approx(2.0)
+    assert (segment.start, segment.end) == (pytest.approx(1.5), pytest.approx(3.5))
+    clock = Clock(start=7.0, restarts=False)
+    for time, heard in ((7.0, 0.0), (8.0, 1.0), (12.0, 2.0), (2.0, 3.0), (3.0, 4.0)):
+        clock.note(time, heard)  # a pause of three seconds, then a clock that was set back
+    assert clock.pairs == [(2.0, 3.0)]
+    source = Source(clock=tuple(clock.pairs))
+    assert (source.at(2.0, ends=True), source.at(2.0), source.at(4.0)) == (2.0, 5.0, 7.0)
+
+
+def test_chained_streams_are_read_to_the_end_over_a_change_of_channels(tmp_path: Path) -> None:
+    whole = b""
+    for channels in (1, 2, 1):
+        path = tmp_path / f"{channels}.opus"
+        with av.open(str(path), "w", format="ogg") as container:
+            stream = container.add_stream("libopus", rate=48_000, layout=f"{channels} channels")
+            samples = (np.repeat(tone(2.0, 48_000), channels)[None] * 32767).astype(np.int16)
+            layout = "stereo" if channels == 2 else "mono"
+            frame = AudioFrame.from_ndarray(samples, format="s16", layout=layout)
+            frame.sample_rate = 48_000
+            container.mux([*stream.encode(frame), *stream.encode(None)])
+        whole += path.read_bytes()
+    (tmp_path / "chain.opus").write_bytes(whole)
+    clip = load_clip(tmp_path / "chain.opus")
+    assert clip.seconds == pytest.approx(6.0, abs=0.05) and not clip.source.sentences()
+    assert np.abs(clip.samples[-8_000:]).max() > 0.2
+
+
+def test_a_channel_that_the_mix_loses_is_told_and_can_be_taken_alone(tmp_path: Path) -> None:
+    path, sound = tmp_path / "call.wav", tone(1.0)
+    soundfile.write(path, np.stack([sound, -sound], axis=1), SAMPLE_RATE)
+    (note,) = load_clip(path).source.notes
+    assert "cancel each other when they are mixed: choose one alone (left, right)" in note
+    alone = load_clip(path, channel=RIGHT)
+    assert loudest_hz(alone.samples) == pytest.approx(TONE_HZ, abs=2.0) and not alone.source.notes
+    assert "2 channels, and no number 3: choose one up to 2" in refusal(path, channel=3)
+    soundfile.write(path, np.stack([sound * 0, sound * 0, sound], axis=1), SAMPLE_RATE)
+    (note,) = load_clip(path).source.notes
+    assert "Channel 3 of call.wav has no place in the mix" in note and "(channel 3)" in note
+    assert np.std(load_clip(path, channel=3).samples) == pytest.approx(LEVEL, rel=0.02)
+
+
+def test_integers_of_24_bits_in_32_are_not_taken_for_floats(tmp_path: Path) -> None:
+    values = (tone(1.0) * 2**23).astype("<i4") << 8
+    form = struct.pack("<HHIIHH", 0xFFFE, 1, 16_000, 64_000, 4, 32)
+    form += struct.pack("<HHI", 22, 24, 4) + bytes.fromhex("0100000000001000800000aa00389b71")
+    chunks = b"WAVEfmt " + struct.pack("<I", 40) + form + b"data" + struct.pack("<I", 64_000)
+    content = b"RIFF" + struct.pack("<I", 100_000) + chunks + values.tobytes()
+    (tmp_path / "wasapi.wav").write_bytes(content)
+    clip = load_clip(tmp_path / "wasapi.wav")
+    assert clip.seconds == 1.0 and np.std(clip.samples) == pytest.approx(LEVEL, rel=0.01)
+
+
+def test_telephones_and_laboratories_files_are_read(tmp_path: Path) -> None:
+    head = b"NIST_1A\n   1024\nsample_rate -i 16000\nchannel_count -i 1\nsample_n_bytes -i 2\n"
+    head += b"sample_count -i 16000\nsample_byte_format -s2 01\nsample_coding -s3 pcm\nend_head\n"
+    (tmp_path / "utterance.sph").write_bytes(head.ljust(1024) + as_bytes(tone(1.0)))
+    with av.open(str(tmp_path / "asterisk.g722"), "w", format="g722") as container:
+        stream = container.add_stream("g722", rate=SAMPLE_RATE, layout="mono")
+        samples = (tone(1.0)[None] * 32767).astype(np.int16)
+        frame = AudioFrame.from_ndarray(samples, format="s16", layout="mono")
+        frame.sample_rate = SAMPLE_RATE
+        container.mux([*stream.encode(frame), *stream.encode(None)])
+    for name in ("utterance.sph", "asterisk.g722"):
+        clip = load_clip(tmp_path / name)
+        assert clip.seconds == pytest.approx(1.0, abs=0.03)
+        assert loudest_hz(clip.samples) == pytest.approx(TONE_HZ, abs=2.0)
+
+
+def test_a_file_that_can_be_read_only_in_part_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "talk.flac"
+    soundfile.write(path, tone(6.0), SAMPLE_RATE)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2 :] = b"\xff\xf8" * (len(content) // 4)
+    path.write_bytes(content)
+    source = load_clip(path).source
+    assert source.broke_off.startswith("Only the first 3")
+    assert "of talk.flac could be read (its header says that it has 6.0 s)." in source.broke_off
 
 
 def test_what_is_no_clip_gets_a_sentence_with_a_remedy(tmp_path: Path) -> None:
@@ -119,6 +233,9 @@ def test_what_is_no_clip_gets_a_sentence_with_a_remedy(tmp_path: Path) -> None:
         empty.touch()
     letter = tmp_path / "letter.wav"
     letter.write_text("Dear all, the recording follows in my next letter.\n" * 99)
+    noise, film = tmp_path / "noise.wav", tmp_path / "film.mp4"
+    noise.write_bytes(b"\0" + bytes(range(250, 256)) * 99)
+    film.write_bytes(b"\0\0\0\x18ftypmp42" + bytes(12) + b"\0\0\x40\0mdat" + bytes(999))
     (tmp_path / "nothing.wav").write_bytes(wav(b""))
     (tmp_path / "slow.wav").write_bytes(wav(as_bytes(tone(1.0)), rate=50))
     infinite = np.full(999, -np.inf, "<f4").tobytes()
@@ -129,8 +246,10 @@ def test_what_is_no_clip_gets_a_sentence_with_a_remedy(tmp_path: Path) -> None:
     refusals: dict[str | Path, str] = {
         tmp_path / "slow.wav": "convert it to 16000",
         tmp_path / "infinite.wav": "not numbers (NaN or infinite): export it",
-        letter: "letter.wav can't be read as audio, so it may be damaged, incomplete or of another "
+        letter: "letter.wav is a text, not a sound: choose an audio file or a film.",
+        noise: "noise.wav can't be read as audio, so it may be damaged, incomplete or of another "
         "kind: save it as WAV, FLAC, MP3, M4A or Ogg and try again",
+        film: "film.mp4 lacks the index of an MP4 or MOV file",
         tmp_path / "nothing.wav": "no sound (zero samples): record or export it again",
         tmp_path / "empty.wav": "empty (0 bytes): record or export it again",
         strange: "two\N{REPLACEMENT CHARACTER}lines",
@@ -198,6 +317,6 @@ def test_a_playlist_opens_nothing(tmp_path: Path) -> None:
         for name, content in PLAYLISTS.items():
             for target in (address, str(secret), secret.as_uri()):
                 (tmp_path / name).write_text(content.format(target))
-                assert "save it as WAV" in refusal(tmp_path / name)
+                assert "is a playlist" in refusal(tmp_path / name)
         server.shutdown()
     assert not asked

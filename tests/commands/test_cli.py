@@ -11,7 +11,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import soundfile
 import torch
 from typer.testing import CliRunner
 
@@ -21,6 +23,7 @@ from engines.base import EngineError, Listener, Options
 from engines.checkpoints import __main__ as checkpoint_command
 from engines.checkpoints import sources
 from tests import fake_lab, fakes
+from tests.bad_input.corpus import tone
 from tests.commands.conftest import Command
 from tests.processes import children, is_living, wait_until
 
@@ -32,7 +35,7 @@ def test_json_is_one_object_with_the_documented_fields(command: Command, clip: P
     found = json.loads(done.stdout)
     assert list(found) == [
         *("engine", "model", "device", "dtype", "language", "language_probability", "text"),
-        *("tokens", "segments", "seconds", "audio_seconds"),
+        *("tokens", "segments", "seconds", "audio_seconds", "tracks", "track", "channel", "notes"),
     ]
     assert set(found["seconds"]) == {
         "prepare", "audio", "setup", "mel", "encode", "decode", "total",
@@ -46,6 +49,22 @@ def test_json_is_one_object_with_the_documented_fields(command: Command, clip: P
     words = [word for segment in timed["segments"] for word in segment["words"]]
     assert " ".join(word["text"].strip() for word in words) == fakes.WORDS
     assert set(words[0]) == {"start", "end", "text", "probability"}
+
+
+def test_a_clip_read_in_part_gives_its_words_and_then_an_error(
+    command: Command, tmp_path: Path
+) -> None:
+    path = tmp_path / "call.flac"
+    soundfile.write(path, np.stack([tone(6.0), -tone(6.0)], axis=1), 16_000)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    done = command("transcribe", path)
+    assert done.exit_code == 1 and len(done.stdout.splitlines()) == 3
+    assert "note: The channels of call.flac cancel each other" in done.stderr
+    assert "error: Only the first " in done.stderr.splitlines()[-1]
+    alone = command("transcribe --json --channel right", path)
+    assert json.loads(alone.stdout)["channel"] == 2
+    assert "no number 3" in command("transcribe --channel 3", path).stderr
+    assert command("transcribe --channel middle", path).exit_code == 2
 
 
 def test_without_json_there_is_a_line_for_each_segment(command: Command, clip: Path) -> None:
