@@ -163,9 +163,7 @@ def _choose(container: InputContainer, name: str, track: int, channel: int) -> S
         has = "1 audio track" if len(tracks) == 1 else f"{len(tracks)} audio tracks"
         raise AudioError(f"{name} has {has}, and no number {track}: choose of {listed}.")
     if not chosen.channels:
-        raise AudioError(
-            f"{name} has its sound in a coding unknown here ({chosen.codec}): {SUGGESTION}."
-        )
+        raise AudioError(f"{name} has its sound in a coding unknown here: {SUGGESTION}.")
     if channel > chosen.channels:
         have = "1 channel" if chosen.channels == 1 else f"{chosen.channels} channels"
         raise AudioError(

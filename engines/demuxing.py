@@ -72,7 +72,7 @@ def describe_tracks(container: InputContainer) -> tuple[Track, ...]:
     return tuple(
         Track(
             number=number,
-            codec=stream.name or "unknown coding",
+            codec=name_codec(stream),
             channels=count_channels(stream),
             language=(stream.language or "").replace("und", ""),
             title=stream.metadata.get("title", ""),
@@ -80,6 +80,12 @@ def describe_tracks(container: InputContainer) -> tuple[Track, ...]:
         )
         for number, stream in enumerate(streams, 1)
     )
+
+
+def name_codec(stream: AudioStream) -> str:
+    """Return FFmpeg's name of the coding; of one that it can't decode there is only a mark."""
+    context: AudioStream | None = stream.codec_context  # type: ignore[assignment]
+    return "unknown coding" if context is None else context.name or ""
 
 
 def count_channels(stream: AudioStream) -> int:
@@ -181,7 +187,7 @@ class TrackReader:
     def _decode(self, packet: Packet[AudioStream]) -> Iterator[AudioFrame]:
         """Decode a packet; one without content asks for what the decoder still holds."""
         try:
-            exact = packet.stream.name == "pcm_f24le" and packet.size
+            exact = name_codec(packet.stream) == "pcm_f24le" and packet.size
             frames = [read_integers(packet)] if exact else packet.decode()
         except av.FFmpegError as error:
             self.damaged, self._lost = self.damaged + 1, self._lost + 1
