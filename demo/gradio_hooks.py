@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import gradio as gr
-from gradio import processing_utils, route_utils, routes
+from gradio import processing_utils, route_utils, routes, utils
 
 from demo.open_uploads import current
 
 UNREADABLE = (
     "What was sent can't be read: docs/api.md says what may be, and a clip is uploaded first."
 )
+
+find_changes = utils.diff
 
 
 class OwnFolder(route_utils.GradioUploadFile):
@@ -38,10 +40,23 @@ async def refuse_address(url: str, *_: Any, **__: Any) -> NoReturn:
     raise gr.Error("Addresses are not fetched here: upload the file.", print_exception=False)
 
 
+def send_changes(old: Any, new: Any) -> list[Any]:
+    """Return what Gradio sends of a value that changed; all of it where a list became shorter.
+
+    Gradio numbers deletions in nested lists wrongly: rows of words that merge garbled those below.
+    """
+    changes: list[Any] = find_changes(old, new)
+    if any(action == "delete" and isinstance(path[-1], int) for action, path, _ in changes):
+        return [["replace", [], new]]
+    return changes
+
+
 def harden_gradio(page: gr.Blocks) -> None:
-    """Give every upload a folder of its own, and let Gradio fetch no address that a visitor names
-    as a clip: any component takes one, so there is one place to close, not one for each. What
-    Gradio can't read is refused in a sentence, without a traceback in the log."""
+    """Give every upload a folder of its own, send lists that shrink whole, and let Gradio fetch no
+    address that a visitor names as a clip: any component takes one, so there is one place to close,
+    not one for each. What Gradio can't read is refused in a sentence, without a traceback in the
+    log."""
+    utils.diff = send_changes
     route_utils.GradioUploadFile = OwnFolder  # type: ignore[misc]
     processing_utils.async_ssrf_protected_get = refuse_address
     processing_utils.async_ssrf_protected_download = refuse_address

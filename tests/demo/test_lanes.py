@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import replace
 
 import pytest
+from gradio_client.utils import apply_diff
 
+from demo import gradio_hooks
 from demo.panels import lanes, race
 from demo.snapshot import Comparison, Settings, State, new_comparison
 from engines.base import Options, Segment
@@ -112,6 +115,14 @@ def test_the_same_moment_stands_on_the_same_line() -> None:
     late = keep_running(change_last(compare(), segments=compare().lanes[1].segments[:1]))
     late = change_last(late, partial="graph in")
     assert read_column(late) == ["The compiler turns the graph in", "", ""]
+
+
+def test_rows_that_merge_arrive_as_they_are() -> None:
+    before = lanes.render(compare())
+    long = Segment(0.0, 6.0, " The compiler turns the graph into fast code for every chip", (), 0.0)
+    after = lanes.render(change_last(compare(), segments=(long,)))
+    assert len(after) < len(before)
+    assert apply_diff(deepcopy(before), gradio_hooks.send_changes(before, after)) == after
 
 
 def test_what_differs_is_marked_where_it_is() -> None:
