@@ -102,6 +102,27 @@
   let editing = false;
   let asked = false;
   let wantsTabs = sessionStorage.getItem("tabs") === "1"; // outlives a reload
+  /* What a term means, beside it: on hover, on focus (of a row that holds it as well), on touch. */
+  const tip = Object.assign(document.createElement("div"), {id: "tip", role: "tooltip", hidden: true});
+  const explain = (target) => {
+    const term = target?.closest?.("[data-tip]");
+    tip.hidden = !term;
+    if (!term) return;
+    if (!tip.isConnected) document.querySelector(".gradio-container").append(tip);
+    term.setAttribute("aria-describedby", "tip");
+    tip.textContent = term.dataset.tip;
+    const [place, room] = [term.getBoundingClientRect(), tip.getBoundingClientRect()];
+    const above = place.bottom + room.height + 8 > innerHeight;
+    tip.style.top = `${above ? place.top - room.height - 4 : place.bottom + 4}px`;
+    tip.style.left = `${Math.max(8, Math.min(place.left, innerWidth - room.width - 8))}px`;
+  };
+  document.addEventListener("pointerover", ({target}) => explain(target));
+  document.addEventListener("focusin", ({target}) =>
+    explain(target.matches("summary") ? target.querySelector("[data-tip]") : target));
+  document.addEventListener("focusout", () => explain(null));
+  document.addEventListener("scroll", () => explain(null), true);
+  document.addEventListener("keydown", ({key}) => { if (key === "Escape") explain(null); }, true);
+
   /* The page is shown when all of the first screen is there, or when that takes too long. */
   const FIRST = ["#sample label", "#model input", "#language input", "#engines label", "#compare",
     "#audio :is(.waveform-container, .upload-container)", ".credits"];

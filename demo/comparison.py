@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from threading import Lock
 from time import perf_counter
 from typing import Any
 
@@ -57,7 +58,8 @@ class Backend:
     clip. Both raise `EngineError` with a sentence for the visitor. `own_checkpoints`: see
     `Choices`. `analyses`: layer inspection and faults, or None for a page without them.
     `past_runs`: what the time left is estimated from.
-    `describe_sound`: what a clip sounds like, or None for a page that doesn't show it.
+    `describe_sound`: what a clip sounds like, or None for a page that doesn't show it;
+    `describing`: held meanwhile, so that no engine is timed beside it.
     """
 
     statuses: Callable[[], Sequence[EngineStatus]]
@@ -69,6 +71,7 @@ class Backend:
     analyses: Analyses | None = None
     past_runs: PastRuns = field(default_factory=PastRuns)
     describe_sound: Callable[[Clip, Listener], SoundView] | None = None
+    describing: Lock = field(default_factory=Lock)
 
     def choices(self) -> Choices:
         """Return what can be asked for now."""
@@ -164,6 +167,10 @@ class ComparisonTask(Task):
         ):
             logger.info("started", engines=list(settings.engines))
             clip = self._backend.load_clip(self._path, self)
+            # What the run before left behind was told to stop.
+            while not self._backend.describing.acquire(timeout=0.1):
+                self.check_stopped()
+            self._backend.describing.release()
             expect = self._backend.past_runs.add_expected
             self.update(lambda last, _: expect(replace(last, audio_seconds=clip.seconds)))
             self._run_lanes(keys, clip)
@@ -176,7 +183,7 @@ class ComparisonTask(Task):
             self.update(lambda comparison, _: replace(comparison, sound=sound, describing=False))
 
         if self._backend.describe_sound is not None:
-            with self.failures(tell):
+            with self.failures(tell), self._backend.describing:
                 self.check_stopped()
                 tell(self._backend.describe_sound(clip, self))
 

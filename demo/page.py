@@ -252,8 +252,9 @@ def describe_model(name: str, here: bool) -> str:
     parts = [name]
     if name.endswith(ENGLISH_ONLY):
         parts.append("English only")
-    if not here and name in MODEL_MEGABYTES:
-        parts.append(f"{MODEL_MEGABYTES[name]:,} MB to download")
+    if not here:
+        size = f"{MODEL_MEGABYTES[name]:,} MB " if name in MODEL_MEGABYTES else ""
+        parts.append(f"{size}to download")
     return " · ".join(parts)
 
 

@@ -23,7 +23,7 @@ import gradio as gr
 from demo import uploads
 from demo.jobs import Caller, JobQueue, Refused, Task, Waiting, name_caller
 from demo.request import RequestError
-from demo.visits import LiveJob, Saved, SavedResults, follow
+from demo.visits import Follower, LiveJob, Saved, SavedResults, follow
 
 QUICK: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 """For listeners that only look something up."""
@@ -112,6 +112,7 @@ def connect_panel(panel: JobPanel, queue: JobQueue, saved: SavedResults, visit: 
         except RequestError as error:
             yield panel.show_status(str(error), alert=True)
         else:
+            leave_last(request)
             caller = name_caller(request, panel.name)
             steps = run_task(panel, queue, saved, visit_name, held, caller, task)
             job = LiveJob(visit_name, panel.name, caller.visitor, held, steps)
@@ -122,18 +123,35 @@ def connect_panel(panel: JobPanel, queue: JobQueue, saved: SavedResults, visit: 
         # Gradio sends a generator's last values once more, whole: let these be none.
         yield {panel.start: gr.skip()}
 
+    def list_mine(request: gr.Request) -> list[tuple[LiveJob, Follower]]:
+        found = saved.list_followers(request.session_hash)
+        return [(job, follower) for job, follower in found if job.panel == panel.name]
+
+    def leave_last(request: gr.Request) -> None:
+        """Stop what goes on after the last job's results were shown."""
+        for job, follower in list_mine(request):
+            follower.leave()
+            queue.stop(job.visitor)
+
     async def stop(request: gr.Request) -> None:
-        for job, _ in saved.list_followers(request.session_hash):
-            if job.panel == panel.name:
-                queue.stop(job.visitor)
+        for job, _ in list_mine(request):
+            queue.stop(job.visitor)
+
+    async def settle(request: gr.Request) -> dict[Component, Any]:
+        """Let a job be started, unless the next one already goes on."""
+        return {panel.start: gr.skip()} if list_mine(request) else panel.show({}, running=False)
 
     # In two steps: the second one's inputs are read once a recording just made is on the server.
     arrives = "async () => { await clipArrives(); return [nameVisit()]; }"  # of `assets/page.js`
     ran = panel.start.click(None, None, visit, js=arrives, **QUICK).then(
-        run, [visit, *panel.inputs.values()], panel.all_outputs(), **LONG
+        run,
+        [visit, *panel.inputs.values()],
+        panel.all_outputs(),
+        trigger_mode="multiple",  # a finished job may have something to add when the next begins
+        **LONG,
     )
     panel.stop.click(stop, None, None, **QUICK)
-    return ran.then(lambda: panel.show({}, running=False), None, [panel.start, panel.stop], **QUICK)
+    return ran.then(settle, None, [panel.start, panel.stop], **QUICK)
 
 
 async def run_task(
@@ -157,7 +175,7 @@ async def run_task(
         ended = snapshot.finished
         for drawn in panel.draw(snapshot, whole):
             shown.update(drawn)
-            yield panel.show(drawn, running=not snapshot.over)
+            yield panel.show(drawn, running=not snapshot.finished)
         if (light := snapshot.to_save()) is not None:
             drawn = dict(shown) if snapshot.finished else {}
             saved.save(visit, panel.name, Saved(held, light, drawn, snapshot.finished))

@@ -8,6 +8,7 @@ from typing import Any
 
 import jinja2
 
+from demo.panels.terms import explain
 from engines import registry
 
 
@@ -38,4 +39,4 @@ ENVIRONMENT = jinja2.Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-ENVIRONMENT.filters |= {"clock": format_clock, "colour": colour_engine}
+ENVIRONMENT.filters |= {"clock": format_clock, "colour": colour_engine, "explain": explain}

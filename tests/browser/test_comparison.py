@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from threading import Event
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from demo import jobs
+from engines.analysis.sound import SoundView
+from engines.base import Clip, Listener, Stopped
 from tests import fakes
 from tests.browser.driving import (
     Open,
@@ -147,6 +150,38 @@ def test_places_in_the_queue_move_while_visitors_wait_stop_and_leave(
     first.close()
     gate.set()
     wait_for_states(second, "done", "done")
+
+
+def test_the_next_run_can_begin_while_the_sound_of_the_last_is_described_but_not_beside_it(
+    fake_page: FakePage, open_page: Open
+) -> None:
+    order: list[str] = []
+
+    class NotingEngine(fakes.FakeEngine):
+        def transcribe(self, *arguments: Any) -> Any:
+            order.append("run")
+            return super().transcribe(*arguments)
+
+    def describe(clip: Clip, listener: Listener) -> SoundView:
+        if "stopped" in order:
+            return fakes.describe_fake_sound(clip)
+        order.append("describing")
+        while not listener.stopped():
+            time.sleep(0.02)
+        time.sleep(0.5)  # as long as a process may take to end
+        order.append("stopped")
+        raise Stopped("stopped")
+
+    fake_page.use(cpu=NotingEngine())
+    fake_page.describe_sound = describe
+    page = open_page(fake_page.url)
+    compare(page)
+    compare(page)
+    once = ["run", "run"]
+    assert order == [*once, "describing", "stopped", *once]
+    open_tab(page, "Sound")
+    page.locator("#sound .plot").wait_for(state="attached")
+    assert page.locator("#compare").is_enabled() and page.locator("#stop").is_disabled()
 
 
 # A reload.

@@ -46,8 +46,13 @@ def test_no_serious_fault_in_any_theme_width_and_state(
     page.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
     assert page.evaluate(FITS)
     assert list_axe_faults(page) == []
-    page.set_viewport_size({"width": 390, "height": 900})
-    page.wait_for_function(FITS)
+    for tab in page.locator("#tabs").get_by_role("tab").all_inner_texts():
+        page.set_viewport_size({"width": 1400, "height": 900})
+        open_tab(page, tab)
+        page.wait_for_timeout(300)
+        assert (tab, list_axe_faults(page)) == (tab, [])
+        page.set_viewport_size({"width": 390, "height": 900})
+        page.wait_for_function(FITS)
     assert list_axe_faults(page) == []
 
 
@@ -75,6 +80,27 @@ def test_a_laptop_sees_a_light_first_screen_then_words_and_nothing_jumps(
     assert page.evaluate("shift") < 0.05
     box = page.locator("#lanes .segment").first.bounding_box()
     assert box and box["y"] < 560
+
+
+def test_terms_are_explained_on_hover_focus_and_touch_and_models_stand_in_two_groups(
+    fake_page: FakePage, open_page: Open
+) -> None:
+    page = open_page(fake_page.url)
+    page.locator("#model input").click()
+    heading = "s => getComputedStyle(document.querySelector(s), '::before').content"
+    page.locator("#model [role=option]").first.wait_for()
+    first = page.evaluate(heading, "#model [role=option]")
+    assert first in ('"On this machine"', '"To download"')
+    compare(page)
+    badge, tip = page.locator("#lanes .badge .term"), page.locator("#tip")
+    badge.hover()
+    tip.get_by_text("compared with").wait_for()
+    page.mouse.move(2, 2)
+    tip.wait_for(state="hidden")
+    badge.focus()
+    tip.get_by_text("compared with").wait_for()
+    page.locator("#race summary").nth(1).focus()
+    tip.get_by_text("The encoder runs as a MAX graph").wait_for()
 
 
 @pytest.mark.parametrize("width", [1400, 390])

@@ -1,0 +1,43 @@
+"""Words that a newcomer may not know, and what they mean: shown on hover, focus and touch."""
+
+from __future__ import annotations
+
+import re
+
+from markupsafe import Markup, escape
+
+TERMS = {
+    "baseline": "The engine that the others are compared with.",
+    "beam": "Search that carries several candidate texts along and takes the likeliest; "
+    "greedy search carries one.",
+    "greedy": "Search that takes the likeliest token at each step.",
+    "ln_post": "The last step of the encoder, a layer norm: its output is what the decoder reads.",
+    "log-mel": "What Whisper hears: the energy in 80 or 128 bands of pitch, a hundred times a "
+    "second, as a logarithm.",
+    "MAX full": "Encoder and decoder both run as MAX graphs.",
+    "MAX hybrid": "The encoder runs as a MAX graph, the decoder in PyTorch.",
+    "normalised": "After the normaliser of the Whisper paper: case, punctuation, and spellings "
+    "such as colour and color don’t count.",
+    "relative L2": "Length of the difference of two outputs over the length of the exact one: 0 "
+    "where they are equal.",
+}
+_ANY = re.compile(rf"(?<!\w)({'|'.join(map(re.escape, TERMS))})(?!\w)", re.IGNORECASE)
+_MEANINGS = {term.lower(): meaning for term, meaning in TERMS.items()}
+
+
+def explain(text: str, focus: bool = True) -> Markup:
+    """Mark the terms in a text, each where it first stands, for `assets/page.js` to explain.
+
+    `focus`: whether a term takes the focus; not within something that does.
+    """
+    seen: set[str] = set()
+
+    def mark(part: str) -> Markup:
+        meaning = _MEANINGS.get(part.lower())
+        if meaning is None or meaning in seen:
+            return escape(part)
+        seen.add(meaning)
+        stop = Markup(' tabindex="0"') if focus else ""
+        return Markup('<span class="term"{} data-tip="{}">{}</span>').format(stop, meaning, part)
+
+    return Markup("").join(map(mark, _ANY.split(text)))
