@@ -14,6 +14,7 @@ from tests.browser.driving import (
     compare,
     count_received,
     list_axe_faults,
+    open_tab,
     show_features,
     wait_for_states,
     wait_until_still,
