@@ -3,6 +3,7 @@ others alone."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, field, replace
@@ -14,6 +15,7 @@ from typing import Any
 
 from demo.estimates import PastRuns, add_time_left, name_run
 from demo.jobs import Kind, Task, start_thread
+from demo.limits import find_run_seconds
 from demo.request import OWN_CLIP, Choices, ComparisonRequest, Sample, list_samples
 from demo.snapshot import Comparison, Lane, Settings, State, new_comparison
 from engines import logs
@@ -171,10 +173,18 @@ class ComparisonTask(Task):
             while not self._backend.describing.acquire(timeout=0.1):
                 self.check_stopped()
             self._backend.describing.release()
+            self._limit_by_clip(clip)
             expect = self._backend.past_runs.add_expected
             self.update(lambda last, _: expect(replace(last, audio_seconds=clip.seconds)))
             self._run_lanes(keys, clip)
             self._describe_sound(clip)
+
+    def _limit_by_clip(self, clip: Clip) -> None:
+        """Shorten the time that the run has, where it has a limit, to what the clip needs."""
+        if self._longest < math.inf:
+            settings, blank = self._settings, replace(self._first, audio_seconds=clip.seconds)
+            runs = len(settings.engines) * (blank.runs_alone + blank.at_once)
+            self.limit(find_run_seconds(settings.model, clip.seconds, runs))
 
     def _describe_sound(self, clip: Clip) -> None:
         """Say what the clip sounds like, now that no time is taken any more, or why it can't."""

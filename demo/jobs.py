@@ -8,6 +8,7 @@ job, nor limit a single visitor. `demo.limits` has the figures.
 from __future__ import annotations
 
 import asyncio
+import math
 import statistics
 import threading
 import time
@@ -21,7 +22,7 @@ from typing import Any, TypeVar
 
 from starlette.concurrency import iterate_in_threadpool
 
-from demo.limits import Allowance, Limits, format_estimate, format_wait, name_address
+from demo.limits import Allowance, Limits, format_estimate, format_wait, name_address, tell_too_long
 from demo.streams import Streams
 from engines import logs
 from engines.base import EngineError, Listener, Stopped
@@ -55,6 +56,7 @@ class Task(Listener):
         self._snapshot = snapshot
         self._changed = threading.Condition()
         self._stopping = False
+        self._deadline, self._longest = math.inf, math.inf
 
     def work(self) -> None:
         """Do the work and `update` the snapshot until it is over; subclasses override this."""
@@ -73,7 +75,12 @@ class Task(Listener):
             self._changed.notify_all()
 
     def stopped(self) -> bool:
-        return self._stopping
+        return self._stopping or time.monotonic() > self._deadline
+
+    def limit(self, seconds: float) -> None:
+        """Let the work end, with a sentence, so many seconds from now, if no limit before did."""
+        self._longest = min(seconds, self._longest)
+        self._deadline = time.monotonic() + self._longest
 
     def snapshots(self) -> Generator[Any, None, None]:
         """Start the work and yield a snapshot about five times a second until it is over."""
@@ -104,7 +111,8 @@ class Task(Listener):
         try:
             yield
         except Stopped:
-            fail(None)
+            late = time.monotonic() > self._deadline and not self._stopping
+            fail(tell_too_long(self._longest) if late else None)
         except EngineError as error:
             logger.error("failed", error=str(error), **about)
             fail(str(error))
@@ -219,6 +227,8 @@ class JobQueue:
                 with suppress(asyncio.TimeoutError):
                     await asyncio.wait_for(job.changed.wait(), ESTIMATE_SECONDS)
                 job.changed.clear()
+            if self.limits.run_seconds is not None:
+                task.limit(self.limits.run_seconds)
             async for value in iterate_in_threadpool(self._draw_snapshots(job, draw)):
                 yield value
         finally:

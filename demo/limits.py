@@ -16,19 +16,25 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from engines.registry import MODEL_MEGABYTES
+
 TRUSTED = "FORWARDED_ALLOW_IPS"
 MOST_WAITING = 50
 RUNS_A_MINUTE = 30
+MOST_RUN_SECONDS = 1800.0
+"""What a run may take at most where strangers wait for its end."""
 OWN_UPLOAD_BYTES = 4 * 2**30
 """What may be uploaded in an hour to a page that serves its own machine only."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """`waiting`: runs in the queue beside the one that goes on. The rest is for each visitor, and
-    None is no limit: runs waiting or going on, runs started in a minute, bytes sent in an hour."""
+    """`waiting`: runs in the queue beside the one that goes on. None is no limit for the rest:
+    seconds of one run, whatever the clip; of each visitor, runs waiting or going on, runs started
+    in a minute, and bytes sent in an hour."""
 
     waiting: int = MOST_WAITING
+    run_seconds: float | None = None
     at_once: int | None = None
     a_minute: int | None = None
     upload_bytes: int | None = None
@@ -43,7 +49,17 @@ def read_limits(only_this_machine: bool) -> Limits:
     if rate == 0:
         return Limits(waiting)
     at_once = 6  # three panels on each of two tabs
-    return Limits(waiting, at_once, a_minute=rate, upload_bytes=2**30)
+    return Limits(waiting, MOST_RUN_SECONDS, at_once, a_minute=rate, upload_bytes=2**30)
+
+
+def find_run_seconds(model: str, audio_seconds: float, runs: int) -> float:
+    """Return the longest time of a comparison of so many runs, one of an engine each.
+
+    Getting ready has four minutes. The rest is in proportion to the clip and the model's size, some
+    ten times what two slow cores take greedily.
+    """
+    share = 1.0 + MODEL_MEGABYTES.get(model, 500) / 100
+    return 240.0 + runs * audio_seconds * share
 
 
 def read_number(name: str, default: int, least: int, most: int) -> int:
@@ -54,6 +70,14 @@ def read_number(name: str, default: int, least: int, most: int) -> int:
             f"{name} must be a whole number from {least} to {most}, and {text[:40]!r} isn't."
         )
     return int(text)
+
+
+def tell_too_long(seconds: float) -> str:
+    """Return why a run was ended after so many seconds."""
+    return (
+        f"Ended after {format_wait(seconds)}, the longest that a run of this clip may take here: "
+        "choose a smaller model or beam, fewer engines, or a shorter clip."
+    )
 
 
 def trust_proxies_of_spaces() -> None:

@@ -17,10 +17,11 @@ import gzip
 import logging
 import os
 import signal
+import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,7 @@ def set_environment(storage: Path = Path("/data")) -> None:
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", "100")  # it goes through all after each
     try:
+        check_port()
         read_number(zero_gpu.SECONDS, zero_gpu.CALL_SECONDS, 1, 3600)
         read_credentials()
         read_limits(is_private())
@@ -91,6 +93,20 @@ def set_environment(storage: Path = Path("/data")) -> None:
         os.environ.setdefault("MAX_WHISPER_CACHE", str(storage / "max-whisper"))
     if zero_gpu.is_usable():
         zero_gpu.register()
+
+
+def check_port() -> None:
+    """Raise `ValueError` where the port that was asked for is taken; Gradio would use the next."""
+    port = os.environ.get("GRADIO_SERVER_PORT", "")
+    if not port:
+        return
+    if not port.isdecimal() or not 0 < int(port[:9]) < 2**16:
+        raise ValueError(f"GRADIO_SERVER_PORT must be a port such as 7860, and {port!r} isn't.")
+    host = pick_address() or os.environ.get("GRADIO_SERVER_NAME") or "127.0.0.1"
+    with suppress(OSError), socket.create_connection((host, int(port)), timeout=2):
+        raise ValueError(
+            f"Port {port} is taken by another program: end that, or change GRADIO_SERVER_PORT."
+        )
 
 
 def pick_address() -> str | None:

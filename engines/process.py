@@ -58,6 +58,10 @@ class TooLong(EngineError):
     """A request took longer than it may."""
 
 
+class Died(EngineError):
+    """The process ended by itself, or was killed, while a request was under way."""
+
+
 class Worker:
     """Sends requests, one at a time, to a process that is started when it is needed.
 
@@ -182,7 +186,7 @@ class Worker:
         elif status < 0:
             how = f" by {signal.Signals(-status).name}"
         sentence = f"The process of {self.name} ended{how}. The next run starts a new one."
-        return ("refused", EngineError(sentence))
+        return ("refused", Died(sentence))
 
     def _is_given_up(self) -> bool:
         """Whether all who wait want to stop, and somebody waits."""

@@ -15,7 +15,7 @@ import uuid
 import weakref
 from collections.abc import Sequence
 from contextlib import suppress
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,7 @@ from engines.base import (
     describe_error,
 )
 from engines.clip_source import Source
-from engines.process import TooLong, Worker
+from engines.process import Died, TooLong, Worker
 from engines.registry import DEFAULT_MODEL
 
 MAX_READER_BYTES = 1536 * 2**20
@@ -215,10 +215,15 @@ def load_clip(
     name = audio.printable(Path(path).name)
     where = os.fspath(path) if "://" in os.fspath(path) else os.path.abspath(path)
     file = Path(clip_folder().name, f"{uuid.uuid4().hex}.npy")
-    start_reader()  # whatever fails from here on is the clip's fault
+    start_reader()  # whatever fails from here on is the clip's fault, a death that comes twice too
     try:
         asked = (where, str(file), track, channel)
-        read = reader.ask("read", *asked, listener=listener, max_seconds=READ_SECONDS)
+        read_it = partial(reader.ask, "read", *asked, listener=listener, max_seconds=READ_SECONDS)
+        try:
+            read = read_it()
+        except Died:
+            start_reader()
+            read = read_it()
         clip = base.open_clip(str(file), *read)
         weakref.finalize(clip, file.unlink, missing_ok=True)
         return clip

@@ -6,6 +6,7 @@ import gc
 import os
 import pickle
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -95,6 +96,22 @@ def test_what_breaks_the_reader_costs_its_clip_a_sentence(
     before = stored()
     assert refusal(fault).startswith(sentence)
     assert stored() == before and worker.load_clip("sound.wav").seconds == 1.0
+
+
+def test_a_reader_that_was_killed_is_started_again_before_the_clip_is_blamed(
+    reader: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = worker.start_reader
+    killed: list[int | None] = []
+
+    def start_and_kill() -> None:
+        start()
+        if not killed:
+            killed.append(reader.pid)
+            os.kill(reader.pid or 0, signal.SIGKILL)
+
+    monkeypatch.setattr(worker, "start_reader", start_and_kill)
+    assert worker.load_clip("sound.wav").seconds == 1.0 and reader.pid not in killed
 
 
 def test_a_clip_may_take_so_long_and_stop_ends_its_reading(

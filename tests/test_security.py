@@ -141,6 +141,13 @@ def test_routes_nobody_needs_are_closed(url: str) -> None:
         assert httpx.post(f"{url}gradio_api/component_server", json=body).status_code == 403
 
 
+def test_gradio_s_run_history_is_not_here(url: str) -> None:
+    """CVE-2026-134825 needs it; a forged host is asked for it in vain."""
+    for host in ("localhost", "127.0.0.1:7860"):
+        for route in ("runs", "gradio_api/runs", "gradio_api/runs/x", "gradio_api/run-history"):
+            assert httpx.get(f"{url}{route}", headers={"host": host}).status_code == 404, route
+
+
 def test_bodies_have_a_limit_whatever_they_say(url: str) -> None:
     huge = {"data": ["x" * (middleware.MOST_JSON_BYTES + 1)]}
     assert httpx.post(f"{url}gradio_api/call/compare", json=huge).status_code == 413

@@ -6,6 +6,7 @@ import base64
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -81,6 +82,11 @@ def test_nothing_is_set_elsewhere_nor_without_storage_nor_what_the_owner_set(
             "2m",
             "DEMO_GPU_SECONDS must be a whole number from 1 to 3600",
         ),
+        (
+            "GRADIO_SERVER_PORT",
+            "x",
+            "GRADIO_SERVER_PORT must be a port such as 7860",
+        ),
         ("DEMO_AUTH", ":secret", "DEMO_AUTH must be name:password, with something on both sides."),
     ],
 )
@@ -91,6 +97,13 @@ def test_a_wrong_variable_ends_the_start_with_a_sentence(
     with pytest.raises(SystemExit, match=sentence) as caught:
         server.set_environment()
     assert "secret" not in str(caught.value)
+
+
+def test_a_taken_port_is_told_and_not_passed_over(environment: None) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        os.environ["GRADIO_SERVER_PORT"] = str(taken.getsockname()[1])
+        with pytest.raises(SystemExit, match="is taken by another program"):
+            server.set_environment()
 
 
 # The whole, once: some gigabytes are installed, so one test asks everything of one page.

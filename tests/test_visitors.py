@@ -22,7 +22,17 @@ import pytest
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 
-from demo import gradio_hooks, jobs, middleware, open_uploads, server, streams, visits
+from demo import (
+    comparison,
+    gradio_hooks,
+    jobs,
+    limits,
+    middleware,
+    open_uploads,
+    server,
+    streams,
+    visits,
+)
 from demo import uploads as upload_folder
 from demo.limits import Limits
 from engines import audio
@@ -280,6 +290,21 @@ def test_whoever_leaves_by_whatever_way_has_the_run_stopped(
     gate.set()
     direct = http.post("run/compare", json={"data": [None, "jfk"]})
     assert direct.status_code == 404, "a direct call has no stream"
+
+
+def test_a_run_ends_at_the_longest_time_for_its_clip_and_model(
+    fake_page: FakePage, connect: Callable[..., Client], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert limits.find_run_seconds("large", 1800.0, 1) > limits.MOST_RUN_SECONDS
+    assert limits.find_run_seconds("base", 60.0, 2) < 600
+    fake_page.reset(Limits(run_seconds=60.0))
+    fake_page.use(cpu=fakes.FakeEngine(last_word=Event()))
+    monkeypatch.setattr(comparison, "find_run_seconds", lambda model, seconds, runs: seconds / 6)
+    ask: dict[str, Any] = {"sample": "jfk", "engines": ["cpu", "max_hybrid"], "repeats": 1}
+    record = connect(fake_page.url).predict(**ask, schedule="parallel", api_name="/compare")
+    failed, done = record["lanes"]
+    assert done["state"] == "done" and failed["state"] == "failed"
+    assert failed["reason"].startswith("Ended after 1 s, the longest that a run of this clip may")
 
 
 def test_size_and_length_hold_by_every_route(

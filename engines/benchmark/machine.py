@@ -8,17 +8,16 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
 from time import perf_counter
 from typing import Any
 
-from engines.base import EngineError
+from engines.base import EngineError, Listener
+from engines.process import Worker
 
 PACKAGES = ("torch", "max", "openai-whisper", "numpy")
 
@@ -135,8 +134,19 @@ def measure_limits() -> dict[str, dict[str, Any]]:
 
     In a process of its own: its memory and its compiler leave nothing behind in this one.
     """
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        return pool.submit(_measure_limits).result()
+    worker = Worker("the measurement of the machine", "engines.benchmark.machine:LimitsHandler")
+    try:
+        limits: dict[str, dict[str, Any]] = worker.ask("measure")
+        return limits
+    finally:
+        worker.close()
+
+
+class LimitsHandler:
+    """Measures in its process, which ends with the program that asked."""
+
+    def measure(self, listener: Listener) -> dict[str, dict[str, Any]]:
+        return _measure_limits()
 
 
 def _measure_limits() -> dict[str, dict[str, Any]]:

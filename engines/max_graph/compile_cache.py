@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import platform
 import tempfile
 import threading
@@ -27,7 +28,7 @@ from max.engine import CompiledModel, InferenceSession, Model, read
 from max.graph import Graph, Module
 from whisper.model import ModelDimensions
 
-from engines.base import Dtype, Listener
+from engines.base import Dtype, EngineError, Listener
 from engines.checkpoints import Checkpoint
 from engines.hardware import cache_folder
 from engines.max_graph import accelerator_decoder, decoder, encoder
@@ -126,7 +127,12 @@ def load_compiled(
 
 
 def read_entry(path: Path) -> CompiledModel | None:
-    """Return the compiled module in `path`; None where there is none or it is damaged."""
+    """Return the compiled module in `path`; None where there is none or it is damaged.
+
+    Raises `EngineError` where somebody else could have written it: what it holds is run.
+    """
+    for place in (path.parent, path):
+        check_owner(place)
     try:
         content = path.read_bytes()
     except OSError:
@@ -138,6 +144,20 @@ def read_entry(path: Path) -> CompiledModel | None:
         return read(io.BytesIO(body))
     except RuntimeError:  # intact, but not a module of this version of MAX
         return None
+
+
+def check_owner(path: Path) -> None:
+    """Raise `EngineError` for a file or folder that belongs to, or can be written by, others."""
+    try:
+        found = path.stat()
+    except OSError:
+        return
+    group = found.st_mode & 0o020 and found.st_gid not in (os.getegid(), 0)
+    if found.st_uid not in (os.geteuid(), 0) or group or found.st_mode & 0o002:
+        raise EngineError(
+            f"Compiled code is not taken from {path}, which other users may have written: set "
+            "MAX_WHISPER_CACHE to a folder of your own that only you can write."
+        )
 
 
 def write_entry(path: Path, compiled: CompiledModel) -> None:

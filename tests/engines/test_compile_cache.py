@@ -15,6 +15,7 @@ from max.dtype import DType
 from max.engine import CompiledModel
 from max.graph import DeviceRef, Graph, Module, TensorType
 
+from engines.base import EngineError
 from engines.max_graph import compile_cache as cache
 from tests.processes import Recorder, wait_until
 
@@ -112,3 +113,19 @@ def test_the_key_depends_on_all_that_the_code_depends_on(monkeypatch: pytest.Mon
             patch.setattr(cache, name, lambda *package: "another")
             paths.add(path())
     assert len(paths) == 6
+
+
+def test_compiled_code_that_others_may_have_written_is_refused(
+    tmp_path: Path, compiler: Mock
+) -> None:
+    path = tmp_path / "entry.mef"
+    load(path, compiler)
+    cache.check_owner(path)
+    for place in (path, tmp_path):
+        before = place.stat().st_mode
+        place.chmod(0o777)
+        with pytest.raises(EngineError, match=f"not taken from {place}, .* MAX_WHISPER_CACHE"):
+            cache.load_compiled(path, compiler, Recorder())
+        place.chmod(before)
+    load(path, compiler)
+    assert compiler.call_count == 1
