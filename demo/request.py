@@ -21,13 +21,8 @@ from urllib.parse import parse_qs, urlencode
 from demo import uploads
 from demo.snapshot import Settings
 from engines.base import EngineError
-from engines.registry import (
-    DEFAULT_MODEL,
-    LANGUAGES,
-    OFFICIAL_MODELS,
-    EngineStatus,
-    is_hub_repository,
-)
+from engines.languages import LANGUAGES
+from engines.registry import DEFAULT_MODEL, OFFICIAL_MODELS, EngineStatus, is_hub_repository
 
 ENGLISH_ONLY = ".en"
 """Ending of the names of models that know no other language."""
@@ -193,8 +188,7 @@ class Choices:
     @property
     def standard(self) -> tuple[str, ...]:
         """Keys of the engines that run unless others are asked for: optional ones don't."""
-        here = (status for status in self.engines if status.available)
-        return tuple(status.key for status in here if not status.is_optional)
+        return tuple(each.key for each in self.engines if each.available and not each.is_optional)
 
     def find_sample(self, key: str) -> Sample | None:
         """Return the sample of that key."""

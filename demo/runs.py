@@ -15,8 +15,8 @@ from demo.request import RULES
 from demo.snapshot import Comparison, Lane
 from demo.visits import Saved, SavedResults
 from demo.wiring import QUICK, Component, JobPanel
+from engines.languages import LANGUAGES
 from engines.metrics import Edit, compare, name_count, score
-from engines.registry import LANGUAGES
 
 CHOOSE_TWO = "Tick two runs to compare them."
 BUSY = "A comparison goes on: stop it, or wait for its end, before you open another."

@@ -61,8 +61,8 @@ class Settings:
         return Options(self.language or None, self.beam_size, self.word_timestamps)
 
     def dtype_for(self, key: str) -> Dtype:
-        """The type that an engine computes in: float32 where it offers no other."""
-        return self.gpu_dtype if registry.offers_dtypes(key) else "float32"
+        """The type that an engine computes in: its default where it offers no other."""
+        return self.gpu_dtype if registry.offers_dtypes(key) else registry.default_dtype(key)
 
 
 @dataclass(frozen=True)

@@ -81,7 +81,7 @@ Track = Annotated[
 Channel = Annotated[
     str, typer.Option("--channel", help="left, right or a number from 1; all mixed when left out")
 ]
-DtypeOption = Annotated[Dtype, typer.Option("--dtype")]
+DtypeOption = Annotated[Dtype | None, typer.Option("--dtype", help="the engine's own unless given")]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
 Markdown = Annotated[bool, typer.Option("--markdown", help="print tables as Markdown")]
 
@@ -129,7 +129,7 @@ def transcribe(
     clip: ClipName,
     engine: Annotated[str, typer.Option("--engine", help="see `engines`")] = registry.BASELINE,
     model: Model = DEFAULT_MODEL,
-    dtype: DtypeOption = "float32",
+    dtype: DtypeOption = None,
     language: Language = None,
     beam_size: BeamSize = None,
     word_timestamps: Annotated[bool, typer.Option("--word-timestamps")] = False,
@@ -264,7 +264,7 @@ def benchmark(
     repeats: Annotated[int, typer.Option("--repeats", min=1)] = 5,
     warm_ups: Annotated[int, typer.Option("--warm-ups", min=0, help="runs not counted")] = 1,
     threads: Threads = None,
-    dtype: DtypeOption = "float32",
+    dtype: DtypeOption = None,
     record: Annotated[
         Path | None, typer.Option("--json", help="keep the record here; - prints it instead")
     ] = None,

@@ -73,7 +73,7 @@ class FasterWhisperEngine(RuntimeEngine):
         for each in found:  # a window is decoded when its first segment is asked for
             segment = {name: getattr(each, name) for name in SEGMENT_FIELDS}
             words = None if each.words is None else [vars(word) for word in each.words]
-            add_segment(clip, segments, {**segment, "words": words})
+            add_segment(state, segments, {**segment, "words": words})
         text = "".join(segment["text"] for segment in segments)
         return {"text": text, "segments": segments, "language": about.language}
 
@@ -124,7 +124,7 @@ def write(checkpoint: Checkpoint, model: RuntimeWhisper, folder: Path) -> None:
     spec.register_vocabulary(list_names(tokenizer, dims.n_vocab))
     spec.config.suppress_ids = list(tokenizer.non_speech_tokens)
     spec.config.suppress_ids_begin = [*tokenizer.encode(" "), tokenizer.eot]
-    spec.config.lang_ids = list(tokenizer.all_language_tokens) if model.is_multilingual else []
+    spec.config.lang_ids = sorted(tokenizer.all_language_tokens) if model.is_multilingual else []
     spec.config.alignment_heads = model.heads
     spec.validate()
     spec.optimize("float16" if checkpoint.fits_float16 else None)

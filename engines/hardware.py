@@ -53,6 +53,20 @@ def why_no_max() -> str | None:
     return None
 
 
+def why_no_avx2() -> str | None:
+    """Return why code built for AVX2 can't run here, or None when it can or nothing tells."""
+    needed = {"avx2", "fma", "f16c", "bmi2"}
+    with suppress(OSError):
+        for line in (
+            Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+        ):
+            if line.startswith("flags") and (missing := needed - set(line.split())):
+                return (
+                    f"it is built for processors with {', '.join(sorted(missing))}; this has none"
+                )
+    return None
+
+
 def has_accelerator() -> bool:
     """Return whether half-precision engines have a device here: a CUDA GPU, or one that MAX has."""
     if has_gpu():

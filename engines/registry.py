@@ -1,4 +1,4 @@
-"""What can be chosen: engines, and which of them this machine can run; models; languages.
+"""What can be chosen: engines, and which of them this machine can run; models.
 
 A new engine is one file and one row in `ENGINES`. An engine's module is imported when the engine
 is first asked for; importing this one imports neither PyTorch nor MAX.
@@ -10,7 +10,7 @@ import os
 import re
 import threading
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -106,6 +106,38 @@ def load(path: str) -> Callable[..., Any]:
     return found
 
 
+FASTER_WHISPER = EngineRow(
+    key="faster_whisper",
+    label="faster-whisper",
+    about="A loop like OpenAI’s over the engine CTranslate2",
+    encoder="CTranslate2",
+    decoder="CTranslate2",
+    colour="#56B4E9",
+    dtypes=("float32",),
+    uses_gpu=False,
+    make="engines.faster_whisper:FasterWhisperEngine",
+    packages=("faster_whisper", "ctranslate2"),
+    own_loop="Its own mel spectrogram and loop. Words arrive a window at a time. Above temperature "
+    "0 it takes the best of five samples, where OpenAI’s code takes one.",
+)
+
+WHISPER_CPP = EngineRow(
+    key="whisper_cpp",
+    label="whisper.cpp",
+    about="Whisper in C++ over ggml, through pywhispercpp",
+    encoder="ggml",
+    decoder="ggml",
+    colour="#D55E00",
+    dtypes=("float16",),
+    uses_gpu=False,
+    make="engines.whisper_cpp:WhisperCppEngine",
+    why_not="engines.hardware:why_no_avx2",
+    packages=("pywhispercpp",),
+    own_loop="Its own mel spectrogram, loop, beam search and fallback, by entropy in place of "
+    "compression. It may write signs for music and noise. Words arrive a window at a time, with "
+    "times at the end.",
+)
+
 ENGINES: tuple[EngineRow, ...] = (
     EngineRow(
         key="cpu",
@@ -159,19 +191,23 @@ ENGINES: tuple[EngineRow, ...] = (
         why_not="engines.hardware:why_no_max",
         open_stages="engines.analysis.layers:open_max",
     ),
-    EngineRow(
-        key="faster_whisper",
-        label="faster-whisper",
-        about="A loop like OpenAI’s over the engine CTranslate2",
-        encoder="CTranslate2",
-        decoder="CTranslate2",
-        colour="#56B4E9",
-        dtypes=("float32", "int8"),
-        uses_gpu=False,
-        make="engines.faster_whisper:FasterWhisperEngine",
-        packages=("faster_whisper", "ctranslate2"),
-        own_loop="Its own mel spectrogram and loop; words arrive a window at a time; above "
-        "temperature 0 the best of five samples, where OpenAI’s code takes one.",
+    FASTER_WHISPER,
+    replace(
+        FASTER_WHISPER,
+        key="faster_whisper_int8",
+        label="faster-whisper int8",
+        about="The same with the matrices rounded to 8 bits",
+        colour="#1B9E9E",
+        dtypes=("int8",),
+    ),
+    WHISPER_CPP,
+    replace(
+        WHISPER_CPP,
+        key="whisper_cpp_q8_0",
+        label="whisper.cpp q8_0",
+        about="The same with the matrices rounded to 8 bits",
+        colour="#8C564B",
+        dtypes=("q8_0",),
     ),
 )
 
@@ -231,6 +267,11 @@ def available() -> tuple[str, ...]:
     )
 
 
+def default_dtype(key: str) -> Dtype:
+    """Return the type that an engine computes in unless told otherwise."""
+    return next((row.dtypes[0] for row in ENGINES if row.key == key), "float32")
+
+
 def offers_dtypes(key: str) -> bool:
     """Return whether the page lets one choose the type of an engine."""
     return any(row.key == key and row.offers_dtypes for row in ENGINES)
@@ -287,41 +328,19 @@ def has_model(name: str) -> bool:
     return any(place.exists() for place in places)
 
 
-# Languages
-
-_CODES_AND_NAMES = """
-en english, zh chinese, de german, es spanish, ru russian, ko korean, fr french, ja japanese, pt
-portuguese, tr turkish, pl polish, ca catalan, nl dutch, ar arabic, sv swedish, it italian, id
-indonesian, hi hindi, fi finnish, vi vietnamese, he hebrew, uk ukrainian, el greek, ms malay, cs
-czech, ro romanian, da danish, hu hungarian, ta tamil, no norwegian, th thai, ur urdu, hr
-croatian, bg bulgarian, lt lithuanian, la latin, mi maori, ml malayalam, cy welsh, sk slovak, te
-telugu, fa persian, lv latvian, bn bengali, sr serbian, az azerbaijani, sl slovenian, kn kannada,
-et estonian, mk macedonian, br breton, eu basque, is icelandic, hy armenian, ne nepali, mn
-mongolian, bs bosnian, kk kazakh, sq albanian, sw swahili, gl galician, mr marathi, pa punjabi,
-si sinhala, km khmer, sn shona, yo yoruba, so somali, af afrikaans, oc occitan, ka georgian, be
-belarusian, tg tajik, sd sindhi, gu gujarati, am amharic, yi yiddish, lo lao, uz uzbek, fo
-faroese, ht haitian creole, ps pashto, tk turkmen, nn nynorsk, mt maltese, sa sanskrit, lb
-luxembourgish, my myanmar, bo tibetan, tl tagalog, mg malagasy, as assamese, tt tatar, haw
-hawaiian, ln lingala, ha hausa, ba bashkir, jw javanese, su sundanese, yue cantonese
-"""
-
-LANGUAGES: dict[str, str] = {
-    code: " ".join(name) for code, *name in (pair.split() for pair in _CODES_AND_NAMES.split(","))
-}
-"""Name by code, in the order of `whisper.tokenizer.LANGUAGES` (20250625): a test compares them."""
-
-
 # Engines that were made
 
 _engines: dict[tuple[str, str, str], Engine] = {}
 _lock = threading.Lock()
 
 
-def get(key: str, model: str = DEFAULT_MODEL, dtype: Dtype = "float32") -> Engine:
+def get(key: str, model: str = DEFAULT_MODEL, dtype: Dtype | None = None) -> Engine:
     """Return the engine `key` for `model`, the same object each time; nothing is loaded yet.
 
-    Raises `EngineUnavailable` with the reason, or `EngineError` for an unknown key.
+    `dtype`: None for the engine's default. Raises `EngineUnavailable` with the reason, or
+    `EngineError` for an unknown key.
     """
+    dtype = dtype or default_dtype(key)
     name = (key, model, dtype)
     with _lock:
         if name not in _engines:

@@ -19,9 +19,10 @@ import filelock
 import numpy as np
 import torch
 from torch import nn
+from whisper.audio import FRAMES_PER_SECOND
 from whisper.tokenizer import TO_LANGUAGE_CODE, Tokenizer, get_tokenizer
 
-from engines.base import Clip, Dtype, EngineError, FloatArray, Listener, Options
+from engines.base import Dtype, EngineError, FloatArray, Listener, Options
 from engines.checkpoints import Checkpoint
 from engines.checkpoints.content import digest_tensors
 from engines.hardware import cache_folder
@@ -112,10 +113,12 @@ def language_code(model: TimedWhisper, options: Options) -> str | None:
     return TO_LANGUAGE_CODE.get(name, name) if name else None
 
 
-def add_segment(clip: Clip, segments: list[dict[str, Any]], segment: dict[str, Any]) -> None:
+def add_segment(
+    state: TranscriptionState, segments: list[dict[str, Any]], segment: dict[str, Any]
+) -> None:
     """Append a segment that is final, in whisper's form, and tell the listener."""
     segments.append(segment)
-    running_state().add_segments(segments, int(min(segment["end"], clip.seconds) * 100))
+    state.add_segments(segments, int(min(segment["end"], state.clip.seconds) * FRAMES_PER_SECOND))
 
 
 def convert_once(

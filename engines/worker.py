@@ -127,18 +127,19 @@ class ZeroGpuEngine(RemoteEngine):
 _engines: dict[tuple[str, str, str], RemoteEngine] = {}
 
 
-def get_engine(key: str, model: str = DEFAULT_MODEL, dtype: Dtype = "float32") -> RemoteEngine:
+def get_engine(key: str, model: str = DEFAULT_MODEL, dtype: Dtype | None = None) -> RemoteEngine:
     """Return the engine `key` for `model` in a process of its own, the same object each time.
 
-    An engine takes no room while it has no process. Raises as `registry.get` does.
+    `dtype`: None for the engine's default. An engine takes no room while it has no process. Raises
+    as `registry.get` does.
     """
     if reason := registry.row(key).why_unavailable():
         raise base.EngineUnavailable(reason)
-    name = (key, model, dtype)
+    name = (key, model, dtype or registry.default_dtype(key))
     return _engines.get(name) or _engines.setdefault(name, pick_class(key)(*name))
 
 
-def switch_engine(key: str, model: str = DEFAULT_MODEL, dtype: Dtype = "float32") -> Engine:
+def switch_engine(key: str, model: str = DEFAULT_MODEL, dtype: Dtype | None = None) -> Engine:
     """`get_engine` for a job of the page: ends the engine's processes for other models and types.
 
     Visitors who try model after model would else fill the memory. As one job runs at a time, no

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from demo.panels.templating import render_template
 from demo.snapshot import Comparison
+from engines.languages import LANGUAGES
 from engines.metrics import name_count
-from engines.registry import LANGUAGES
 
 SCHEDULES = {
     "both": "at once, then each alone",

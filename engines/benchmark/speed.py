@@ -48,7 +48,10 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Plan:
-    """What to run: every engine on every clip, with every model and beam size."""
+    """What to run: every engine on every clip, with every model and beam size.
+
+    `dtype`: None for each engine's default, which is float32 where it has that.
+    """
 
     engines: Sequence[str]
     models: Sequence[str]
@@ -56,7 +59,7 @@ class Plan:
     beams: Sequence[int] = (1,)
     repeats: int = 5
     warm_ups: int = 1
-    dtype: Dtype = "float32"
+    dtype: Dtype | None = None
 
     @property
     def baseline(self) -> str:

@@ -24,7 +24,8 @@ from demo.request import (
 )
 from demo.snapshot import Settings
 from engines.base import Options
-from engines.registry import DEFAULT_MODEL, LANGUAGES
+from engines.languages import LANGUAGES
+from engines.registry import DEFAULT_MODEL
 from tests import fakes
 from tests.fake_page import make_backend
 

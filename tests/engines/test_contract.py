@@ -80,11 +80,14 @@ def test_transcript_record(engine: Engine, jfk: Clip, transcript: Transcript) ->
     assert transcript.text == "".join(segment.text for segment in transcript.segments)
     assert transcript.tokens == tuple(t for s in transcript.segments for t in s.tokens)
     assert transcript.features.dtype == np.float32
-    assert transcript.features.shape[1:] == (1500, 384)
+    if engine.key.startswith("whisper_cpp"):  # its encoder's output stays inside
+        assert transcript.features.shape == (0, 0, 0) and not transcript.window_starts
+    else:
+        assert transcript.features.shape[1:] == (1500, 384)
+        assert transcript.window_starts[0] == 0
     assert np.isfinite(transcript.features).all()
     assert transcript.audio_seconds == jfk.seconds
     assert len(transcript.window_starts) == len(transcript.features)
-    assert transcript.window_starts[0] == 0
     assert transcript.peak_memory_bytes > 10e6
 
 
@@ -98,7 +101,7 @@ def test_spans_tell_when_each_stage_ran(transcript: Transcript) -> None:
         assert spent == pytest.approx(seconds.as_dict()[stage], abs=1e-6)
     assert sum(span.seconds for span in spans) + seconds.audio == pytest.approx(seconds.total)
     encoded = {span.window for span in spans if span.stage == "encode"}
-    assert encoded == set(range(len(transcript.features)))
+    assert encoded == set(range(len(transcript.features) or 1))
 
 
 @pytest.mark.parametrize("beams", [1, 5])

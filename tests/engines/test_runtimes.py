@@ -9,6 +9,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from whisper.model import ModelDimensions
@@ -17,6 +18,7 @@ from engines import registry, runtimes
 from engines.base import EngineUnavailable
 from engines.checkpoints import Checkpoint
 from engines.checkpoints.formats import read_content
+from engines.languages import LANGUAGES
 from tests.engines.checkpoint_files import DIMENSIONS, random_state
 
 OPTIONAL = [row.key for row in registry.ENGINES if row.is_optional]
@@ -96,8 +98,8 @@ def test_ctranslate2_gets_the_tensors_special_tokens_and_heads_of_whisper(
         assert names[number] == name and theirs.token_to_id(name) == number
     assert f"<|{30:.2f}|>" == names[-1]  # the last token there is: no number is off by one
     config = json.loads((tmp_path / "config.json").read_text())
-    multilingual = list(ours.all_language_tokens) if model.is_multilingual else []
-    assert config["lang_ids"] == multilingual
+    languages = sorted(ours.all_language_tokens) if model.is_multilingual else []
+    assert config["lang_ids"] == languages
     text = " Ça coûte 3.50 €, naïve café — 日本語 👩‍🚀 don't"
     assert theirs.encode(text).ids == ours.encode(text)
 
@@ -112,3 +114,46 @@ def test_an_official_name_has_whispers_own_heads() -> None:
         expected.set_alignment_heads(whisper._ALIGNMENT_HEADS[name])
         made = Checkpoint(name, dims, expected.state_dict()).build(runtimes.RuntimeWhisper)
         assert made.heads == list(map(tuple, expected.alignment_heads.indices().T.tolist()))
+
+
+@pytest.mark.parametrize("dims", DIMS)
+def test_whisper_cpp_reads_the_special_tokens_of_whisper(
+    dims: ModelDimensions, tmp_path: Path
+) -> None:
+    bindings = pytest.importorskip(
+        "_pywhispercpp", reason="make engines-extra installs pywhispercpp"
+    )
+    from engines import whisper_cpp
+
+    checkpoint = make_checkpoint(dims)
+    model = checkpoint.build(runtimes.RuntimeWhisper)
+    ours = model.tokenizer
+    whisper_cpp.write(checkpoint, ours.encoding._mergeable_ranks, "q8_0", tmp_path)
+    path = tmp_path / whisper_cpp.GGML_FILE
+    context = whisper_cpp.Contexts(path, "made here", dims.n_text_layer).open(True)._ctx
+    special = {
+        "eot": ours.eot,
+        "sot": ours.sot,
+        "prev": ours.sot_prev,
+        "solm": ours.sot_lm,
+        "not": ours.no_timestamps,
+        "beg": ours.timestamp_begin,
+    }
+    found = {name: getattr(bindings, f"whisper_token_{name}")(context) for name in special}
+    assert found == special
+    if model.is_multilingual:
+        codes = [bindings.whisper_lang_str(n) for n in range(model.num_languages)]
+        assert codes == list(LANGUAGES)[: model.num_languages]
+    assert bindings.whisper_token_to_bytes(context, 440) == ours.encoding.decode_bytes([440])
+
+
+def test_q8_0_rounds_within_half_a_step_of_each_block() -> None:
+    pytest.importorskip("_pywhispercpp", reason="make engines-extra installs pywhispercpp")
+    from engines import whisper_cpp
+
+    values = np.random.default_rng(0).normal(size=(4, 64)).astype(np.float32)
+    values[0, :32] = 0
+    read = np.frombuffer(whisper_cpp.quantise(values), [("scale", "<f2"), ("values", "i1", 32)])
+    again = (read["scale"][:, None].astype(np.float32) * read["values"]).reshape(values.shape)
+    steps = read["scale"].astype(np.float32).repeat(32).reshape(values.shape)
+    assert (np.abs(again - values) <= 0.51 * steps + 0.001 * np.abs(values)).all()
