@@ -78,13 +78,14 @@ class WhisperCppEngine(RuntimeEngine):
             with suppress(Stopped):  # `stopped` says so again; nothing is raised through C++
                 take()
 
+        def begin_window(_: object) -> bool:
+            windows.append(perf_counter())
+            return not state.listener.stopped()
+
         windows: list[float] = []
         parameters = set_options(context, options, language_code(model, options))
-        listener = state.listener
-        bindings.assign_abort_callback(parameters, listener.stopped)
-        bindings.assign_encoder_begin_callback(
-            parameters, lambda _: windows.append(perf_counter()) is None and not listener.stopped()
-        )
+        bindings.assign_abort_callback(parameters, state.listener.stopped)
+        bindings.assign_encoder_begin_callback(parameters, begin_window)
         # With word times its own callback misses segments, so they come at the end.
         bindings.assign_new_segment_callback(
             parameters, None if options.word_timestamps else take_quietly
@@ -92,7 +93,7 @@ class WhisperCppEngine(RuntimeEngine):
         bindings.whisper_reset_timings(context._ctx)
         start = perf_counter()
         failed = bindings.whisper_full(context._ctx, parameters, clip.samples, len(clip.samples))
-        listener.check_stopped()
+        state.listener.check_stopped()
         if failed:
             raise EngineError(f"{self.label} gave up on {clip.name} (its status was {failed}).")
         take()
@@ -136,7 +137,7 @@ class Contexts:
         return Model(
             self._path,
             redirect_whispercpp_logs_to=None,
-            context_params=settings,  # type: ignore[arg-type]
+            context_params=settings,
             print_progress=False,
         )
 
