@@ -4,7 +4,7 @@
   const NARROW = 560;
   const CONFIG = {
     displaylogo: false,
-    modeBarButtons: [["toImage", "zoomIn2d", "zoomOut2d", "resetScale2d"]],
+    modeBarButtons: [["zoomIn2d", "zoomOut2d", "resetScale2d"]],
   };
   const FAILED = "The chart’s script could not be loaded; the table holds the figures.";
 
@@ -205,10 +205,8 @@
       }
     }
     const {data, layout} = compose(plot);
-    const name = {format: "png", scale: 2, filename: plot.dataset.name};
     const isNew = !canvas.querySelector(".plot-container");
-    await (isNew ? Plotly.newPlot : Plotly.react)(
-      canvas, data, layout, {...CONFIG, toImageButtonOptions: name});
+    await (isNew ? Plotly.newPlot : Plotly.react)(canvas, data, layout, CONFIG);
     thinOut(canvas);
     if (!canvas.dataset.listens) {
       canvas.dataset.listens = "1";
@@ -231,6 +229,15 @@
   document.addEventListener("change", (event) => {
     const control = event.target.closest(".plot .choice[data-control]");
     if (control) chooseAll(control, readChoice(control));
+  });
+
+  document.addEventListener("click", async ({target}) => {
+    const plot = target.closest?.(".save-png")?.closest(".plot");
+    if (!plot) return;
+    if (!plot.dataset.drawn) await draw(plot);
+    const canvas = plot.querySelector(".canvas");
+    const image = {format: "png", scale: 2, filename: plot.dataset.name};
+    if (plot.dataset.drawn) Plotly.downloadImage(canvas, image);
   });
 
   const sizes = new ResizeObserver((entries) => {

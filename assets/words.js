@@ -173,7 +173,8 @@
     if (!event.target.closest?.("#compare, #again")) return;
     for (const panel of document.querySelectorAll(PANELS)) panel.classList.add("asked");
   });
-  let atEnd = true;
+  let atEnd = true; // of the words while they come; those of a finished run are read from the top
+  let running = false;
   document.addEventListener("scroll", (event) => {
     const box = event.target;
     if (!box.matches?.("#lanes .transcript")) return;
@@ -201,6 +202,8 @@
       if (open !== undefined && details.open !== open) details.open = open;
     }
     const box = document.querySelector("#lanes .lanes--running .transcript");
+    if (!box && running && atEnd) document.querySelector("#lanes .transcript")?.scrollTo(0, 0);
+    running = Boolean(box);
     if (!box) atEnd = true;
     else if (atEnd) box.scrollTop = box.scrollHeight;
     for (const head of document.querySelectorAll("#lanes .heads [data-engine]")) {

@@ -54,6 +54,7 @@ def render(comparison: Comparison, document: bool = False) -> list[str]:
         "race.html",
         idle=all(lane.state == "idle" for lane in comparison.lanes),
         document=document,
+        can_time=comparison.can_time,
         absent=comparison.absent,
         rows=[_show_row(lane, comparison, ranked, slowest) for lane in comparison.lanes],
     )

@@ -66,8 +66,7 @@ def test_charts_are_drawn_late_and_follow_choices_clicks_and_the_theme(
     )
     assert page.evaluate(f"(({LAYOUT})('encoder-histograms')).yaxis.type") == "log", "choices stay"
     with page.expect_download() as saved:
-        histograms.hover()
-        histograms.locator("[data-title*='ownload']").click()
+        histograms.locator(".save-png").click()
     assert saved.value.suggested_filename == "encoder-histograms.png"
 
 
