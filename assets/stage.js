@@ -184,7 +184,7 @@
     const key = event.key.toLowerCase();
     if (root.hasAttribute("data-settings")) {
       const types = event.target.matches("input:not([type=radio], [type=checkbox]), textarea");
-      if (key === "escape" ? find("ul.options") : key !== "s" || types) return;
+      if (key === "escape" ? find("[role=combobox][aria-expanded=true]") : key !== "s" || types) return;
       showSettings(false);
     } else if (/^[1-9]$/.test(key)) {
       const group = {1: "sample", 5: "faults"}[slide()];
