@@ -17,6 +17,7 @@ backend = Backend(
     get_engine=worker.switch_engine,
     models=lambda: registry.OFFICIAL_MODELS,
     load_clip=worker.load_clip,
+    show_clip=worker.show_clip,
     samples=uploads.publish_samples(server.SAMPLES),
     own_checkpoints=server.is_private(),
     describe_sound=worker.describe_sound,

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import gradio as gr
 
+from demo import uploads
 from demo.comparison import Analyses, Backend
 from demo.jobs import Kind, Task
 from demo.panels import layers
@@ -31,7 +32,7 @@ NO_FAULT = """<p class="caption">Choose a fault and run it: the text that comes 
 beside the right one, and the stage where the fault first shows.</p>"""
 
 Controls = dict[str, Component]
-CLIP_CONTROLS = ("sample", "audio", "model", "language")
+CLIP_CONTROLS = ("sample", "audio", "track", "channel", "model", "language")
 """The comparison's controls that an analysis reads as well."""
 
 State = Literal["running", "done", "failed", "stopped"]
@@ -209,11 +210,13 @@ def make_task(
     path = str(sample.path) if sample else held["audio"]
     if not path:
         raise RequestError(NO_CLIP)
+    path = str(uploads.find_original(path))
+    picked = [check(name, held.get(name, 0), choices) for name in ("track", "channel")]
     if not Path(path).is_file():
         raise RequestError(CLIP_GONE)
 
     def run(listener: Listener) -> Any:
-        return work(backend.load_clip(path, listener), listener)
+        return work(backend.load_clip(path, listener, *(picked if any(picked) else ())), listener)
 
     return AnalysisTask(run, (name, held["model"], held["sample"], *kind))
 

@@ -16,7 +16,8 @@ from typing import Any
 from demo.estimates import PastRuns, add_time_left, name_run
 from demo.jobs import Kind, Task, start_thread
 from demo.limits import find_run_seconds
-from demo.request import OWN_CLIP, Choices, ComparisonRequest, Sample, list_samples
+from demo.request import OWN_CLIP, Choices, ComparisonRequest
+from demo.samples import Sample, list_samples
 from demo.snapshot import Comparison, Lane, Settings, State, new_comparison
 from engines import logs
 from engines.analysis.sound import SoundView
@@ -30,6 +31,8 @@ from engines.base import (
     Segment,
     Span,
 )
+from engines.clip_clock import fill_pauses, set_clock
+from engines.clip_source import UNKNOWN, Source
 from engines.registry import EngineStatus
 
 logger = logs.logger(__name__)
@@ -57,7 +60,9 @@ class Backend:
     """The engines as the page uses them; tests put fakes here.
 
     `get_engine(key, model, dtype)` returns a shared engine; `load_clip(path, listener)` reads a
-    clip. Both raise `EngineError` with a sentence for the visitor. `own_checkpoints`: see
+    clip, and takes a track and a channel as well. Both raise `EngineError` with a sentence for the
+    visitor. `show_clip(path, copy, track, channel)`: what a clip's file holds, and whether a copy
+    was made that browsers can play; None for a page that plays what it gets. `own_checkpoints`: see
     `Choices`. `analyses`: layer inspection and faults, or None for a page without them.
     `past_runs`: what the time left is estimated from.
     `describe_sound`: what a clip sounds like, or None for a page that doesn't show it;
@@ -67,13 +72,14 @@ class Backend:
     statuses: Callable[[], Sequence[EngineStatus]]
     get_engine: Callable[[str, str, Dtype], Engine]
     models: Callable[[], Sequence[str]]
-    load_clip: Callable[[str, Listener], Clip]
+    load_clip: Callable[..., Clip]
     samples: Path
     own_checkpoints: bool = False
     analyses: Analyses | None = None
     past_runs: PastRuns = field(default_factory=PastRuns)
     describe_sound: Callable[[Clip, Listener], SoundView] | None = None
     describing: Lock = field(default_factory=Lock)
+    show_clip: Callable[[str, str, int, int], tuple[Source, bool]] | None = None
 
     def choices(self) -> Choices:
         """Return what can be asked for now."""
@@ -106,6 +112,8 @@ class LaneListener(Listener):
         self._task, self._key = task, key
 
     def segment(self, segment: Segment) -> None:
+        segment = set_clock(segment, self._task.source)
+
         def add(lane: Lane, now: float) -> Lane:
             if lane.transcript is not None:
                 return lane
@@ -145,6 +153,7 @@ class ComparisonTask(Task):
         super().__init__(self._first, kind)
         self._reasons = {status.key: status.reason for status in statuses}
         self._backend, self._settings, self._path = backend, settings, str(clip.path)
+        self.source = UNKNOWN
         self._engines: dict[str, Engine] = {}  # that are ready, and did not fail
 
     def snapshots(self) -> Generator[Comparison, None, None]:
@@ -168,14 +177,19 @@ class ComparisonTask(Task):
             self.failures(self._refuse),
         ):
             logger.info("started", engines=list(settings.engines))
-            clip = self._backend.load_clip(self._path, self)
+            clip = self._backend.load_clip(self._path, self, *self._settings.picked)
+            self.source = clip.source
             # What the run before left behind was told to stop.
             while not self._backend.describing.acquire(timeout=0.1):
                 self.check_stopped()
             self._backend.describing.release()
             self._limit_by_clip(clip)
             expect = self._backend.past_runs.add_expected
-            self.update(lambda last, _: expect(replace(last, audio_seconds=clip.seconds)))
+            self.update(
+                lambda last, _: expect(
+                    replace(last, audio_seconds=clip.seconds, source=clip.source)
+                )
+            )
             self._run_lanes(keys, clip)
             self._describe_sound(clip)
 
@@ -195,7 +209,7 @@ class ComparisonTask(Task):
         if self._backend.describe_sound is not None:
             with self.failures(tell), self._backend.describing:
                 self.check_stopped()
-                tell(self._backend.describe_sound(clip, self))
+                tell(self._backend.describe_sound(fill_pauses(clip), self))
 
     def _refuse(self, reason: str | None) -> None:
         self.update(lambda comparison, _: comparison.as_refused(reason or "Stopped."))
@@ -246,6 +260,8 @@ class ComparisonTask(Task):
         self.check_stopped()
         options = replace(self._settings.options, live=live)
         transcript = self._engines[key].transcribe(clip, options, LaneListener(self, key))
+        segments = tuple(set_clock(segment, clip.source) for segment in transcript.segments)
+        transcript = replace(transcript, segments=segments)
         race = live and beside
         seconds = transcript.seconds.total - transcript.seconds.audio
         name = name_run(key, self._settings, beside)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import gradio as gr
 
 from demo.analysis import build_faults, build_layers
 from demo.api import add_endpoints
+from demo.clip import build_clip, find_path
 from demo.comparison import Backend
 from demo.exports import build_exports
 from demo.jobs import JobQueue, Task
@@ -51,7 +51,7 @@ under the Modular MAX Community License; not endorsed by Modular.</p>
 TOOLS = """<p class="tools"><button type="button" id="show-tabs">Inspect layers or try faults
 without a comparison</button></p>"""
 
-FIRST_CONTROLS = ("sample", "audio", "engines", "model", "language")
+FIRST_CONTROLS = ("sample", "audio", "track", "channel", "engines", "model", "language")
 """The controls in sight at first; every other option is under Advanced."""
 
 
@@ -69,7 +69,7 @@ def build(
         visit = gr.Textbox(visible=False)
         gr.HTML(HEADER, apply_default_css=False)
         outputs = build_panels([panel for panel in PANELS if panel.key == "summary"], choices)
-        start, stop, expected, controls = build_setup(choices, first)
+        start, stop, expected, controls = build_setup(backend, choices, first)
         gr.HTML(TOOLS, elem_classes="tools-place", apply_default_css=False)
         mark = build_mark(saved, visit, controls)
         above = [panel for panel in PANELS if not panel.tab and panel.key not in outputs]
@@ -101,7 +101,7 @@ def build(
 
 
 def build_setup(
-    choices: Choices, first: ComparisonRequest
+    backend: Backend, choices: Choices, first: ComparisonRequest
 ) -> tuple[gr.Button, gr.Button, gr.HTML, dict[str, Any]]:
     """Build what is chosen before a run; it folds to a line of chips afterwards.
 
@@ -110,7 +110,7 @@ def build_setup(
     """
     with gr.Row(elem_classes="setup", equal_height=False):
         with gr.Column(scale=6, min_width=320, elem_classes="clip"):
-            controls = build_clip(choices, first)
+            controls = build_clip(backend, choices, first)
             with gr.Row(elem_classes="model-row"):
                 controls |= build_model(choices, first)
         with gr.Column(scale=5, min_width=320, elem_classes="ask"):
@@ -171,40 +171,6 @@ def render_expected(seconds: float | None) -> str:
 def name_start(engines: list[str] | tuple[str, ...]) -> str:
     """Return what the button that starts says."""
     return f"Compare {name_count(len(engines), 'engine')}" if len(engines) > 1 else "Transcribe"
-
-
-def build_clip(choices: Choices, first: ComparisonRequest) -> dict[str, Any]:
-    """Build the choice of a sample, and the player; the visitor's own clip unchooses a sample."""
-    titles = [(title, key) for key, title in choices.values("sample").items()]
-    sample = gr.Radio(
-        [*titles, ("Your own", OWN_CLIP)],
-        value=first.sample or OWN_CLIP,
-        label=RULES["sample"].label,
-        elem_id="sample",
-        elem_classes="cards",
-    )
-    audio = gr.Audio(
-        value=find_path(choices, first.sample),
-        type="filepath",
-        sources=["upload", "microphone"],
-        show_label=False,
-        label="Clip",
-        elem_id="audio",
-        editable=False,
-        buttons=[],
-        waveform_options={"waveform_color": "#8b93a1", "waveform_progress_color": "#0072B2"},
-    )
-    sample.input(partial(find_path, choices), sample, audio, **QUICK)
-    audio.change(None, audio, None, js="(file) => { noteClip(file); }", **QUICK)
-    for event in (audio.clear, audio.upload, audio.start_recording):
-        event(lambda: OWN_CLIP, None, sample, **QUICK)
-    return {"sample": sample, "audio": audio}
-
-
-def find_path(choices: Choices, key: str) -> str | None:
-    """Return the file of a sample; None makes room for the visitor's own."""
-    sample = choices.find_sample(key)
-    return str(sample.path) if sample else None
 
 
 def build_engines(choices: Choices, first: ComparisonRequest) -> gr.CheckboxGroup:

@@ -15,6 +15,7 @@ from typing import Any
 from demo.panels.headline import summarise
 from demo.snapshot import Comparison, Lane, Settings
 from engines.base import Segment
+from engines.clip_source import Track
 from engines.metrics import Score, score
 from engines.registry import EngineStatus
 
@@ -79,7 +80,9 @@ class ComparisonRecord:
     that they are no speed-ups.
     `reference`: the words really spoken, where they are known. `baseline`: the engine the others
     are held against. `settings`: what every lane was told. `absent`: engines that this machine
-    can't run. `machine`: where it ran, with versions by package, None where one isn't installed.
+    can't run. `tracks`: the clip's audio tracks; `track`: the number of the one that was read;
+    `notes`: sentences about what is odd about the clip, such as an end that can't be read.
+    `machine`: where it ran, with versions by package, None where one isn't installed.
     """
 
     format: str
@@ -95,6 +98,9 @@ class ComparisonRecord:
     lanes: list[LaneRecord]
     absent: list[EngineRecord]
     machine: dict[str, Any]
+    tracks: tuple[Track, ...] = ()
+    track: int = 1
+    notes: tuple[str, ...] = ()
 
 
 def describe(comparison: Comparison) -> ComparisonRecord:
@@ -115,6 +121,9 @@ def describe(comparison: Comparison) -> ComparisonRecord:
         lanes=[describe_lane(lane, comparison) for lane in comparison.lanes],
         absent=[describe_engine(status) for status in comparison.absent],
         machine=describe_machine(),
+        tracks=comparison.source.tracks,
+        track=comparison.source.track,
+        notes=comparison.source.sentences(),
     )
 
 

@@ -19,8 +19,10 @@ from typing import Any
 from urllib.parse import parse_qs, urlencode
 
 from demo import uploads
+from demo.samples import Sample
 from demo.snapshot import Settings
 from engines.base import EngineError
+from engines.clip_source import LEFT, MOST_CHANNELS, MOST_TRACKS, RIGHT
 from engines.languages import LANGUAGES
 from engines.registry import DEFAULT_MODEL, OFFICIAL_MODELS, EngineStatus, is_hub_repository
 
@@ -37,56 +39,9 @@ NO_CLIP = "There is no clip yet: choose a sample, upload a file, or record one."
 CLIP_GONE = "This clip is no longer here, an hour after its last use: upload it again."
 NO_ENGINE = "Choose at least one engine."
 
-TITLES = {
-    "jfk": "Kennedy, 11 s",
-    "librivox-sense": "Audiobook, 25 s",
-    "columbia": "Address, 3:19",
-    "jfk-noisy": "Kennedy with noise",
-    "french-prompt": "French prompt",
-    "silence": "Silence",
-}
-"""Names of samples in the order to show them; one without is shown by its file's name."""
-
 
 class RequestError(EngineError):
     """A request that can't be granted; the text is one sentence."""
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One clip that comes with the project, or a visitor's own.
-
-    `reference`: the words really spoken; None where they are not known, "" for silence. `seconds`:
-    its length; 0 where it is not known.
-    """
-
-    key: str
-    title: str
-    path: Path
-    reference: str | None = None
-    seconds: float = 0.0
-
-
-def list_samples(folder: Path) -> tuple[Sample, ...]:
-    """List every FLAC of a folder, titled ones first, with the text of the same name beside it."""
-    order = {key: place for place, key in enumerate(TITLES)}
-    paths = sorted(folder.glob("*.flac"), key=lambda p: (order.get(p.stem, len(order)), p.stem))
-    samples = []
-    for path in paths:
-        title = TITLES.get(path.stem, path.stem.replace("_", " ").capitalize())
-        text = path.with_suffix(".txt")
-        reference = text.read_text(encoding="utf-8").strip() if text.is_file() else None
-        samples.append(Sample(path.stem, title, path, reference, read_length(path)))
-    return tuple(samples)
-
-
-def read_length(flac: Path) -> float:
-    """Return the seconds of audio that a FLAC file's first block of metadata tells, else 0."""
-    with flac.open("rb") as file:
-        head = file.read(26)
-    numbers = int.from_bytes(head[18:26], "big")  # 20 bits the rate, the last 36 how many samples
-    rate, samples = numbers >> 44, numbers & (2**36 - 1)
-    return samples / rate if head.startswith(b"fLaC") and rate else 0.0
 
 
 @dataclass(frozen=True)
@@ -95,14 +50,16 @@ class Rule:
 
     `help`: for programs. `link`: the parameter's name in a link. `values`: those that the page's
     control shows and a link can name, with a label each; `Choices.values` has those that depend on
-    the machine. `most`: of a number, any from 1 on being taken from programs. `longest`: of a free
-    text, in characters; it has no `link`. `spelled`: values whose spelling in a link isn't `str`'s.
+    the machine. `most`: of a number, any from `least` on being taken from programs. `longest`:
+    of a free text, in characters; it has no `link`. `spelled`: values whose spelling in a link
+    isn't `str`'s; one that is "" is left out.
     """
 
     label: str
     help: str
     link: str
     values: Mapping[Any, str] = field(default_factory=dict)
+    least: int = 1
     most: int = 0
     longest: int = 0
     spelled: Mapping[Any, str] = field(default_factory=dict)
@@ -165,6 +122,24 @@ RULES = {
         "the words really spoken, for word error rates; a sample's own, unless given",
         "",
         longest=50_000,
+    ),
+    "track": Rule(
+        "Audio track",
+        "which of a film's audio tracks, from 1; 0 is the one that players choose",
+        "track",
+        {0: "As players choose"} | {number: str(number) for number in range(1, 17)},
+        spelled={0: ""},
+        least=0,
+        most=MOST_TRACKS,
+    ),
+    "channel": Rule(
+        "Channel",
+        "one channel alone, from 1 (1 is left, 2 is right); 0 mixes all, as Whisper does",
+        "channel",
+        {0: "All mixed", LEFT: "Left", RIGHT: "Right"} | {n: str(n) for n in range(3, 17)},
+        spelled={0: "", LEFT: "left", RIGHT: "right"},
+        least=0,
+        most=MOST_CHANNELS,
     ),
 }
 """By the names of `ComparisonRequest`'s fields, but for `upload`."""
@@ -302,8 +277,8 @@ class ComparisonRequest(Settings):
             return replace(found, reference=given) if found and given else found
         if not self.upload:
             return None
-        path = Path(self.upload)
-        return Sample("/".join(path.parts[-2:]), path.name, path, given)
+        path = uploads.find_original(self.upload)
+        return Sample("/".join(Path(self.upload).parts[-2:]), path.name, path, given)
 
 
 DEFAULTS = {each.name: each.default for each in fields(ComparisonRequest)}
@@ -311,9 +286,9 @@ DEFAULTS = {each.name: each.default for each in fields(ComparisonRequest)}
 
 def check(name: str, value: Any, choices: Choices) -> Any:
     """Return a field's value from any JSON; raise `RequestError` with one sentence."""
-    known, most, default = list(choices.values(name)), RULES[name].most, DEFAULTS[name]
-    if longest := RULES[name].longest:
-        return check_text(name, value, longest)
+    known, rule, default = list(choices.values(name)), RULES[name], DEFAULTS[name]
+    if rule.longest:
+        return check_text(name, value, rule.longest)
     if name == "engines":
         if not isinstance(value, list | tuple):
             raise RequestError(f"engines must be a list of keys, not {show(value)}.")
@@ -326,10 +301,11 @@ def check(name: str, value: Any, choices: Choices) -> Any:
         if not isinstance(value, bool):
             raise RequestError(f"{name} must be true or false, not {show(value)}.")
         return value
-    if most:  # JSON may write 5 as 5.0
-        if isinstance(value, bool) or value not in range(1, most + 1):
+    if rule.most:  # JSON may write 5 as 5.0
+        least, most = rule.least, rule.most
+        if isinstance(value, bool) or value not in range(least, most + 1):
             raise RequestError(
-                f"{name} must be a whole number from 1 to {most}, and {show(value)} isn't."
+                f"{name} must be a whole number from {least} to {most}, and {show(value)} isn't."
             )
         return int(value)
     if name == "language":

@@ -13,6 +13,7 @@ from typing import Literal
 from engines import registry
 from engines.analysis.sound import SoundView
 from engines.base import Dtype, Options, PrepareSeconds, Segment, Span, StageSeconds, Transcript
+from engines.clip_source import UNKNOWN, Source
 from engines.registry import EngineStatus
 
 Schedule = Literal["both", "parallel", "one at a time"]
@@ -44,6 +45,7 @@ class Settings:
     """Settings that all lanes share.
 
     `language`: a code, or "" to detect it. `repeats`: how often each engine transcribes the clip.
+    `track` and `channel`: which of the clip's, from 1; 0 is the default track, all channels mixed.
     """
 
     engines: tuple[str, ...] = ()
@@ -54,6 +56,13 @@ class Settings:
     word_timestamps: bool = False
     gpu_dtype: Dtype = "float32"
     repeats: int = 1
+    track: int = 0
+    channel: int = 0
+
+    @property
+    def picked(self) -> tuple[int, ...]:
+        """The track and the channel, where they aren't the usual ones."""
+        return (self.track, self.channel) if self.track or self.channel else ()
 
     @property
     def options(self) -> Options:
@@ -192,7 +201,8 @@ class Comparison:
     the run's log has too. `clip_id`: by which the page knows whether the player has this clip.
     `features_dropped`: whether the encoders' features were given up when this was kept. `sound`:
     what the clip sounds like, or why that isn't known; `describing`: whether it is still to come.
-    `left`: seconds that it may still take, None where past runs don't tell.
+    `left`: seconds that it may still take, None where past runs don't tell. `source`: what is
+    known of the clip's file.
     """
 
     settings: Settings
@@ -209,6 +219,7 @@ class Comparison:
     left: float | None = None
     sound: SoundView | str | None = None
     describing: bool = False
+    source: Source = UNKNOWN
 
     @property
     def at_once(self) -> bool:

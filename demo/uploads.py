@@ -11,6 +11,7 @@ from __future__ import annotations
 import atexit
 import fcntl
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -22,6 +23,9 @@ from engines.base import describe_error
 
 KEEP_SECONDS = 3600.0
 VARIABLE = "GRADIO_TEMP_DIR"
+
+PLAYER_COPY = re.compile(r"\.\d+-\d+\.player\.flac$")
+"""Ending of the copies for players, after the clip's own name."""
 
 
 def make_folder() -> Path:
@@ -103,11 +107,23 @@ def is_gone(value: Any) -> bool:
     return isinstance(value, str) and is_upload(value) and not Path(value).exists()
 
 
+def name_copy(path: Path, track: int, channel: int) -> Path:
+    """Name the copy of a clip that browsers can play, beside it."""
+    return path.with_name(f"{path.name}.{track}-{channel}.player.flac")
+
+
+def find_original(path: str) -> Path:
+    """Return the clip that was uploaded, of which the player may hold a copy."""
+    original = Path(PLAYER_COPY.sub("", path))
+    return original if is_upload(path) and original.is_file() else Path(path)
+
+
 def touch(path: str | None) -> None:
     """Note that a clip is used now; anything but an upload is left as it is."""
     if path and is_upload(path):
         with suppress(OSError):
             os.utime(path)
+            os.utime(find_original(path))
 
 
 def discard(path: str | None) -> None:

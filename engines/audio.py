@@ -11,7 +11,9 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from time import perf_counter
 from typing import BinaryIO
@@ -67,18 +69,47 @@ def load_clip(
     """
     started = perf_counter()
     name = printable(Path(path).name or os.fspath(path))
+    with _open(path, name) as file:
+        samples, source = _decode(file, name, max_seconds, listener, track, channel)
+    return Clip(samples, name, perf_counter() - started, source)
+
+
+def describe_clip(path: str | os.PathLike[str], *, track: int = 0, channel: int = 0) -> Source:
+    """Return what a clip's header tells of it; raise `AudioError` as `load_clip` does."""
+    name = printable(Path(path).name or os.fspath(path))
+    with _open(path, name) as file, open_container(file) as container:
+        return _choose(container, name, track, channel)
+
+
+def write_flac(samples: FloatArray, path: str | os.PathLike[str]) -> None:
+    """Write samples of a clip as a file that every browser plays."""
+    with av.open(os.fspath(path), "w", format="flac") as container:
+        stream = container.add_stream("flac", rate=SAMPLE_RATE, layout="mono")
+        for at in range(0, len(samples), SAMPLE_RATE):
+            part = np.round(samples[None, at : at + SAMPLE_RATE] * 32768.0)
+            values = np.clip(part, -32768, 32767).astype(np.int16)
+            frame = AudioFrame.from_ndarray(values, format="s16", layout="mono")
+            frame.sample_rate, frame.pts = SAMPLE_RATE, at
+            frame.time_base = Fraction(1, SAMPLE_RATE)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+
+
+@contextmanager
+def _open(path: str | os.PathLike[str], name: str) -> Iterator[BinaryIO]:
+    """Open a clip's file; turn what goes wrong with it into an `AudioError`."""
     _check_file(path, name)
     try:
         with open(path, "rb") as file:
-            samples, source = _decode(file, name, max_seconds, listener, track, channel)
-    except (av.FFmpegError, ValueError) as error:
-        with open(path, "rb") as file:
-            raise AudioError(explain_failure(file, name)) from error
+            try:
+                yield file
+            except (av.FFmpegError, ValueError) as error:
+                file.seek(0)
+                raise AudioError(explain_failure(file, name)) from error
     except OSError as error:
         raise AudioError(
             f"{name} can't be opened ({error.strerror}): check that you may read it."
         ) from error
-    return Clip(samples, name, perf_counter() - started, source)
 
 
 def _check_file(path: str | os.PathLike[str], name: str) -> None:

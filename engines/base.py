@@ -272,18 +272,6 @@ class Transcript:
         return replace(self, features=np.zeros((0, 0, 0), np.float32), window_starts=())
 
 
-def set_clock(segment: Segment, source: Source) -> Segment:
-    """Return a segment with the times of its clip's file, which may have begun without sound."""
-    if not source.clock:
-        return segment
-    words = segment.words and tuple(
-        replace(word, start=source.at(word.start), end=source.at(word.end, ends=True))
-        for word in segment.words
-    )
-    start, end = source.at(segment.start), source.at(segment.end, ends=True)
-    return replace(segment, start=start, end=end, words=words)
-
-
 # What is told meanwhile
 
 

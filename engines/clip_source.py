@@ -4,6 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+PLAYABLE = {
+    "wav": {"pcm_u8", "pcm_s16le", "pcm_s24le", "pcm_f32le"},
+    "mp3": {"mp3", "mp3float"},
+    "flac": {"flac"},
+    "ogg": {"opus", "vorbis", "flac"},
+    "mov": {"aac"},
+    "aac": {"aac"},
+}
+"""Codings that every browser plays, by container; of Matroska only what is named WebM."""
+
 LEFT, RIGHT = 1, 2
 
 MOST_TRACKS = 99
@@ -52,6 +62,15 @@ class Source:
     def channels(self) -> int:
         """Return how many channels the track has that was read; 0 where it isn't known."""
         return next((each.channels for each in self.tracks if each.number == self.track), 0)
+
+    def is_playable(self, ending: str) -> bool:
+        """Return whether browsers play the file as it is; `ending`: of its name."""
+        if self.film or len(self.tracks) != 1 or self.channel:
+            return False
+        kind, codec = self.format.split(",")[0], self.tracks[0].codec
+        if kind == "matroska":
+            return ending.lower() == ".webm" and codec in ("opus", "vorbis")
+        return codec in PLAYABLE.get(kind, ())
 
     def at(self, seconds: float, ends: bool = False) -> float:
         """Return the file's time at a second of the samples; `ends`: where something ends there,

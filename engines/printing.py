@@ -18,8 +18,9 @@ from rich.text import Text
 from engines import metrics
 from engines.analysis.faults import FaultResult
 from engines.analysis.records import LayerComparison
-from engines.base import Listener, PrepareSeconds, Progress, Segment, Transcript, set_clock
+from engines.base import Listener, PrepareSeconds, Progress, Segment, Transcript
 from engines.benchmark.machine import Machine
+from engines.clip_clock import set_clock
 from engines.clip_source import UNKNOWN, Source
 
 RUNS = (

@@ -39,6 +39,7 @@ from engines.base import (
     Transcript,
     describe_error,
 )
+from engines.clip_clock import fill_pauses
 from engines.clip_source import Source
 from engines.process import Died, TooLong, Worker
 from engines.registry import DEFAULT_MODEL
@@ -189,6 +190,18 @@ class ClipHandler:
             raise AudioError(f"{name} can't be stored: {describe_error(error)}.") from error
         return clip.name, clip.decode_seconds, clip.source
 
+    def show(
+        self, path: str, copy: str, track: int, channel: int, listener: Listener
+    ) -> tuple[Source, bool]:
+        """Describe a clip; write a `copy` for the player where browsers can't play it as it is."""
+        source = audio.describe_clip(path, track=track, channel=channel)
+        if source.is_playable(Path(path).suffix):
+            return source, False
+        if not os.path.exists(copy):
+            clip = audio.load_clip(path, listener, track=track, channel=channel)
+            audio.write_flac(fill_pauses(clip).samples, copy)
+        return source, True
+
 
 reader = Worker("the clip reader", "engines.worker:ClipHandler")
 
@@ -244,6 +257,17 @@ def load_clip(
             case _:
                 raise
         raise AudioError(f"{name} {why}.") from error
+
+
+def show_clip(path: str, copy: str, track: int = 0, channel: int = 0) -> tuple[Source, bool]:
+    """Return what a clip's file holds, and whether a `copy` was written that browsers can play.
+
+    Raises `EngineError` for whatever the file does to its reader.
+    """
+    start_reader()
+    asked = (os.path.abspath(path), copy, track, channel)
+    shown: tuple[Source, bool] = reader.ask("show", *asked, max_seconds=READ_SECONDS)
+    return shown
 
 
 class AnalysisHandler:

@@ -12,7 +12,7 @@ from demo.comparison import Backend, ComparisonTask
 from demo.estimates import PastRuns
 from demo.jobs import JobQueue
 from demo.limits import Limits
-from demo.request import Sample
+from demo.samples import Sample
 from demo.snapshot import Settings
 from demo.visits import SavedResults
 from engines.analysis.sound import SoundView

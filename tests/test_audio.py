@@ -22,7 +22,8 @@ from av.audio.stream import AudioStream
 from av.stream import Disposition
 
 from engines.audio import load_clip
-from engines.base import SAMPLE_RATE, AudioError, Segment, Stopped, Word, set_clock
+from engines.base import SAMPLE_RATE, AudioError, Segment, Stopped, Word
+from engines.clip_clock import fill_pauses, set_clock
 from engines.clip_source import RIGHT, Clock, Source
 from tests.bad_input.corpus import TONE_HZ, as_bytes, tone, wav
 from tests.processes import Recorder
@@ -149,6 +150,8 @@ def test_sound_that_starts_late_or_pauses_keeps_the_time_of_its_film(tmp_path: P
     segment = set_clock(Segment(0.0, 2.0, "", (), 0.0, (Word(0.5, 1.0, "", 1.0),)), clip.source)
     assert segment.words and segment.words[0].start == pytest.approx(2.0)
     assert (segment.start, segment.end) == (pytest.approx(1.5), pytest.approx(3.5))
+    assert fill_pauses(clip).seconds == pytest.approx(3.5)
+    assert not fill_pauses(clip).samples[: round(1.4 * SAMPLE_RATE)].any()
     clock = Clock(start=7.0, restarts=False)
     for time, heard in ((7.0, 0.0), (8.0, 1.0), (12.0, 2.0), (2.0, 3.0), (3.0, 4.0)):
         clock.note(time, heard)  # a pause of three seconds, then a clock that was set back

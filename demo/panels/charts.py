@@ -29,6 +29,9 @@ INK, QUIET, LINE, SHEET = (
     f"var(--{name})" for name in ("body-text-color", "quiet", "line", "sheet")
 )
 
+SEQUENTIAL = ("#14213d", "#27567b", "#3f8f86", "#9fc15c", "#fdf0a3")
+"""Colours of a map, from low to high."""
+
 SYMBOLS = ("circle", "diamond", "triangle-up", "square", "star", "cross")
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 """What tells lines apart besides colour."""

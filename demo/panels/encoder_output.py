@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 from demo.panels.charts import (
     DASHES,
+    SEQUENTIAL,
     SHEET,
     Control,
     Option,
@@ -40,7 +41,6 @@ NOT_KEPT = (
 MAP_TAIL = 0.002
 """Share of a map's values at each end of its scale that are drawn in its end colours."""
 
-SEQUENTIAL = ("#14213d", "#27567b", "#3f8f86", "#9fc15c", "#fdf0a3")
 DIVERGING = ("#08519c", "#6baed6", SHEET, "#f0a35e", "#9c3d00")
 
 

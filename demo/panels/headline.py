@@ -60,12 +60,12 @@ def summarise(comparison: Comparison) -> Headline:
         reason = find_common_reason(comparison) or "every engine failed; each says why."
         return Headline(f"Nothing was transcribed: {reason}", alert=True)
     sentence, ratio = _write_verdict(comparison)
-    note = _write_note(comparison)
+    note = " ".join([*comparison.source.sentences(), _write_note(comparison)])
     if failed:
         found = f"{sentence} {note}" if len(comparison.done) > 1 else note
         done = join_names([lane.label for lane in comparison.done])
         return Headline(f"{join_names(failed)} failed; {done} finished.", found, alert=True)
-    return Headline(sentence, note, ratio=ratio)
+    return Headline(sentence, note, alert=bool(comparison.source.broke_off), ratio=ratio)
 
 
 def find_common_reason(comparison: Comparison) -> str | None:

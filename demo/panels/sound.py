@@ -9,8 +9,7 @@ import numpy as np
 import plotly.graph_objects as go
 from markupsafe import Markup
 
-from demo.panels.charts import INK, QUIET, Table, pack, plain, render_chart
-from demo.panels.encoder_output import SEQUENTIAL
+from demo.panels.charts import INK, QUIET, SEQUENTIAL, Table, pack, plain, render_chart
 from demo.panels.lanes import list_tokens
 from demo.panels.templating import format_clock, render_template
 from demo.snapshot import Comparison

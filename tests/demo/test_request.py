@@ -20,8 +20,8 @@ from demo.request import (
     Choices,
     ComparisonRequest,
     RequestError,
-    list_samples,
 )
+from demo.samples import list_samples
 from demo.snapshot import Settings
 from engines.base import Options
 from engines.languages import LANGUAGES
