@@ -43,7 +43,7 @@ class LaneRecord:
     `state`: `done`, `failed` or `stopped`; `reason`: why it failed. `seconds`: the stages and their
     total of the median of `runs`, the totals of the runs whose times count; of the race where there
     is none. `race_seconds`: of the run at the same time as others; `shared_with`: those of them on
-    the same device. `prepare_seconds`: loading and compiling, no part of a run.
+    the same device. `prepare_seconds`: loading and compiling, no part of a run; `notes`: of the clip.
     """
 
     engine: str
@@ -69,6 +69,7 @@ class LaneRecord:
     peak_memory_bytes: int | None = None
     against_baseline: Score | None = None
     against_reference: Score | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -162,6 +163,7 @@ def describe_lane(lane: Lane, comparison: Comparison) -> LaneRecord:
         seconds=done.seconds.as_dict(),
         runs=tuple(repeat.seconds.total for repeat in lane.repeats),
         race_seconds=lane.race.as_dict() if lane.race else None,
+        notes=comparison.source.sentences(),
         shared_with=tuple(
             other.key
             for lanes in comparison.sharing

@@ -69,7 +69,7 @@ class FakePage:
         backend = make_backend(
             samples,
             get_engine=lambda key, model, dtype: self.engines[key],
-            load_clip=lambda path, listener: self.load_clip(path, listener),
+            load_clip=lambda path, *how: self.load_clip(path, *how),
             analyses=self.lab.analyses(),
             describe_sound=lambda clip, listener: self.describe_sound(clip, listener),
         )

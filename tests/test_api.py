@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from threading import Event
 
@@ -10,6 +11,8 @@ import pytest
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 
+from engines.base import Clip, Listener
+from engines.clip_source import Source, Track
 from tests import fakes
 from tests.fake_page import FakePage
 from tests.processes import PATIENCE
@@ -33,15 +36,31 @@ def test_compare_gives_every_lane_and_its_differences(fake_page: FakePage, clien
     assert record["settings"]["model"] == "base" and record["settings"]["language"] is None
 
 
-def test_a_clip_of_one_s_own_with_settings(client: Client, sample_folder: Path) -> None:
+def test_a_clip_of_one_s_own_with_settings(
+    fake_page: FakePage, client: Client, sample_folder: Path
+) -> None:
+    tracks = (Track(1, "aac", 2), Track(2, "aac", 2, default=True))
+    source = Source(tracks, 2, 1, ((0.0, 3.0),), ("One note.",))
+    asked: list[tuple[int, ...]] = []
+
+    def read(path: str, listener: Listener, *picked: int) -> Clip:
+        asked.append(picked)
+        return replace(fakes.read_fake_clip(path), source=source)
+
+    fake_page.load_clip = read
     settings = {"engines": ["max_hybrid"], "model": "tiny.en", "language": "en", "beam_size": 5}
     settings |= {"schedule": "parallel", "word_timestamps": True, "repeats": 3}
+    settings |= {"track": 2, "channel": 1}
     clip = handle_file(sample_folder / "columbia.flac")
     record = client.predict(clip=clip, **settings, api_name="/compare")
     (lane,) = record["lanes"]
     assert record["clip"] == "columbia.flac" and len(lane["runs"]) == 3
     assert lane["segments"][0]["words"][0]["text"] == " The"
-    assert record["settings"] == {**settings, "gpu_dtype": "float32"}
+    assert record["settings"] == {**settings, "gpu_dtype": "float32"} and asked == [(2, 1)]
+    assert record["tracks"][1]["default"] and record["track"] == 2
+    assert list(record["notes"]) == ["One note."]
+    first = lane["segments"][0]
+    assert first["start"] == 3.0 and first["words"][0]["start"] == 3.0, "by the file's clock"
 
 
 def test_a_failed_engine_is_an_error_alone_and_a_lane_among_others(
