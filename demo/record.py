@@ -43,7 +43,7 @@ class LaneRecord:
     `state`: `done`, `failed` or `stopped`; `reason`: why it failed. `seconds`: the stages and their
     total of the median of `runs`, the totals of the runs whose times count; of the race where there
     is none. `race_seconds`: of the run at the same time as others; `shared_with`: those of them on
-    the same device. `prepare_seconds`: loading and compiling, no part of a run; `notes`: of the clip.
+    the same device. `prepare_seconds`: loading and compiling, no part of a run; `notes`: see below.
     """
 
     engine: str
