@@ -140,6 +140,12 @@ def name_count(count: int, noun: str = "word") -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
+def join_names(names: list[str]) -> str:
+    """Return names as in "a, b and c"."""
+    *others, last = names
+    return f"{', '.join(others)} and {last}" if others else last
+
+
 # Feature statistics and histograms.
 
 BINS = 64

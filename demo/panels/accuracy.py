@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from demo.panels.headline import join_names, read_text
+from demo.panels.headline import read_text
 from demo.panels.templating import render_template
 from demo.snapshot import Comparison, Lane
-from engines.metrics import Alignment, Edit, compare, name_count, normalise, score
+from engines.metrics import Alignment, Edit, compare, join_names, name_count, normalise, score
 
 CONTEXT_WORDS = 4
 """Words shown on each side of a change."""

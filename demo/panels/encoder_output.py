@@ -24,11 +24,10 @@ from demo.panels.charts import (
     shade,
     tone,
 )
-from demo.panels.headline import join_names
 from demo.panels.templating import colour_engine, render_template
 from demo.snapshot import Comparison, Lane
 from engines import metrics
-from engines.metrics import CommonWindows, Shares
+from engines.metrics import CommonWindows, Shares, join_names
 
 FIGURES = ("Mean", "Std", "Min", "Max", "Cosine", "Relative L2", "Max |Δ|")
 

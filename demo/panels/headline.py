@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from demo.limits import format_estimate
 from demo.panels.templating import render_template
 from demo.snapshot import Comparison, Lane
-from engines.metrics import compare, name_count, score
+from engines.metrics import compare, join_names, name_count, score
 
 INVITATION = (
     "The same speech through every way of running OpenAI’s Whisper here. Press Compare for the "
@@ -201,12 +201,6 @@ def _describe_timing(comparison: Comparison) -> str:
 def read_total(lane: Lane) -> float:
     """Return the seconds of a finished engine's run."""
     return lane.transcript.seconds.total if lane.transcript else float("inf")
-
-
-def join_names(names: list[str]) -> str:
-    """Return names as in "a, b and c"."""
-    *others, last = names
-    return f"{', '.join(others)} and {last}" if others else last
 
 
 def read_text(lane: Lane) -> str:

@@ -14,11 +14,10 @@ from functools import lru_cache, partial
 from itertools import accumulate, pairwise
 from typing import Any
 
-from demo.panels.headline import join_names
 from demo.panels.templating import render_template
 from demo.snapshot import Comparison, Lane
 from engines.base import Segment
-from engines.metrics import Edit, align, name_count
+from engines.metrics import Edit, align, join_names, name_count
 
 NEAR_SECONDS = 1.0
 """How far apart engines may begin a segment for a row to end there."""
