@@ -21,6 +21,7 @@ backend = Backend(
     samples=uploads.publish_samples(server.SAMPLES),
     own_checkpoints=server.is_private(),
     describe_sound=worker.describe_sound,
+    is_lent_gpu=worker.is_lent_gpu,
     analyses=Analyses(
         candidates=records.candidates,
         compare_layers=worker.compare_layers,

@@ -19,7 +19,7 @@ from demo.limits import find_run_seconds
 from demo.request import OWN_CLIP, Choices, ComparisonRequest
 from demo.samples import Sample, list_samples
 from demo.snapshot import Comparison, Lane, Settings, State, new_comparison
-from engines import logs
+from engines import logs, zero_gpu
 from engines.analysis.sound import SoundView
 from engines.base import (
     Clip,
@@ -33,7 +33,7 @@ from engines.base import (
 )
 from engines.clip_clock import fill_pauses, set_clock
 from engines.clip_source import UNKNOWN, Source
-from engines.registry import EngineStatus
+from engines.registry import MODEL_MEGABYTES, EngineStatus
 
 logger = logs.logger(__name__)
 
@@ -65,6 +65,7 @@ class Backend:
     was made that browsers can play; None for a page that plays what it gets. `own_checkpoints`: see
     `Choices`. `analyses`: layer inspection and faults, or None for a page without them.
     `past_runs`: what the time left is estimated from.
+    `is_lent_gpu`: whether each run of an engine is a call for a GPU that is lent.
     `describe_sound`: what a clip sounds like, or None for a page that doesn't show it;
     `describing`: held meanwhile, so that no engine is timed beside it.
     """
@@ -78,6 +79,7 @@ class Backend:
     analyses: Analyses | None = None
     past_runs: PastRuns = field(default_factory=PastRuns)
     describe_sound: Callable[[Clip, Listener], SoundView] | None = None
+    is_lent_gpu: Callable[[str], bool] = lambda key: False
     describing: Lock = field(default_factory=Lock)
     show_clip: Callable[[str, str, int, int], tuple[Source, bool]] | None = None
 
@@ -95,6 +97,18 @@ class Backend:
         None where past runs don't tell."""
         blank = new_comparison(request, self.statuses(), "waiting")
         return self.past_runs.add_expected(replace(blank, audio_seconds=audio_seconds)).left
+
+    def describe_cost(self, request: ComparisonRequest, audio_seconds: float) -> str:
+        """Return what a request takes of a visitor's time on a lent GPU, or nothing."""
+        blank = replace(
+            new_comparison(request, self.statuses(), "waiting"), audio_seconds=audio_seconds
+        )
+        calls = sum(map(self.is_lent_gpu, request.engines)) * (blank.runs_alone + blank.at_once)
+        if not calls:
+            return ""
+        megabytes = MODEL_MEGABYTES.get(request.model, 500)
+        seconds = zero_gpu.count_seconds(megabytes, audio_seconds, request.beam_size)
+        return zero_gpu.describe_quota(calls, seconds)
 
     def start_comparison(self, request: ComparisonRequest) -> ComparisonTask:
         """Make the task of a valid request."""

@@ -1,4 +1,4 @@
-"""Limits: how much one visitor may ask for, and how many may wait; `docs/hosting.md` has them.
+"""Limits: how much one visitor may ask for, and how many may wait; `docs/limits.md` has them.
 
 Behind a proxy a visitor's address stands in the header `X-Forwarded-For`, which anybody can write:
 it is believed only from the addresses in `FORWARDED_ALLOW_IPS`, the web server's own variable. On

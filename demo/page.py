@@ -154,18 +154,18 @@ def connect_expected(
             return render_expected(None)
         if clip is None or not clip.seconds:
             return render_expected(None)
-        return render_expected(backend.estimate(request, clip.seconds))
+        cost = backend.describe_cost(request, clip.seconds)
+        return render_expected(backend.estimate(request, clip.seconds), cost)
 
     changed = ("sample", "engines", "model", "schedule", "repeats", "beam_size")
     events = [page.load, *(controls[name].change for name in changed)]
     gr.on(events, estimate, [controls[name] for name in names], expected, **QUICK)
 
 
-def render_expected(seconds: float | None) -> str:
-    """Render how long a comparison may take; None where past runs don't tell."""
-    return render_template(
-        "expected.html", expected=None if seconds is None else format_estimate(seconds)
-    )
+def render_expected(seconds: float | None, cost: str = "") -> str:
+    """Render how long a comparison may take, None where past runs don't tell, and what it costs."""
+    expected = None if seconds is None else format_estimate(seconds)
+    return render_template("expected.html", expected=expected, cost=cost)
 
 
 def name_start(engines: list[str] | tuple[str, ...]) -> str:

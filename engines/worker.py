@@ -58,6 +58,9 @@ machine that had just been installed."""
 logger = logs.logger(__name__)
 
 
+COMPILER = "engines.max_graph.ahead:CompileHandler"
+
+
 class EngineHandler:
     """Runs one engine; see `engines.base.Engine`."""
 
@@ -115,14 +118,35 @@ class ZeroGpuEngine(RemoteEngine):
     """An engine each of whose runs is a call for ZeroGPU's GPU."""
 
     worker_class = zero_gpu.GpuWorker
+    worker: zero_gpu.GpuWorker
 
     def prepare(self, listener: Listener = SILENT) -> PrepareSeconds:
-        """Download the checkpoint, if need be; the rest takes a GPU, which only a run has."""
+        """Download the checkpoint and compile MAX's graphs, if need be; the rest takes a GPU, which
+        only a run has."""
         from engines import checkpoints
 
         start = time.perf_counter()
         checkpoints.fetch(self.model, listener)
-        return PrepareSeconds(load=time.perf_counter() - start)
+        loaded = time.perf_counter() - start
+        architecture = os.environ.get(zero_gpu.ARCHITECTURE) or zero_gpu.BLACKWELL
+        if not self.encoder.startswith("MAX") or architecture == "none":
+            return PrepareSeconds(load=loaded)
+        compiler = Worker(f"the compiler of {self.label}", COMPILER, architecture)
+        try:
+            asked = (self.key, self.model, self.dtype)
+            spent = compiler.ask("compile", *asked, listener=listener)
+        finally:
+            compiler.close()
+        return PrepareSeconds(load=loaded, compile=spent)
+
+    def transcribe(
+        self, clip: Clip, options: Options | None = None, listener: Listener = SILENT
+    ) -> Transcript:
+        """Transcribe in a call that asks for the seconds that this clip may take."""
+        beam_size = (options or Options()).beam_size or 1
+        megabytes = registry.MODEL_MEGABYTES.get(self.model, 500)
+        self.worker.seconds = zero_gpu.count_seconds(megabytes, clip.seconds, beam_size)
+        return super().transcribe(clip, options, listener)
 
 
 _engines: dict[tuple[str, str, str], RemoteEngine] = {}
@@ -153,10 +177,14 @@ def switch_engine(key: str, model: str = DEFAULT_MODEL, dtype: Dtype | None = No
     return engine
 
 
+def is_lent_gpu(key: str) -> bool:
+    """Whether an engine has its GPU in calls only, which is so on ZeroGPU."""
+    return registry.row(key).uses_gpu and zero_gpu.is_usable()
+
+
 def pick_class(key: str) -> type[RemoteEngine]:
-    """Pick how an engine is reached: on ZeroGPU those that use a GPU have it in calls."""
-    in_calls = registry.row(key).uses_gpu and zero_gpu.is_usable()
-    return ZeroGpuEngine if in_calls else RemoteEngine
+    """Pick how an engine is reached."""
+    return ZeroGpuEngine if is_lent_gpu(key) else RemoteEngine
 
 
 def close_engines() -> None:

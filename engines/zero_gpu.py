@@ -7,12 +7,15 @@ held on the GPU with it: each run loads the model anew, before its clock starts.
 package `spaces` itself, and nothing needs it elsewhere.
 
     SPACES_ZERO_GPU   set by Spaces
-    DEMO_GPU_SECONDS  how long a call may keep the GPU: 120 unless set
+    DEMO_GPU_SECONDS  the most that a call asks for, which is counted by its clip and model: 120
+    DEMO_GPU_ARCHITECTURE   what MAX's graphs are compiled for before the first call: sm_120a;
+                            `none` leaves that to the call
 """
 
 from __future__ import annotations
 
 import importlib
+import math
 import os
 import queue
 import re
@@ -28,6 +31,9 @@ from engines.base import EngineError, describe_error
 from engines.process import FINAL, POLL_SECONDS, STOP, Message, Worker
 
 SECONDS, CALL_SECONDS = "DEMO_GPU_SECONDS", 120
+ARCHITECTURE, BLACKWELL = "DEMO_GPU_ARCHITECTURE", "sm_120a"
+QUOTA_MINUTES = (2, 5, 40)
+"""What a visitor has of the GPU in a day: without an account, with one, with a paid one."""
 
 logger = logs.logger(__name__)
 
@@ -62,12 +68,35 @@ def load_spaces() -> Any:
 @cache
 def register() -> Callable[..., Generator[Message | None]]:
     """Wrap `answer_one` with the GPU; Spaces wants that done before the page is served."""
-    seconds = int(os.environ.get(SECONDS) or CALL_SECONDS)
-    return load_spaces().GPU(duration=seconds)(answer_one)
+    return load_spaces().GPU(duration=take_seconds)(answer_one)
+
+
+def take_seconds(*arguments: Any) -> int:
+    """Return the seconds that a call of `answer_one` asks for."""
+    return int(arguments[-1])
+
+
+def count_seconds(megabytes: float, audio_seconds: float, beam_size: int = 1) -> int:
+    """Return the seconds to ask for, by the model's size and the clip: they come off the visitor's
+    day, and shorter calls wait less. An estimate: nobody has measured it on ZeroGPU yet."""
+    most = int(os.environ.get(SECONDS) or CALL_SECONDS)
+    start = 20.0 + megabytes / 150  # a process, its imports, the weights
+    run = audio_seconds * (0.05 + megabytes / 20_000) * (2 if beam_size > 1 else 1)
+    return min(math.ceil(start + run), most)
+
+
+def describe_quota(calls: int, seconds: int) -> str:
+    """Return what a comparison takes of a visitor's day, as a sentence."""
+    without, free, paid = QUOTA_MINUTES
+    each = f"{seconds} s" if calls == 1 else f"{calls} times {seconds} s"
+    return (
+        f"Asks for {each} of the GPU. A day has {without} minutes for each visitor, {free} with a "
+        f"Hugging Face account, {paid} with a paid one."
+    )
 
 
 def answer_one(
-    name: str, handler: str, arguments: tuple[str, ...], request: bytes
+    name: str, handler: str, arguments: tuple[str, ...], request: bytes, seconds: int
 ) -> Generator[Message | None]:
     """Start a worker, send it one request, and yield what it says, or None several times a second;
     the last message ends the request."""
@@ -89,6 +118,9 @@ class GpuWorker(Worker):
     """A worker each of whose requests is a call that has the GPU, on a thread of its own, since
     each of its steps may wait for long."""
 
+    seconds = CALL_SECONDS
+    """What the next call asks for."""
+
     def start(self) -> None:
         """Have room for a new call's messages."""
         self._messages: queue.SimpleQueue[Message] = queue.SimpleQueue()
@@ -100,7 +132,7 @@ class GpuWorker(Worker):
             self._over.set()
             return
         context = copy_context()  # Spaces counts the seconds on the visitor's account
-        call = (self._call, content, self._messages, self._over)
+        call = (self._call, content, self.seconds, self._messages, self._over)
         threading.Thread(target=context.run, args=call, daemon=True).start()
 
     def receive(self) -> Message | None:
@@ -114,11 +146,16 @@ class GpuWorker(Worker):
             self._over.set()
 
     def _call(
-        self, request: bytes, messages: queue.SimpleQueue[Message], over: threading.Event
+        self,
+        request: bytes,
+        seconds: int,
+        messages: queue.SimpleQueue[Message],
+        over: threading.Event,
     ) -> None:
         last: Message = ("failed", "the call ended without an answer")
         try:
-            with closing(register()(self.name, self.handler, self.arguments, request)) as answers:
+            given = (self.name, self.handler, self.arguments, request, seconds)
+            with closing(register()(*given)) as answers:
                 for message in answers:
                     if over.is_set():
                         return

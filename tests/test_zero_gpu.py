@@ -3,89 +3,31 @@
 from __future__ import annotations
 
 import inspect
-import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from engines import registry, worker, zero_gpu
+from demo.page import render_expected
+from demo.request import ComparisonRequest
+from engines import process, registry, worker, zero_gpu
 from engines.base import EngineError, EngineUnavailable, Stopped
 from engines.worker import RemoteEngine, ZeroGpuEngine
 from tests.fake_handlers import ENGINE
+from tests.fake_page import make_backend
 from tests.fakes import WORDS, make_clip
 from tests.processes import PATIENCE, Recorder, Waiter, children, is_living, wait_until
+from tests.stand_in.spaces import DEVICE, FakeSpaces
 
 MakeEngine = Callable[[str], ZeroGpuEngine]
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Spaces are Linux")
-
-FORK = multiprocessing.get_context("fork")
-DEVICE = "GPU-of-this-call"
-
-
-class Error(Exception):
-    """Stands in for `gradio.Error`."""
-
-    def __init__(self, message: str) -> None:
-        self.message = message
-
-
-class FakeSpaces:
-    """Stands in for the package: a wrapped generator runs in a forked process.
-
-    As `spaces` 0.51 has it: arguments and results travel pickled, a closed generator is closed in
-    the fork before its next result, and what goes wrong there arrives as an error with a title.
-    `refusal` is what the next call is told in place of getting a GPU.
-    """
-
-    def __init__(self) -> None:
-        self.wrapped: list[tuple[Callable[..., Any], int]] = []
-        self.forks: list[int] = []
-        self.refusal: str | None = None
-
-    def GPU(self, duration: int) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-        """The decorator."""
-
-        def wrap(function: Callable[..., Any]) -> Callable[..., Any]:
-            self.wrapped.append((function, duration))
-            return lambda *arguments: self._call(function, arguments)
-
-        return wrap
-
-    def _call(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Iterator[Any]:
-        if self.refusal is not None:
-            raise Error(self.refusal)
-        ours, theirs = FORK.Pipe()
-        process = FORK.Process(target=serve, args=(function, arguments, ours, theirs))
-        process.start()
-        self.forks.append(process.pid or 0)
-        theirs.close()
-        try:
-            while (result := ours.recv()) is not StopIteration:
-                yield result
-        except EOFError:
-            raise Error("GPU task aborted") from None
-        finally:
-            ours.close()
-            process.join()
-
-
-def serve(function: Callable[..., Any], arguments: tuple[Any, ...], ours: Any, theirs: Any) -> None:
-    """What the forked process does, until nobody listens any more."""
-    ours.close()
-    os.environ["CUDA_VISIBLE_DEVICES"] = DEVICE
-    generator = function(*arguments)
-    try:
-        for value in generator:
-            theirs.send(value)
-        theirs.send(StopIteration)
-    except BrokenPipeError:
-        generator.close()
 
 
 @pytest.fixture
@@ -125,8 +67,50 @@ def test_one_generator_is_wrapped_for_all_engines(spaces: FakeSpaces) -> None:
     assert not isinstance(worker.get_engine("cpu"), ZeroGpuEngine)
     zero_gpu.register()
     zero_gpu.register()
-    ((function, seconds),) = spaces.wrapped
-    assert inspect.isgeneratorfunction(function) and seconds == zero_gpu.CALL_SECONDS
+    (function,) = spaces.wrapped
+    assert inspect.isgeneratorfunction(function)
+
+
+def test_a_call_asks_for_the_seconds_of_its_clip_and_model(
+    make_engine: MakeEngine, spaces: FakeSpaces, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A visitor without an account has 120 s a day."""
+    engine = make_engine("sound")
+    for seconds in (2.0, 400.0, 9000.0):
+        engine.transcribe(make_clip(seconds))
+    short, longer, longest = spaces.asked
+    assert short <= 30 < longer < longest == zero_gpu.CALL_SECONDS
+    monkeypatch.setenv(zero_gpu.SECONDS, "60")
+    assert zero_gpu.count_seconds(3087, 1800.0, 5) == 60
+    assert zero_gpu.count_seconds(145, 11.0) < zero_gpu.count_seconds(3087, 11.0) <= 60
+
+
+def test_a_visitor_sees_what_a_comparison_takes_of_the_day(sample_folder: Path) -> None:
+    backend = make_backend(sample_folder, is_lent_gpu=lambda key: key == "max_hybrid")
+    request = ComparisonRequest.default(backend.choices())
+    said = backend.describe_cost(request, 11.0)
+    assert "Asks for 2 times 22 s of the GPU. A day has 2 minutes for each visitor, 5 with" in said
+    assert said in render_expected(None, said)
+    assert backend.describe_cost(replace(request, engines=("cpu",)), 11.0) == ""
+
+
+@pytest.mark.max
+@pytest.mark.parametrize("key", ["gpu", "max_hybrid", "max_full"])
+def test_graphs_are_compiled_before_the_first_call(
+    key: str, spaces: FakeSpaces, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+
+    class Compiler(process.Worker):
+        def ask(self, method: str, *given: Any, **named: Any) -> Any:
+            asked.append((self.handler, self.arguments, method, given))
+            return 12.0
+
+    monkeypatch.setattr(worker, "Worker", Compiler)
+    prepared = ZeroGpuEngine(key, "tiny.en").prepare()
+    given = (worker.COMPILER, ("sm_120a",), "compile", (key, "tiny.en", "float32"))
+    assert asked == ([] if key == "gpu" else [given]) and not spaces.forks
+    assert prepared.compile == (0.0 if key == "gpu" else 12.0)
 
 
 def test_the_page_s_process_opens_neither_max_nor_cuda() -> None:
@@ -136,7 +120,10 @@ def test_the_page_s_process_opens_neither_max_nor_cuda() -> None:
         "[ZeroGpuEngine(row.key, 'tiny.en').prepare() for row in registry.ENGINES];"
         "print(torch.cuda.is_initialized(), 'max.engine' in sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    env = {**os.environ, zero_gpu.ARCHITECTURE: "none"}  # compiling takes minutes
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env
+    )
     assert done.stdout == "False False\n"
 
 

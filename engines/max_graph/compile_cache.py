@@ -70,6 +70,18 @@ def load_graphs(
     weight: DType,
     listener: Listener,
 ) -> tuple[dict[str, Model], Operations]:
+    """Return a half's compiled graphs for `device`, ready to run; see `compile_graphs`."""
+    compiled, op = compile_graphs(half, dims, device, weight, listener)
+    return session(device.label).init_all(compiled), op
+
+
+def compile_graphs(
+    half: Literal["encoder", "decoder"],
+    dims: ModelDimensions,
+    device: Device,
+    weight: DType,
+    listener: Listener,
+) -> tuple[CompiledModel, Operations]:
     """Return a half's compiled graphs for `device`, from the cache or compiled now.
 
     `weight`: the type of the matrices; see `pick_weight`. On a CPU one module holds both halves of
@@ -92,7 +104,7 @@ def load_graphs(
 
     if path not in _compiled:
         _compiled[path] = load_compiled(path, lambda: compile_module(build, device.label), listener)
-    return session(device.label).init_all(_compiled[path]), op
+    return _compiled[path], op
 
 
 def compile_module(build: Callable[[Module], Graph], device_label: str) -> CompiledModel:

@@ -1,0 +1,1 @@
+"""Packages that are there on Hugging Face Spaces alone."""
