@@ -55,8 +55,8 @@ def read_limits(only_this_machine: bool) -> Limits:
 def find_run_seconds(model: str, audio_seconds: float, runs: int) -> float:
     """Return the longest time of a comparison of so many runs, one of an engine each.
 
-    Getting ready, compiling included, has 15 minutes. The rest is in proportion to the clip and the model's size, some
-    ten times what two slow cores take greedily.
+    Getting ready, compiling included, has 15 minutes. The rest is in proportion to the clip and the
+    model's size, some ten times what two slow cores take greedily.
     """
     share = 1.0 + MODEL_MEGABYTES.get(model, 500) / 100
     return 900.0 + runs * audio_seconds * share
