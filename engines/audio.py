@@ -323,16 +323,16 @@ def explain_failure(file: BinaryIO, name: str) -> str:
         (b"#extm3u", b"ffconcat", b"v=0", b"[playlist]", b"<asx", b"<?xml", b"<mpd")
     ):
         return (
-            f"{name} is a playlist, which only names files, and these are not opened: choose the "
-            "file itself."
+            f"{name} can't be read as audio, as it is a playlist, which only names files: choose "
+            "the file itself."
         )
     if head[4:8] == b"ftyp":
         return (
-            f"{name} lacks the index of an MP4 or MOV file, so its recording or copying broke off: "
-            "record or copy it again."
+            f"{name} can't be read as audio, as it lacks the index of an MP4 or MOV file, so its "
+            "recording or copying broke off: record or copy it again."
         )
     if head and is_text(head):
-        return f"{name} is a text, not a sound: choose an audio file or a film."
+        return f"{name} can't be read as audio, as it is a text: choose an audio file or a film."
     return (
         f"{name} can't be read as audio, so it may be damaged, incomplete or of another kind: "
         f"{SUGGESTION}."

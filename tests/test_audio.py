@@ -249,10 +249,10 @@ def test_what_is_no_clip_gets_a_sentence_with_a_remedy(tmp_path: Path) -> None:
     refusals: dict[str | Path, str] = {
         tmp_path / "slow.wav": "convert it to 16000",
         tmp_path / "infinite.wav": "not numbers (NaN or infinite): export it",
-        letter: "letter.wav is a text, not a sound: choose an audio file or a film.",
+        letter: "letter.wav can't be read as audio, as it is a text: choose an audio file",
         noise: "noise.wav can't be read as audio, so it may be damaged, incomplete or of another "
         "kind: save it as WAV, FLAC, MP3, M4A or Ogg and try again",
-        film: "film.mp4 lacks the index of an MP4 or MOV file",
+        film: "it lacks the index of an MP4 or MOV file",
         tmp_path / "nothing.wav": "no sound (zero samples): record or export it again",
         tmp_path / "empty.wav": "empty (0 bytes): record or export it again",
         strange: "two\N{REPLACEMENT CHARACTER}lines",
@@ -320,6 +320,6 @@ def test_a_playlist_opens_nothing(tmp_path: Path) -> None:
         for name, content in PLAYLISTS.items():
             for target in (address, str(secret), secret.as_uri()):
                 (tmp_path / name).write_text(content.format(target))
-                assert "is a playlist" in refusal(tmp_path / name)
+                assert "it is a playlist" in refusal(tmp_path / name)
         server.shutdown()
     assert not asked
