@@ -162,7 +162,7 @@ class Choices:
 
     @property
     def standard(self) -> tuple[str, ...]:
-        """Keys of the engines that run unless others are asked for: optional ones don't."""
+        """Keys of the engines that run unless others are asked for: not the optional ones."""
         return tuple(each.key for each in self.engines if each.available and not each.is_optional)
 
     def find_sample(self, key: str) -> Sample | None:

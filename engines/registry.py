@@ -75,9 +75,8 @@ class EngineRow:
         try:
             make = load(self.make)
         except (ImportError, OSError) as error:  # a library that this system or processor lacks
-            raise EngineUnavailable(
-                f"{self.label} is installed but can't be loaded: {describe_error(error)}"
-            ) from error
+            reason = f"{self.label} is installed but can't be loaded: {describe_error(error)}"
+            raise EngineUnavailable(reason) from error
         engine: Engine = make(self, model, dtype)
         return engine
 
@@ -104,6 +103,13 @@ def load(path: str) -> Callable[..., Any]:
     module, _, name = path.partition(":")
     found: Callable[..., Any] = getattr(import_module(module), name)
     return found
+
+
+def round_matrices(row: EngineRow, dtype: Dtype, colour: str) -> EngineRow:
+    """Make the row of an engine's variant whose matrices are rounded to 8 bits."""
+    about = "The same with the matrices rounded to 8 bits"
+    key, label = f"{row.key}_{dtype}", f"{row.label} {dtype}"
+    return replace(row, key=key, label=label, about=about, colour=colour, dtypes=(dtype,))
 
 
 FASTER_WHISPER = EngineRow(
@@ -136,6 +142,19 @@ WHISPER_CPP = EngineRow(
     own_loop="Its own mel spectrogram, loop, beam search and fallback, by entropy in place of "
     "compression. It may write signs for music and noise. Words arrive a window at a time, with "
     "times at the end.",
+)
+
+OPENVINO = EngineRow(
+    key="openvino",
+    label="OpenVINO",
+    about="Both halves in Intel’s OpenVINO, under OpenAI’s loop",
+    encoder="OpenVINO",
+    decoder="OpenVINO",
+    colour="#7B61FF",
+    dtypes=("float32",),
+    uses_gpu=False,
+    make="engines.openvino:OpenVinoEngine",
+    packages=("openvino",),
 )
 
 ENGINES: tuple[EngineRow, ...] = (
@@ -192,22 +211,24 @@ ENGINES: tuple[EngineRow, ...] = (
         open_stages="engines.analysis.layers:open_max",
     ),
     FASTER_WHISPER,
-    replace(
-        FASTER_WHISPER,
-        key="faster_whisper_int8",
-        label="faster-whisper int8",
-        about="The same with the matrices rounded to 8 bits",
-        colour="#1B9E9E",
-        dtypes=("int8",),
-    ),
+    round_matrices(FASTER_WHISPER, "int8", "#1B9E9E"),
     WHISPER_CPP,
-    replace(
-        WHISPER_CPP,
-        key="whisper_cpp_q8_0",
-        label="whisper.cpp q8_0",
-        about="The same with the matrices rounded to 8 bits",
-        colour="#8C564B",
-        dtypes=("q8_0",),
+    round_matrices(WHISPER_CPP, "q8_0", "#8C564B"),
+    OPENVINO,
+    round_matrices(OPENVINO, "int8", "#B07AA1"),
+    EngineRow(
+        key="transformers",
+        label="transformers",
+        about="Hugging Face’s own code on PyTorch",
+        encoder="PyTorch",
+        decoder="PyTorch",
+        colour="#A6761D",
+        dtypes=("float32",),
+        uses_gpu=False,
+        make="engines.transformers:TransformersEngine",
+        packages=("transformers", "tokenizers"),
+        own_loop="Its own mel spectrogram, loop and beam search; it judges compression by tokens, "
+        "not by text. A segment’s temperature and how sure a language is are not told.",
     ),
 )
 
@@ -262,9 +283,8 @@ def all_keys() -> tuple[str, ...]:
 def available() -> tuple[str, ...]:
     """Return the keys of the engines that run unless others are asked for: all that this machine
     has, without the optional ones."""
-    return tuple(
-        row.key for row in ENGINES if not row.is_optional and row.why_unavailable() is None
-    )
+    here = (row for row in ENGINES if row.why_unavailable() is None)
+    return tuple(row.key for row in here if not row.is_optional)
 
 
 def default_dtype(key: str) -> Dtype:

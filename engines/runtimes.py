@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import nn
 from whisper.audio import FRAMES_PER_SECOND
+from whisper.timing import WordTiming, merge_punctuations
 from whisper.tokenizer import TO_LANGUAGE_CODE, Tokenizer, get_tokenizer
 
 from engines.base import Dtype, EngineError, FloatArray, Listener, Options
@@ -34,6 +35,9 @@ from engines.transcription import (
     current_state,
 )
 
+PREPENDED, APPENDED = "\"'“¿([{-", "\"'.。,，!！?？:：”)]}、"
+"""Punctuation that belongs to the word after it, or before: whisper's defaults."""
+
 SIZES = "sizes.json"
 """In each folder of the cache: the bytes of every other file, by which a damaged one is known."""
 
@@ -44,7 +48,7 @@ class RuntimeWhisper(TimedWhisper):
     `runtime`: the model of the runtime, which has them.
     """
 
-    runtime: Any = None
+    runtime: Any
 
     @property
     def device(self) -> torch.device:
@@ -119,6 +123,30 @@ def add_segment(
     """Append a segment that is final, in whisper's form, and tell the listener."""
     segments.append(segment)
     state.add_segments(segments, int(min(segment["end"], state.clip.seconds) * FRAMES_PER_SECOND))
+
+
+def join_words(
+    timed: Sequence[tuple[int, float, float]], start: float, tokenizer: Tokenizer
+) -> list[dict[str, Any]]:
+    """Join the tokens of a segment to words as whisper does, in its form.
+
+    `timed`: token, end in seconds and probability of each. A word begins where the one before it
+    ended, the first at `start`.
+    """
+    texts, groups = tokenizer.split_to_word_tokens([token for token, _, _ in timed])
+    words, rest = [], list(timed)
+    for text, group in zip(texts, groups, strict=True):
+        part, rest = rest[: len(group)], rest[len(group) :]
+        end = max([start, *(time for _, time, _ in part)])
+        chance = float(np.mean([chance for _, _, chance in part])) if part else 0.0
+        words.append(WordTiming(text, group, start, end, chance))
+        start = end
+    merge_punctuations(words, PREPENDED, APPENDED)
+    return [
+        {"word": each.word, "start": each.start, "end": each.end, "probability": each.probability}
+        for each in words
+        if each.word
+    ]
 
 
 def convert_once(

@@ -25,7 +25,6 @@ import numpy as np
 import torch
 from pywhispercpp.model import Model
 from whisper.audio import mel_filters
-from whisper.timing import WordTiming, merge_punctuations
 
 from engines.base import Clip, EngineError, FloatArray, Options, Span, Stopped
 from engines.checkpoints import Checkpoint
@@ -34,6 +33,7 @@ from engines.runtimes import (
     RuntimeWhisper,
     add_segment,
     convert_once,
+    join_words,
     language_code,
     running_state,
 )
@@ -44,9 +44,6 @@ MOST_BEAMS = 8
 
 CENTISECOND = 0.01
 """Its unit of time, in seconds."""
-
-PREPENDED, APPENDED = "\"'“¿([{-", "\"'.。,，!！?？:：”)]}、"
-"""Punctuation that belongs to the word after it, or before: whisper's defaults."""
 
 
 class WhisperCppEngine(RuntimeEngine):
@@ -185,28 +182,13 @@ def read_segment(
         "temperature": options.temperatures[0],
     }
     if options.word_timestamps:
-        words = [token for token in tokens if token.id < model.tokenizer.eot]
-        segment["words"] = time_words(words, segment["start"], model)
+        timed = [
+            (token.id, token.t_dtw * CENTISECOND, token.p)
+            for token in tokens
+            if token.id < model.tokenizer.eot
+        ]
+        segment["words"] = join_words(timed, segment["start"], model.tokenizer)
     return segment
-
-
-def time_words(tokens: Sequence[Any], start: float, model: RuntimeWhisper) -> list[dict[str, Any]]:
-    """Join tokens to words as whisper does; each ends where its last token does, and begins where
-    the word before it ended."""
-    texts, groups = model.tokenizer.split_to_word_tokens([token.id for token in tokens])
-    words, rest = [], list(tokens)
-    for text, group in zip(texts, groups, strict=True):
-        part, rest = rest[: len(group)], rest[len(group) :]
-        end = max(start, part[-1].t_dtw * CENTISECOND) if part else start
-        chance = float(np.mean([token.p for token in part])) if part else 0.0
-        words.append(WordTiming(text, group, start, end, chance))
-        start = end
-    merge_punctuations(words, PREPENDED, APPENDED)
-    return [
-        {"word": each.word, "start": each.start, "end": each.end, "probability": each.probability}
-        for each in words
-        if each.word
-    ]
 
 
 # Times

@@ -8,10 +8,12 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import whisper
 from whisper.model import ModelDimensions
 
 from engines import registry, runtimes
@@ -19,6 +21,7 @@ from engines.base import EngineUnavailable
 from engines.checkpoints import Checkpoint
 from engines.checkpoints.formats import read_content
 from engines.languages import LANGUAGES
+from engines.token_selection import TokenConstraints
 from tests.engines.checkpoint_files import DIMENSIONS, random_state
 
 OPTIONAL = [row.key for row in registry.ENGINES if row.is_optional]
@@ -106,8 +109,6 @@ def test_ctranslate2_gets_the_tensors_special_tokens_and_heads_of_whisper(
 
 def test_an_official_name_has_whispers_own_heads() -> None:
     """English-only and multilingual: as `whisper.load_model` sets them."""
-    import whisper
-
     for name in ("tiny.en", "tiny"):
         dims = replace(DIMENSIONS["tiny"], n_vocab=51864 if name == "tiny.en" else 51865)
         expected = whisper.model.Whisper(dims)
@@ -157,3 +158,69 @@ def test_q8_0_rounds_within_half_a_step_of_each_block() -> None:
     again = (read["scale"][:, None].astype(np.float32) * read["values"]).reshape(values.shape)
     steps = read["scale"].astype(np.float32).repeat(32).reshape(values.shape)
     assert (np.abs(again - values) <= 0.51 * steps + 0.001 * np.abs(values)).all()
+
+
+@pytest.mark.parametrize("dims", DIMS)
+def test_transformers_gets_the_tensors_special_tokens_and_heads_of_whisper(
+    dims: ModelDimensions,
+) -> None:
+    pytest.importorskip("transformers", reason="make engines-extra installs transformers")
+    from engines import transformers
+
+    checkpoint = make_checkpoint(dims)
+    model = checkpoint.build(runtimes.RuntimeWhisper)
+    made, ours = transformers.load(checkpoint, model), model.tokenizer
+    held = dict(made.named_parameters())
+    assert not any(each.is_meta for each in held.values())
+    embedding = held["model.decoder.embed_tokens.weight"]
+    assert torch.equal(embedding, checkpoint.state["decoder.token_embedding.weight"])
+    assert made.proj_out.weight is made.model.decoder.embed_tokens.weight
+    rules = made.generation_config
+    assert rules.no_timestamps_token_id + 1 == ours.timestamp_begin
+    assert (rules.eos_token_id, rules.decoder_start_token_id) == (ours.eot, ours.sot)
+    assert {ours.sot_prev, ours.transcribe, ours.no_speech} <= set(rules.suppress_tokens)
+    assert rules.alignment_heads == [[1, 0]]
+    if model.is_multilingual:
+        assert sorted(rules.lang_to_id.values()) == sorted(ours.all_language_tokens)
+        assert rules.task_to_id["transcribe"] == ours.transcribe
+
+
+def assert_near(found: Any, expected: Any, rounds: bool) -> None:
+    error = np.linalg.norm(found - expected) / np.linalg.norm(expected)
+    assert error < (0.05 if rounds else 1e-4)
+
+
+@pytest.mark.parametrize("rounds", [False, True])
+def test_openvino_computes_what_whisper_does(rounds: bool) -> None:
+    pytest.importorskip("openvino", reason="make engines-extra installs OpenVINO")
+    from engines import openvino
+
+    dims = DIMENSIONS["distilled"]
+    checkpoint = make_checkpoint(dims)
+    expected = checkpoint.build(whisper.model.Whisper)
+    graphs = openvino.Graphs(checkpoint, rounds)
+    decoder = openvino.Decoder(graphs)
+    random = np.random.default_rng(0)
+    mel = random.normal(size=(1, dims.n_mels, 3000)).astype(np.float32)
+    with torch.inference_mode():
+        features = expected.encoder(torch.from_numpy(mel))
+        found = openvino.compile_graph(graphs.encoder()).infer([mel])[0]
+        assert_near(found, features.numpy(), rounds)
+        tokens = np.array([[50257, 362, 1, 9], [50257, 362, 1, 7]])
+        logits = expected.decoder(torch.from_numpy(tokens), features.expand(2, -1, -1)).numpy()
+    cross = decoder.compute_cross_kv(features[0].numpy())
+    free: dict[str, Any] = {
+        "constraints": TokenConstraints(np.zeros(dims.n_vocab, np.float32), False),
+        "ranges": np.array([[0, 0, 0, dims.n_vocab]] * 2),
+        "k": 1,
+    }
+    cache = decoder.new_cache(1)
+    first, *_ = decoder.step(tokens[:1, :3], cross, cache, np.array([1, 2]), **free)
+    assert_near(first, logits[0, 1:3], rounds)
+    beams = decoder.new_cache(2)
+    decoder.reorder_beams(beams, cache, [0, 0])
+    last, *_ = decoder.step(tokens[:, 3:], cross, beams, np.arange(2), **free)
+    assert_near(last, logits[:, 3], rounds)
+    aligned, scores = decoder.align(tokens[1:], cross)
+    assert_near(aligned, logits[1], rounds)
+    assert scores.shape == (dims.n_text_layer, dims.n_text_head, 4, dims.n_audio_ctx)

@@ -1,0 +1,245 @@
+"""transformers, as its users have it: Hugging Face's Whisper in PyTorch, under its own loop.
+
+The model takes the loaded tensors as they are; nothing is converted or written. Where words are
+asked for, its alignment gives times of tokens, which are joined to words as whisper joins them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from time import perf_counter
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import (
+    GenerationConfig,
+    StoppingCriteriaList,
+    WhisperConfig,
+    WhisperFeatureExtractor,
+    WhisperForConditionalGeneration,
+)
+from whisper.audio import FRAMES_PER_SECOND, N_SAMPLES, SAMPLE_RATE
+from whisper.tokenizer import LANGUAGES
+
+from engines import whisper_hooks
+from engines.base import Clip, FloatArray, Options
+from engines.checkpoints import Checkpoint
+from engines.checkpoints.formats import from_hugging_face
+from engines.runtimes import (
+    RuntimeEngine,
+    RuntimeWhisper,
+    add_segment,
+    join_words,
+    language_code,
+    running_state,
+)
+from engines.transcription import TimedWhisper, TranscriptionState, current_state
+
+TOKEN_COMPRESSION = 1.35
+"""Its threshold of compression, of the tokens' bytes and not of the text's, which is 2.4."""
+
+
+class TransformersEngine(RuntimeEngine):
+    """Hugging Face's Whisper with every test for fallback that it has."""
+
+    def open_runtime(self, checkpoint: Checkpoint, model: RuntimeWhisper) -> Any:
+        return load(checkpoint, model)
+
+    def encode_window(self, runtime: TimedGeneration, mel: FloatArray) -> FloatArray:
+        features: FloatArray = runtime.model.encoder(torch.from_numpy(mel)[None])[0][0].numpy()
+        return features
+
+    def run_loop(self, model: TimedWhisper, clip: Clip, options: Options) -> dict[str, Any]:
+        assert isinstance(model, RuntimeWhisper)
+        state, language = running_state(), language_code(model, options)
+        start = perf_counter()
+        extract = WhisperFeatureExtractor(feature_size=model.dims.n_mels)
+        found = extract(
+            clip.samples,
+            sampling_rate=SAMPLE_RATE,
+            return_tensors="pt",
+            truncation=False,
+            padding="max_length" if len(clip.samples) <= N_SAMPLES else "longest",
+            return_attention_mask=True,
+        )
+        state.add_mel_span(start, perf_counter())
+        run = TransformersRun(state, model, options, language)
+        told = {"language": language, "task": "transcribe"} if model.is_multilingual else {}
+        runtime: TimedGeneration = model.runtime
+        runtime.run = run
+        try:
+            with torch.inference_mode():
+                runtime.generate(
+                    found.input_features,
+                    attention_mask=found.attention_mask,
+                    return_timestamps=True,
+                    return_segments=True,
+                    return_token_timestamps=options.word_timestamps,
+                    num_beams=options.beam_size or 1,
+                    temperature=options.temperatures,
+                    compression_ratio_threshold=TOKEN_COMPRESSION,
+                    logprob_threshold=-1.0,
+                    no_speech_threshold=0.6 if options.skip_silence else None,
+                    condition_on_prev_tokens=options.condition_on_previous_text,
+                    monitor_progress=run.open_window,
+                    stopping_criteria=StoppingCriteriaList([run.hear]),
+                    **told,
+                )
+        finally:
+            runtime.run = None
+        text = "".join(segment["text"] for segment in run.segments)
+        return {"text": text, "segments": run.segments, "language": run.language or "en"}
+
+
+class TransformersRun:
+    """What one transcription hears from the loop."""
+
+    def __init__(
+        self,
+        state: TranscriptionState,
+        model: RuntimeWhisper,
+        options: Options,
+        language: str | None,
+    ) -> None:
+        self.segments: list[dict[str, Any]] = []
+        self.language = language
+        self._state, self._model, self._options = state, model, options
+        self._tokenizer = model.tokenizer
+        self._told = perf_counter()
+
+    def open_window(self, progress: Tensor) -> None:
+        """Take in where the next window begins, `[[frame, frames]]`."""
+        self._state.window_starts.append(float(progress[0, 0]) / FRAMES_PER_SECOND)
+
+    def hear(self, tokens: Tensor, scores: Any, **_: Any) -> Tensor:
+        """Raise `Stopped` once asked to, and tell the best beam of `(beams, tokens)` so far."""
+        self._state.listener.check_stopped()
+        now = perf_counter()
+        if self._state.live and now - self._told >= whisper_hooks.TELL_SECONDS:
+            self._told = now
+            best = tokens[0].tolist()
+            begin = len(best) - best[::-1].index(self._tokenizer.sot)
+            self._state.tell_words(self._tokenizer, best[begin:])
+        return torch.zeros(len(tokens), dtype=torch.bool)
+
+    def keep_features(self, features: Tensor) -> None:
+        """Keep what a window's encoder put out, `(batch, n_audio_ctx, n_state)`."""
+        if self._state.window_starts:  # else it was for the language
+            self._state.keep_features(features[0])
+
+    def add_segments(self, found: Sequence[dict[str, Any]]) -> None:
+        """Take in the segments of a window."""
+        for each in found:
+            tokens = each["tokens"].tolist()
+            words = [token for token in tokens if token < self._tokenizer.eot]
+            text = self._tokenizer.decode(words)
+            if not text.strip():
+                continue
+            segment = {
+                "start": float(each["start"]),
+                "end": float(each["end"]),
+                "text": text,
+                "tokens": tokens,
+                "temperature": self._options.temperatures[0],
+            }
+            if self._options.word_timestamps:
+                times, first = each["token_timestamps"].tolist(), each["idxs"][0]
+                scores = each["result"]["scores"]
+                skipped = len(each["result"]["sequences"]) - len(scores)
+                timed = [
+                    (token, time, float(scores[first - skipped + place].softmax(-1)[token]))
+                    for place, (token, time) in enumerate(zip(tokens, times, strict=True))
+                    if token < self._tokenizer.eot
+                ]
+                segment["words"] = join_words(timed, segment["start"], self._tokenizer)
+            add_segment(self._state, self.segments, segment)
+
+
+class TimedGeneration(WhisperForConditionalGeneration):  # type: ignore[misc]
+    """Hugging Face's Whisper that tells a `TransformersRun` what its loop does."""
+
+    run: TransformersRun | None = None
+
+    def _retrieve_segment(self, *args: Any, **kwargs: Any) -> tuple[list[dict[str, Any]], Any]:
+        segments, offset = WhisperForConditionalGeneration._retrieve_segment(*args, **kwargs)
+        if self.run is not None:
+            self.run.add_segments(segments)
+        return segments, offset
+
+    def detect_language(self, *args: Any, **kwargs: Any) -> Tensor:
+        found: Tensor = super().detect_language(*args, **kwargs)
+        if self.run is not None:
+            first = min(self.generation_config.lang_to_id.values())
+            self.run.language = list(LANGUAGES)[int(found[0]) - first]
+        return found
+
+
+def load(checkpoint: Checkpoint, model: RuntimeWhisper) -> TimedGeneration:
+    """Return Hugging Face's model over the checkpoint's tensors, its encoder timed."""
+    dims, tokenizer = checkpoint.dims, model.tokenizer
+    ends = dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), tokenizer.eot)
+    ends["decoder_start_token_id"] = tokenizer.sot
+    config = WhisperConfig(
+        vocab_size=dims.n_vocab,
+        num_mel_bins=dims.n_mels,
+        encoder_layers=dims.n_audio_layer,
+        encoder_attention_heads=dims.n_audio_head,
+        decoder_layers=dims.n_text_layer,
+        decoder_attention_heads=dims.n_text_head,
+        d_model=dims.n_audio_state,
+        encoder_ffn_dim=4 * dims.n_audio_state,
+        decoder_ffn_dim=4 * dims.n_audio_state,
+        max_source_positions=dims.n_audio_ctx,
+        max_target_positions=dims.n_text_ctx,
+        **ends,
+    )
+    with torch.device("meta"):
+        made = TimedGeneration(config)
+    names = {name: from_hugging_face(name) for name in made.state_dict()}
+    state = {
+        name: checkpoint.state[ours] for name, ours in names.items() if ours != "proj_out.weight"
+    }
+    made.load_state_dict(state, strict=False, assign=True)
+    made.tie_weights()
+    made.generation_config = GenerationConfig(**ends, **list_rules(model))
+    made.eval().requires_grad_(False)
+
+    def start(*_: Any) -> None:
+        if running := current_state():
+            running.start_encoding()
+
+    def end(_: Any, __: Any, output: Any) -> None:
+        if running := current_state():
+            running.end_encoding()
+            if made.run is not None:
+                made.run.keep_features(output[0])
+
+    made.model.encoder.register_forward_pre_hook(start)
+    made.model.encoder.register_forward_hook(end)
+    return made
+
+
+def list_rules(model: RuntimeWhisper) -> dict[str, Any]:
+    """Return what `generation_config.json` has for this vocabulary: special tokens and heads."""
+    tokenizer = model.tokenizer
+    special = (*("transcribe", "translate", "sot", "sot_prev", "sot_lm", "no_speech"),)
+    rules = {
+        "suppress_tokens": sorted(
+            {*tokenizer.non_speech_tokens, *(getattr(tokenizer, name) for name in special)}
+        ),
+        "begin_suppress_tokens": [*tokenizer.encode(" "), tokenizer.eot],
+        "no_timestamps_token_id": tokenizer.no_timestamps,
+        "prev_sot_token_id": tokenizer.sot_prev,
+        "max_initial_timestamp_index": 50,
+        "max_length": model.dims.n_text_ctx,
+        "is_multilingual": model.is_multilingual,
+        "alignment_heads": [list(pair) for pair in model.heads],
+    }
+    if model.is_multilingual:
+        codes = list(LANGUAGES)[: model.num_languages]
+        rules["lang_to_id"] = {f"<|{code}|>": tokenizer.to_language_token(code) for code in codes}
+        rules["task_to_id"] = {
+            name: getattr(tokenizer, name) for name in ("transcribe", "translate")
+        }
+    return rules
