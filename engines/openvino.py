@@ -255,7 +255,8 @@ class Graphs:
             whole += pair
             attended = ops.scaled_dot_product_attention(query, *pair, mask)
             x = ops.add(x, self._multiply(self._join(attended), f"{name}.attn.out"))
-            attended, score = self._attend_audio(x, name, *cross[2 * layer : 2 * layer + 2], held)
+            key, value = cross[2 * layer : 2 * layer + 2]
+            attended, score = self._attend_audio(x, name, key, value, fused=held is not None)
             scores += [] if score is None else [score]
             x = ops.add(x, self._multiply(attended, f"{name}.cross_attn.out"))
             x = self._feed_forward(x, name)
@@ -264,7 +265,7 @@ class Graphs:
         return ops.matmul(chosen, embedding, False, True), whole, scores
 
     def _attend_audio(
-        self, x: Any, name: str, key: Any, value: Any, fused: Any
+        self, x: Any, name: str, key: Any, value: Any, fused: bool
     ) -> tuple[Any, Any | None]:
         """Return cross-attention of `x`, `(batch, new, n_state)`, and its scores unless `fused`.
 

@@ -156,7 +156,7 @@ class TransformersRun:
             add_segment(self._state, self.segments, segment)
 
 
-class TimedGeneration(WhisperForConditionalGeneration):  # type: ignore[misc]
+class TimedGeneration(WhisperForConditionalGeneration):
     """Hugging Face's Whisper that tells a `TransformersRun` what its loop does."""
 
     run: TransformersRun | None = None
