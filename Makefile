@@ -14,11 +14,12 @@ MADE := $(VENV)/.made
 RUN := $(VENV)/.run-ready
 DEV := $(VENV)/.dev-ready
 RAY := $(VENV)/.ray-ready
+EXTRA := $(VENV)/.extra-ready
 DEFAULT_MODEL := $(VENV)/.default-model-ready
 TEST_MODELS := $(VENV)/.test-models-ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo transcribe engines test test-cpu test-gpu test-max test-slow test-space test-cross graph-test gpu-check compare-simple browser bad-input load-check audit lint \
+.PHONY: help demo transcribe engines engines-extra test test-cpu test-gpu test-max test-slow test-space test-cross graph-test gpu-check compare-simple browser bad-input load-check audit lint \
 	debug-encoder benchmark benchmark-json benchmark-save figures evaluate evaluate-ray constraints clean checkpoint checkpoints structure
 
 help: ## list the tasks
@@ -26,6 +27,8 @@ help: ## list the tasks
 
 demo: $(RUN) $(DEFAULT_MODEL) ## open the page: one clip, every engine, side by side
 	$(PY) app.py $(ARGS)
+
+engines-extra: $(EXTRA) ## install the optional engines: faster-whisper, whisper.cpp, OpenVINO, transformers
 
 transcribe: $(RUN) ## print one engine's transcript: ARGS="CLIP --engine cpu --model base"
 	$(PY) -m engines.transcribe $(ARGS)
@@ -142,6 +145,11 @@ $(DEFAULT_MODEL): | $(RUN)
 $(TEST_MODELS): | $(RUN)
 	@$(PY) -m engines.checkpoints tiny.en base
 	@touch $(DEFAULT_MODEL) $@
+
+$(EXTRA): $(RUN) requirements-extra.txt
+	@echo "Installing the optional engines: a few hundred megabytes."
+	$(PIP) install --no-deps -r requirements-extra.txt
+	@touch $@
 
 $(RAY): $(RUN) requirements-ray.txt
 	$(PIP) install -r requirements-ray.txt -c constraints.txt

@@ -82,8 +82,8 @@ class EngineRow:
 
     def why_unavailable(self) -> str | None:
         """Return why this machine can't run the engine, or None when it can."""
-        if missing := [name for name in self.packages if find_spec(name) is None]:
-            return f"{' and '.join(missing)} not installed: {HOW_TO_INSTALL} brings it"
+        if any(find_spec(name) is None for name in self.packages):
+            return f"optional and not installed: `{HOW_TO_INSTALL}` brings it"
         reason: str | None = load(self.why_not)() if self.why_not else None
         return reason
 

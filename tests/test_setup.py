@@ -37,9 +37,10 @@ SPACES_LARGEST_FILE = 10 * 2**20
 """Bytes; Hugging Face Spaces takes nothing larger without Git LFS."""
 
 EXTRA = "requirements-ray.txt"
-"""What one option needs, which says so where it is not installed."""
+OPTIONAL_ENGINES = "requirements-extra.txt"
+"""What one option, or some engines, need, which say so where it is not installed."""
 
-REQUIREMENTS = ("requirements.txt", "requirements-dev.txt", EXTRA)
+REQUIREMENTS = ("requirements.txt", "requirements-dev.txt", EXTRA, OPTIONAL_ENGINES)
 
 
 needs_make = pytest.mark.skipif(not shutil.which("make"), reason="make is not installed")
@@ -83,6 +84,8 @@ def test_pixi_has_the_versions_of_pip() -> None:
         assert pixi_pins(whole) == pins("requirements.txt"), platform
     assert pixi_pins(feature["dev"]["pypi-dependencies"]) == pins("requirements-dev.txt")
     assert pixi_pins(feature["ray"]["pypi-dependencies"]) == pins(EXTRA)
+    optional = pixi_pins(feature["engines-extra"]["pypi-dependencies"])
+    assert optional == pins(OPTIONAL_ENGINES)
     with_cuda, without = PIXI["workspace"]["platforms"]
     assert with_cuda["name"].endswith("-cuda") and with_cuda["cuda"]
     assert without["name"].endswith("-cpu") and "cuda" not in without
@@ -170,6 +173,9 @@ def test_a_second_run_starts_at_once(checkout: Path) -> None:
     ]
     assert planned(checkout, "test", "ARGS=") == tests
     assert len(planned(checkout, "evaluate-ray")) == 1
+    assert any(
+        "--no-deps -r requirements-extra.txt" in each for each in planned(checkout, "engines-extra")
+    )
 
 
 @needs_make
