@@ -19,6 +19,7 @@ from transformers import (
     WhisperFeatureExtractor,
     WhisperForConditionalGeneration,
 )
+from transformers.utils import logging as transformers_logging
 from whisper.audio import FRAMES_PER_SECOND, N_SAMPLES, SAMPLE_RATE
 from whisper.tokenizer import LANGUAGES
 
@@ -35,6 +36,8 @@ from engines.runtimes import (
     running_state,
 )
 from engines.transcription import TimedWhisper, TranscriptionState, current_state
+
+transformers_logging.set_verbosity_error()  # its warnings are about how it calls itself
 
 TOKEN_COMPRESSION = 1.35
 """Its threshold of compression, of the tokens' bytes and not of the text's, which is 2.4."""
