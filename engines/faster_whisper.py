@@ -44,7 +44,7 @@ class FasterWhisperEngine(RuntimeEngine):
 
     def open_runtime(self, checkpoint: Checkpoint, model: RuntimeWhisper) -> Any:
         folder = convert_once(
-            checkpoint, model, "ctranslate2", lambda folder: write(checkpoint, model, folder)
+            checkpoint, model, "ctranslate2-words", lambda folder: write(checkpoint, model, folder)
         )
         return TimedModel(
             str(folder),
@@ -121,7 +121,10 @@ def write(checkpoint: Checkpoint, model: RuntimeWhisper, folder: Path) -> None:
     dims, tokenizer = checkpoint.dims, model.tokenizer
     spec = WhisperSpec(dims.n_audio_layer, dims.n_audio_head, dims.n_text_layer, dims.n_text_head)
     fill(spec, {name: tensor.numpy() for name, tensor in checkpoint.state.items()})
-    spec.register_vocabulary(list_names(tokenizer, dims.n_vocab))
+    made = make_tokenizer(tokenizer)
+    names = {number: name for name, number in made.get_vocab().items()}
+    # The words count too: by them CTranslate2 knows whether a checkpoint is multilingual.
+    spec.register_vocabulary([names[number] for number in range(dims.n_vocab)])
     spec.config.suppress_ids = list(tokenizer.non_speech_tokens)
     spec.config.suppress_ids_begin = [*tokenizer.encode(" "), tokenizer.eot]
     spec.config.lang_ids = sorted(tokenizer.all_language_tokens) if model.is_multilingual else []
@@ -129,7 +132,7 @@ def write(checkpoint: Checkpoint, model: RuntimeWhisper, folder: Path) -> None:
     spec.validate()
     spec.optimize("float16" if checkpoint.fits_float16 else None)
     spec.save(str(folder))
-    make_tokenizer(tokenizer).save(str(folder / "tokenizer.json"))
+    made.save(str(folder / "tokenizer.json"))
     features = {"feature_size": dims.n_mels}
     (folder / "preprocessor_config.json").write_text(json.dumps(features), "utf-8")
 
@@ -150,14 +153,6 @@ def fill(spec: Any, state: Mapping[str, FloatArray]) -> None:
         setattr(layer, name.rpartition("/")[2], np.concatenate(parts))
 
     visit_spec(spec, set_variable)
-
-
-def list_names(tokenizer: Tokenizer, n_vocab: int) -> list[str]:
-    """Return a distinct name for each token: CTranslate2 looks up those of the special ones."""
-    names = [f"token {number}" for number in range(n_vocab)]
-    for name, number in tokenizer.special_tokens.items():
-        names[number] = name
-    return names
 
 
 def make_tokenizer(tokenizer: Tokenizer) -> tokenizers.Tokenizer:

@@ -81,7 +81,9 @@ def test_a_checkpoint_is_converted_once_and_again_where_a_file_is_damaged(
 def test_ctranslate2_gets_the_tensors_special_tokens_and_heads_of_whisper(
     dims: ModelDimensions, tmp_path: Path
 ) -> None:
-    pytest.importorskip("ctranslate2", reason="make engines-extra installs CTranslate2")
+    ctranslate2 = pytest.importorskip(
+        "ctranslate2", reason="make engines-extra installs CTranslate2"
+    )
     tokenizers = pytest.importorskip("tokenizers", reason="make engines-extra installs tokenizers")
     from engines import faster_whisper
 
@@ -103,6 +105,7 @@ def test_ctranslate2_gets_the_tensors_special_tokens_and_heads_of_whisper(
     config = json.loads((tmp_path / "config.json").read_text())
     languages = sorted(ours.all_language_tokens) if model.is_multilingual else []
     assert config["lang_ids"] == languages
+    assert ctranslate2.models.Whisper(str(tmp_path)).is_multilingual == model.is_multilingual
     text = " Ça coûte 3.50 €, naïve café — 日本語 👩‍🚀 don't"
     assert theirs.encode(text).ids == ours.encode(text)
 
