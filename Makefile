@@ -37,19 +37,19 @@ engines: $(RUN) ## list the engines, and why one is unavailable on this machine
 	$(PY) -m engines.cli engines $(ARGS)
 
 test: $(DEV) $(TEST_MODELS) browser ## run the quick tests: ten to twenty minutes on two cores
-	$(PY) -m pytest -n 2 --dist loadgroup $(ARGS)
+	$(PY) -m pytest $(ARGS)
 
 test-slow: $(DEV) $(TEST_MODELS) browser ## run the tests that take longer: an hour on two slow cores
-	$(PY) -m pytest -n 2 --dist loadgroup -m "slow and not cross" $(ARGS)
+	$(PY) -m pytest -m "slow and not cross" $(ARGS)
 
 test-cpu: $(DEV) $(TEST_MODELS) browser ## run the quick tests that need neither a GPU nor MAX
-	$(PY) -m pytest -n 2 --dist loadgroup -m "not gpu and not max and not slow and not cross" $(ARGS)
+	$(PY) -m pytest -m "not gpu and not max and not slow and not cross" $(ARGS)
 
 test-gpu: $(DEV) $(TEST_MODELS) ## run the tests that need a CUDA device
 	$(PY) -m pytest -m gpu $(ARGS)
 
 test-max: $(DEV) $(TEST_MODELS) browser ## run all tests that need MAX
-	$(PY) -m pytest -n 2 --dist loadgroup -m "max and not cross" $(ARGS)
+	$(PY) -m pytest -m "max and not cross" $(ARGS)
 
 test-space: $(DEV) $(TEST_MODELS) ## run the page in a new environment, as a Space starts it
 	$(PY) -m pytest -m space $(ARGS)

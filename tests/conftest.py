@@ -33,26 +33,9 @@ BROWSER_ARGUMENTS = [
 """The last two: a microphone that beeps, and no question whether the page may hear it."""
 
 
-def pytest_configure() -> None:
-    """Give each worker of pytest-xdist cores of its own, before any library counts its threads.
-
-    Thread pools that spin on the same cores would slow each other down many times.
-    """
-    name = os.environ.get("PYTEST_XDIST_WORKER")
-    if name and hasattr(os, "sched_setaffinity"):
-        cores = sorted(os.sched_getaffinity(0))
-        workers = int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
-        os.sched_setaffinity(0, cores[int(name.removeprefix("gw")) % len(cores) :: workers])
-
-
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep a module's tests on one worker, with what they share; skip what MAX can't run here."""
     from engines.hardware import why_no_max
 
-    for item in items:
-        if not item.get_closest_marker("xdist_group"):
-            item.add_marker(pytest.mark.xdist_group(item.path.name))
 
     if reason := why_no_max():
         for item in items:

@@ -169,7 +169,7 @@ def test_a_second_run_starts_at_once(checkout: Path) -> None:
     assert planned(checkout, "demo", "ARGS=") == [".venv/bin/python app.py "]
     tests = [
         ".venv/bin/python -m tests.install_browser",
-        ".venv/bin/python -m pytest -n 2 --dist loadgroup ",
+        ".venv/bin/python -m pytest ",
     ]
     assert planned(checkout, "test", "ARGS=") == tests
     assert len(planned(checkout, "evaluate-ray")) == 1

@@ -14,7 +14,6 @@ import os
 from functools import cache
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import av
 import numpy as np
@@ -108,20 +107,9 @@ def test_short_samples(key: str, model: str, name: str) -> None:
         assert_equal(found, expected(model, name, options))
 
 
-def with_models(*cases: tuple[Any, ...]) -> list[Any]:
-    """Each case with each model, the longest first: engines that share a baseline run together."""
-    return [
-        pytest.param(model, *case, marks=pytest.mark.xdist_group(f"equal {model} {case}"))
-        for model in reversed(MODELS)
-        for case in reversed(cases)
-    ]
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("model", "options"),
-    with_models(("greedy with words",), ("beam 5 with words, windows apart",)),
-)
+@pytest.mark.parametrize("options", ["greedy with words", "beam 5 with words, windows apart"])
+@pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("key", OTHERS)
 def test_every_sample(key: str, model: str, options: str) -> None:
     engine = get_engine(key, model)
@@ -179,14 +167,15 @@ def expected_prompt(model: str, joined: bool, at: int, options: str) -> Transcri
 @needs_prompts
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("model", "joined", "options"),
-    with_models(
-        (True, "greedy with words, windows apart"),
-        (True, "beam 5 with words"),
+    ("joined", "options"),
+    [
         (False, "greedy with words"),
         (False, "beam 5 with words"),
-    ),
+        (True, "greedy with words, windows apart"),
+        (True, "beam 5 with words"),
+    ],
 )
+@pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("key", OTHERS)
 def test_telephone_prompts(key: str, model: str, joined: bool, options: str) -> None:
     """Prompts one by one, or joined to clips of several windows."""
