@@ -36,7 +36,6 @@ BROWSER_ARGUMENTS = [
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     from engines.hardware import why_no_max
 
-
     if reason := why_no_max():
         for item in items:
             if item.get_closest_marker("max"):
