@@ -26,7 +26,7 @@ from tests.fake_page import FakePage
 ROOT = Path(__file__).resolve().parents[1]
 META = {"_type": "gradio.FileData"}
 SECRET = "only for the machine's owner"
-REST: list[Any] = ["", "cpu", "base", "en", 1, False, "float32", ""]
+REST: list[Any] = ["", "cpu", "base", "en", 1, False, "float32", "", 0, 0]
 """The arguments of `/transcribe` after the clip."""
 
 
