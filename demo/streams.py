@@ -14,6 +14,9 @@ from contextlib import contextmanager
 PATIENCE_SECONDS = 10.0
 """Time in which a caller who has asked for a job opens the stream of its events."""
 
+CLOSED_SECONDS = 2.0
+"""Time without a stream after which a caller who had one open has left."""
+
 LOOK_SECONDS = 0.2
 
 
@@ -35,9 +38,13 @@ class Streams:
                 del self._open[session]
 
     async def wait_until_left(self, session: str | None) -> None:
-        """Return once a caller has closed the last stream, or has opened none for too long."""
+        """Return once a caller has had no stream open for too long.
+
+        Gradio's clients close theirs whenever nothing is pending, and open another for the next
+        event, so one that has just been closed says nothing yet.
+        """
         until = time.monotonic() + PATIENCE_SECONDS
-        while session in self._open or time.monotonic() < until:
-            if session in self._open:
-                until = 0.0  # from now on whoever closes it has left
+        while time.monotonic() < until:
             await asyncio.sleep(LOOK_SECONDS)
+            if session in self._open:
+                until = time.monotonic() + CLOSED_SECONDS

@@ -262,6 +262,7 @@ def test_whoever_leaves_by_whatever_way_has_the_run_stopped(
 ) -> None:
     """By /call and by the page's own way: running, waiting, and without ever listening."""
     monkeypatch.setattr(streams, "PATIENCE_SECONDS", 1.0)
+    monkeypatch.setattr(streams, "CLOSED_SECONDS", 0.5)
     monkeypatch.setattr(visits, "GRACE_SECONDS", 0.1)
     gate = Event()
     fake_page.use(cpu=fakes.FakeEngine(last_word=gate))
