@@ -22,8 +22,8 @@ MOST_BYTES = MAX_BYTES + 2**20
 MOST_FILES = 4
 """Files in one request; the page and `gradio_client` send one."""
 
-MOST_OPEN, MOST_OPEN_EACH = 32, 4
-"""Uploads under way at a time: of all visitors, and of one."""
+MOST_OPEN, MOST_OPEN_EACH = 64, 4
+"""Uploads under way at a time: of all visitors, and of one where strangers may come."""
 
 LEAST_CHARGE = 2**20
 """What the smallest upload takes of a visitor's bytes in an hour, which limits their number."""
@@ -58,9 +58,9 @@ class Upload:
 class OpenUploads:
     """The uploads under way on this page; used in the server's event loop."""
 
-    def __init__(self, allowance: Allowance | None = None) -> None:
+    def __init__(self, allowance: Allowance | None = None, open_to_all: bool = False) -> None:
         """`allowance`: bytes that one visitor may upload; None for as many as they like."""
-        self._allowance = allowance
+        self._allowance, self._open_to_all = allowance, open_to_all
         self._open: set[Upload] = set()
         self._last_ids: deque[str] = deque(maxlen=MOST_OPEN)
 
@@ -69,7 +69,8 @@ class OpenUploads:
         if not is_id(upload.id):
             return 400, BAD_ID
         mine = sum(each.visitor == upload.visitor for each in self._open)
-        if len(self._open) >= MOST_OPEN or mine >= MOST_OPEN_EACH:
+        most = MOST_OPEN_EACH if self._open_to_all else MOST_OPEN
+        if len(self._open) >= MOST_OPEN or mine >= most:
             return 429, "Too many uploads are under way: try again when one has ended."
         promised = sum(max(each.size - each.seen, 0) for each in self._open)
         if uploads.free_bytes() - promised - upload.size < LEAST_DISK_BYTES:
@@ -79,8 +80,8 @@ class OpenUploads:
         wait = self._allowance.take(upload.visitor, max(upload.size, LEAST_CHARGE))
         if wait is None:
             return None
-        most = f"{self._allowance.most / 2**20:g} MB an hour"
-        return 429, f"{most} are the most for one visitor: try again in {format_wait(wait)}."
+        hourly = f"{self._allowance.most / 2**20:g} MB an hour are the most for one visitor"
+        return 429, f"{hourly}: try again in {format_wait(wait)}."
 
     @contextmanager
     def track(self, upload: Upload) -> Iterator[None]:

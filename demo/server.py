@@ -179,7 +179,7 @@ def extend_server(
 ) -> dict[str, Any]:
     """What the web server has beside Gradio's: middleware, `/health`, MCP tools, and cleaning."""
     most = queue.limits.upload_bytes
-    opened = OpenUploads(Allowance(most, 3600.0) if most else None)
+    opened = OpenUploads(Allowance(most, 3600.0) if most else None, bool(queue.limits.at_once))
     routes: list[BaseRoute] = [make_health_route(backend.statuses, queue), make_script_route()]
     tools = make_tools(backend, queue)
     if tools is not None:  # where Gradio's own server would be, so that clients find it

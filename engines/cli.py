@@ -201,7 +201,7 @@ def list_engines(as_json: AsJson = False) -> None:
             continue
         state = "available" if status.available else f"not available: {status.reason}"
         halves = f"encoder {status.encoder}, decoder {status.decoder}"
-        typer.echo(f"{status.key:<12}{status.label:<14}{halves:<42}{state}")
+        typer.echo(f"{status.key:<21} {status.label:<20} {halves:<44} {state}")
 
 
 @app.command()

@@ -345,7 +345,7 @@ def test_an_upload_that_fails_leaves_nothing_and_those_under_way_count(
     clip = {"files": ("clip.wav", b"RIFF" + bytes(2**20))}
     free = open_uploads.LEAST_DISK_BYTES + 50 * 2**20
     monkeypatch.setattr(upload_folder, "free_bytes", lambda: free)
-    monkeypatch.setattr(open_uploads, "MOST_OPEN_EACH", 2)
+    monkeypatch.setattr(open_uploads, "MOST_OPEN", 2)
     before = list_files(uploads)
     with ExitStack() as calls:
         call = calls.enter_context(socket.create_connection((address.host, address.port or 80)))
