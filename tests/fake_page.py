@@ -82,7 +82,9 @@ class FakePage:
     def reset(self, limits: Limits | None = None) -> None:
         """As if just started: no jobs, no results, engines that say their words at once."""
         self.queue.close()
+        streams = self.queue.streams  # which the server counts
         self.queue.__init__(limits)  # type: ignore[misc]
+        self.queue.streams = streams
         self.saved.__init__()  # type: ignore[misc]
         self.load_clip: Callable[..., Clip] = fakes.read_fake_clip
         self.describe_sound: Callable[..., SoundView] = fakes.describe_fake_sound
