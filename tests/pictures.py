@@ -23,35 +23,28 @@ PATIENCE = 900_000
 """Milliseconds: a first run compiles."""
 
 PICTURES: dict[str, tuple[str, dict[str, Any]]] = {
-    "page": ("light&runs=3", {"viewport": {"width": 1400, "height": 900}}),
-    "stage": ("dark&stage=1", {"viewport": {"width": 1600, "height": 900}}),
-    "narrow": ("light", {"viewport": {"width": 390, "height": 844}, "device_scale_factor": 2}),
+    "page": ("light", {"viewport": {"width": 1280, "height": 720}}),
+    "stage": ("dark&stage=1", {"viewport": {"width": 1280, "height": 720}}),
 }
 """By name: the theme with other words of the address, and the browser's window."""
 
 CHECKED = "([id, value]) => document.querySelector(`#${id} input:checked`)?.value === value"
-BELOW_TIMES = "document.querySelector('#timings').closest('.sheet').getBoundingClientRect().bottom"
 
 
 def take(page: Any, name: str) -> bytes:
-    """Run to the end, until everything is drawn, and take the picture."""
+    """Run to the end, until everything is drawn, and take the picture; on stage of the verdict."""
     for chosen in (["sample", "librivox-sense"], ["schedule", "one at a time"]):
         page.wait_for_function(CHECKED, arg=chosen)
     page.locator("#audio .play-pause-button").wait_for(state="attached")
     page.evaluate("document.querySelector('#compare').click()")
-    page.locator("#compare:disabled").wait_for()
-    page.locator("#compare:enabled").wait_for()
-    page.locator("#features .plot").nth(1).wait_for(state="attached")
+    page.locator("#compare:disabled").wait_for(state="attached")
+    page.locator("#compare:enabled").wait_for(state="attached")
+    if name == "stage":
+        page.keyboard.press("PageDown")
     page.mouse.move(0, 0)
     page.evaluate("document.activeElement.blur()")
-    if name == "narrow":
-        page.evaluate("document.querySelector('#summary').scrollIntoView()")
-    page.wait_for_timeout(800)
-    if name != "page":
-        return bytes(page.screenshot())
-    end = round(page.evaluate(f"{BELOW_TIMES} + scrollY")) + 16
-    clip = {"x": 0, "y": 0, "width": 1400, "height": end}
-    return bytes(page.screenshot(full_page=True, clip=clip))
+    page.wait_for_timeout(2000)
+    return bytes(page.screenshot())
 
 
 def main() -> None:
