@@ -33,8 +33,7 @@ CHECKED = "([id, value]) => document.querySelector(`#${id} input:checked`)?.valu
 
 def take(page: Any, name: str) -> bytes:
     """Run to the end, until everything is drawn, and take the picture; on stage of the verdict."""
-    for chosen in (["sample", "librivox-sense"], ["schedule", "one at a time"]):
-        page.wait_for_function(CHECKED, arg=chosen)
+    page.wait_for_function(CHECKED, arg=["sample", "librivox-sense"])
     page.locator("#audio .play-pause-button").wait_for(state="attached")
     page.evaluate("document.querySelector('#compare').click()")
     page.locator("#compare:disabled").wait_for(state="attached")
