@@ -83,7 +83,7 @@ class EngineRow:
     def why_unavailable(self) -> str | None:
         """Return why this machine can't run the engine, or None when it can."""
         if any(find_spec(name) is None for name in self.packages):
-            return f"optional and not installed: `{HOW_TO_INSTALL}` brings it"
+            return f"optional and not installed: {HOW_TO_INSTALL} brings it"
         reason: str | None = load(self.why_not)() if self.why_not else None
         return reason
 
