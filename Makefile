@@ -20,7 +20,7 @@ TEST_MODELS := $(VENV)/.test-models-ready
 
 .DEFAULT_GOAL := help
 .PHONY: help demo transcribe engines engines-extra test test-cpu test-gpu test-max test-slow test-space test-cross graph-test gpu-check compare-simple browser bad-input load-check audit lint \
-	debug-encoder benchmark benchmark-json benchmark-save figures evaluate evaluate-ray constraints clean checkpoint checkpoints structure
+	debug-encoder why benchmark benchmark-json benchmark-save figures evaluate evaluate-ray constraints clean checkpoint checkpoints structure
 
 help: ## list the tasks
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -68,6 +68,9 @@ compare-simple: $(RUN) ## what every engine wrote, differences marked: ARGS="CLI
 
 debug-encoder: $(RUN) ## compare two encoders after every stage: ARGS="cpu max_hybrid --clip CLIP"
 	$(PY) -m engines.cli layers $(ARGS)
+
+why: $(RUN) ## where two engines' tokens part, and who is right: ARGS="CLIP cpu max_full --margin 0.1"
+	$(PY) -m engines.cli why $(ARGS)
 
 benchmark: $(RUN) ## time the engines: medians of runs that take turns, as tables
 	$(PY) -m engines.cli benchmark $(ARGS)

@@ -219,6 +219,20 @@ class Span:
 
 
 @dataclass(frozen=True)
+class Window:
+    """What the decoder was given for one 30 s window, and what it chose.
+
+    `start`: in seconds of audio. `prompt`: the tokens before the first chosen one. `tokens`: those
+    chosen at `temperature`, without the end's; segments may hold fewer of them.
+    """
+
+    start: float
+    prompt: tuple[int, ...]
+    tokens: tuple[int, ...]
+    temperature: float
+
+
+@dataclass(frozen=True)
 class PrepareSeconds:
     """Wall seconds that made an engine ready: reading weights, and building or reading graphs."""
 
@@ -240,7 +254,8 @@ class Transcript:
     row for each decoded 30 s window. `peak_memory_bytes`: the most that was held at a time during
     the run, of the device's memory on CUDA, else of the process's resident size; see
     `hardware.PeakMemory` for systems that don't tell a run's own. `window_starts`: for each row of
-    `features`, where its window starts, in seconds of audio. `spans`: when each stage of each
+    `features`, where its window starts, in seconds of audio. `windows`: what was decoded for each
+    window, none where the engine's own loop doesn't tell. `spans`: when each stage of each
     window ran, in order and without gaps; the spans of a stage sum to its seconds.
     `language_probability`: how sure the model was of
     a language that it detected; None where it was given, or the checkpoint knows English only.
@@ -259,6 +274,7 @@ class Transcript:
     audio_seconds: float
     peak_memory_bytes: int
     window_starts: tuple[float, ...] = ()
+    windows: tuple[Window, ...] = field(default=(), repr=False)
     spans: tuple[Span, ...] = field(default=(), repr=False)
     language_probability: float | None = None
 

@@ -63,6 +63,7 @@ app = typer.Typer(
 )
 
 ClipName = Annotated[str, typer.Argument(help="any audio file or film, or the name of a sample")]
+EngineName = Annotated[str, typer.Argument(help="see `engines`")]
 ClipOption = Annotated[str, typer.Option("--clip", help="any audio file or film, or a sample")]
 Model = Annotated[str, typer.Option("--model", help="an official name, or a path")]
 Engines = Annotated[
@@ -239,6 +240,28 @@ def layers(
     found = compare_layers(names, model, load_clip(find_clip(clip)), start=start)
     printing.print_layers(found)
     raise typer.Exit(int(any(found.first_past(encoder.name) for encoder in found.others)))
+
+
+@app.command()
+def why(
+    clip: ClipName,
+    first: EngineName,
+    second: EngineName,
+    model: Model = DEFAULT_MODEL,
+    margin: Annotated[float, typer.Option("--margin", min=0, help="a call so close passes")] = 0.0,
+    language: Language = None,
+    beam_size: BeamSize = None,
+) -> None:
+    """Say where two engines' tokens part at temperature 0, why, and who is right by float64.
+
+    Exit status 1 where they differ, unless float64 finds both tokens as likely within the margin.
+    """
+    from engines.analysis.replay import explain_clip
+
+    options = Options(language, beam_size, temperatures=(0.0,))
+    found = explain_clip((first, second), model, load_clip(find_clip(clip)), options)
+    printing.print_divergence(found)
+    raise typer.Exit(int(found.is_past(margin)))
 
 
 @app.command("faults")

@@ -17,7 +17,7 @@ from rich.text import Text
 
 from engines import metrics
 from engines.analysis.faults import FaultResult
-from engines.analysis.records import LayerComparison
+from engines.analysis.records import Divergence, LayerComparison, format_margin
 from engines.base import Listener, PrepareSeconds, Progress, Segment, Transcript
 from engines.benchmark.machine import Machine
 from engines.clip_clock import set_clock
@@ -140,9 +140,18 @@ def print_table(rows: Sequence[Mapping[str, str]], markdown: bool = False) -> No
     """Print rows of cells by title, as Markdown where asked to or standard output is a pipe."""
     markdown = markdown or not sys.stdout.isatty()
     table = Table(box=box.MARKDOWN if markdown else box.SIMPLE_HEAD)
-    texts = ("model", "clip", "engine", "device", "counted by", "stage")  # the rest are figures
+    texts = (
+        "model",
+        "clip",
+        "engine",
+        "device",
+        "counted by",
+        "stage",
+        "encoder",
+        "decoder",
+    )  # the rest are figures
     for title in rows[0] if rows else ():
-        table.add_column(title, justify="left" if title in texts else "right")
+        table.add_column(title, justify="left" if title in texts else "right")  # figures
     for row in rows:
         table.add_row(*map(Text, row.values()))
     if markdown:  # as wide as it must be, whatever reads it
@@ -248,3 +257,28 @@ def print_fault(result: FaultResult) -> None:
         )
     typer.echo(f"  right        {result.right.text.strip()}")
     typer.echo(f"  with fault   {result.faulty.text.strip() if result.faulty else result.error}")
+
+
+def print_divergence(result: Divergence) -> None:
+    """Print where two engines part, then the step in every pairing of their halves."""
+    typer.echo(f"{result.clip}, {result.model}, {' and '.join(result.engines)}")
+    for sentence in result.sentences():
+        typer.echo(sentence)
+    if result.parts != "token" or result.judge is None:
+        return
+    typer.echo(f"window {result.window + 1}, token {result.position + 1}, after: {result.before}")
+    rows = []
+    for each in (*result.pairings, result.judge):
+        row = {"encoder": each.encoder, "decoder": each.decoder}
+        for candidate, logprob in zip(result.candidates, each.logprobs, strict=True):
+            row[f"log p of {candidate.text!r} ({candidate.token})"] = number(logprob, ".4f")
+        row["margin"] = "–" if each.margin is None else format_margin(each.margin)
+        rows.append(row)
+    print_table(rows)
+    if result.encoder_moves is not None and result.decoder_moves is not None:
+        typer.echo(
+            f"of the margins' difference the encoder makes {result.encoder_moves:.4f}, the decoder "
+            f"{result.decoder_moves:.4f}"
+        )
+    best = ", ".join(f"{text!r} {logprob:.3f}" for text, logprob in result.judge_best)
+    typer.echo(f"likeliest by float64: {best}")

@@ -11,7 +11,7 @@ from __future__ import annotations
 import codecs
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from time import perf_counter
@@ -41,6 +41,7 @@ from engines.base import (
     Span,
     StageSeconds,
     Transcript,
+    Window,
     Word,
     describe_error,
     ran_out_of_memory,
@@ -71,6 +72,7 @@ class TranscriptionState:
         self.spans: list[Span] = []
         self.features: list[FloatArray] = []
         self.window_starts: list[float] = []
+        self.windows: list[Window] = []
         self.language_probability: float | None = None
         self._seconds_done = 0.0
         self._window_mel: Tensor | None = None
@@ -82,6 +84,13 @@ class TranscriptionState:
         if mel is not self._window_mel:
             self._window_mel = mel
             self.window_starts.append(whisper_hooks.read_window_start())
+
+    def keep_window(self, prompt: Sequence[int], result: DecodingResult) -> None:
+        """Keep what was decoded for a window; a retry replaces it."""
+        del self.windows[len(self.window_starts) - 1 :]
+        start = self.window_starts[-1]
+        window = Window(start, tuple(prompt), tuple(result.tokens), result.temperature)
+        self.windows.append(window)
 
     def keep_features(self, features: Tensor) -> None:
         """Keep a window's features, float32 `(n_audio_ctx, n_state)`; a retry replaces them."""
@@ -173,6 +182,7 @@ class TimedWhisper(Whisper):
             whisper_hooks.listen_to_tokens(task, partial(state.tell_words, task.tokenizer))
         result: DecodingResult = task.run(mel[None])[0]
         if state:
+            state.keep_window(task.initial_tokens, result)
             state.keep_features(result.audio_features)
         return result
 
@@ -253,7 +263,8 @@ class WhisperEngine:
         self._prepared = PrepareSeconds(perf_counter() - start - compiling, compiling)
         logger.info("prepared", engine=self.key, model=self.model, **vars(self._prepared))
 
-    def _ready(self) -> TimedWhisper:
+    def ready(self) -> TimedWhisper:
+        """Return the model, prepared."""
         self.prepare()
         assert self._whisper is not None
         return self._whisper
@@ -263,7 +274,7 @@ class WhisperEngine:
     ) -> Transcript:
         options = options or Options()
         with self._lock:
-            model = self._ready()
+            model = self.ready()
             check_options(self.model, model, options)
             found = self._guard_memory(lambda: self._transcribe(model, clip, options, listener))
         about = {"engine": self.key, "model": self.model, "clip": clip.name}
@@ -309,6 +320,7 @@ class WhisperEngine:
             audio_seconds=clip.seconds,
             peak_memory_bytes=memory.peak_bytes,
             window_starts=tuple(state.window_starts[: len(state.features)]),
+            windows=tuple(state.windows),
             spans=spans,
             language_probability=state.language_probability,
         )
@@ -330,7 +342,7 @@ class WhisperEngine:
 
     def encode(self, mel: FloatArray) -> FloatArray:
         with self._lock, torch.inference_mode():
-            model = self._ready()
+            model = self.ready()
             return self._guard_memory(lambda: self._encode(model, mel))
 
     def _encode(self, model: TimedWhisper, mel: FloatArray) -> FloatArray:

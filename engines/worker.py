@@ -299,8 +299,8 @@ def show_clip(path: str, copy: str, track: int = 0, channel: int = 0) -> tuple[S
 
 
 class AnalysisHandler:
-    """Compares layers, runs faults and describes sound; keeps one model's engines for the next
-    request."""
+    """Compares layers and transcripts, runs faults and describes sound; keeps one model's engines
+    for the next request."""
 
     def __init__(self) -> None:
         self._model = ""
@@ -312,6 +312,14 @@ class AnalysisHandler:
 
         self._keep_only(model)
         return layers.compare_layers(names, model, clip, listener, start)
+
+    def explain(
+        self, found: tuple[Transcript, Transcript], clip: Clip, options: Options, listener: Listener
+    ) -> Any:
+        from engines.analysis import replay
+
+        self._keep_only(found[0].model)
+        return replay.explain_transcripts(found, clip, options, listener)
 
     def run_fault(
         self, key: str, model: str, clip: Clip, language: str | None, listener: Listener
@@ -342,6 +350,17 @@ def compare_layers(
 ) -> Any:
     """Compare encoders layer by layer, as `analysis.layers.compare_layers` does."""
     return analysis.ask("compare_layers", tuple(names), model, clip, start, listener=listener)
+
+
+def explain(
+    found: tuple[Transcript, Transcript],
+    clip: Clip,
+    options: Options,
+    listener: Listener = SILENT,
+) -> Any:
+    """Explain where two transcripts part, as `analysis.replay.explain_transcripts` does."""
+    light = tuple(each.without_features() for each in found)
+    return analysis.ask("explain", light, clip, options, listener=listener)
 
 
 def run_fault(

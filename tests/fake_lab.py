@@ -5,13 +5,22 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
 from demo.comparison import Analyses
+from engines import registry
 from engines.analysis.faults import Fault, FaultResult
 from engines.analysis.layers import compare_stage
-from engines.analysis.records import Encoder, LayerComparison, StageComparison
+from engines.analysis.records import (
+    Candidate,
+    Divergence,
+    Encoder,
+    LayerComparison,
+    Pairing,
+    StageComparison,
+)
 from engines.base import SILENT, Clip, EngineError, FloatArray, Listener, Stages
 from tests import fakes
 
@@ -92,6 +101,40 @@ def make_fault_result(key: str, seconds: float = 6.0, listener: Listener = SILEN
         error="ValueError: the shapes don't fit" if key == "broken" else None,
         layers=make_comparison(PLACES[key], listener=listener),
     )
+
+
+def make_divergence(first: str = "cpu", second: str = "max_full", **other: Any) -> Divergence:
+    """Two engines that part at 1.5 s, where the first is right."""
+    labels = [registry.row(key).label for key in (first, second)]
+    usual = Divergence(
+        engines=(first, second),
+        labels=(labels[0], labels[1]),
+        model="tiny.en",
+        clip="fake",
+        beam_size=1,
+        parts="token",
+        window=0,
+        start=0.0,
+        position=3,
+        time=1.5,
+        before="<|0.00|> The compiler",
+        candidates=(Candidate(4962, " turns"), Candidate(2900, " turned")),
+        judge=Pairing("float64", "float64", (-0.5, -0.75), 0.25),
+        judge_best=((" turns", -0.5), (" turned", -0.75)),
+        pairings=tuple(
+            Pairing(encoder, decoder, (-0.5, -0.5 - margin), margin)
+            for encoder, decoder, margin in (
+                (first, first, 0.25),
+                (first, second, 0.25),
+                (second, first, -0.125),
+                (second, second, -0.125),
+            )
+        ),
+        cause="encoder",
+        encoder_moves=0.375,
+        decoder_moves=0.0,
+    )
+    return replace(usual, **other)
 
 
 @dataclass

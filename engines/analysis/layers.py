@@ -26,7 +26,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import islice, zip_longest
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
@@ -49,6 +49,8 @@ from engines.metrics import bin_together, measure_similarity, summarise
 
 if TYPE_CHECKING:
     from engines.max_graph.weights import EncoderWeights
+
+AnyWhisper = TypeVar("AnyWhisper", bound=Whisper)
 
 
 def cut_window(clip: Clip, n_mels: int, start: float = 0.0) -> FloatArray:
@@ -108,11 +110,16 @@ open_torch_gpu = partial(open_torch, device="cuda")
 
 def float64_stages(checkpoint: Checkpoint, mel: FloatArray) -> Stages:
     """Yield every stage of PyTorch's encoder in float64, the reference of all errors."""
-    encoder = checkpoint.build(Whisper).encoder.double()
-    for module in encoder.modules():
+    encoder = to_float64(checkpoint.build(Whisper)).encoder
+    yield from torch_stages(encoder, mel, torch.float64)
+
+
+def to_float64(model: AnyWhisper) -> AnyWhisper:
+    """Let a model compute in float64 throughout."""
+    for module in model.double().modules():
         if isinstance(module, torch.nn.LayerNorm):
             module.__class__ = torch.nn.LayerNorm  # whisper's own computes in float32
-    yield from torch_stages(encoder, mel, torch.float64)
+    return model
 
 
 def open_max(

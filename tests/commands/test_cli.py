@@ -18,7 +18,7 @@ import torch
 from typer.testing import CliRunner
 
 from engines import checkpoints, cli, doctor, registry
-from engines.analysis import faults
+from engines.analysis import faults, replay
 from engines.base import EngineError, Listener, Options
 from engines.checkpoints import __main__ as checkpoint_command
 from engines.checkpoints import sources
@@ -285,3 +285,34 @@ def test_faults_are_run_in_turn(
     assert "  first shows  conv1" in lines and f"  with fault   {fake_lab.WRONG_WORDS}" in lines
     every = command(f"faults {options}", clip).stdout
     assert all(f"{fault.key}: " in every for fault in faults.FAULTS)
+
+
+def test_why_says_where_engines_part_and_fails_past_the_margin(
+    command: Command, clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+
+    def explain_clip(keys: Any, model: str, clip: Any, options: Options) -> Any:
+        asked.append((keys, model, options))
+        return fake_lab.make_divergence(*keys)
+
+    monkeypatch.setattr(replay, "explain_clip", explain_clip)
+    done = command("why --model tiny.en --beam-size 2", clip, "cpu", "max_full")
+    options = Options(beam_size=2, temperatures=(0.0,))
+    assert done.exit_code == 1 and asked == [(("cpu", "max_full"), "tiny.en", options)]
+    lines = done.stdout.splitlines()
+    assert lines[1:4] == [
+        "They part at 1.5 s: PyTorch CPU chose “ turns”, MAX full “ turned”.",
+        "The encoders part them: the choice is the same with either decoder.",
+        "PyTorch CPU is right: PyTorch in float64 prefers “ turns” by 0.2500.",
+    ]
+    rows = [line.split("|")[1:-1] for line in lines if line.startswith("|")][2:]
+    assert [[cell.strip() for cell in row] for row in rows] == [
+        ["cpu", "cpu", "-0.5000", "-0.7500", "0.2500"],
+        ["cpu", "max_full", "-0.5000", "-0.7500", "0.2500"],
+        ["max_full", "cpu", "-0.5000", "-0.3750", "-0.1250"],
+        ["max_full", "max_full", "-0.5000", "-0.3750", "-0.1250"],
+        ["float64", "float64", "-0.5000", "-0.7500", "0.2500"],
+    ]
+    assert command("why --margin 0.25", clip, "cpu", "max_full").exit_code == 0
+    assert command("why --margin 0.24", clip, "cpu", "max_full").exit_code == 1
