@@ -57,6 +57,12 @@ MOST_JSON_BYTES = 2**20
 MOST_TOOL_BYTES = 48 * 2**20
 """A clip comes to an MCP tool in base64, which is a third longer than its bytes."""
 
+MOST_DEPTH = 100
+"""Lists and objects in one another in a request; what parses JSON gives up at some hundreds."""
+
+OPENS = bytes.maketrans(b"[{]}", b"\1\1\0\0")
+NO_BRACKETS = bytes(set(range(256)) - set(b"[{]}"))
+
 UNREADABLE = "This request can't be read: docs/api.md says what may be sent."
 RANGE = re.compile(r"bytes=(\d{1,15}-\d{0,15}|-\d{1,15})", re.ASCII)
 CHALLENGE = {"www-authenticate": 'Basic realm="One clip, every engine", charset="UTF-8"'}
@@ -88,17 +94,23 @@ class Guard:
             return
         path = find_path(scope)
         headers, most = Headers(scope=scope), find_most_bytes(path)
-        seen, started = 0, False
+        seen, depth, started = 0, 0, False
         upload: Upload | None = None
 
         async def counted() -> Message:
-            nonlocal seen
+            nonlocal seen, depth
             message = await receive()
-            seen += len(message.get("body", b""))
-            if upload is not None:
-                upload.seen = seen
+            body = message.get("body", b"")
+            seen += len(body)
             if seen > most:  # whatever its header says
                 raise HTTPException(413, name_most_bytes(most))
+            if upload is not None:
+                upload.seen = seen
+            else:  # brackets in texts, which come in pairs, count as well
+                for opens in body.translate(OPENS, NO_BRACKETS):
+                    depth += 1 if opens else -1
+                    if depth > MOST_DEPTH:
+                        raise HTTPException(400, UNREADABLE)
             return message
 
         async def marked(message: Message) -> None:
@@ -148,8 +160,11 @@ class Guard:
             return 421, "This page answers on its own machine only: open it as localhost there."
         if not self._knows(path, headers):
             return 401, "This page asks for a name and a password."
-        if self._credentials and method == "POST" and is_cross_site(headers):
-            return 403, "Another site may not act here with your password."
+        if method not in ("GET", "HEAD") and is_cross_site(headers):
+            return (
+                403,
+                "A page of another site sent this, and may not act here: open this page itself.",
+            )
         if path.lower().startswith(CLOSED):
             return 403, "Nothing on this page needs that address, so it is closed."
         if "range" in headers and not RANGE.fullmatch(headers["range"].strip()):
@@ -241,8 +256,24 @@ def is_from_here(headers: Headers) -> bool:
 
 
 def is_cross_site(headers: Headers) -> bool:
-    """Whether a browser sends this for a page of another site."""
-    return headers.get("sec-fetch-site") == "cross-site"
+    """Whether a browser sends this for a page of another site.
+
+    Browsers say so where the page came by HTTPS; else they name that page's own host, which must be
+    the one that was asked for. Ports are not compared: a proxy may leave its own out of `Host`.
+    Programs send neither.
+    """
+    site, origin = headers.get("sec-fetch-site"), headers.get("origin")
+    if site in ("same-origin", "none", "cross-site"):
+        return site == "cross-site"
+    return origin is not None and find_host(origin) != find_host(f"//{headers.get('host', '')}")
+
+
+def find_host(address: str) -> str:
+    """Return the name of an address's host, or nothing."""
+    try:
+        return urlsplit(address).hostname or ""
+    except ValueError:
+        return ""
 
 
 def answer(path: str, status: int, sentence: str) -> Response:

@@ -47,7 +47,9 @@ from engines import hardware, zero_gpu
 from engines.audio import MAX_BYTES
 from engines.registry import EngineStatus
 
-SAMPLES = Path(__file__).resolve().parents[1] / "audio_samples"
+ROOT = Path(__file__).resolve().parents[1]
+SAMPLES = Path("audio_samples")
+"""Below `ROOT`, where `set_environment` goes: the page tells every visitor this path."""
 
 MOST_SESSIONS = 64
 """Visits of which Gradio remembers what the panels held; nothing here asks for it."""
@@ -72,11 +74,13 @@ def is_private() -> bool:
 
 
 def set_environment(storage: Path = Path("/data")) -> None:
-    """Set the variables that Gradio and the engines go by, where nobody has set them.
+    """Set the variables that Gradio and the engines go by, where nobody has set them, and go to the
+    project's folder.
 
     Call it before the page is built and an engine made: the engines' processes inherit them. A
     variable that says nothing sensible ends the program with a sentence.
     """
+    os.chdir(ROOT)
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", "100")  # it goes through all after each
     try:
@@ -186,11 +190,14 @@ def extend_server(
         routes.append(Mount("/gradio_api/mcp", app=tools.streamable_http_app()))
 
     async def clean_often() -> None:
-        """Forget every minute what visitors left an hour ago."""
+        """Forget every minute what visitors left an hour ago, whatever the clock is set to."""
+        set_by = time.time() - time.monotonic()
         while True:
             await asyncio.sleep(SWEEP_SECONDS)
             try:
-                await run_in_threadpool(uploads.sweep, uploads.find_folder())
+                before, set_by = set_by, time.time() - time.monotonic()
+                ahead = set_by - before if set_by - before > 1.0 else 0.0
+                await run_in_threadpool(uploads.sweep, uploads.find_folder(), ahead=ahead)
                 saved.forget(uploads.KEEP_SECONDS)
                 gradio_hooks.forget_visits(page, uploads.KEEP_SECONDS)
                 gradio_hooks.forget_progress(opened.knows)

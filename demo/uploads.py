@@ -46,12 +46,12 @@ def make_folder() -> Path:
     return folder
 
 
-def make_temporary(prefix: str, parent: str | None = None) -> Path:
+def make_temporary(prefix: str, parent: str) -> Path:
     """Make a folder that goes when the program ends, and remove those whose programs were killed.
 
     A folder is locked for as long as its program lives.
     """
-    for left in Path(parent or tempfile.gettempdir()).glob(f"{prefix}*"):
+    for left in Path(parent).glob(f"{prefix}*"):
         with suppress(OSError):
             if left.lstat().st_uid == os.getuid() and (lock := lock_folder(left)) is not None:
                 shutil.rmtree(left, ignore_errors=True)
@@ -76,15 +76,6 @@ def lock_folder(folder: Path) -> int | None:
 def find_folder() -> Path:
     """Where uploads are."""
     return Path(os.environ.get(VARIABLE) or Path(tempfile.gettempdir(), "gradio")).resolve()
-
-
-def publish_samples(samples: Path) -> Path:
-    """Copy the samples to a folder of their own, which the page may show without telling where
-    it is installed."""
-    folder = make_temporary("samples-")
-    for path in (*samples.glob("*.flac"), *samples.glob("*.txt")):
-        shutil.copy(path, folder)
-    return folder
 
 
 def free_bytes() -> int:
@@ -134,14 +125,22 @@ def discard(path: str | None) -> None:
             Path(path).parent.rmdir()
 
 
-def sweep(folder: Path, seconds: float = KEEP_SECONDS) -> None:
-    """Delete files not used for so long, and empty folders but new ones, which get a file soon."""
+def sweep(folder: Path, seconds: float = KEEP_SECONDS, ahead: float = 0.0) -> None:
+    """Delete files not used for so long, and empty folders but new ones, which get a file soon.
+
+    `ahead`: seconds by which the machine's clock was set forward since the last time, which no file
+    was left unused for. Where it was set back, a file of the future counts as used now.
+    """
     now = time.time()
     for place, _, names in os.walk(folder, topdown=False):
         for path in (Path(place, name) for name in names):
             with suppress(OSError):
-                if now - path.lstat().st_mtime >= seconds:
+                noted = path.lstat().st_mtime
+                used = min(noted + ahead, now)
+                if now - used >= seconds:
                     path.unlink()
+                elif used != noted:
+                    os.utime(path, (used, used), follow_symlinks=False)
         with suppress(OSError):
             if Path(place) != folder and now - Path(place).stat().st_mtime >= 60:
                 Path(place).rmdir()

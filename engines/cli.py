@@ -8,8 +8,6 @@ the log as well.
 from __future__ import annotations
 
 import json
-import signal
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -143,7 +141,7 @@ def transcribe(
     Exit status 1 where only the first part of the clip could be read, after its words.
     """
     sound = open_clip(clip, track, channel)
-    ready = registry.get(engine, model, dtype)
+    ready = worker.get_engine(engine, model, dtype)
     prepared = ready.prepare(printing.PrintProgress())
     options = Options(language=language, beam_size=beam_size, word_timestamps=word_timestamps)
     listener = SILENT if as_json else printing.PrintSegments(sound.source)
@@ -391,8 +389,8 @@ def check_writable(path: Path | None) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run a command; SIGTERM ends it, and its engines' processes, as Ctrl-C does."""
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    """Run a command. SIGTERM keeps its default: the system ends the program, also while native code
+    holds Python's lock, and the engines' processes end with it (`engines.process`)."""
     app(arguments, prog_name="python -m engines.cli")
 
 

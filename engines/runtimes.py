@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from time import perf_counter
@@ -23,7 +22,7 @@ from whisper.audio import FRAMES_PER_SECOND
 from whisper.timing import WordTiming, merge_punctuations
 from whisper.tokenizer import TO_LANGUAGE_CODE, Tokenizer, get_tokenizer
 
-from engines.base import Dtype, EngineError, FloatArray, Listener, Options
+from engines.base import Dtype, EngineError, FloatArray, Listener, Options, describe_error
 from engines.checkpoints import Checkpoint
 from engines.checkpoints.content import digest_tensors
 from engines.hardware import cache_folder
@@ -155,21 +154,29 @@ def convert_once(
     """Return the cache's folder of a checkpoint in a runtime's form.
 
     `write(folder)` makes it the first time, and again where a file has lost its size. The name
-    holds a digest of what the checkpoint holds, so that no two share a folder.
+    holds a digest of what the checkpoint holds, so that no two share a folder. Raises `EngineError`
+    where it can't be stored.
     """
     digest = digest_tensors({**checkpoint.state, "heads": torch.tensor(model.heads)}, torch.float32)
     folder = cache_folder() / "converted" / f"{form}-{digest[:20]}"
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with filelock.FileLock(f"{folder}.lock"):
-        if not _is_whole(folder):
-            with tempfile.TemporaryDirectory(prefix=".new-", dir=folder.parent) as new:
-                whole = Path(new, "whole")
-                whole.mkdir()
-                write(whole)
-                sizes = {path.name: path.stat().st_size for path in whole.iterdir()}
-                (whole / SIZES).write_text(json.dumps(sizes), "utf-8")
+    new = folder.with_suffix(".new")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(folder.with_suffix(".lock")):
+            if not _is_whole(folder):
+                shutil.rmtree(new, ignore_errors=True)  # what a kill left
+                new.mkdir()
+                write(new)
+                sizes = {path.name: path.stat().st_size for path in new.iterdir()}
+                (new / SIZES).write_text(json.dumps(sizes), "utf-8")
                 shutil.rmtree(folder, ignore_errors=True)
-                whole.rename(folder)
+                new.rename(folder)
+    except OSError as error:
+        shutil.rmtree(new, ignore_errors=True)
+        raise EngineError(
+            f"The converted checkpoint can't be stored in {folder.parent}: {describe_error(error)}."
+            " MAX_WHISPER_CACHE can name another folder."
+        ) from error
     return folder
 
 

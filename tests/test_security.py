@@ -7,10 +7,13 @@ file objects with paths of the server, addresses to fetch from inside, component
 from __future__ import annotations
 
 import base64
+import json
 import logging
-import shutil
+import re
 import socket
+import tempfile
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +21,11 @@ import httpx
 import pytest
 from gradio import processing_utils
 
-from demo import middleware, server
-from demo import uploads as upload_folder
+from demo import middleware, page, server
+from demo.jobs import JobQueue
+from demo.visits import SavedResults
 from tests import fakes
-from tests.fake_page import FakePage
+from tests.fake_page import FakePage, make_backend
 
 ROOT = Path(__file__).resolve().parents[1]
 META = {"_type": "gradio.FileData"}
@@ -33,6 +37,14 @@ REST: list[Any] = ["", "cpu", "base", "en", 1, False, "float32", "", 0, 0]
 @pytest.fixture
 def url(fake_page: FakePage) -> str:
     return fake_page.url
+
+
+@pytest.fixture(scope="module")
+def public(serve_fakes: Callable[..., FakePage]) -> str:
+    """Where a page is that others reach, as on a Space."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(server.PROXY, "1")
+        return serve_fakes().url
 
 
 @pytest.fixture
@@ -61,6 +73,8 @@ def test_no_file_of_the_machine_is_served(url: str, secret: Path) -> None:
         f"{dots}etc/passwd",
         "..%2f..%2f..%2f..%2fetc/passwd",
         f"{ROOT}/audio_samples/../app.py",
+        "audio_samples/..%2fapp.py",
+        "app.py",
         f"{ROOT}/.git/config",
         "/proc/self/environ",
     ):
@@ -123,13 +137,6 @@ def test_a_sample_of_the_page_is_nobody_s_clip(
     answer = predict(url, "transcribe", {"path": held, "meta": META}, *REST)
     assert "not a file that was uploaded here" in answer and Path(held).exists()
     assert not list(uploads.rglob("*.flac")), "the page copies no sample"
-
-
-def test_the_samples_are_published_elsewhere() -> None:
-    folder = upload_folder.publish_samples(server.SAMPLES)
-    assert {"jfk.flac", "jfk.txt"} <= {path.name for path in folder.iterdir()}
-    assert not folder.is_relative_to(ROOT)
-    shutil.rmtree(folder)
 
 
 def test_routes_nobody_needs_are_closed(url: str) -> None:
@@ -210,9 +217,19 @@ def test_health_is_said_and_illness_too(url: str) -> None:
 
 
 def test_the_page_names_no_path_of_the_machine(url: str) -> None:
-    for route in ("", "config", "health", "gradio_api/info"):
+    """Its samples are named below the project's folder, wherever that is."""
+    built = page.build(make_backend(server.SAMPLES), JobQueue(), SavedResults())
+    told = {"config": json.dumps(built.get_config_file())}
+    assert tempfile.gettempdir() not in told["config"], "where the uploads are"
+    sample = httpx.get(f"{url}gradio_api/file={server.SAMPLES}/jfk.flac")
+    assert sample.status_code == 200 and f'"{server.SAMPLES}/jfk.flac"' in told["config"]
+    for route in ("", "health", "gradio_api/info"):
         answer = httpx.get(f"{url}{route}")
-        assert answer.status_code == 200 and str(ROOT) not in answer.text, route
+        assert answer.status_code == 200
+        told[route] = answer.text
+    for where, text in told.items():
+        for place in (ROOT, Path.home()):
+            assert not re.search(rf"{place}\b", text), f"{where} names {place}"
 
 
 def test_on_its_own_machine_the_page_answers_no_other_name(url: str) -> None:
@@ -232,6 +249,39 @@ def test_on_its_own_machine_the_page_answers_no_other_name(url: str) -> None:
     for host in ("localhost:1", "127.0.0.1", "[::1]:7860"):
         headers = {"host": host, "origin": f"http://{host}"}
         assert httpx.get(f"{url}config", headers=headers).status_code == 200
+
+
+SPACE = "somebody-one-clip.hf.space"
+
+
+@pytest.mark.parametrize("route", ["upload", "mcp/", "call/compare"])
+def test_a_page_of_another_site_changes_nothing_on_a_public_one(route: str, public: str) -> None:
+    """A Space's own page, shown in a frame of huggingface.co, sends from the Space's host."""
+    body: dict[str, Any] = {
+        "upload": {"files": {"files": ("a.wav", b"RIFF")}},
+        "mcp/": {"json": {"jsonrpc": "2.0", "id": 1, "method": "ping"}},
+        "call/compare": {"json": {"data": []}},
+    }[route]
+    accept = "application/json, text/event-stream"
+    for passes, headers in (
+        (True, {}),
+        (True, {"origin": f"https://{SPACE}"}),
+        (True, {"origin": f"http://{SPACE}:8443"}),
+        (True, {"origin": f"https://{SPACE}", "sec-fetch-site": "same-origin"}),
+        (True, {"origin": "https://clips.example", "sec-fetch-site": "same-origin"}),
+        (False, {"origin": "https://evil.example"}),
+        (False, {"origin": "https://evil.example", "x-forwarded-host": "evil.example"}),
+        (False, {"origin": f"https://{SPACE}.evil.example"}),
+        (False, {"origin": "https://other.hf.space", "sec-fetch-site": "same-site"}),
+        (False, {"origin": f"https://{SPACE}", "sec-fetch-site": "cross-site"}),
+        (False, {"origin": "null"}),
+        (False, {"origin": "https://[evil"}),
+    ):
+        sent = {"host": SPACE, "accept": accept, **headers}
+        answer = httpx.post(f"{public}gradio_api/{route}", headers=sent, **body)
+        assert (answer.status_code == 200) is passes, (headers, answer.text)
+        assert passes or (answer.status_code == 403 and "another site" in answer.text)
+        assert httpx.get(f"{public}config", headers=sent).status_code == 200, "a link leads here"
 
 
 def test_a_request_that_makes_no_sense_is_answered_in_a_sentence(
@@ -254,11 +304,11 @@ def test_a_request_that_makes_no_sense_is_answered_in_a_sentence(
     ):
         answer = httpx.post(f"{url}gradio_api/{route}", json=body)
         assert answer.status_code < 500, (route, body, answer.text)
-    deep = "[" * 200_000
-    for route in ("call/transcribe", "queue/join"):
-        kind = {"content-type": "application/json", "accept": "application/json"}
-        answer = httpx.post(f"{url}gradio_api/{route}", content=deep, headers=kind, timeout=60)
-        assert 400 <= answer.status_code < 500, (route, answer.text)
+    kind = {"content-type": "application/json", "accept": "application/json, text/event-stream"}
+    for route, depth in product(("call/transcribe", "queue/join", "mcp/"), (101, 500, 100_000)):
+        nested = '{"x":' * depth + "0" + "}" * depth
+        answer = httpx.post(f"{url}gradio_api/{route}", content=nested, headers=kind, timeout=60)
+        assert answer.status_code == 400 and "docs/api.md" in answer.text, (route, answer.text)
     forged = [{"path": path, "meta": META} for path in ("/etc/passwd", "x" * 5000, "\0", "~a/b")]
     for clip in (*forged, {"path": None, "url": "a"}, {"a": 1}, [1]):
         answer_text = predict(url, "transcribe", clip, *REST)

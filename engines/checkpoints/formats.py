@@ -106,7 +106,7 @@ def read_openai(path: Path) -> Content:
     # `weights_only` builds tensors and plain containers, and calls nothing else.
     content = torch.load(path, map_location="cpu", weights_only=True)
     try:
-        return Content(
+        found = Content(
             ModelDimensions(**content["dims"]), dict(content["model_state_dict"].items())
         )
     except (TypeError, KeyError, IndexError, AttributeError) as error:
@@ -114,6 +114,14 @@ def read_openai(path: Path) -> Content:
             f"{path.name} is not a Whisper checkpoint: it needs 'dims' and 'model_state_dict', "
             "as in OpenAI's files."
         ) from error
+    tensors = [each for each in found.state.values() if isinstance(each, Tensor)]
+    held = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    if held > unpacked:  # views of a few numbers, which would be copied out
+        raise CheckpointError(
+            f"{path.name} has tensors of {held / 1e6:.0f} MB in {unpacked / 1e6:.0f} MB, as no "
+            "Whisper checkpoint has: use another copy of the file."
+        )
+    return found
 
 
 # Hugging Face

@@ -12,6 +12,7 @@ import hashlib
 import io
 import os
 import platform
+import shutil
 import tempfile
 import threading
 from collections.abc import Callable
@@ -131,6 +132,8 @@ def load_compiled(
     with _compile_lock, ExitStack() as held:
         with suppress(OSError, NotImplementedError):  # a file system without locks or without room
             held.enter_context(FileLock(path.with_suffix(".lock"), fallback_to_soft=False))
+            for left in path.parent.glob(f"{path.stem}-*"):  # by a kill while it was written
+                shutil.rmtree(left, ignore_errors=True)
         compiled = read_entry(path)
         if compiled is None:
             compiled = compile_now()
@@ -175,7 +178,7 @@ def check_owner(path: Path) -> None:
 def write_entry(path: Path, compiled: CompiledModel) -> None:
     """Write the entry atomically; a cache that can't be written is ignored."""
     try:
-        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        with tempfile.TemporaryDirectory(prefix=f"{path.stem}-", dir=path.parent) as folder:
             exported = Path(folder) / "module.mef"
             compiled.export_mef(exported)
             body = exported.read_bytes()

@@ -159,6 +159,14 @@ def zipped(*parts: bytes) -> Write:
     return write
 
 
+def views(path: Path) -> None:
+    """Tensors of every shape, each of which stores one number."""
+    state = random_state(MINI)
+    write_checkpoint(
+        path, MINI, {name: torch.zeros(1).expand(each.shape) for name, each in state.items()}
+    )
+
+
 def own_output_layer(path: Path) -> None:
     tensors = load_file(path / "model.safetensors")
     tensors["proj_out.weight"] = tensors["model.decoder.embed_tokens.weight"] + 1
@@ -171,6 +179,7 @@ WRONG: dict[str, tuple[Write, str]] = {
     "only weights": (lambda p: torch.save(random_state(MINI), p), "is not a Whisper checkpoint"),
     # 5 GB in 5 MB would fill the memory; so would less
     "grows": (zipped(*[bytes(100_000_000)] * 3), r"would unpack from .* MB to 300 MB"),
+    "views of one number": (views, r"has tensors of \d+ MB in 0 MB"),
     "huge": (openai(n_vocab=10**15), "dimensions that no Whisper has"),
     "missing": (
         lambda p: write_checkpoint(p, MINI, dict(list(random_state(MINI).items())[:-1])),

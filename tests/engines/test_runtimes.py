@@ -5,7 +5,9 @@ The contract that they share with all engines is in `test_contract.py`.
 
 from __future__ import annotations
 
+import errno
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ import whisper
 from whisper.model import ModelDimensions
 
 from engines import registry, runtimes
-from engines.base import EngineUnavailable
+from engines.base import EngineError, EngineUnavailable
 from engines.checkpoints import Checkpoint
 from engines.checkpoints.formats import read_content
 from engines.languages import LANGUAGES
@@ -74,7 +76,22 @@ def test_a_checkpoint_is_converted_once_and_again_where_a_file_is_damaged(
     assert (folder / "weights").read_bytes() == b"1234"
     # Float16 holds the two for the same.
     checkpoint.state["decoder.ln.weight"] += 1e-5
+
+    def write_too_much(new: Path) -> None:
+        write(new)
+        (new / "more").touch()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(EngineError, match=f"stored in {folder.parent}: the disk is full"):
+        runtimes.convert_once(checkpoint, model, "form", write_too_much)
+    assert {path for path in folder.parent.iterdir() if path.is_dir()} == {folder}
+    with pytest.MonkeyPatch.context() as patch:  # a kill leaves what it was at
+        patch.setattr(shutil, "rmtree", lambda *_, **__: None)
+        with pytest.raises(EngineError, match="disk is full"):
+            runtimes.convert_once(checkpoint, model, "form", write_too_much)
+    assert len(list(folder.parent.glob("*/more"))) == 1
     assert runtimes.convert_once(checkpoint, model, "form", write) != folder
+    assert not list(folder.parent.glob("*/more"))
 
 
 @pytest.mark.parametrize("dims", DIMS)
