@@ -257,11 +257,11 @@ SPACE = "somebody-one-clip.hf.space"
 @pytest.mark.parametrize("route", ["upload", "mcp/", "call/compare"])
 def test_a_page_of_another_site_changes_nothing_on_a_public_one(route: str, public: str) -> None:
     """A Space's own page, shown in a frame of huggingface.co, sends from the Space's host."""
-    body: dict[str, Any] = {
+    bodies: dict[str, dict[str, Any]] = {
         "upload": {"files": {"files": ("a.wav", b"RIFF")}},
         "mcp/": {"json": {"jsonrpc": "2.0", "id": 1, "method": "ping"}},
         "call/compare": {"json": {"data": []}},
-    }[route]
+    }
     accept = "application/json, text/event-stream"
     for passes, headers in (
         (True, {}),
@@ -278,7 +278,7 @@ def test_a_page_of_another_site_changes_nothing_on_a_public_one(route: str, publ
         (False, {"origin": "https://[evil"}),
     ):
         sent = {"host": SPACE, "accept": accept, **headers}
-        answer = httpx.post(f"{public}gradio_api/{route}", headers=sent, **body)
+        answer = httpx.post(f"{public}gradio_api/{route}", headers=sent, **bodies[route])
         assert (answer.status_code == 200) is passes, (headers, answer.text)
         assert passes or (answer.status_code == 403 and "another site" in answer.text)
         assert httpx.get(f"{public}config", headers=sent).status_code == 200, "a link leads here"

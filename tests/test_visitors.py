@@ -122,6 +122,11 @@ def test_a_clip_of_the_page_goes_an_hour_after_its_last_use_by_itself(
     monkeypatch.setattr(server, "SWEEP_SECONDS", 0.05)
     serve_fakes()
     wait_until(lambda: list_files(uploads) == [used], "the cleaning")
+    real = time.time
+    with monkeypatch.context() as patch:
+        patch.setattr(time, "time", lambda: real() + 7200)  # the machine's clock is set forward
+        wait_until(lambda: used.stat().st_mtime > real() + 7000, "the cleaning")
+    wait_until(lambda: used.stat().st_mtime < real() + 1, "the cleaning after it was set back")
     used.unlink()
     assert upload_folder.is_gone(str(used)) and not upload_folder.is_gone("jfk")
 

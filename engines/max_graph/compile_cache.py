@@ -184,7 +184,7 @@ def write_entry(path: Path, compiled: CompiledModel) -> None:
             body = exported.read_bytes()
             exported.write_bytes(hashlib.sha256(body).digest() + body)
             exported.replace(path)
-    except OSError:
+    except (OSError, ValueError):  # the latter is MAX's, where it can't write
         pass
 
 

@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import resource
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from unittest.mock import Mock
@@ -97,6 +98,14 @@ def test_a_folder_that_cannot_be_made_written_or_locked_costs_only_the_next_comp
         patch.setattr("tempfile.TemporaryDirectory", fail)
         assert load(path, compiler) == ["compiling"]
         assert not path.exists()
+    (tmp_path / "entry-1234" / "part").mkdir(parents=True)  # what a kill left
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))  # a disk that is full while MAX writes
+    try:
+        assert load(path, compiler) == ["compiling"]
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert {each.name for each in tmp_path.iterdir()} == {"file", "entry.lock"}
     monkeypatch.setattr("fcntl.flock", fail)
     assert load(path, compiler) == ["compiling"]
     assert load(path, compiler) == []
