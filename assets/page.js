@@ -157,6 +157,12 @@
     if (editing) scrollTo({top: 0});
   }, true);
 
+  /* What presses a button that isn't seen; a box only when it is ticked. */
+  document.addEventListener("click", ({target}) => {
+    const {press} = target.closest?.("[data-press]")?.dataset ?? {};
+    if (press && target.checked !== false) document.querySelector(`#${press}`).click();
+  });
+
   new MutationObserver(() => { noteReady(false); nameSpeed(); nameChoices(); chooseView(); }).observe(document, {
     subtree: true, childList: true, characterData: true, attributeFilter: ["aria-label", "name"],
   });

@@ -82,6 +82,13 @@
   /* Whether every engine's time is that of one run: there is a dot for each. */
   const isSingle = () => list("#race .lane").every((lane) => list(".bar > i", lane).length < 2);
 
+  /* The engines that are to run; their colours stand in the page's head. */
+  const listChosen = () => list("#engines input:checked").map((input) => ({
+    key: input.value,
+    name: input.closest("label").textContent.trim().split("\n")[0],
+    tone: `var(--engine-${input.value})`,
+  }));
+
   // 1: choose. The options of one of the page's choices become large buttons.
 
   const drawChoices = (place, group, name, choose) => {
@@ -99,7 +106,7 @@
   };
   const drawClips = (nameOwn, choose) => {
     drawChoices(".tiles", "sample", (input) => input.value === "own" ? nameOwn() : nameOption(input), choose);
-    const names = list("#engines input:checked").map((input) => input.closest("label").textContent.trim().split("\n")[0]);
+    const names = listChosen().map(({name}) => name);
     const repeats = Number(find("#repeats input:checked")?.value ?? 1);
     const model = clean(find("#model input")?.value ?? "").split(" · ")[0];
     const parts = [model, names.join(", "), repeats > 1 ? `${repeats} repeats` : ""].filter(Boolean);
@@ -284,6 +291,6 @@
 
   window.slides = {
     SLIDES, FRAME, find, list, make, say, draw, readRace,
-    startRace, drawRace, drawClips, drawVerdict, drawTimes, openFaults, drawFaults,
+    listChosen, startRace, drawRace, drawClips, drawVerdict, drawTimes, openFaults, drawFaults,
   };
 })();

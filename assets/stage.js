@@ -4,7 +4,7 @@
 (() => {
   if (["", "0", null].includes(new URLSearchParams(location.search).get("stage"))) return;
   const {SLIDES, FRAME, find, list, make, say, draw, readRace,
-    startRace, drawRace, drawClips, drawVerdict, drawTimes, openFaults, drawFaults} = window.slides;
+    listChosen, startRace, drawRace, drawClips, drawVerdict, drawTimes, openFaults, drawFaults} = window.slides;
   const AT_REST = ["idle", "done", "failed", "stopped"];
   const root = document.documentElement;
   root.dataset.stage = "1";
@@ -65,9 +65,10 @@
     schedule();
   };
 
-  // The race is recorded as it is shown, and can be shown again.
+  // The race is recorded as it is shown, and can be shown again, also after a reload.
 
   let frames = [];
+  let kept = [];  // frames of the race that was shown before the page was loaded anew
   let started = null;
   let before = null;
   let pending = false;
@@ -85,7 +86,27 @@
       beginRace();
       root.dataset.slide = "2";
     }
-    if (started !== null && frames.at(-1)?.key !== key) frames.push({key, race, at: performance.now() - started});
+    if (started === null && kept.at(-1)?.key === key) frames = kept;
+    if (started === null || frames.at(-1)?.key === key) return;
+    frames.push({key, race, at: performance.now() - started});
+    if (!runs) keep(frames);
+  };
+  /* Frames are much alike: packed, those of minutes take some ten kilobytes. */
+  const keep = async (recorded) => {
+    const packed = new Blob([JSON.stringify(recorded)]).stream().pipeThrough(new CompressionStream("gzip"));
+    const bytes = new Uint8Array(await new Response(packed).arrayBuffer());
+    const text = btoa(Array.from(bytes, (byte) => String.fromCharCode(byte)).join(""));
+    try {
+      sessionStorage.setItem("race", text);
+    } catch {
+      sessionStorage.removeItem("race");  // no room: a replay ends with the page
+    }
+  };
+  const recall = async () => {
+    const packed = Uint8Array.from(atob(sessionStorage.getItem("race") ?? ""), (letter) => letter.charCodeAt(0));
+    if (!packed.length) return;
+    const frames = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
+    kept = await new Response(frames).json();
   };
   const stopReplay = () => {
     playing = null;
@@ -97,23 +118,25 @@
     const mine = playing = {};
     root.dataset.replay = "1";
     startRace();
-    const begun = performance.now();
+    const waits = (race) => race.lanes.every(({state}) => ["idle", "waiting"].includes(state));
+    const first = Math.max(frames.findIndex(({race}) => !waits(race)) - 1, 0);
+    const start = Math.max(frames[first].at, (frames[first + 1]?.at ?? 0) - 500);  // the queue is no race
+    const begun = performance.now() - start;
     const show = (at) => {
       if (playing !== mine) return;
       drawRace(frames[at].race);
       if (at + 1 === frames.length) playing = null;  // its label stays as long as the slide does
       else setTimeout(show, begun + frames[at + 1].at - performance.now(), at + 1);
     };
-    show(0);
+    show(first);
   };
   const compare = () => {
     if (isBusy() || find("#compare")?.disabled !== false) return;
     stopReplay();
     beginRace();
-    const last = readRace();
-    [before, pending] = [JSON.stringify(last), true];
+    [before, pending] = [JSON.stringify(readRace()), true];
     const blank = {state: "waiting", rank: 0, share: 0, unsure: false, seconds: "", doing: "", words: []};
-    drawRace({said: "About to start …", alert: false, left: "", lanes: last.lanes.map((lane) => ({...lane, ...blank}))});
+    drawRace({said: "About to start …", alert: false, left: "", lanes: listChosen().map((lane) => ({...lane, ...blank}))});
     root.dataset.slide = "2";
     press("#compare");
   };
@@ -239,6 +262,7 @@
     }, 16);
   };
   const begin = () => {
+    recall().catch(() => sessionStorage.removeItem("race"));
     document.body.insertAdjacentHTML("beforeend", FRAME);
     new MutationObserver(schedule).observe(find("gradio-app"), {
       subtree: true, childList: true, characterData: true,

@@ -79,10 +79,10 @@
   /* A word dragged over is being copied, not asked for. */
   const isSelecting = (word) => {
     const selection = getSelection();
-    return !selection.isCollapsed && word.closest(".lanes").contains(selection.anchorNode);
+    return !selection.isCollapsed && word.closest(".lanes")?.contains(selection.anchorNode);
   };
   document.addEventListener("click", (event) => {
-    const target = event.target.closest?.("#lanes [data-t], #lanes [data-step], #lanes [data-copy]");
+    const target = event.target.closest?.("#lanes [data-step], #lanes [data-copy], [data-t]");
     if (target?.dataset.step) walk(Number(target.dataset.step));
     else if (target?.dataset.copy) copy(target);
     else if (target && !isSelecting(target)) playFrom(Number(target.dataset.t));

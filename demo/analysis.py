@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from html import escape
 from pathlib import Path
+from time import perf_counter
 from typing import Any, Literal
 
 import gradio as gr
@@ -14,6 +15,7 @@ import gradio as gr
 from demo import uploads
 from demo.comparison import Analyses, Backend
 from demo.jobs import Kind, Task
+from demo.limits import format_estimate
 from demo.panels import layers
 from demo.request import CLIP_GONE, NO_CLIP, RequestError, check, check_language
 from demo.wiring import QUICK, Component, Drawn, JobPanel
@@ -42,8 +44,9 @@ State = Literal["running", "done", "failed", "stopped"]
 class AnalysisSnapshot:
     """A task as it stood at one moment.
 
-    `what` it is at; `share` of it that is done, 0 to 1; `seconds` since its `start`; `result` once
-    it is done; `reason`: a sentence, once it failed. Its methods are those that `Task` asks for.
+    `what` it is at; `share` of it that is done, 0 to 1; `seconds` since its `start`; `expected`:
+    how many there may be, going by past runs; `result` once it is done; `reason`: a sentence, once
+    it failed. Its methods are those that `Task` asks for.
     """
 
     state: State = "running"
@@ -51,8 +54,15 @@ class AnalysisSnapshot:
     share: float = 0.0
     start: float = 0.0
     seconds: float = 0.0
+    expected: float | None = None
     result: Any = None
     reason: str = ""
+
+    @property
+    def left(self) -> float | None:
+        """Seconds that it may still take; None where nothing tells."""
+        left = (self.expected or 0.0) - self.seconds
+        return left if left > 0 else None
 
     def as_started(self, now: float) -> AnalysisSnapshot:
         return replace(self, start=now)
@@ -80,9 +90,9 @@ class AnalysisSnapshot:
 
 
 class AnalysisTask(Task):
-    """Runs `work(listener)`."""
+    """Runs `work(task)`, whose listener it is."""
 
-    def __init__(self, work: Callable[[Listener], Any], kind: Kind = ()) -> None:
+    def __init__(self, work: Callable[[AnalysisTask], Any], kind: Kind = ()) -> None:
         super().__init__(AnalysisSnapshot(), kind)
         self._work = work
 
@@ -96,6 +106,10 @@ class AnalysisTask(Task):
             self.update(
                 lambda last, now: replace(last.at(now), state="done", share=1.0, result=result)
             )
+
+    def expect(self, seconds: float | None) -> None:
+        """Take in how long all of it may take, None where nothing tells."""
+        self.update(lambda last, _: replace(last, expected=seconds))
 
     def progress(self, progress: Progress) -> None:
         known = progress.stage == "comparing" and progress.total
@@ -144,7 +158,7 @@ def build_layers(backend: Backend, analyses: Analyses, controls: Controls) -> Jo
         def compare(clip: Clip, listener: Listener) -> Any:
             return analyses.compare_layers(chosen, held["model"], clip, listener, at)
 
-        return make_task(backend, "layers", held, compare, tuple(chosen))
+        return make_task(backend, "layers", held, compare, False, tuple(chosen))
 
     draw = partial(draw_analysis, render=layers.render, summarise=layers.summarise)
     inputs = {"names": names, "window": window, **{each: controls[each] for each in CLIP_CONTROLS}}
@@ -174,7 +188,7 @@ def build_faults(backend: Backend, analyses: Analyses, controls: Controls) -> Jo
         def run(clip: Clip, listener: Listener) -> Any:
             return analyses.run_fault(held["fault"], held["model"], clip, language, listener)
 
-        return make_task(backend, "faults", held, run, held["fault"])
+        return make_task(backend, "faults", held, run, True, held["fault"])
 
     fault.change(lambda key: stories.get(key, ""), fault, story, **QUICK)
     draw = partial(draw_analysis, render=layers.render_fault, summarise=layers.summarise_fault)
@@ -200,10 +214,14 @@ def make_task(
     backend: Backend,
     name: str,
     held: dict[str, Any],
-    work: Callable[[Clip, Listener], Any],
+    work: Callable[[Clip, AnalysisTask], Any],
+    whole: bool,
     *kind: Any,
 ) -> AnalysisTask:
-    """Make a task over the page's clip; raises `RequestError` where there is none."""
+    """Make a task over the page's clip; raises `RequestError` where there is none.
+
+    `whole`: whether it takes the longer the longer the clip is.
+    """
     choices = backend.choices()
     check_language(held["language"], check("model", held["model"], choices))
     sample = choices.find_sample(held["sample"])
@@ -215,8 +233,14 @@ def make_task(
     if not Path(path).is_file():
         raise RequestError(CLIP_GONE)
 
-    def run(listener: Listener) -> Any:
-        return work(backend.load_clip(path, listener, *(picked if any(picked) else ())), listener)
+    def run(task: AnalysisTask) -> Any:
+        start, past, named = perf_counter(), backend.past_runs, f"{name} {held['model']}"
+        clip = backend.load_clip(path, task, *(picked if any(picked) else ()))
+        audio_seconds = clip.seconds if whole else 0.0
+        task.expect(past.expect_analysis(named, audio_seconds))
+        result = work(clip, task)
+        past.note_analysis(named, audio_seconds, perf_counter() - start)
+        return result
 
     return AnalysisTask(run, (name, held["model"], held["sample"], *kind))
 
@@ -229,6 +253,8 @@ def draw_analysis(
 ) -> Iterator[Drawn]:
     """Draw the status, and the result once there is one."""
     clock = f"{snapshot.seconds:.1f} s"
+    if snapshot.left is not None:
+        clock += f", {format_estimate(snapshot.left)} left"
     match snapshot.state:
         case "running":
             what = snapshot.what[:1].upper() + snapshot.what[1:]
@@ -238,7 +264,7 @@ def draw_analysis(
         case "failed":
             yield {"status": render_status(snapshot.reason, alert=True)}
         case "done":
-            status = render_status(summarise(snapshot.result), clock=clock)
+            status = render_status(summarise(snapshot.result), clock=f"{snapshot.seconds:.1f} s")
             yield {"status": status, "result": render(snapshot.result)}
 
 

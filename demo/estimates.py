@@ -72,6 +72,18 @@ class PastRuns:
         past, seconds = min(reversed(pairs), key=lambda pair: abs(pair[0] - audio_seconds))
         return seconds * (audio_seconds + FIXED_SECONDS) / (past + FIXED_SECONDS)
 
+    def expect_analysis(self, name: str, audio_seconds: float) -> float | None:
+        """Return how long an analysis took before, the first one since the start apart."""
+        return self.find(self._name_analysis(name), audio_seconds)
+
+    def note_analysis(self, name: str, audio_seconds: float, seconds: float) -> None:
+        """Take in how long an analysis took; the next one finds its encoders open."""
+        self.note(self._name_analysis(name), audio_seconds, seconds)
+        self._ready[name] = name
+
+    def _name_analysis(self, name: str) -> str:
+        return f"{name} again" if name in self._ready else name
+
     def add_expected(self, comparison: Comparison) -> Comparison:
         """Tell the lanes what to expect, once the clip's length is known, and set the time left."""
         settings, audio = comparison.settings, comparison.audio_seconds

@@ -35,7 +35,7 @@ NOTHING = "There is nothing to export yet: press Compare, and wait for the last 
 LINKED = "The link is in the address bar, and copied where the browser allows it."
 OWN_CLIP_STAYS = " Your own clip and a checkpoint’s path stay here: a link can’t carry them."
 HINT = """<p class="hint">Files hold the result that the page shows, and are made when you ask for
-them. To save a chart as PNG, point at it and press its camera.</p>"""
+them. To save a chart as a picture, press PNG beside its title.</p>"""
 
 WHOLE = {
     "zip": ("Everything (ZIP)", "application/zip"),

@@ -58,6 +58,11 @@ class Task(Listener):
         self._stopping = False
         self._deadline, self._longest = math.inf, math.inf
 
+    @property
+    def snapshot(self) -> Any:
+        """How it stands."""
+        return self._snapshot
+
     def work(self) -> None:
         """Do the work and `update` the snapshot until it is over; subclasses override this."""
         raise NotImplementedError

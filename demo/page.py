@@ -133,8 +133,13 @@ def build_setup(
         stop = gr.Button(
             "Stop", elem_id="stop", size="sm", interactive=False, scale=0, min_width=130
         )
-    timed = alone.click(lambda: "one at a time", None, controls["schedule"], **QUICK)
-    timed.then(None, None, None, js="() => document.querySelector('#again').click()", **QUICK)
+    words = gr.Button("With word timestamps", elem_id="with-words")  # what else presses it is seen
+    for button, name, value in (
+        (alone, "schedule", "one at a time"),
+        (words, "word_timestamps", True),
+    ):
+        changed = button.click(lambda value=value: value, None, controls[name], **QUICK)
+        changed.then(None, None, None, js="() => document.querySelector('#again').click()", **QUICK)
     return start, stop, expected, controls
 
 

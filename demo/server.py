@@ -45,7 +45,7 @@ from demo.panels import charts
 from demo.visits import SavedResults
 from engines import hardware, zero_gpu
 from engines.audio import MAX_BYTES
-from engines.registry import EngineStatus
+from engines.registry import ENGINES, EngineStatus
 
 ROOT = Path(__file__).resolve().parents[1]
 SAMPLES = Path("audio_samples")
@@ -160,6 +160,8 @@ def serve(
     # The sheet stands in the head, as Gradio would confine it.
     names = ("slides.js", "stage.js", "page.js", "upload.js", "words.js", "charts.js", "stage.css")
     *scripts, style = ((ASSETS / name).read_text("utf-8") for name in names)
+    colours = "".join(f"--engine-{row.key}:{row.colour};" for row in ENGINES)
+    style += f"\n:root {{{colours}}}"
     return page.launch(
         server_name=pick_address(),
         theme=choose_theme(),

@@ -82,11 +82,15 @@ class JobPanel:
         """Return the inputs and outputs as a visit left them, or nothing."""
         if saved is None:
             return {}
-        drawn = dict(saved.drawn)
-        if not drawn:
-            for step in self.draw(saved.snapshot, True):
-                drawn |= step
+        drawn = saved.drawn or self.draw_whole(saved.snapshot)
         return {**self.hold(saved.controls), **self.show(drawn, running=False)}
+
+    def draw_whole(self, snapshot: Any) -> Drawn:
+        """Draw all that there is to show of a snapshot at once."""
+        drawn = Drawn()
+        for step in self.draw(snapshot, True):
+            drawn |= step
+        return drawn
 
     def hold(self, controls: dict[str, Any]) -> dict[Component, Any]:
         """Return the inputs as they were, without a clip that is gone."""
@@ -164,11 +168,14 @@ async def run_task(
     task: Task,
 ) -> AsyncGenerator[dict[Component, Any], None]:
     """Run a panel's task in its turn, and save its results; yield what to show of it."""
-    shown, ended = Drawn(), False
+    shown, ended, waited = Drawn(), False, False
 
     def draw(snapshot: Any) -> Iterator[dict[Component, Any]]:
-        nonlocal ended
+        nonlocal ended, waited
         if isinstance(snapshot, Waiting):
+            if not waited:  # what was asked for stands there, and not what ran before
+                yield panel.show(panel.draw_whole(task.snapshot), running=True)
+            waited = True
             yield panel.show_status(*snapshot.describe(), running=True)
             return
         whole = not shown or snapshot.finished != ended
@@ -185,6 +192,11 @@ async def run_task(
             async for step in steps:
                 yield step
     except Refused as refusal:
+        if waited:
+            last = saved.find(visit, panel.name)
+            before = last.snapshot if last else task.snapshot.as_stopped()
+            drawn = (last and last.drawn) or panel.draw_whole(before)
+            yield panel.show(drawn, running=False)
         yield panel.show_status(str(refusal), alert=refusal.alert)
 
 

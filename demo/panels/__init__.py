@@ -9,7 +9,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from demo.panels import accuracy, chips, encoder_output, headline, lanes, race, sound, times
+from demo.panels import (
+    accuracy,
+    chips,
+    confidence,
+    encoder_output,
+    headline,
+    lanes,
+    race,
+    sound,
+    times,
+)
 from demo.snapshot import Comparison
 
 
@@ -41,5 +51,12 @@ PANELS: tuple[Panel, ...] = (
     Panel("timeline", "Timeline", times.render_timeline, tab="Time"),
     Panel("sound", "What the clip sounds like", sound.render, tab="Sound"),
     Panel("scores", "Accuracy", accuracy.render, tab="Accuracy"),
+    Panel(
+        "confidence",
+        "Confidence",
+        confidence.render,
+        document=confidence.render_document,
+        tab="Accuracy",
+    ),
     Panel("features", "Encoder output", encoder_output.render, tab="Encoder"),
 )

@@ -14,6 +14,7 @@ from functools import lru_cache, partial
 from itertools import accumulate, pairwise
 from typing import Any
 
+from demo.panels.confidence import BOUNDS
 from demo.panels.templating import render_template
 from demo.snapshot import Comparison, Lane
 from engines.base import Segment
@@ -29,8 +30,8 @@ class Token:
 
     `change`: how it differs from the baseline's words: "insert", "substitute" or "delete"; of a
     word of the baseline's "other" where another engine differs. `instead`: what the baseline wrote.
-    `unsure`: how unsure the model was, from 0 to 3. `timed`: whether `start` is the engine's own.
-    `joined`: whether no space precedes it, as in Chinese.
+    `unsure`: how unsure the model was, from 0 to 3, and `sure` how sure, as 62%. `timed`: whether
+    `start` is the engine's own. `joined`: whether no space precedes it, as in Chinese.
     """
 
     text: str
@@ -38,6 +39,7 @@ class Token:
     change: str = ""
     instead: str = ""
     unsure: int = 0
+    sure: str = ""
     timed: bool = False
     joined: bool = False
 
@@ -67,6 +69,9 @@ def render(comparison: Comparison, document: bool = False) -> list[Any]:
         twins=twins,
         names={key: join_names([other.label for other in same]) for key, same in twins.items()},
         timed=any(segment.words for lane in lanes for segment in lane.segments),
+        can_time=comparison.finished
+        and bool(comparison.done)
+        and not comparison.settings.word_timestamps,
         differences=_count_differences(comparison, lines),
         words=name_count(max((sum(map(len, each)) for each in lines.values()), default=0)),
         rows=rows,
@@ -86,7 +91,12 @@ def list_tokens(segment: Segment) -> Line:
     if segment.words:
         return tuple(
             Token(
-                part, word.start, "", "", _judge(word.probability), True, not word.text[0].isspace()
+                part,
+                word.start,
+                unsure=_judge(word.probability),
+                sure=f"{word.probability:.0%}",
+                timed=True,
+                joined=not word.text[0].isspace(),
             )
             for word in segment.words
             for part in word.text.split()
@@ -101,7 +111,7 @@ def list_tokens(segment: Segment) -> Line:
 
 
 def _judge(probability: float) -> int:
-    return sum(probability < bound for bound in (0.9, 0.7, 0.5))
+    return sum(probability < bound for bound in BOUNDS)
 
 
 def mark_differences(comparison: Comparison) -> dict[str, list[Line]]:

@@ -79,5 +79,12 @@ def test_the_report_draws_its_charts_without_a_network(browser: Browser, tmp_pat
     tab.goto(path.as_uri())
     tab.locator(".plot[data-name=encoder-map]").scroll_into_view_if_needed()
     tab.wait_for_function(DRAWN, arg="encoder-map")
+    for part in ("#race .seconds", "#lanes .segment"):
+        assert tab.locator(part).first.is_visible()
+    term = tab.locator(".badge .term")
+    tip = "term => getComputedStyle(term, '::after').content"
+    assert term.evaluate(tip) == "none"
+    term.focus()
+    assert term.evaluate(tip) != "none", "what a term means is there without a script"
     assert complaints == []
     context.close()

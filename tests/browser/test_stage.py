@@ -11,7 +11,7 @@ from tests import fakes
 from tests.browser.driving import Open, list_axe_faults, wait_for_states
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page
+    from playwright.sync_api import Page, Route
 
     from tests.fake_page import FakePage
 
@@ -126,7 +126,12 @@ def test_settings_open_over_the_stage(fake_page: FakePage, open_page: Open) -> N
     page.locator("#stage footer button", has_text="settings").click()
     page.locator("#engines").wait_for()
     page.keyboard.press("s")
+    asked: list[Route] = []
+    page.route("**/queue/join**", lambda route: asked.append(route))
     page.keyboard.press("Space")
+    page.locator("#stage .racer").first.wait_for()
+    assert page.locator("#stage .racer .name").all_inner_texts() == ["CPU"], "those that will run"
+    asked[0].continue_()
     wait_for_states(page, "done")
 
 
@@ -166,7 +171,17 @@ def test_a_replay_takes_as_long_as_the_race(fake_page: FakePage, open_page: Open
     page.wait_for_function("seen.length && seen.at(-1)[0] - seen[0][0] > 1500", timeout=10_000)
     assert page.evaluate("seen")[0][1] < len(whole)
     page.wait_for_function(f"whole => {words} === whole", arg=whole)
-    page.locator("#stage h1").get_by_text("Replay", exact=True).wait_for()
+    replayed = page.locator("#stage h1").get_by_text("Replay", exact=True)
+    replayed.wait_for()
+    page.reload()
+    page.locator("#stage .tile").first.wait_for()
+    wait_for_states(page, "done", "done")
+    page.keyboard.press("PageDown")
+    page.locator("#stage footer", has_text="replay").wait_for()
+    page.keyboard.press("r")
+    replayed.wait_for()
+    assert page.evaluate(words) != whole
+    page.wait_for_function(f"whole => {words} === whole", arg=whole)
 
 
 def test_the_ordinary_page_has_no_stage(fake_page: FakePage, open_page: Open) -> None:

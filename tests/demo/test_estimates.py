@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from demo.analysis import AnalysisTask
+from demo.analysis import make_task as make_analysis
 from demo.estimates import PastRuns, add_time_left, name_run
 from demo.snapshot import Comparison, Expected, Settings, new_comparison
-from engines.base import PrepareSeconds, Span
+from engines.base import Clip, PrepareSeconds, Span
 from tests import fakes
-from tests.fake_page import make_task
+from tests.fake_page import make_backend, make_task
 
 SETTINGS = Settings(engines=("cpu", "max_hybrid"), repeats=3)
 
@@ -51,6 +53,22 @@ def test_a_finished_comparison_tells_the_next_one_what_to_expect(tmp_path: Path)
     assert again.lanes[1].expected.compile == 0.1 and again.left is not None
     assert again.left == pytest.approx(sum(expected) + 2 * 0.01)
     assert [x.name for x in path.parent.iterdir()] == [path.name]
+
+
+def test_an_analysis_says_how_long_it_may_still_take(sample_folder: Path) -> None:
+    """Not the first one; then going by the last one, whose encoders are open."""
+    told: list[float | None] = []
+
+    def work(clip: Clip, task: AnalysisTask) -> None:
+        told.append(task.snapshot.at(task.snapshot.start).left)
+
+    held = {"sample": "jfk", "audio": None, "model": "tiny.en", "language": ""}
+    backend = make_backend(sample_folder)
+    for _ in range(3):
+        before = backend.past_runs.find("layers tiny.en again")
+        *_, last = make_analysis(backend, "layers", held, work, False).snapshots()
+        assert last.complete
+    assert told == [None, None, before] and before is not None
 
 
 @pytest.mark.parametrize("content", ["", "{", "[1]", '{"a": 1}', '{"a": [[1, -1]]}'])
