@@ -36,6 +36,7 @@ from demo.record import (
 )
 from demo.request import DEFAULTS, RULES, ComparisonRequest, RequestError, find_upload
 from demo.snapshot import Comparison
+from engines.options import OPTIONS
 from engines.registry import BASELINE
 
 MOST_CLIP_BYTES = 32 * 2**20
@@ -123,6 +124,8 @@ Arguments = Mapping[str, tuple[Any, Any, str]]
 def list_options() -> dict[str, tuple[Any, Any, str]]:
     """Return the fields of a request as arguments, for times that can be compared."""
     types = {**get_type_hints(ComparisonRequest), "engines": list[str] | None}
+    lists = {name: row for name, row in OPTIONS.items() if row.kind == "numbers"}
+    types |= {name: list[int] if row.whole else list[float] for name, row in lists.items()}
     defaults = {**DEFAULTS, "engines": None, "schedule": "one at a time"}
     return {name: (types[name], defaults[name], rule.help) for name, rule in RULES.items()}
 

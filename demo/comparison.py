@@ -31,7 +31,7 @@ from engines.base import (
     Segment,
     Span,
 )
-from engines.clip_clock import fill_pauses, set_clock
+from engines.clip_clock import fill_pauses, find_parts, set_clock
 from engines.clip_source import UNKNOWN, Source
 from engines.registry import MODEL_MEGABYTES, EngineStatus
 
@@ -193,6 +193,7 @@ class ComparisonTask(Task):
             logger.info("started", engines=list(settings.engines))
             clip = self._backend.load_clip(self._path, self, *self._settings.picked)
             self.source = clip.source
+            find_parts(clip, settings.clip_timestamps)  # raises for parts that aren't there
             # What the run before left behind was told to stop.
             while not self._backend.describing.acquire(timeout=0.1):
                 self.check_stopped()

@@ -161,8 +161,9 @@ def name_engine(key: str, settings: Settings) -> str:
 def name_run(key: str, settings: Settings, beside: bool) -> str:
     """Name a run by what its duration depends on, but for the clip."""
     words = " words" if settings.word_timestamps else ""
+    others = [f" {name}={str(value)[:40]}" for name, value in sorted(settings.changed().items())]
     how = "race" if beside else "alone"
-    return f"{name_engine(key, settings)} beam {settings.beam_size}{words} {how}"
+    return f"{name_engine(key, settings)} beam {settings.beam_size}{words}{''.join(others)} {how}"
 
 
 def read_pairs(content: Any) -> dict[str, Pairs]:

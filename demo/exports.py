@@ -23,6 +23,7 @@ import gradio as gr
 
 from demo.comparison import Backend
 from demo.panels import PANELS, charts
+from demo.panels.chips import list_changes
 from demo.panels.templating import join_parts, render_template
 from demo.record import as_json, describe, describe_lane
 from demo.request import RULES, ComparisonRequest
@@ -216,6 +217,7 @@ def render_report(
         script=script,
         digest=digest,
         record=describe(comparison),
+        changes=list_changes(comparison.settings),
         style="\n".join(path.read_text(encoding="utf-8") for path in STYLES),
         sections=sections,
     )
@@ -255,6 +257,7 @@ def list_figures(comparison: Comparison) -> Iterator[dict[str, Any]]:
                 "model": settings.model,
                 "language": record.language or settings.language,
                 "beam_size": settings.beam_size,
+                "other_options": "; ".join(": ".join(pair) for pair in list_changes(settings)),
                 "engine": lane.label,
                 "device": lane.device,
                 "type": lane.dtype,

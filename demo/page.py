@@ -15,6 +15,7 @@ from demo.comparison import Backend
 from demo.exports import build_exports
 from demo.jobs import JobQueue, Task
 from demo.limits import format_estimate
+from demo.options_form import build_whisper_options
 from demo.panels import PANELS, Panel, sound
 from demo.panels.headline import Headline, render_headline
 from demo.panels.templating import render_template
@@ -39,6 +40,7 @@ from demo.wiring import (
     connect_return,
 )
 from engines.metrics import name_count
+from engines.options import OPTIONS
 from engines.registry import MODEL_MEGABYTES, has_model, offers_dtypes
 
 HEADER = """<header class="masthead"><h1>One clip, every engine</h1>
@@ -121,10 +123,11 @@ def build_setup(
                 )
             expected = gr.HTML(render_expected(None), elem_id="expected", apply_default_css=False)
             with gr.Accordion("Advanced", open=False, elem_classes="advanced"):
-                rest = [name for name in RULES if name not in FIRST_CONTROLS]
+                rest = [name for name in RULES if name not in (*FIRST_CONTROLS, *OPTIONS)]
                 for row in (rest[at : at + 2] for at in range(0, len(rest), 2)):
                     with gr.Row():
                         controls |= {name: build_option(name, choices, first) for name in row}
+                controls |= build_whisper_options(first)
     controls["engines"].change(name_start, controls["engines"], start, **QUICK)
     with gr.Row(elem_classes="result-actions"):
         gr.Button("Edit settings", elem_id="edit", size="sm", scale=0, min_width=130)

@@ -1,15 +1,14 @@
 """Requests: one record of a comparison asked for by the page, a link, the HTTP API or MCP.
 
-A new option is one field of `Settings` with its row in `RULES`; page, link, endpoints and tools
-follow from these. All input is untrusted: whatever is wrong with it is one sentence in a
-`RequestError`.
+A new option of the page is one field of `Settings` with its row in `RULES`, one of Whisper's is a
+row of `engines.options`; page, link, endpoints and tools follow from these. All input is untrusted:
+whatever is wrong with it is one sentence in a `RequestError`.
 
 A link: sample=columbia&model=base&engines=cpu,max_full&language=en&beam=5&schedule=in-turn&words=1
 """
 
 from __future__ import annotations
 
-import reprlib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
@@ -24,6 +23,7 @@ from demo.snapshot import Settings
 from engines.base import EngineError
 from engines.clip_source import LEFT, MOST_CHANNELS, MOST_TRACKS, RIGHT
 from engines.languages import LANGUAGES
+from engines.options import OPTIONS, Option, find_conflict, show
 from engines.registry import DEFAULT_MODEL, OFFICIAL_MODELS, EngineStatus, is_hub_repository
 
 ENGLISH_ONLY = ".en"
@@ -69,7 +69,7 @@ class Rule:
         return self.spelled.get(value, str(value))
 
 
-RULES = {
+RULES: dict[str, Rule | Option] = {
     "sample": Rule("Clip", "the key of a clip that comes with the project, such as jfk", "sample"),
     "engines": Rule(
         "Engines",
@@ -141,8 +141,10 @@ RULES = {
         least=0,
         most=MOST_CHANNELS,
     ),
+    **OPTIONS,
 }
-"""By the names of `ComparisonRequest`'s fields, but for `upload`."""
+"""By the names of `ComparisonRequest`'s fields, but for `upload`, in the order of the endpoints'
+arguments: new ones come last."""
 
 
 @dataclass(frozen=True)
@@ -236,15 +238,22 @@ class ComparisonRequest(Settings):
             raise RequestError(CLIP_GONE)
         if not request.engines:
             raise RequestError(NO_ENGINE)
-        check_language(request.language, request.model)
+        check_language(request.language, request.model, request.task)
+        if conflict := find_conflict(request, request.beam_size, request.word_timestamps):
+            raise RequestError(conflict)
         return request
 
     @classmethod
     def from_query(cls, query: str, choices: Choices) -> ComparisonRequest:
         """Read a link; what it doesn't name, or names wrongly, is the page's default."""
-        texts = parse_qs(query.removeprefix("?")) if len(query) <= 2000 else {}
+        query = query.removeprefix("?") if len(query) <= 8000 else ""  # with a long prompt
+        texts = parse_qs(query, keep_blank_values=True)
         named: dict[str, Any] = {}
         for name, rule in RULES.items():  # one without a link has no values
+            if isinstance(rule, Option):
+                with suppress(ValueError, LookupError):
+                    named[name] = rule.read(name, texts[rule.link][-1])
+                continue
             asked = texts.get(rule.link, [""])[-1].split(",")
             known = choices.available if name == "engines" else choices.values(name)
             found = [value for value in known if rule.spell(value) in asked]
@@ -256,16 +265,22 @@ class ComparisonRequest(Settings):
         """Write a link's query, without what can't travel: an own clip, a checkpoint's path."""
         parts = {}
         for name, rule in RULES.items():
+            if isinstance(rule, Option):
+                continue
             value, known = getattr(self, name), choices.values(name)
             if isinstance(value, tuple):
                 parts[rule.link] = ",".join(each for each in value if each in known)
             elif value in known or rule.most:
                 parts[rule.link] = rule.spell(value)
-        return urlencode({key: text for key, text in parts.items() if text}, safe=",")
+        parts = {key: text for key, text in parts.items() if text}
+        for name, value in self.changed().items():
+            parts[OPTIONS[name].link] = OPTIONS[name].write(value)
+        return urlencode(parts, safe=",")
 
     def to_controls(self) -> dict[str, Any]:
         """Return the values of the page's controls, but for the player."""
         held = {name: getattr(self, name) for name in RULES}
+        held |= {name: row.hold(held[name]) for name, row in OPTIONS.items()}
         return {**held, "engines": list(self.engines), "sample": self.sample or OWN_CLIP}
 
     def find_clip(self, choices: Choices) -> Sample | None:
@@ -274,7 +289,8 @@ class ComparisonRequest(Settings):
         given = self.reference or None
         if self.sample:
             found = choices.find_sample(self.sample)
-            return replace(found, reference=given) if found and given else found
+            other = given or self.clip_timestamps or self.task == "translate"  # than it says
+            return replace(found, reference=given) if found and other else found
         if not self.upload:
             return None
         path = uploads.find_original(self.upload)
@@ -287,6 +303,11 @@ DEFAULTS = {each.name: each.default for each in fields(ComparisonRequest)}
 def check(name: str, value: Any, choices: Choices) -> Any:
     """Return a field's value from any JSON; raise `RequestError` with one sentence."""
     known, rule, default = list(choices.values(name)), RULES[name], DEFAULTS[name]
+    if isinstance(rule, Option):
+        try:
+            return rule.read(name, value)
+        except ValueError as error:
+            raise RequestError(str(error)) from None
     if rule.longest:
         return check_text(name, value, rule.longest)
     if name == "engines":
@@ -331,10 +352,16 @@ def check_own_checkpoint(value: Any) -> str:
     raise RequestError(f"{sentence} a Whisper checkpoint.")
 
 
-def check_language(language: str, model: str) -> None:
-    """Raise `RequestError` for a language that the checkpoint doesn't know."""
+def check_language(language: str, model: str, task: str = "transcribe") -> None:
+    """Raise `RequestError` for a language that the checkpoint doesn't know, or can't translate."""
     name, title = Path(model).name, LANGUAGES.get(language, language).capitalize()
-    if language not in ("", "en") and ENGLISH_ONLY in (name[-3:], Path(model).stem[-3:]):
+    english_only = ENGLISH_ONLY in (name[-3:], Path(model).stem[-3:])
+    if task == "translate" and english_only:
+        raise RequestError(
+            f"{name} knows only English: to translate, choose a multilingual model such as "
+            f"{DEFAULT_MODEL}."
+        )
+    if language not in ("", "en") and english_only:
         raise RequestError(
             f"{name} knows only English, not {title}: choose a multilingual model such as "
             f"{DEFAULT_MODEL}."
@@ -370,9 +397,3 @@ def find_upload(clip: Any) -> str:
     if not uploads.is_upload(path) or not Path(path).is_file():
         raise RequestError("clip is not a file that was uploaded here: upload it first.")
     return str(Path(path).resolve())
-
-
-def show(value: Any) -> str:
-    """Return a wrong value on one line, not too long."""
-    text = reprlib.repr(value)
-    return text if len(text) <= 60 else text[:59] + "…"

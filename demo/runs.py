@@ -17,13 +17,15 @@ from demo.visits import Saved, SavedResults
 from demo.wiring import QUICK, Component, JobPanel
 from engines.languages import LANGUAGES
 from engines.metrics import Edit, compare, name_count, score
+from engines.options import OPTIONS
 
 CHOOSE_TWO = "Tick two runs to compare them."
 BUSY = "A comparison goes on: stop it, or wait for its end, before you open another."
 GONE = "This run is no longer kept: newer ones needed its place."
 
 TOLD = ("model", "language", "beam_size", "schedule", "repeats", "word_timestamps", "gpu_dtype")
-"""Settings in the order in which two runs are compared; clip and engines come before them."""
+"""Settings in the order in which two runs are compared; clip and engines come before them, and
+Whisper's options after them."""
 
 
 @dataclass(frozen=True)
@@ -232,7 +234,7 @@ def list_differences(earlier: Comparison, later: Comparison) -> Iterator[tuple[s
         "Engines": [", ".join(lane.label for lane in x.lanes) for x in both],
         **{
             RULES[name].label: [name_value(name, getattr(x.settings, name)) for x in both]
-            for name in TOLD
+            for name in (*TOLD, *OPTIONS)
         },
         "Words really spoken": [x.reference or "not known" for x in both],
     }
@@ -241,6 +243,8 @@ def list_differences(earlier: Comparison, later: Comparison) -> Iterator[tuple[s
 
 def name_value(name: str, value: Any) -> str:
     """Return a setting's value as the page calls it."""
+    if name in OPTIONS:
+        return OPTIONS[name].describe(value)
     if isinstance(value, bool):
         return "yes" if value else "no"
     return RULES[name].values.get(value) or str(value)

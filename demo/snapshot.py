@@ -14,6 +14,7 @@ from engines import registry
 from engines.analysis.sound import SoundView
 from engines.base import Dtype, Options, PrepareSeconds, Segment, Span, StageSeconds, Transcript
 from engines.clip_source import UNKNOWN, Source
+from engines.options import WhisperOptions
 from engines.registry import EngineStatus
 
 Schedule = Literal["both", "parallel", "one at a time"]
@@ -41,8 +42,8 @@ State = Literal[
 
 
 @dataclass(frozen=True)
-class Settings:
-    """Settings that all lanes share.
+class Settings(WhisperOptions):
+    """Settings that all lanes share, Whisper's options among them.
 
     `language`: a code, or "" to detect it. `repeats`: how often each engine transcribes the clip.
     `track` and `channel`: which of the clip's, from 1; 0 is the default track, all channels mixed.
@@ -67,7 +68,8 @@ class Settings:
     @property
     def options(self) -> Options:
         """Options of the engines' runs."""
-        return Options(self.language or None, self.beam_size, self.word_timestamps)
+        own = (self.language or None, self.beam_size, self.word_timestamps)
+        return Options(*own, **self.values())
 
     def dtype_for(self, key: str) -> Dtype:
         """The type that an engine computes in: its default where it offers no other."""

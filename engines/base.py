@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engines.clip_source import UNKNOWN, Source
+from engines.options import WhisperOptions
 
 SAMPLE_RATE = 16_000
 """Samples per second of every `Clip`, the rate Whisper was trained on."""
@@ -133,24 +134,19 @@ def open_clip(file: str, name: str, decode_seconds: float, source: Source = UNKN
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(WhisperOptions):
     """What to decode and how: the same object goes to every engine of a run.
 
     `language`: a code such as `en`, or None to detect it (multilingual checkpoints).
-    `beam_size`: None or 1 is greedy. `temperatures`: tried in turn when a window fails Whisper's
-    compression or log-probability test, the default being Whisper's own (20250625); sampling above
-    0 draws from a generator seeded per run. `live`: whether `Listener.partial` gets the words of a
-    window while it is decoded, for which the decoder takes some time. `skip_silence`: whether what
-    was written for a window that the model takes for silence is left out, as Whisper does.
+    `beam_size`: None or 1 is greedy. `live`: whether `Listener.partial` gets the words of a window
+    while it is decoded, for which the decoder takes some time. The rest is in `engines.options`;
+    sampling above temperature 0 draws from a generator seeded per run.
     """
 
     language: str | None = None
     beam_size: int | None = None
     word_timestamps: bool = False
-    condition_on_previous_text: bool = True
-    temperatures: tuple[float, ...] = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
     live: bool = False
-    skip_silence: bool = True
 
 
 # What comes out

@@ -19,9 +19,28 @@ from typer.core import TyperGroup
 from engines import logs, printing, registry, worker
 from engines.analysis import faults, records
 from engines.audio import find_clip, load_clip
-from engines.base import SILENT, AudioError, Clip, Dtype, EngineError, Options, explain
+from engines.base import SILENT, EngineError, Options, explain
 from engines.benchmark import evaluation, machine, speed
-from engines.clip_source import LEFT, MOST_CHANNELS, RIGHT
+from engines.command_options import (
+    AsJson,
+    BeamSize,
+    Channel,
+    ClipName,
+    ClipOption,
+    DtypeOption,
+    EngineName,
+    Engines,
+    Language,
+    Markdown,
+    Model,
+    Threads,
+    Track,
+    check_complete,
+    make_options,
+    open_clip,
+    with_whisper_options,
+)
+from engines.options import WhisperOptions
 from engines.registry import DEFAULT_MODEL, QUICK_MODEL
 
 TO_STDOUT = Path("-")
@@ -60,30 +79,6 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-ClipName = Annotated[str, typer.Argument(help="any audio file or film, or the name of a sample")]
-EngineName = Annotated[str, typer.Argument(help="see `engines`")]
-ClipOption = Annotated[str, typer.Option("--clip", help="any audio file or film, or a sample")]
-Model = Annotated[str, typer.Option("--model", help="an official name, or a path")]
-Engines = Annotated[
-    str | None, typer.Option("--engines", help="with commas between; all of this machine if not")
-]
-Language = Annotated[
-    str | None, typer.Option("--language", help="a code such as en; detected when left out")
-]
-BeamSize = Annotated[int | None, typer.Option("--beam-size", help="greedy when left out")]
-Threads = Annotated[
-    int | None, typer.Option("--threads", min=1, help="of every engine; a core's one if not")
-]
-Track = Annotated[
-    int, typer.Option("--track", min=0, help="audio track, from 1; 0 as players choose it")
-]
-Channel = Annotated[
-    str, typer.Option("--channel", help="left, right or a number from 1; all mixed when left out")
-]
-DtypeOption = Annotated[Dtype | None, typer.Option("--dtype", help="the engine's own unless given")]
-AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
-Markdown = Annotated[bool, typer.Option("--markdown", help="print tables as Markdown")]
-
 
 def split_names(text: str | None) -> tuple[str, ...]:
     """Return the names between commas, each once."""
@@ -98,32 +93,8 @@ def pick_engines(text: str | None) -> tuple[str, ...]:
     return tuple(sorted(keys, key=lambda key: key != registry.BASELINE))
 
 
-def open_clip(name: str, track: int, channel: str) -> Clip:
-    """Read a clip as the options say; tell of its tracks, where there are several, and of what is
-    odd about it."""
-    number = {"": 0, "left": LEFT, "right": RIGHT}.get(channel.lower())
-    if number is None and not (channel.isdecimal() and 0 < int(channel) <= MOST_CHANNELS):
-        sentence = f"{channel!r} is not left, right or a number from 1 to {MOST_CHANNELS}"
-        raise typer.BadParameter(sentence, param_hint="--channel")
-    clip = load_clip(
-        find_clip(name), track=track, channel=int(channel) if number is None else number
-    )
-    source = clip.source
-    if len(source.tracks) > 1:
-        listed = ", ".join(each.describe() for each in source.tracks)
-        typer.echo(f"Track {source.track} of {listed}; choose with --track.", err=True)
-    for sentence in source.notes:
-        typer.echo(f"note: {sentence}", err=True)
-    return clip
-
-
-def check_complete(clip: Clip) -> None:
-    """Raise `AudioError`, after the words, for a file whose end could not be read."""
-    if clip.source.broke_off:
-        raise AudioError(clip.source.broke_off)
-
-
 @app.command()
+@with_whisper_options
 def transcribe(
     clip: ClipName,
     engine: Annotated[str, typer.Option("--engine", help="see `engines`")] = registry.BASELINE,
@@ -135,15 +106,17 @@ def transcribe(
     track: Track = 0,
     channel: Channel = "",
     as_json: AsJson = False,
+    *,
+    whisper: WhisperOptions,
 ) -> None:
     """Print one engine's transcript of one clip: a line for each segment, or one JSON object.
 
     Exit status 1 where only the first part of the clip could be read, after its words.
     """
+    options = make_options(whisper, language, beam_size, word_timestamps)
     sound = open_clip(clip, track, channel)
     ready = worker.get_engine(engine, model, dtype)
     prepared = ready.prepare(printing.PrintProgress())
-    options = Options(language=language, beam_size=beam_size, word_timestamps=word_timestamps)
     listener = SILENT if as_json else printing.PrintSegments(sound.source)
     transcript = ready.transcribe(sound, options, listener)
     if as_json:
@@ -152,6 +125,7 @@ def transcribe(
 
 
 @app.command()
+@with_whisper_options
 def compare(
     clip: ClipName = "jfk",
     engines: Engines = None,
@@ -161,6 +135,8 @@ def compare(
     strict: Annotated[bool, typer.Option("--strict", help="exit status 2 for other words")] = False,
     track: Track = 0,
     channel: Channel = "",
+    *,
+    whisper: WhisperOptions,
 ) -> None:
     """Print what every engine wrote, one after another, differences marked.
 
@@ -168,6 +144,7 @@ def compare(
     Where the words really spoken are known (CLIP.txt beside the clip), the baseline is compared
     with those. Exit status 1 when an engine failed, or only the clip's first part could be read.
     """
+    options = make_options(whisper, language, beam_size)
     keys, path = pick_engines(engines), find_clip(clip)
     sound, beside = open_clip(clip, track, channel), path.with_suffix(".txt")
     spoken = " ".join(evaluation.read_text(beside).split()) if beside.is_file() else None
@@ -177,7 +154,7 @@ def compare(
     written: dict[str, str] = {}
     for key in keys:
         try:
-            found = worker.get_engine(key, model).transcribe(sound, Options(language, beam_size))
+            found = worker.get_engine(key, model).transcribe(sound, options)
         except Exception as error:  # one engine's must not hide the others' words
             printing.print_text(key, f"failed: {explain(error)}", "red")
             continue

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from engines.base import SAMPLE_RATE, Clip, Segment
+from engines.base import SAMPLE_RATE, AudioError, Clip, Segment
 from engines.clip_source import Source
+
+HOP_LENGTH = 160
+"""Samples between two frames of Whisper's spectrogram."""
 
 MOST_PAUSED = 1800.0
 """Seconds of pauses above which they are not filled with silence."""
@@ -23,6 +27,21 @@ def set_clock(segment: Segment, source: Source) -> Segment:
     )
     start, end = source.at(segment.start), source.at(segment.end, ends=True)
     return replace(segment, start=start, end=end, words=words)
+
+
+def find_parts(clip: Clip, timestamps: Sequence[float]) -> tuple[float, ...]:
+    """Return from, to, … in seconds of a clip's samples, given in its file's time.
+
+    Whisper's loop has no end where a part ends after the last whole frame of 10 ms, so that is the
+    last end. Raises `AudioError` where a part begins after the clip's end.
+    """
+    end = len(clip.samples) // HOP_LENGTH * HOP_LENGTH / SAMPLE_RATE
+    found = [clip.source.sample_time(seconds) for seconds in timestamps]
+    for given, start in list(zip(timestamps, found, strict=True))[::2]:
+        if start >= end:
+            last = clip.source.at(clip.seconds, ends=True)
+            raise AudioError(f"A part begins at {given:g} s, and {clip.name} ends at {last:.2f} s.")
+    return tuple(min(seconds, end) for seconds in found)
 
 
 def fill_pauses(clip: Clip) -> Clip:

@@ -81,6 +81,15 @@ class Source:
         first = self.clock[0][1] if self.clock and self.clock[0][0] <= 0 else 0.0
         return seconds + max(passed, default=first)
 
+    def sample_time(self, seconds: float) -> float:
+        """Return the second of the samples at a time of the file; of a pause its beginning."""
+        found, before = seconds, 0.0
+        for since, added in self.clock:
+            if seconds < since + before:
+                break
+            found, before = max(since, seconds - added), added
+        return found
+
     def sentences(self) -> tuple[str, ...]:
         """Return what a reader of the transcript must know."""
         return (*self.notes, *filter(None, (self.broke_off,)))

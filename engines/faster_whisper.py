@@ -37,10 +37,13 @@ from engines.runtimes import (
     running_state,
 )
 from engines.transcription import TimedWhisper
+from engines.whisper_arguments import list_arguments
 
 
 class FasterWhisperEngine(RuntimeEngine):
     """faster-whisper without voice detection, which is its default."""
+
+    lacks = frozenset({"carry_initial_prompt"})
 
     def open_runtime(self, checkpoint: Checkpoint, model: RuntimeWhisper) -> Any:
         folder = convert_once(
@@ -62,10 +65,8 @@ class FasterWhisperEngine(RuntimeEngine):
             clip.samples,
             language=language,
             beam_size=options.beam_size or 1,
-            temperature=list(options.temperatures),
-            condition_on_previous_text=options.condition_on_previous_text,
             word_timestamps=options.word_timestamps,
-            no_speech_threshold=0.6 if options.skip_silence else None,
+            **name_arguments(options),
         )
         if language is None:
             state.language_probability = float(about.language_probability)
@@ -76,6 +77,20 @@ class FasterWhisperEngine(RuntimeEngine):
             add_segment(state, segments, {**segment, "words": words})
         text = "".join(segment["text"] for segment in segments)
         return {"text": text, "segments": segments, "language": about.language}
+
+
+def name_arguments(options: Options) -> dict[str, Any]:
+    """Return Whisper's options as faster-whisper names them; `best_of` and `patience` are its own
+    where none were chosen."""
+    told = list_arguments(options)
+    own = {"carry_initial_prompt", *(name for name in ("best_of", "patience") if not told[name])}
+    told["log_prob_threshold"] = told.pop("logprob_threshold")
+    return {
+        **{name: value for name, value in told.items() if name not in own},
+        "temperature": list(options.temperatures),
+        "suppress_tokens": list(options.suppress_tokens),
+        "clip_timestamps": list(options.clip_timestamps) or "0",
+    }
 
 
 SEGMENT_FIELDS = ("start", "end", "text", "tokens", "temperature")

@@ -34,9 +34,6 @@ from engines.transcription import (
     current_state,
 )
 
-PREPENDED, APPENDED = "\"'“¿([{-", "\"'.。,，!！?？:：”)]}、"
-"""Punctuation that belongs to the word after it, or before: whisper's defaults."""
-
 SIZES = "sizes.json"
 """In each folder of the cache: the bytes of every other file, by which a damaged one is known."""
 
@@ -125,9 +122,9 @@ def add_segment(
 
 
 def join_words(
-    timed: Sequence[tuple[int, float, float]], start: float, tokenizer: Tokenizer
+    timed: Sequence[tuple[int, float, float]], start: float, tokenizer: Tokenizer, options: Options
 ) -> list[dict[str, Any]]:
-    """Join the tokens of a segment to words as whisper does, in its form.
+    """Join the tokens of a segment to words, and signs to these, as whisper does, in its form.
 
     `timed`: token, end in seconds and probability of each. A word begins where the one before it
     ended, the first at `start`.
@@ -140,7 +137,7 @@ def join_words(
         chance = float(np.mean([chance for _, _, chance in part])) if part else 0.0
         words.append(WordTiming(text, group, start, end, chance))
         start = end
-    merge_punctuations(words, PREPENDED, APPENDED)
+    merge_punctuations(words, options.prepend_punctuations, options.append_punctuations)
     return [
         {"word": each.word, "start": each.start, "end": each.end, "probability": each.probability}
         for each in words

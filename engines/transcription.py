@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from time import perf_counter
-from typing import Any, TypeVar, cast
+from typing import Any, ClassVar, TypeVar, cast
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ from torch import Tensor
 from whisper.audio import HOP_LENGTH
 from whisper.decoding import DecodingOptions, DecodingResult, DecodingTask
 from whisper.model import Whisper
-from whisper.tokenizer import LANGUAGES, TO_LANGUAGE_CODE, Tokenizer, get_tokenizer
+from whisper.tokenizer import Tokenizer, get_tokenizer
 
 from engines import checkpoints, logs, whisper_hooks
 from engines.base import (
@@ -47,15 +47,15 @@ from engines.base import (
     ran_out_of_memory,
 )
 from engines.checkpoints import Checkpoint
+from engines.clip_clock import find_parts
 from engines.hardware import PeakMemory, give_back
+from engines.options import OPTIONS
 from engines.registry import EngineRow
+from engines.whisper_arguments import check_options, list_arguments
 
 logger = logs.logger(__name__)
 
 Result = TypeVar("Result")
-
-WIDEST_BEAM = 50
-"""Whisper allows 51 tokens at a window's first position, so a wider beam can't be filled."""
 
 
 class TranscriptionState:
@@ -227,7 +227,10 @@ class WhisperEngine:
     """An `engines.base.Engine` over a `TimedWhisper`; a subclass builds that model.
 
     `prepare` and `transcribe` may be called from any thread; each engine does one thing at a time.
+    `lacks`: fields of `engines.options` that it doesn't offer.
     """
+
+    lacks: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, row: EngineRow, model: str, device: str, dtype: Dtype) -> None:
         self.key, self.label = row.key, row.label
@@ -276,11 +279,22 @@ class WhisperEngine:
         with self._lock:
             model = self.ready()
             check_options(self.model, model, options)
+            self._check_offered(options)
+            options = replace(options, clip_timestamps=find_parts(clip, options.clip_timestamps))
             found = self._guard_memory(lambda: self._transcribe(model, clip, options, listener))
         about = {"engine": self.key, "model": self.model, "clip": clip.name}
         logger.info("transcribed", **about, audio_seconds=clip.seconds, **found.seconds.as_dict())
         logger.debug("said", **about, text=found.text)
         return found
+
+    def _check_offered(self, options: Options) -> None:
+        """Raise `EngineError` for options that were changed and that the engine doesn't have."""
+        lacking = [OPTIONS[name].label for name in options.changed() if name in self.lacks]
+        if lacking:
+            raise EngineError(
+                f"{self.label} has no choice of {', '.join(map(repr, lacking))}: set that back to "
+                "its usual value, or leave this engine out."
+            )
 
     def _transcribe(
         self, model: TimedWhisper, clip: Clip, options: Options, listener: Listener
@@ -330,12 +344,10 @@ class WhisperEngine:
         result: dict[str, Any] = whisper.transcribe(
             model,
             clip.samples,
-            temperature=options.temperatures,
-            condition_on_previous_text=options.condition_on_previous_text,
+            **list_arguments(options),
             word_timestamps=options.word_timestamps,
             language=options.language,
             beam_size=None if options.beam_size == 1 else options.beam_size,
-            no_speech_threshold=0.6 if options.skip_silence else None,
             fp16=self.dtype == "float16" and model.device.type == "cuda",
         )
         return result
@@ -367,23 +379,3 @@ class WhisperEngine:
             sentence = f"{self.label} failed: {describe_error(error)}."
         give_back()  # out here, where the error no longer holds on to the run's tensors
         raise EngineError(sentence)
-
-
-def check_options(name: str, model: Whisper, options: Options) -> None:
-    """Raise `EngineError` for options that the checkpoint `name` can't serve."""
-    beams = options.beam_size
-    if beams is not None and not 1 <= beams <= WIDEST_BEAM:
-        raise EngineError(f"The beam size may be 1 to {WIDEST_BEAM}, not {beams}.")
-    if options.language is None:
-        return
-    code = TO_LANGUAGE_CODE.get(options.language.lower(), options.language.lower())
-    if code not in list(LANGUAGES)[: model.num_languages]:
-        raise EngineError(
-            f"{name} knows no language {options.language!r}: give a code such as en or "
-            "de, or leave the language on automatic."
-        )
-    if code != "en" and not model.is_multilingual:
-        raise EngineError(
-            f"{name} knows English only: leave the language on automatic, "
-            "or pick a multilingual model."
-        )

@@ -21,7 +21,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 from whisper.audio import FRAMES_PER_SECOND, N_SAMPLES, SAMPLE_RATE
-from whisper.tokenizer import LANGUAGES
+from whisper.tokenizer import LANGUAGES, Tokenizer
 
 from engines import whisper_hooks
 from engines.base import Clip, FloatArray, Options
@@ -46,6 +46,13 @@ TOKEN_COMPRESSION = 1.35
 class TransformersEngine(RuntimeEngine):
     """Hugging Face's Whisper with every test for fallback that it has."""
 
+    lacks = frozenset(
+        {
+            *("best_of", "patience", "compression_ratio_threshold", "clip_timestamps"),
+            "hallucination_silence_threshold",
+        }
+    )
+
     def open_runtime(self, checkpoint: Checkpoint, model: RuntimeWhisper) -> Any:
         return load(checkpoint, model)
 
@@ -68,7 +75,8 @@ class TransformersEngine(RuntimeEngine):
         )
         state.add_mel_span(start, perf_counter())
         run = TransformersRun(state, model, options, language)
-        told = {"language": language, "task": "transcribe"} if model.is_multilingual else {}
+        told = {"language": language, "task": options.task} if model.is_multilingual else {}
+        told |= name_prompt(model.tokenizer, options)
         runtime: TimedGeneration = model.runtime
         runtime.run = run
         try:
@@ -82,8 +90,9 @@ class TransformersEngine(RuntimeEngine):
                     num_beams=options.beam_size or 1,
                     temperature=options.temperatures,
                     compression_ratio_threshold=TOKEN_COMPRESSION,
-                    logprob_threshold=-1.0,
-                    no_speech_threshold=0.6 if options.skip_silence else None,
+                    logprob_threshold=options.logprob_threshold,
+                    no_speech_threshold=options.no_speech_threshold,
+                    suppress_tokens=list_suppressed(model.tokenizer, options),
                     condition_on_prev_tokens=options.condition_on_previous_text,
                     monitor_progress=run.open_window,
                     stopping_criteria=StoppingCriteriaList([run.hear]),
@@ -93,6 +102,26 @@ class TransformersEngine(RuntimeEngine):
             runtime.run = None
         text = "".join(segment["text"] for segment in run.segments)
         return {"text": text, "segments": run.segments, "language": run.language or "en"}
+
+
+def list_suppressed(tokenizer: Tokenizer, options: Options) -> list[int] | None:
+    """Return the tokens never written, as whisper lists them."""
+    if not options.suppress_tokens:
+        return None
+    special = ("transcribe", "translate", "sot", "sot_prev", "sot_lm", "no_speech")
+    unspoken = tokenizer.non_speech_tokens if -1 in options.suppress_tokens else ()
+    chosen = (token for token in options.suppress_tokens if token >= 0)
+    return sorted({*chosen, *unspoken, *(getattr(tokenizer, name) for name in special)})
+
+
+def name_prompt(tokenizer: Tokenizer, options: Options) -> dict[str, Any]:
+    """Return the prompt as its loop takes it, if there is one."""
+    text = options.initial_prompt.strip()
+    if not text:
+        return {}
+    when = "all-segments" if options.carry_initial_prompt else "first-segment"
+    tokens = [tokenizer.sot_prev, *tokenizer.encode(f" {text}")]
+    return {"prompt_ids": torch.tensor(tokens), "prompt_condition_type": when}
 
 
 class TransformersRun:
@@ -155,7 +184,9 @@ class TransformersRun:
                     for place, (token, time) in enumerate(zip(tokens, times, strict=True))
                     if token < self._tokenizer.eot
                 ]
-                segment["words"] = join_words(timed, segment["start"], self._tokenizer)
+                segment["words"] = join_words(
+                    timed, segment["start"], self._tokenizer, self._options
+                )
             add_segment(self._state, self.segments, segment)
 
 
@@ -226,11 +257,8 @@ def load(checkpoint: Checkpoint, model: RuntimeWhisper) -> TimedGeneration:
 def list_rules(model: RuntimeWhisper) -> dict[str, Any]:
     """Return what `generation_config.json` has for this vocabulary: special tokens and heads."""
     tokenizer = model.tokenizer
-    special = (*("transcribe", "translate", "sot", "sot_prev", "sot_lm", "no_speech"),)
     rules = {
-        "suppress_tokens": sorted(
-            {*tokenizer.non_speech_tokens, *(getattr(tokenizer, name) for name in special)}
-        ),
+        "suppress_tokens": list_suppressed(tokenizer, Options()),
         "begin_suppress_tokens": [*tokenizer.encode(" "), tokenizer.eot],
         "no_timestamps_token_id": tokenizer.no_timestamps,
         "prev_sot_token_id": tokenizer.sot_prev,

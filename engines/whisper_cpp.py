@@ -49,6 +49,10 @@ CENTISECOND = 0.01
 class WhisperCppEngine(RuntimeEngine):
     """whisper.cpp with its own loop, search and fallback."""
 
+    lacks = frozenset(
+        {"compression_ratio_threshold", "suppress_tokens", "hallucination_silence_threshold"}
+    )
+
     def open_runtime(self, checkpoint: Checkpoint, model: RuntimeWhisper) -> Contexts:
         form = f"ggml-{self.dtype}"
         ranks = model.tokenizer.encoding._mergeable_ranks
@@ -61,6 +65,10 @@ class WhisperCppEngine(RuntimeEngine):
         assert isinstance(model, RuntimeWhisper)
         if (options.beam_size or 1) > MOST_BEAMS:
             raise EngineError(f"{self.label} searches with {MOST_BEAMS} beams at most.")
+        if (options.best_of or 1) > MOST_BEAMS:
+            raise EngineError(f"{self.label} takes the best of {MOST_BEAMS} samples at most.")
+        if len(options.clip_timestamps) > 2:
+            raise EngineError(f"{self.label} can be given one part of a clip only.")
         state = running_state()
         context: Model = model.runtime.open(options.word_timestamps)
         segments: list[dict[str, Any]] = []
@@ -151,12 +159,22 @@ def set_options(context: Model, options: Options, language: str | None) -> Any:
         strategy.WHISPER_SAMPLING_BEAM_SEARCH if beams > 1 else strategy.WHISPER_SAMPLING_GREEDY
     )
     if beams > 1:
-        parameters.beam_search = {"beam_size": beams, "patience": -1.0}
+        parameters.beam_search = {"beam_size": beams, "patience": options.patience or -1.0}
+    if options.best_of:
+        parameters.greedy = {"best_of": options.best_of}
     parameters.n_threads = torch.get_num_threads()
     parameters.language = language or ""  # detected
     parameters.temperature = ladder[0]
     parameters.temperature_inc = max(ladder[1] - ladder[0], 0.0)
-    parameters.no_speech_thold = 0.6 if options.skip_silence else 2.0  # no probability is above 1
+    most, least = options.no_speech_threshold, options.logprob_threshold
+    parameters.no_speech_thold = 2.0 if most is None else most  # no probability is above 1
+    parameters.logprob_thold = -1e9 if least is None else least
+    parameters.translate = options.task == "translate"
+    parameters.initial_prompt = options.initial_prompt.strip()
+    parameters.carry_initial_prompt = options.carry_initial_prompt
+    if options.clip_timestamps:
+        start, *end = (round(1000 * seconds) for seconds in options.clip_timestamps)
+        parameters.offset_ms, parameters.duration_ms = start, end[0] - start if end else 0
     parameters.n_max_text_ctx = 16384 if options.condition_on_previous_text else 0
     parameters.token_timestamps = options.word_timestamps
     parameters.print_progress = False
@@ -187,7 +205,7 @@ def read_segment(
             for token in tokens
             if token.id < model.tokenizer.eot
         ]
-        segment["words"] = join_words(timed, segment["start"], model.tokenizer)
+        segment["words"] = join_words(timed, segment["start"], model.tokenizer, options)
     return segment
 
 

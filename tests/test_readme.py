@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from engines.command_options import name_flag
+from engines.options import OPTIONS
 from engines.registry import ENGINES
 from tests.test_setup import PIXI, ROOT, pins
 
@@ -49,9 +51,11 @@ def test_every_option_shown_is_understood() -> None:
     for line in code().splitlines():
         module = re.search(r"python -m ([a-z_.]+)", line)
         named = PARSERS.get(module[1], module[1]) if module else "engines.cli"
-        source = (ROOT / f"{named.replace('.', '/')}.py").read_text()
+        modules = (named.replace(".", "/"), "engines/command_options")
+        source = "".join((ROOT / f"{module}.py").read_text() for module in modules)
         for option in re.findall(r"(?<!\S)[\[`]?(--[a-z-]+)", line):
-            assert option == "--help" or f'"{option}"' in source, f"{named} {option}"
+            derived = option in {"--help", *map(name_flag, OPTIONS)}
+            assert derived or f'"{option}"' in source, f"{named} {option}"
             count += 1
     assert count > 4
 

@@ -6,6 +6,7 @@ from demo.panels.templating import render_template
 from demo.snapshot import Comparison
 from engines.languages import LANGUAGES
 from engines.metrics import name_count
+from engines.options import OPTIONS, WhisperOptions
 
 SCHEDULES = {
     "both": "at once, then each alone",
@@ -29,7 +30,18 @@ def render(comparison: Comparison) -> str:
         chips.append(f"{settings.repeats} repeats")
     if settings.word_timestamps:
         chips.append("word timestamps")
+    chips += [f"{label}: {shorten(text)}" for label, text in list_changes(settings)]
     return render_template("chips.html", chips=chips)
+
+
+def list_changes(settings: WhisperOptions) -> list[tuple[str, str]]:
+    """List label and value of Whisper's options that are not at its own defaults."""
+    changed = settings.changed().items()
+    return [(OPTIONS[name].label, OPTIONS[name].describe(value)) for name, value in changed]
+
+
+def shorten(text: str) -> str:
+    return text if len(text) <= 40 else f"{text[:39]}…"
 
 
 def _name_language(comparison: Comparison) -> str:

@@ -330,7 +330,7 @@ def run_fault(
     checkpoint = checkpoints.load(model, listener)
     # Greedy without fallback: what comes out follows from the encoder's output alone. It is shown
     # too where the decoder takes the broken features for silence.
-    options = Options(language=language, temperatures=(0.0,), skip_silence=False)
+    options = Options(language=language, temperatures=(0.0,), no_speech_threshold=None)
     engine = registry.get(ENGINE, model)
     engine.prepare(listener)
     part = PartListener(listener, 0.05, 0.4, "transcribing without the fault")

@@ -89,10 +89,22 @@ def test_options_reach_the_engine(
 
     monkeypatch.setattr(worker, "get_engine", get)
     monkeypatch.setattr(engines["cpu"], "transcribe", transcribe)
-    options = "--language fr --beam-size 2 --word-timestamps --dtype float16"
+    options = "--language fr --beam-size 2 --word-timestamps --dtype float16 --task translate"
+    options += " --temperature 0.5 --temperature-increment-on-fallback 0.25 --best-of 3"
+    options += " --no-condition-on-previous-text --logprob-threshold none --clip-timestamps 1,1.5"
     done = command(f"transcribe --engine gpu --model small {options}", clip)
     assert done.stdout == ""
-    expected = Options(language="fr", beam_size=2, word_timestamps=True)
+    expected = Options(
+        language="fr",
+        beam_size=2,
+        word_timestamps=True,
+        task="translate",
+        temperatures=(0.5, 0.75, 1.0),
+        best_of=3,
+        condition_on_previous_text=False,
+        logprob_threshold=None,
+        clip_timestamps=(1.0, 1.5),
+    )
     assert asked == [("gpu", "small", "float16"), expected]
 
 
@@ -112,6 +124,9 @@ def test_the_documented_module_runs_the_command() -> None:
         ("benchmark --json /proc/none/x", 1, "error: /proc/none/x can't be written"),
         ("benchmark --show /none.json", 1, "error: /none.json holds no record"),
         ("benchmark --beams 1,two", 2, "'1,two' are not numbers from 1 up"),
+        ("transcribe x --best-of 99", 2, "must be a whole number from 1 to 10, or nothing, not 99"),
+        ("transcribe x --patience 2", 1, "error: patience 2 needs a beam search"),
+        ("compare --temperature-increment-on-fallback 0", 2, "no number from 0.05 to 1, nor none"),
         ("layers cpu abacus --clip none.wav", 1, "error: "),
         ("faults no_such_fault", 1, "error: "),
     ],

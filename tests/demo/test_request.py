@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from inspect import signature
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -25,6 +26,7 @@ from demo.samples import list_samples
 from demo.snapshot import Settings
 from engines.base import Options
 from engines.languages import LANGUAGES
+from engines.options import OPTIONS
 from engines.registry import DEFAULT_MODEL
 from tests import fakes
 from tests.fake_page import make_backend
@@ -38,6 +40,13 @@ EVERYTHING: dict[str, Any] = JSON | {
     "word_timestamps": True,
     "gpu_dtype": "float16",
     "repeats": 3,
+    "temperatures": 0.4,
+    "best_of": 5.0,
+    "logprob_threshold": None,
+    "suppress_tokens": [0, 50],
+    "initial_prompt": "Names: Ödön & +1, “so”",
+    "append_punctuations": "",
+    "clip_timestamps": "1.5, 3",
 }
 
 anything = st.recursive(
@@ -74,7 +83,11 @@ def read(choices: Choices, **changes: Any) -> ComparisonRequest | str:
     return sentence
 
 
-@pytest.mark.parametrize("name", ["clip", *RULES])
+KINDS = {row.kind: name for name, row in OPTIONS.items()}
+"""An option of each kind, since those of one kind are read alike."""
+
+
+@pytest.mark.parametrize("name", ["clip", *sorted(set(RULES) - set(OPTIONS) | set(KINDS.values()))])
 def test_any_json_is_a_request_or_refused_in_a_sentence(name: str, choices: Choices) -> None:
     outcomes, others = [], {"sample": ""} if name == "clip" else {}
 
@@ -98,16 +111,28 @@ def test_every_right_value_is_taken_and_travels_in_a_link(choices: Choices) -> N
     request = read(choices, **EVERYTHING)
     assert isinstance(request, ComparisonRequest)
     assert request.engines == ("cpu", "max_hybrid") and request.repeats == 3
-    assert request.options == Options(language="fr", beam_size=5, word_timestamps=True)
+    assert request.options == Options(
+        language="fr",
+        beam_size=5,
+        word_timestamps=True,
+        temperatures=(0.4,),
+        best_of=5,
+        logprob_threshold=None,
+        suppress_tokens=(0, 50),
+        initial_prompt="Names: Ödön & +1, “so”",
+        append_punctuations="",
+        clip_timestamps=(1.5, 3.0),
+    )
     assert (request.model, request.gpu_dtype) == ("base", "float16")
     plain = read(choices, language=None, engines=None)
     assert isinstance(plain, ComparisonRequest)
     assert plain.options.language is None and plain.engines == ("cpu", "max_hybrid")
     query = request.to_query(choices)
-    assert query == (
+    assert query.startswith(
         "sample=jfk&engines=cpu,max_hybrid&model=base&language=fr&beam=5&schedule=in-turn&words=1"
-        "&gpu=float16&runs=3"
+        "&gpu=float16&runs=3&prompt=Names"
     )
+    assert query.endswith("&part=1.5,3&suppress=0,50&temperature=0.4&best_of=5&logprob=&append=")
     assert ComparisonRequest.from_query("?" + query, choices) == request
     own = ComparisonRequest(upload="/tmp/a.wav", model="/home/me/secret.pt").to_query(choices)
     assert "sample" not in own and "secret" not in own and "language=auto" in own
@@ -152,6 +177,15 @@ def test_words_that_were_given_stand_in_for_a_sample_s_own_and_travel_in_no_link
         ({"beam_size": 99}, "beam_size must be a whole number from 1 to 10, and 99 isn't."),
         ({"reference": "a" * 50_001}, "reference has 50,001 characters, and 50,000 are the most"),
         ({"word_timestamps": 1}, "word_timestamps must be true or false, not 1."),
+        ({"task": "sing"}, "task can't be 'sing': use transcribe or translate."),
+        ({"task": "translate", "model": "tiny.en"}, "to translate, choose a multilingual model"),
+        ({"temperatures": "0, hot"}, "must be numbers from 0 to 1, with commas between, and 'hot'"),
+        ({"temperatures": []}, "temperatures must have one number at least"),
+        ({"best_of": 2.5}, "best_of must be a whole number from 1 to 10, or nothing, not 2.5."),
+        ({"patience": 2}, "patience 2 needs a beam search: choose a beam size of 2 or more"),
+        ({"hallucination_silence_threshold": 1}, "needs word timestamps: switch them on."),
+        ({"clip_timestamps": [5, 3]}, "clip_timestamps must rise"),
+        ({"initial_prompt": "<|en|>"}, "can't hold '<|en|>', a special token: leave it out."),
     ],
 )
 def test_each_problem_is_one_sentence(
@@ -161,8 +195,10 @@ def test_each_problem_is_one_sentence(
 
 
 def test_the_page_s_controls_are_a_request_and_back(choices: Choices, tmp_path: Path) -> None:
-    request = ComparisonRequest.default(choices)
+    default = ComparisonRequest.default(choices)
+    request = dataclasses.replace(default, best_of=3, patience=None, temperatures=(0.0, 0.25))
     held = {**request.to_controls(), "audio": None}
+    assert held["temperatures"] == "0, 0.25" and held["patience"] == ""
     assert ComparisonRequest.from_controls(held, choices) == request
     clip = tmp_path / "folder" / "own.wav"
     own = held | {"sample": OWN_CLIP, "audio": str(clip)}
@@ -188,16 +224,25 @@ def test_what_a_link_names_wrongly_stays_as_it_is(values: dict[str, str]) -> Non
     choices = Choices((), fakes.STATUSES, ("base", "tiny.en"))
     request = ComparisonRequest.from_query(urlencode(values), choices)
     default = ComparisonRequest.default(choices)
-    for name in RULES:
+    for name in [name for name in RULES if name not in OPTIONS]:
         assert getattr(request, name) in {getattr(default, name), *choices.values(name)} or (
             name == "engines" and set(request.engines) <= {"cpu", "gpu", "max_hybrid"}
         )
-    assert ComparisonRequest.from_query("beam=5&" * 1000, choices) == default
+    for name, row in OPTIONS.items():
+        assert row.read(name, getattr(request, name)) == getattr(request, name)
+    assert ComparisonRequest.from_query("beam=5&" * 2000, choices) == default
 
 
 def test_every_option_has_a_rule_and_the_tables_match_whisper_s() -> None:
+    from whisper import transcribe
+    from whisper.decoding import DecodingOptions
     from whisper.tokenizer import LANGUAGES as theirs
 
+    usual = {each.name: each.default for each in dataclasses.fields(DecodingOptions)}
+    usual |= {name: each.default for name, each in signature(transcribe).parameters.items()}
+    usual |= {"temperatures": usual["temperature"], "suppress_tokens": (-1,)}  # "-1" there
+    usual |= {"initial_prompt": "", "clip_timestamps": ()}  # None and "0"
+    assert {name: row.default for name, row in OPTIONS.items()} == {n: usual[n] for n in OPTIONS}
     assert list(LANGUAGES.items()) == list(theirs.items())
     assert Settings().model == DEFAULT_MODEL
     fields = {each.name for each in dataclasses.fields(ComparisonRequest)}

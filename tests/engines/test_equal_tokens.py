@@ -14,6 +14,7 @@ import os
 from functools import cache
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -37,7 +38,41 @@ OPTIONS = {
     "beam 5 with words, windows apart": Options(
         temperatures=(0.0,), beam_size=5, word_timestamps=True, condition_on_previous_text=False
     ),
+    "many options": Options(
+        temperatures=(0.0,),
+        beam_size=3,
+        word_timestamps=True,
+        patience=2.0,
+        initial_prompt="FELLOW AMERICANS; VOTRE APPEL",
+        carry_initial_prompt=True,
+        suppress_tokens=(-1, 13),  # the full stop
+        clip_timestamps=(0.5, 4.0, 5.5),
+        hallucination_silence_threshold=1.0,
+        append_punctuations=",",
+    ),
+    "translated": Options(temperatures=(0.0,), task="translate"),
 }
+THEIRS: dict[str, dict[str, Any]] = {
+    "greedy": {},
+    "many options": {
+        "beam_size": 3,
+        "word_timestamps": True,
+        "patience": 2.0,
+        "initial_prompt": "FELLOW AMERICANS; VOTRE APPEL",
+        "carry_initial_prompt": True,
+        "suppress_tokens": "-1,13",
+        "clip_timestamps": "0.5,4,5.5",
+        "hallucination_silence_threshold": 1.0,
+        "append_punctuations": ",",
+    },
+    "translated": {"task": "translate"},
+}
+"""The same as arguments of `whisper.transcribe`, spelled out."""
+
+QUICK = [
+    ("tiny.en", "jfk", ("greedy", "many options")),
+    ("base", "french-prompt", ("beam 5 with words", "translated")),
+]
 OTHERS = [
     pytest.param(key, marks=MARKS.get(key, []))
     for key in registry.all_keys()
@@ -96,13 +131,13 @@ def assert_equal(found: Transcript, wanted: Transcript) -> None:
     assert likely == pytest.approx([w.probability for w in list_words(wanted)], abs=1e-4)
 
 
-@pytest.mark.parametrize(("model", "name"), [("tiny.en", "jfk"), ("base", "french-prompt")])
+@pytest.mark.parametrize(("model", "name", "each"), QUICK)
 @pytest.mark.parametrize("key", OTHERS)
-def test_short_samples(key: str, model: str, name: str) -> None:
+def test_short_samples(key: str, model: str, name: str, each: tuple[str, ...]) -> None:
     if (key, model) == ("max_hybrid", "base"):
         pytest.skip("its encoder is max_full's; `test_every_sample` has it")
     engine = get_engine(key, model)
-    for options in ("greedy", "beam 5 with words"):
+    for options in each:
         found = engine.transcribe(sample(name), OPTIONS[options])
         assert_equal(found, expected(model, name, options))
 
@@ -196,22 +231,75 @@ def test_telephone_prompts(key: str, model: str, joined: bool, options: str) -> 
         assert languages == {"en", "fr", "es", "it", "ru"}
 
 
-@pytest.mark.parametrize(("model", "name"), [("tiny.en", "jfk"), ("base", "french-prompt")])
-def test_the_baseline_is_openai_whisper_itself(model: str, name: str) -> None:
+@pytest.mark.parametrize(("model", "name", "each"), QUICK)
+def test_the_baseline_is_openai_whisper_itself(
+    model: str, name: str, each: tuple[str, ...]
+) -> None:
     """Nothing of ours changes what whisper writes from the same tensors."""
-    checkpoint = checkpoints.load(model)
-    theirs = checkpoint.build(whisper.model.Whisper)
-    wanted = theirs.transcribe(sample(name).samples, temperature=0.0, fp16=False)
-    found = expected(model, name, "greedy")
-    assert found.text == wanted["text"]
-    assert found.language == wanted["language"]
-    assert list(found.tokens) == [t for s in wanted["segments"] for t in s["tokens"]]
+    theirs = checkpoints.load(model).build(whisper.model.Whisper)
+    for options in set(each) & set(THEIRS):
+        told = {"temperature": 0.0, "fp16": False, **THEIRS[options]}
+        wanted = theirs.transcribe(sample(name).samples, **told)
+        found = expected(model, name, options)
+        assert found.text == wanted["text"]
+        assert found.language == wanted["language"]
+        assert list(found.tokens) == [t for s in wanted["segments"] for t in s["tokens"]]
+        words = [w["word"] for s in wanted["segments"] for w in s.get("words", ())]
+        assert [word.text for word in list_words(found)] == words
+
+
+ALONE: dict[str, dict[str, Any]] = {
+    "prompt": {"initial_prompt": "ASK NOT, MY FELLOW AMERICANS; KENNEDY, J. F."},
+    "prompt for every window": {"initial_prompt": "KENNEDY; J. F.", "carry_initial_prompt": True},
+    "windows apart": {"condition_on_previous_text": False},
+    "patience": {"beam_size": 5, "patience": 0.4},
+    "best of": {"temperatures": (0.7,), "best_of": 4},
+    "compression": {"temperatures": (0.0, 0.3), "compression_ratio_threshold": 0.5},
+    "log-probability": {"temperatures": (0.0, 0.3), "logprob_threshold": -0.05},
+    "no speech": {"no_speech_threshold": 0.0, "logprob_threshold": 0.0},
+    "suppressed": {"suppress_tokens": (-1, 11, 13)},
+    "nothing suppressed": {"suppress_tokens": ()},
+    "parts": {"clip_timestamps": (2.0, 6.5, 8.0)},
+    "part past the end": {"clip_timestamps": (1.0, 500.0)},
+    "signs apart": {
+        "word_timestamps": True, "prepend_punctuations": "", "append_punctuations": "",
+    },
+    "silence skipped": {"word_timestamps": True, "hallucination_silence_threshold": 0.2},
+    "translated": {"task": "translate"},
+}  # fmt: skip
+"""Each option by itself, on top of the greedy ones."""
+
+
+@cache
+def expected_alone(model: str, name: str, option: str) -> Transcript:
+    """What the baseline writes with one option, greedy else."""
+    options = Options(**{"temperatures": (0.0,), **ALONE[option]})
+    return registry.get(registry.BASELINE, model).transcribe(sample(name), options)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("option", ALONE)
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("key", [*OTHERS, "openvino"])
+def test_each_option_by_itself(key: str, model: str, option: str) -> None:
+    """Every engine with whisper's loop follows each option as the baseline does."""
+    if option == "translated" and model.endswith(".en"):
+        pytest.skip("it knows English only")
+    engine, options = get_engine(key, model), Options(**{"temperatures": (0.0,), **ALONE[option]})
+    names = ("french-prompt",) if option == "translated" else ("jfk", "librivox-sense")
+    changed = []
+    for name in names:
+        wanted = expected_alone(model, name, option)
+        assert_equal(engine.transcribe(sample(name), options), wanted)
+        usual = expected(model, name, "greedy with words" if options.word_timestamps else "greedy")
+        changed.append((list_words(wanted), wanted.segments) != (list_words(usual), usual.segments))
+    assert any(changed), "the option has an effect"
 
 
 @pytest.mark.max
 def test_sampling_draws_the_same_numbers_in_every_engine() -> None:
     """Above temperature 0 the run's own generator decides, whoever else is sampling."""
-    options = Options(temperatures=(0.6,))
+    options = Options(temperatures=(0.6,), best_of=2)
     keys = ("cpu", "max_hybrid", "max_full", "cpu")
     texts = {registry.get(key, "tiny.en").transcribe(sample("jfk"), options).text for key in keys}
     assert len(texts) == 1

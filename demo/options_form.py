@@ -1,0 +1,42 @@
+"""Controls for Whisper's options, which stand folded under Advanced; see `engines.options`."""
+
+from __future__ import annotations
+
+from itertools import groupby
+from typing import Any
+
+import gradio as gr
+
+from demo.wiring import Component
+from engines.options import OPTIONS, Option, WhisperOptions
+
+
+def build_whisper_options(first: WhisperOptions) -> dict[str, Any]:
+    """Build a control for each option under its group's heading; return them by name."""
+    controls: dict[str, Any] = {}
+    with gr.Accordion("Whisper’s options", open=False, elem_id="whisper-options"):
+        for group, rows in groupby(OPTIONS.items(), lambda item: item[1].group):
+            gr.HTML(f"<h3>{group}</h3>", apply_default_css=False)
+            named = list(rows)
+            for pair in (named[at : at + 2] for at in range(0, len(named), 2)):
+                with gr.Row(equal_height=False):
+                    for name, row in pair:
+                        controls[name] = build_control(name, row, row.hold(getattr(first, name)))
+    return controls
+
+
+def build_control(name: str, row: Option, value: Any) -> Component:
+    """Build a control that holds a value as `Option.hold` gives it, with its line of help."""
+    named: dict[str, Any] = {
+        "label": row.label,
+        "info": row.help,
+        "elem_id": name,
+        "min_width": 200,
+    }
+    if row.kind == "flag":
+        return gr.Checkbox(value, **named)
+    if row.kind == "choice":
+        values = [(text, each) for each, text in row.values.items()]
+        return gr.Radio(values, value=value, elem_classes="pills", **named)
+    # Longer than any list of numbers, whose limit is told in a sentence.
+    return gr.Textbox(value, max_lines=3, max_length=row.longest * 10 or 20, **named)

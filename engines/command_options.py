@@ -1,0 +1,158 @@
+"""What commands share: types of their arguments, Whisper's options as theirs, and clips."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+from engines.audio import find_clip, load_clip
+from engines.base import AudioError, Clip, Dtype, EngineError, Options
+from engines.clip_source import LEFT, MOST_CHANNELS, RIGHT
+from engines.options import OPTIONS, WhisperOptions, find_conflict, show, to_number
+
+ClipName = Annotated[str, typer.Argument(help="any audio file or film, or the name of a sample")]
+EngineName = Annotated[str, typer.Argument(help="see `engines`")]
+ClipOption = Annotated[str, typer.Option("--clip", help="any audio file or film, or a sample")]
+Model = Annotated[str, typer.Option("--model", help="an official name, or a path")]
+Engines = Annotated[
+    str | None, typer.Option("--engines", help="with commas between; all of this machine if not")
+]
+Language = Annotated[
+    str | None, typer.Option("--language", help="a code such as en; detected when left out")
+]
+BeamSize = Annotated[int | None, typer.Option("--beam-size", help="greedy when left out")]
+Threads = Annotated[
+    int | None, typer.Option("--threads", min=1, help="of every engine; a core's one if not")
+]
+Track = Annotated[
+    int, typer.Option("--track", min=0, help="audio track, from 1; 0 as players choose it")
+]
+Channel = Annotated[
+    str, typer.Option("--channel", help="left, right or a number from 1; all mixed when left out")
+]
+DtypeOption = Annotated[Dtype | None, typer.Option("--dtype", help="the engine's own unless given")]
+AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
+Markdown = Annotated[bool, typer.Option("--markdown", help="print tables as Markdown")]
+
+FLAGS = {"temperatures": "--temperature"}
+"""Options that whisper's own command calls otherwise."""
+
+INCREMENT = "--temperature-increment-on-fallback"
+LADDER_STEP = 0.2
+
+
+def name_flag(name: str) -> str:
+    """Return an option as it is spelled at a terminal."""
+    return FLAGS.get(name, "--" + name.replace("_", "-"))
+
+
+def with_whisper_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command an option for each of Whisper's; it gets them as `whisper`, a
+    `WhisperOptions`."""
+
+    @functools.wraps(command)
+    def run(*args: Any, **given: Any) -> None:
+        texts = {name: given.pop(name) for name in OPTIONS}
+        ladder = read_ladder(texts.pop("temperatures"), given.pop("temperature_increment"))
+        found: dict[str, Any] = {"temperatures": ladder} if ladder else {}
+        for name, text in texts.items():
+            if text is not None:
+                found[name] = read_option(name, text)
+        command(*args, **given, whisper=WhisperOptions(**found))
+
+    signature = inspect.signature(command, eval_str=True)
+    parameters = [each for each in signature.parameters.values() if each.name != "whisper"]
+    kind = inspect.Parameter.KEYWORD_ONLY
+    for name, annotation in list_annotations().items():
+        parameters.append(inspect.Parameter(name, kind, default=None, annotation=annotation))
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {each.name: each.annotation for each in parameters}
+    return run
+
+
+def list_annotations() -> dict[str, Any]:
+    """Return the type of each of Whisper's options for typer, by name."""
+    found: dict[str, Any] = {}
+    for name, row in OPTIONS.items():
+        flag = name_flag(name)
+        if row.kind == "flag":
+            switch = typer.Option(f"{flag}/--no-{flag[2:]}", help=row.help, show_default=False)
+            found[name] = Annotated[bool | None, switch]
+            continue
+        usual = f" [default: {row.write(row.default) or 'nothing'}]"
+        metavar = "|".join(row.values) or row.kind.upper()
+        shown = typer.Option(flag, help=row.help + usual, metavar=metavar, show_default=False)
+        found[name] = Annotated[str | None, shown]
+        if name == "temperatures":
+            step = typer.Option(INCREMENT, help=INCREMENT_HELP, metavar="NUMBER")
+            found["temperature_increment"] = Annotated[str | None, step]
+    return found
+
+
+INCREMENT_HELP = (
+    f"steps from a single temperature up to 1; none for that one alone [default: {LADDER_STEP}]"
+)
+
+
+def read_option(name: str, text: Any) -> Any:
+    """Return an option's value; end the command, with a sentence, for a wrong one."""
+    try:
+        return OPTIONS[name].read(name, text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint=name_flag(name)) from None
+
+
+def read_ladder(text: str | None, increment: str | None) -> tuple[float, ...] | None:
+    """Return the temperatures as whisper's command makes them: a single one is the first of those
+    up to 1 in steps; several stand as they are. None where nothing was given."""
+    if text is None and increment is None:
+        return None
+    found: tuple[float, ...] = read_option("temperatures", text or "0")
+    if len(found) > 1:
+        return found
+    step = LADDER_STEP if increment is None else to_number(increment)
+    if isinstance(step, str) and step.lower() == "none":
+        return found
+    if not isinstance(step, float) or not 0.05 <= step <= 1:
+        sentence = f"{show(increment)} is no number from 0.05 to 1, nor none"
+        raise typer.BadParameter(sentence, param_hint=INCREMENT)
+    return tuple(round(float(each), 6) for each in np.arange(found[0], 1.0 + 1e-6, step))
+
+
+def open_clip(name: str, track: int, channel: str) -> Clip:
+    """Read a clip as the options say; tell of its tracks, where there are several, and of what is
+    odd about it."""
+    number = {"": 0, "left": LEFT, "right": RIGHT}.get(channel.lower())
+    if number is None and not (channel.isdecimal() and 0 < int(channel) <= MOST_CHANNELS):
+        sentence = f"{channel!r} is not left, right or a number from 1 to {MOST_CHANNELS}"
+        raise typer.BadParameter(sentence, param_hint="--channel")
+    clip = load_clip(
+        find_clip(name), track=track, channel=int(channel) if number is None else number
+    )
+    source = clip.source
+    if len(source.tracks) > 1:
+        listed = ", ".join(each.describe() for each in source.tracks)
+        typer.echo(f"Track {source.track} of {listed}; choose with --track.", err=True)
+    for sentence in source.notes:
+        typer.echo(f"note: {sentence}", err=True)
+    return clip
+
+
+def make_options(
+    whisper: WhisperOptions, language: str | None, beam_size: int | None, words: bool = False
+) -> Options:
+    """Return the options of a run; end the command where they can't be followed together."""
+    if conflict := find_conflict(whisper, beam_size, words):
+        raise EngineError(conflict)
+    return Options(language, beam_size, words, **whisper.values())
+
+
+def check_complete(clip: Clip) -> None:
+    """Raise `AudioError`, after the words, for a file whose end could not be read."""
+    if clip.source.broke_off:
+        raise AudioError(clip.source.broke_off)
