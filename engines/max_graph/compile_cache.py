@@ -12,6 +12,7 @@ import hashlib
 import io
 import os
 import platform
+import re
 import shutil
 import tempfile
 import threading
@@ -29,7 +30,7 @@ from max.engine import CompiledModel, InferenceSession, Model, read
 from max.graph import Graph, Module
 from whisper.model import ModelDimensions
 
-from engines.base import Dtype, EngineError, Listener
+from engines.base import Dtype, EngineError, Listener, describe_error, ran_out_of_memory
 from engines.checkpoints import Checkpoint
 from engines.hardware import cache_folder
 from engines.max_graph import accelerator_decoder, decoder, encoder
@@ -113,12 +114,22 @@ def compile_module(build: Callable[[Module], Graph], device_label: str) -> Compi
 
     MAX 26.7 allows an empty `Module` only on the thread that first imported `max.graph`, unless a
     private context is entered. A `Graph` does so itself, but here several graphs share a module.
+    Raises `EngineError` where MAX gives up, whose own message says nothing; its cause says why.
     """
     from max._mlir_context import ensure_default_mlir_context
 
     with ensure_default_mlir_context():
         graph = build(Module())
-    return session(device_label).compile(graph)
+    try:
+        return session(device_label).compile(graph)
+    except RuntimeError as error:
+        cause = error.__cause__ or error
+        if ran_out_of_memory(cause):
+            raise EngineError(f"MAX can't compile: {describe_error(cause)}.") from error
+        said = " ".join(str(cause).split()).rpartition("error: ")[2][:240]
+        hint = ": free some space, or let MAX_WHISPER_CACHE name a folder that can be written"
+        no_room = re.search(r"could not be created|cannot write|no space|read-only", said, re.I)
+        raise EngineError(f"MAX can't compile ({said}){hint if no_room else ''}.") from error
 
 
 def load_compiled(

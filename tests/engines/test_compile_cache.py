@@ -138,3 +138,31 @@ def test_compiled_code_that_others_may_have_written_is_refused(
         place.chmod(before)
     load(path, compiler)
     assert compiler.call_count == 1
+
+
+@pytest.mark.parametrize(
+    ("cause", "sentence"),
+    [
+        (
+            "Graph compilation failed:\nerror: could not lower: /home/x could not be created: "
+            "Permission denied",
+            r"\(could not lower: .* denied\): free some space, or let MAX_WHISPER_CACHE name a",
+        ),
+        (
+            "error: cannot write to file to filesystem cache since available space(1) is too small",
+            r"too small\): free some space, or let MAX_WHISPER_CACHE name a folder",
+        ),
+        ("std::bad_alloc", "MAX can't compile: there was not enough memory: pick a smaller model"),
+        ("error: no such instruction", r"MAX can't compile \(no such instruction\)\.$"),
+    ],
+)
+def test_why_max_can_t_compile_is_one_sentence(
+    cause: str, sentence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The causes are MAX's own, of a home that can't be written and of a full disk."""
+    giving_up = RuntimeError("Failed to compile the model. Please file an issue")
+    giving_up.__cause__ = RuntimeError(cause)
+    session = Mock(compile=Mock(side_effect=giving_up))
+    monkeypatch.setattr(cache, "session", lambda label: session)
+    with pytest.raises(EngineError, match=sentence):
+        cache.compile_module(build_identity, "cpu")
