@@ -41,6 +41,7 @@ from engines.base import (
 )
 from engines.clip_clock import fill_pauses
 from engines.clip_source import Source
+from engines.hardware import cache_folder
 from engines.process import Died, TooLong, Worker
 from engines.registry import DEFAULT_MODEL
 
@@ -375,7 +376,14 @@ def run_fault(
 
 
 def describe_sound(clip: Clip, listener: Listener = SILENT) -> SoundView:
-    """Describe what a clip sounds like, as `analysis.sound.describe_sound` does."""
+    """Describe what a clip sounds like, as `analysis.sound.describe_sound` does.
+
+    librosa can't be imported where numba has no folder to keep compiled functions in, as in a home
+    that can't be written.
+    """
+    kept = cache_folder()
+    kept = kept if os.access(kept, os.W_OK | os.X_OK) else Path(clip_folder().name)
+    os.environ.setdefault("NUMBA_CACHE_DIR", str(kept / "numba"))  # the process inherits it
     found: SoundView = analysis.ask(
         "describe_sound", clip, listener=listener, max_seconds=DESCRIBE_SECONDS
     )
