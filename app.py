@@ -28,6 +28,7 @@ backend = Backend(
         faults=faults.FAULTS,
         run_fault=worker.run_fault,
         why_no_faults=hardware.why_no_max,
+        explain=worker.explain,
     ),
     past_runs=PastRuns(hardware.cache_folder() / "past-runs.json"),
 )

@@ -82,11 +82,23 @@
     return !selection.isCollapsed && word.closest(".lanes")?.contains(selection.anchorNode);
   };
   document.addEventListener("click", (event) => {
-    const target = event.target.closest?.("#lanes [data-step], #lanes [data-copy], [data-t]");
-    if (target?.dataset.step) walk(Number(target.dataset.step));
+    const target = event.target.closest?.(
+      "#lanes :is([data-step], [data-copy], [data-why]), [data-t]");
+    if (target?.dataset.why) askWhy(target.dataset.why);
+    else if (target?.dataset.step) walk(Number(target.dataset.step));
     else if (target?.dataset.copy) copy(target);
     else if (target && !isSelecting(target)) playFrom(Number(target.dataset.t));
   });
+
+  /* Ask in its tab why an engine differs from the baseline. */
+  const askWhy = (key) => {
+    const inputs = [...document.querySelectorAll("#why-engine input")];
+    inputs.find((input) => input.value === key)?.click();
+    const tabs = [...document.querySelectorAll("#tabs [role=tab]")];
+    tabs.find((tab) => tab.textContent.trim() === "Why they differ")?.click();
+    document.querySelector("#tabs").scrollIntoView({behavior: "smooth"});
+    setTimeout(() => document.querySelector("#why").click(), 100);  // once the choice is known
+  };
 
   const copy = async (button) => {
     const lines = document.querySelectorAll(`#lanes [data-engine="${button.dataset.copy}"] .segment`);

@@ -1,4 +1,4 @@
-"""Layer inspection and faults on the page: their layout, and the tasks that they start."""
+"""Layer inspection, faults and why engines differ: their layout, and the tasks that they start."""
 
 from __future__ import annotations
 
@@ -16,10 +16,20 @@ from demo import uploads
 from demo.comparison import Analyses, Backend
 from demo.jobs import Kind, Task
 from demo.limits import format_estimate
-from demo.panels import layers
-from demo.request import CLIP_GONE, NO_CLIP, RequestError, check, check_language
+from demo.panels import layers, why
+from demo.request import (
+    CLIP_GONE,
+    NO_CLIP,
+    OWN_CLIP,
+    ComparisonRequest,
+    RequestError,
+    check,
+    check_language,
+)
+from demo.snapshot import Comparison
+from demo.visits import SavedResults
 from demo.wiring import QUICK, Component, Drawn, JobPanel
-from engines.base import Clip, Listener, Progress
+from engines.base import Clip, Listener, PartListener, Progress, Transcript
 
 LAYERS = """<h2>Inspect layers</h2><p class="intro">Two encoders may write the same words and
 still differ. Here is how far each is from PyTorch on the processor after every layer; choose one to
@@ -32,6 +42,13 @@ NO_LAYERS = """<p class="caption">Each stage of the encoders appears here: how f
 baseline, and its histogram.</p>"""
 NO_FAULT = """<p class="caption">Choose a fault and run it: the text that comes out appears here
 beside the right one, and the stage where the fault first shows.</p>"""
+
+WHY = """<h2>Why they differ</h2><p class="intro">Where an engine’s tokens part from the baseline’s
+in the comparison above: the first one that differs, the half of the model behind it, and which of
+them is right by the same step in float64.</p>"""
+NO_WHY = """<p class="caption">The two candidates appear here, and how likely each half of the model
+and PyTorch in float64 find them.</p>"""
+NOT_COMPARED = "Compare engines first: here it is asked why their results differ."
 
 Controls = dict[str, Component]
 CLIP_CONTROLS = ("sample", "audio", "track", "channel", "model", "language")
@@ -194,6 +211,81 @@ def build_faults(backend: Backend, analyses: Analyses, controls: Controls) -> Jo
     draw = partial(draw_analysis, render=layers.render_fault, summarise=layers.summarise_fault)
     inputs = {"fault": fault, **{each: controls[each] for each in CLIP_CONTROLS}}
     return JobPanel("faults", start, stop, inputs, outputs, "status", make, draw, render_message)
+
+
+def build_why(
+    backend: Backend, analyses: Analyses, saved: SavedResults, visit: gr.Textbox
+) -> JobPanel:
+    """Which engine to hold against the baseline of the last comparison, and the panel."""
+    choices = [(each.label, each.key) for each in backend.choices().engines if each.available][1:]
+    with gr.Column(elem_classes=["sheet", "lab"]):
+        gr.HTML(WHY, apply_default_css=False)
+        engine = gr.Radio(
+            choices,
+            value=choices[0][1] if choices else None,
+            label="Engine",
+            elem_id="why-engine",
+            elem_classes="pills",
+        )
+        ready = "Decodes one step of the comparison again."
+        if not choices:
+            ready = "This machine has no second engine to ask about."
+        start, stop, outputs = build_job(
+            "Say why", "why", ready, bool(choices), "why-result", NO_WHY
+        )
+
+    def make(held: dict[str, Any]) -> Task:
+        last = saved.find(held["visit"], "comparison")
+        if last is None or not last.finished:
+            raise RequestError(NOT_COMPARED)
+        found = pick_transcripts(last.snapshot, held["engine"])
+        options = last.snapshot.settings.options
+
+        def explain(clip: Clip, listener: Listener) -> Any:
+            return analyses.explain(found, clip, options, listener)
+
+        return make_task(backend, "why", last.controls, explain, held["engine"])
+
+    draw = partial(draw_analysis, render=why.render, summarise=why.summarise)
+    inputs = {"engine": engine, "visit": visit}
+    return JobPanel("why", start, stop, inputs, outputs, "status", make, draw, render_message)
+
+
+def make_explanation(
+    backend: Backend, request: ComparisonRequest, keys: tuple[str, str]
+) -> AnalysisTask:
+    """Make a task that runs two engines over a request's clip and asks why they differ."""
+    sample, analyses = request.find_clip(backend.choices()), backend.analyses
+    assert sample is not None and analyses is not None, "only a checked request is run"
+    if len(set(keys)) < 2:
+        raise RequestError("Name two engines: one does not differ from itself.")
+
+    def work(listener: Listener) -> Any:
+        clip = backend.load_clip(str(sample.path), listener, *request.picked)
+        found = []
+        for number, key in enumerate(keys):
+            engine = backend.get_engine(key, request.model, request.dtype_for(key))
+            engine.prepare(listener)
+            part = PartListener(listener, 0.3 * number, 0.3 * (number + 1), f"running {key}")
+            found.append(engine.transcribe(clip, request.options, part))
+        part = PartListener(listener, 0.6, 1.0)
+        return analyses.explain((found[0], found[1]), clip, request.options, part)
+
+    return AnalysisTask(work, ("why", request.model, request.sample or OWN_CLIP, keys))
+
+
+def pick_transcripts(comparison: Comparison, key: str | None) -> tuple[Transcript, Transcript]:
+    """Return the baseline's transcript and an engine's; raise `RequestError` where one is not
+    there."""
+    baseline = comparison.baseline
+    lane = next((lane for lane in comparison.done if lane.key == key), None)
+    if lane is None or lane.transcript is None:
+        raise RequestError("This engine has no transcript in the comparison above: choose another.")
+    if baseline is None or baseline.transcript is None:
+        raise RequestError("The baseline has no transcript in the comparison above: run it again.")
+    if lane is baseline:
+        raise RequestError(f"{lane.label} is the baseline itself: choose another engine.")
+    return baseline.transcript, lane.transcript
 
 
 def build_job(

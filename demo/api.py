@@ -1,4 +1,4 @@
-"""For programs: the page's endpoints `/compare`, `/transcribe` and `/engines`, and MCP tools.
+"""For programs: the page's endpoints `/compare`, `/transcribe`, `/why`, `/engines`, and MCP tools.
 
 Both take plain JSON, wait in the same queue as the page's visitors, and return the records of
 `demo.record`. Nothing but `ComparisonRequest.from_json` checks what comes in. `docs/api.md` is for
@@ -23,14 +23,17 @@ from typing import Any, Literal, TypedDict, get_type_hints
 import gradio as gr
 
 from demo import uploads
+from demo.analysis import make_explanation
 from demo.comparison import Backend
-from demo.jobs import Caller, JobQueue, Refused, Waiting, name_caller
+from demo.jobs import Caller, JobQueue, Refused, Task, Waiting, name_caller
 from demo.limits import name_address
 from demo.record import (
     ComparisonRecord,
+    DivergenceRecord,
     EngineRecord,
     LaneRecord,
     describe,
+    describe_divergence,
     describe_engine,
     describe_lane,
 )
@@ -76,14 +79,21 @@ async def compare(
     """
     uploads.touch(request.upload)
     backend = replace(backend, describe_sound=None)  # which is for eyes
-    steps = queue.run(caller, backend.start_comparison(request), lambda step: (step,))
+    last: Comparison = await run_task(queue, caller, backend.start_comparison(request), notify)
+    if last.refusal is not None:
+        raise RequestError(last.refusal)
+    return last
+
+
+async def run_task(
+    queue: JobQueue, caller: Caller, task: Task, notify: Callable[[str], Any]
+) -> Any:
+    """Run a task in its turn, telling `notify` its place; return its last snapshot."""
     last: Any = None
-    async with aclosing(steps):
+    async with aclosing(queue.run(caller, task, lambda step: (step,))) as steps:
         async for last in steps:
             if isinstance(last, Waiting):
                 notify(" ".join(last.describe()).strip())
-    if last.refusal is not None:
-        raise RequestError(last.refusal)
     return last
 
 
@@ -95,9 +105,15 @@ async def compare_while_heard(
     left: Coroutine[Any, Any, None],
     notify: Callable[[str], Any] = lambda sentence: None,
 ) -> Comparison:
-    """Run a request until its caller leaves, which `left` waits for, or the call is cancelled;
-    either stops it. Raises as `compare` does."""
-    job = asyncio.create_task(compare(backend, queue, caller, asked, notify))
+    """`compare` as `while_heard`."""
+    found: Comparison = await while_heard(compare(backend, queue, caller, asked, notify), left)
+    return found
+
+
+async def while_heard(work: Coroutine[Any, Any, Any], left: Coroutine[Any, Any, None]) -> Any:
+    """Run a job until its caller leaves, which `left` waits for, or the call is cancelled; either
+    stops it. Raises as the job does, and `Refused` for a caller who left."""
+    job = asyncio.create_task(work)
     leaving = asyncio.create_task(left)
     try:
         await asyncio.wait([job, leaving], return_when=asyncio.FIRST_COMPLETED)
@@ -157,16 +173,27 @@ def add_endpoints(backend: Backend, queue: JobQueue) -> None:
         if name not in ("schedule", "repeats")
     } | {"engine": (str, BASELINE, "a key as in /engines")}
 
-    async def run(request: gr.Request, sent: dict[str, Any]) -> Comparison:
+    of_why: Arguments = {
+        name: argument
+        for name, argument in of_transcribe.items()
+        if name not in ("word_timestamps", "gpu_dtype", "reference")
+    } | {"against": (str, BASELINE, "the engine that it is held against")}
+
+    @contextmanager
+    def errors_as_answers(sent: dict[str, Any]) -> Iterator[None]:
         try:
-            asked = ComparisonRequest.from_json(sent, backend.choices())
-            caller, left = name_caller(request), queue.streams.wait_until_left(request.session_hash)
-            return await compare_while_heard(backend, queue, caller, asked, left, gr.Info)
+            yield
         except (RequestError, Refused) as error:
             raise gr.Error(str(error), print_exception=False) from None
         finally:
             with suppress(RequestError):
                 uploads.discard(find_upload(sent.get("clip")))
+
+    async def run(request: gr.Request, sent: dict[str, Any]) -> Comparison:
+        with errors_as_answers(sent):
+            asked = ComparisonRequest.from_json(sent, backend.choices())
+            caller, left = name_caller(request), queue.streams.wait_until_left(request.session_hash)
+            return await compare_while_heard(backend, queue, caller, asked, left, gr.Info)
 
     async def compare_all(request: gr.Request, *values: Any) -> ComparisonRecord:
         comparison = await run(request, dict(zip(of_compare, values, strict=True)))
@@ -181,6 +208,18 @@ def add_endpoints(backend: Backend, queue: JobQueue) -> None:
             raise gr.Error(reason, print_exception=False)
         return asdict(describe_lane(lane, comparison))  # type: ignore[return-value]
 
+    async def why(request: gr.Request, *values: Any) -> DivergenceRecord:
+        sent = dict(zip(of_why, values, strict=True))
+        pair = sent.pop("against"), sent.pop("engine")
+        with errors_as_answers(sent):
+            asked = ComparisonRequest.from_json({**sent, "engines": list(pair)}, backend.choices())
+            task = make_explanation(backend, asked, pair)
+            caller, left = name_caller(request), queue.streams.wait_until_left(request.session_hash)
+            last = await while_heard(run_task(queue, caller, task, gr.Info), left)
+            if last.result is None:
+                raise RequestError(last.reason or "The run was stopped.")
+            return asdict(describe_divergence(last.result))  # type: ignore[return-value]
+
     def engines() -> list[EngineRecord]:
         """The engines of this project, and why this machine lacks one."""
         return [asdict(describe_engine(each)) for each in backend.statuses()]  # type: ignore[misc]
@@ -189,9 +228,13 @@ def add_endpoints(backend: Backend, queue: JobQueue) -> None:
     sign(compare_all, gr.Request, purpose, of_compare)
     purpose = "Run one clip through one engine; its words with their times, and the run's seconds."
     sign(transcribe, gr.Request, purpose, of_transcribe)
+    purpose = "Where two engines' tokens part, the half of the model behind it, and who is right."
+    sign(why, gr.Request, purpose, of_why)
     unlimited: dict[str, Any] = {"concurrency_limit": None}  # `JobQueue` is the queue
     gr.api(compare_all, api_name="compare", **unlimited)
     gr.api(transcribe, api_name="transcribe", **unlimited)
+    if backend.analyses is not None:
+        gr.api(why, api_name="why", **unlimited)
     gr.api(engines, api_name="engines", queue=False)
 
 

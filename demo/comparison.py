@@ -27,9 +27,11 @@ from engines.base import (
     Engine,
     EngineUnavailable,
     Listener,
+    Options,
     Progress,
     Segment,
     Span,
+    Transcript,
 )
 from engines.clip_clock import fill_pauses, find_parts, set_clock
 from engines.clip_source import UNKNOWN, Source
@@ -44,8 +46,9 @@ class Analyses:
 
     `compare_layers(names, model, clip, listener, start)`, of the window at `start` seconds, and
     `run_fault(key, model, clip, language, listener)` raise `EngineError` with a sentence for the
-    visitor. `candidates`: the encoders to inspect, the baseline first. `why_no_faults`: why this
-    machine can't run faults, or None.
+    visitor, and so does `explain(transcripts, clip, options, listener)`: why two engines differ.
+    `candidates`: the encoders to inspect, the baseline first. `why_no_faults`: why this machine
+    can't run faults, or None.
     """
 
     candidates: Callable[[], Sequence[Any]]
@@ -53,6 +56,7 @@ class Analyses:
     faults: Sequence[Any]
     run_fault: Callable[[str, str, Clip, str | None, Listener], Any]
     why_no_faults: Callable[[], str | None]
+    explain: Callable[[tuple[Transcript, Transcript], Clip, Options, Listener], Any]
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 import gradio as gr
 
-from demo.analysis import build_faults, build_layers
+from demo.analysis import build_faults, build_layers, build_why
 from demo.api import add_endpoints
 from demo.clip import build_clip, find_path
 from demo.comparison import Backend
@@ -83,6 +83,8 @@ def build(
                 with gr.Tab(tab, render_children=True):
                     outputs |= build_panels([each for each in PANELS if each.tab == tab], choices)
             if backend.analyses is not None:
+                with gr.Tab("Why they differ", render_children=True):
+                    analyses.append(build_why(backend, backend.analyses, saved, visit))
                 with gr.Tab("Inspect layers", render_children=True):
                     analyses.append(build_layers(backend, backend.analyses, controls))
                 with gr.Tab("Faults", render_children=True):

@@ -14,6 +14,7 @@ from typing import Any
 
 from demo.panels.headline import summarise
 from demo.snapshot import Comparison, Lane, Settings
+from engines.analysis.records import Divergence
 from engines.base import Segment
 from engines.clip_source import Track
 from engines.metrics import Score, score
@@ -102,6 +103,22 @@ class ComparisonRecord:
     tracks: tuple[Track, ...] = ()
     track: int = 1
     notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class DivergenceRecord(Divergence):
+    """Why two engines differ; `right_engine`: the key of the one that is right by the judge, else
+    None; `summary`: all of it in sentences."""
+
+    right_engine: str | None = None
+    summary: tuple[str, ...] = ()
+
+
+def describe_divergence(found: Divergence) -> DivergenceRecord:
+    """Return the record of why two engines differ."""
+    plain = {each.name: getattr(found, each.name) for each in fields(found)}
+    right = None if found.right is None else found.engines[found.right]
+    return DivergenceRecord(**plain, right_engine=right, summary=found.sentences())
 
 
 def describe(comparison: Comparison) -> ComparisonRecord:

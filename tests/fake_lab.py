@@ -21,7 +21,16 @@ from engines.analysis.records import (
     Pairing,
     StageComparison,
 )
-from engines.base import SILENT, Clip, EngineError, FloatArray, Listener, Stages
+from engines.base import (
+    SILENT,
+    Clip,
+    EngineError,
+    FloatArray,
+    Listener,
+    Options,
+    Stages,
+    Transcript,
+)
 from tests import fakes
 
 NAMES = ("log-mel", "conv1", "conv2", "positions", "blocks.0", "blocks.1", "ln_post")
@@ -104,7 +113,7 @@ def make_fault_result(key: str, seconds: float = 6.0, listener: Listener = SILEN
 
 
 def make_divergence(first: str = "cpu", second: str = "max_full", **other: Any) -> Divergence:
-    """Two engines that part at 1.5 s, where the first is right."""
+    """Two engines that part at 0.5 s, where the first is right."""
     labels = [registry.row(key).label for key in (first, second)]
     usual = Divergence(
         engines=(first, second),
@@ -116,7 +125,7 @@ def make_divergence(first: str = "cpu", second: str = "max_full", **other: Any) 
         window=0,
         start=0.0,
         position=3,
-        time=1.5,
+        time=0.5,
         before="<|0.00|> The compiler",
         candidates=(Candidate(4962, " turns"), Candidate(2900, " turned")),
         judge=Pairing("float64", "float64", (-0.5, -0.75), 0.25),
@@ -166,6 +175,19 @@ class FakeLab:
         self.wait(listener, "transcribing with the fault")
         return make_fault_result(key, clip.seconds, listener)
 
+    def explain(
+        self,
+        found: tuple[Transcript, Transcript],
+        clip: Clip,
+        options: Options,
+        listener: Listener,
+    ) -> Divergence:
+        self.wait(listener, "asking PyTorch in float64")
+        same = found[0].tokens == found[1].tokens
+        return make_divergence(
+            *(each.engine for each in found), clip=clip.name, parts="nowhere" if same else "token"
+        )
+
     def analyses(self) -> Analyses:
         return Analyses(
             lambda: (CPU, MAX, WIDE),
@@ -173,4 +195,5 @@ class FakeLab:
             FAULTS,
             self.run_fault,
             lambda: self.reason,
+            self.explain,
         )

@@ -11,7 +11,7 @@ import pytest
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 
-from engines.base import Clip, Listener
+from engines.base import Clip, EngineError, Listener
 from engines.clip_source import Source, Track
 from tests import fakes
 from tests.fake_page import FakePage
@@ -80,7 +80,7 @@ def test_a_failed_engine_is_an_error_alone_and_a_lane_among_others(
 def test_only_these_are_public_and_they_are_documented(client: Client) -> None:
     info = client.view_api(return_format="dict", print_info=False)
     assert isinstance(info, dict)
-    assert set(info["named_endpoints"]) == {"/compare", "/transcribe", "/engines"}
+    assert set(info["named_endpoints"]) == {"/compare", "/transcribe", "/why", "/engines"}
     assert not info["unnamed_endpoints"]
     page = (Path(__file__).parents[1] / "docs" / "api.md").read_text(encoding="utf-8")
     for name, endpoint in info["named_endpoints"].items():
@@ -94,6 +94,20 @@ def test_only_these_are_public_and_they_are_documented(client: Client) -> None:
     assert [record["engine"] for record in found] == ["cpu", "gpu", "max_hybrid"]
     assert [record["available"] for record in found] == [True, False, True]
     assert found[1]["reason"] == "no CUDA device was found"
+
+
+def test_why_gives_the_step_and_who_is_right(fake_page: FakePage, client: Client) -> None:
+    fake_page.use(max_hybrid=fakes.fake_max(words="The compiler turned"))
+    found = client.predict(sample="jfk", engine="max_hybrid", api_name="/why")
+    assert found["engines"] == ["cpu", "max_hybrid"] and found["right_engine"] == "cpu"
+    assert [each["text"] for each in found["candidates"]] == [" turns", " turned"]
+    assert len(found["pairings"]) == 4 and found["judge"]["margin"] == 0.25
+    assert found["summary"][1].startswith("The encoders part them")
+    with pytest.raises(AppError, match="one does not differ from itself"):
+        client.predict(sample="jfk", engine="cpu", api_name="/why")
+    fake_page.use(max_hybrid=fakes.fake_max(error=EngineError("It broke.")))
+    with pytest.raises(AppError, match="It broke"):
+        client.predict(sample="jfk", engine="max_hybrid", api_name="/why")
 
 
 def test_wrong_calls_are_refused_in_a_sentence(client: Client, tmp_path: Path) -> None:

@@ -73,6 +73,7 @@ def render(comparison: Comparison, document: bool = False) -> list[Any]:
         and bool(comparison.done)
         and not comparison.settings.word_timestamps,
         differences=_count_differences(comparison, lines),
+        differing=find_differing(comparison),
         words=name_count(max((sum(map(len, each)) for each in lines.values()), default=0)),
         rows=rows,
     )
@@ -258,6 +259,15 @@ def _show_row(
             }
         )
     return {"start": row.start, "cells": cells, "changed": changed}
+
+
+def find_differing(comparison: Comparison) -> set[str]:
+    """Find the engines whose tokens are not the baseline's, once none runs any more."""
+    baseline = comparison.baseline
+    if not comparison.finished or baseline is None or baseline.transcript is None:
+        return set()
+    expected = baseline.transcript.tokens
+    return {x.key for x in comparison.done if x.transcript and x.transcript.tokens != expected}
 
 
 def _explain_empty(lane: Lane) -> str:

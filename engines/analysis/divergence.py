@@ -117,20 +117,24 @@ def compare_texts(guide: Transcript, other: Transcript, tokenizer: Tokenizer) ->
 def place_tokens(transcript: Transcript, eot: int) -> list[tuple[int, int]]:
     """Return window and position of every text token that a transcript's segments kept."""
     places: list[tuple[int, int]] = []
-    number, position = 0, 0
-    for segment in transcript.segments:
-        while (
-            number + 1 < len(transcript.windows)
-            and transcript.windows[number + 1].start <= segment.start + NEAR_SECONDS
-        ):
-            number, position = number + 1, 0
-        for token in segment.tokens:
-            tokens = transcript.windows[number].tokens
-            if token in tokens[position:]:
-                position = tokens.index(token, position)
-                places += [(number, position)] if token < eot else []
-                position += 1
+    windows, number, position = transcript.windows, 0, 0
+    for segment in transcript.segments:  # each a stretch of its window's tokens
+        found = find_stretch(segment.tokens, windows[number].tokens, position)
+        while found is None and number + 1 < len(windows):
+            number += 1
+            found = find_stretch(segment.tokens, windows[number].tokens, 0)
+        if found is None:
+            break
+        position = found + len(segment.tokens)
+        stretch = range(found, position)
+        places += [(number, at) for at in stretch if windows[number].tokens[at] < eot]
     return places
+
+
+def find_stretch(tokens: Sequence[int], window: Sequence[int], begin: int) -> int | None:
+    """Return where tokens stand one after another in a window's, from `begin` on."""
+    places = range(begin, len(window) - len(tokens) + 1)
+    return next((at for at in places if window[at : at + len(tokens)] == tokens), None)
 
 
 def rebuild_windows(

@@ -22,6 +22,7 @@ wrong operation, or one matrix that is one percent too large, is far outside (se
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -53,8 +54,9 @@ if TYPE_CHECKING:
 AnyWhisper = TypeVar("AnyWhisper", bound=Whisper)
 
 
-def cut_window(clip: Clip, n_mels: int, start: float = 0.0) -> FloatArray:
-    """Return one window's log-mel `(n_mels, 3000)`, as whisper's own loop cuts it at `start` s.
+def cut_window(clip: Clip, n_mels: int, start: float = 0.0, end: float = math.inf) -> FloatArray:
+    """Return one window's log-mel `(n_mels, 3000)`, as whisper's own loop cuts it at `start` s,
+    with nothing from `end` s on.
 
     Raises `EngineError` when the clip ends before `start`.
     """
@@ -64,8 +66,8 @@ def cut_window(clip: Clip, n_mels: int, start: float = 0.0) -> FloatArray:
         )
     mel = log_mel_spectrogram(clip.samples, n_mels, padding=N_SAMPLES)
     at = round(start * SAMPLE_RATE / HOP_LENGTH)
-    end = min(mel.shape[-1] - N_FRAMES, at + N_FRAMES)
-    window: FloatArray = pad_or_trim(mel[:, at:end], N_FRAMES).numpy()
+    stop = int(min(mel.shape[-1] - N_FRAMES, at + N_FRAMES, end * SAMPLE_RATE / HOP_LENGTH))
+    window: FloatArray = pad_or_trim(mel[:, at:stop], N_FRAMES).numpy()
     return window
 
 

@@ -122,6 +122,9 @@ class Candidate:
     text: str
     allowed: bool = True
 
+    def __str__(self) -> str:
+        return quote(self.text)
+
 
 @dataclass(frozen=True)
 class Pairing:
@@ -214,7 +217,7 @@ class Divergence:
                     f"One of them decoded {window} anew by sampling, after Whisper’s tests had "
                     "failed: no single step explains what it chose."
                 )
-        one, other = (f"“{each.text}”" for each in self.candidates)
+        one, other = self.candidates
         if self.parts == "prompt":
             return f"Their prompts for {window} differ: {first} was given {one}, {second} {other}."
         return f"They part at {self.time:.1f} s: {first} chose {one}, {second} {other}."
@@ -233,7 +236,7 @@ class Divergence:
         return "Which half parts them can’t be told: an engine keeps what its halves compute."
 
     def _tell_verdict(self) -> str:
-        forbidden = [each.text for each in self.candidates if not each.allowed]
+        forbidden = [str(each) for each in self.candidates if not each.allowed]
         if self.right is None:
             if forbidden:
                 return f"Whisper’s rules allow neither of them here: {' and '.join(forbidden)}."
@@ -246,14 +249,20 @@ class Divergence:
                 f"token, the other {scores[1]:.4f}."
             )
         if self.judge is None or self.judge.margin is None:
-            return f"{label} is right: Whisper’s rules don’t allow “{forbidden[0]}” here."
-        chosen = [each.text for each in self.candidates]
-        own = "" if best in chosen else f" It would itself choose “{best}”."
+            return f"{label} is right: Whisper’s rules don’t allow {forbidden[0]} here."
+        own = f" It would itself choose {quote(best)}."
+        if best in [each.text for each in self.candidates]:
+            own = ""
         margin = abs(self.judge.margin)
         return (
-            f"{label} is right: PyTorch in float64 prefers “{chosen[self.right]}” by "
+            f"{label} is right: PyTorch in float64 prefers {self.candidates[self.right]} by "
             f"{format_margin(margin)}.{own}"
         )
+
+
+def quote(token: str) -> str:
+    """Quote a token's text for a sentence, without the space that most words begin with."""
+    return f"“{token.strip() or token}”"
 
 
 def format_margin(margin: float) -> str:

@@ -16,6 +16,7 @@ After a beam search, whose choice is one of sequences, the judge compares those.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -47,6 +48,7 @@ from engines.base import (
 from engines.checkpoints import Checkpoint
 from engines.runtimes import RuntimeEngine
 from engines.transcription import WhisperEngine
+from engines.whisper_arguments import list_arguments
 
 GREEDY = Options(temperatures=(0.0,))
 
@@ -97,7 +99,7 @@ def explain(
     Raises any `EngineError`, `Stopped` among them.
     """
     listener.report("comparing", 0.0, 1.0, "looking for the first token that differs")
-    judge = Judge(checkpoint, found[0].language)
+    judge = Judge(checkpoint, found[0].language, options)
     parting = find_parting(found, judge.tokenizer, judge.longest, judge.start_window)
     names = tuple(each.label for each in engines)
     result = Divergence(
@@ -110,28 +112,38 @@ def explain(
         window=parting.number,
         start=parting.window.start,
         position=len(parting.before),
-        time=parting.window.start,
+        time=clip.source.at(parting.window.start),
         before=judge.spell(*parting.before),
     )
     if parting.parts != "token":
         return replace(result, candidates=judge.describe(parting.tokens, None))
-    mel = cut_window(clip, checkpoint.dims.n_mels, parting.window.start)
+    start = parting.window.start
+    mel = cut_window(clip, checkpoint.dims.n_mels, start, find_end(options, start))
     listener.report("comparing", 0.1, 1.0, "asking PyTorch in float64")
     allowed = judge.list_allowed(parting)
-    step = Step(parting.window.prompt, parting.before, parting.tokens, allowed, judge.tokenizer)
+    step = Step(
+        parting.window.prompt, parting.before, parting.tokens, allowed, judge.tokenizer, options
+    )
     features = judge.encode(mel)
     logits = judge.compute_logits(features, step.prompt, step.before)
     verdict = step.weigh("float64", "float64", logits[-1])
     result = replace(
         result,
         candidates=judge.describe(parting.tokens, allowed),
-        time=judge.find_time(parting, clip.seconds),
+        time=clip.source.at(judge.find_time(parting, clip.seconds)),
         judge=verdict,
         judge_best=judge.list_best(logits[-1], allowed),
         sequences=judge.score_sequences(features, parting) if result.beam_size > 1 else (),
         pairings=replay(engines, mel, step, listener),
     )
     return replace(result, **attribute(result.pairings))
+
+
+def find_end(options: Options, start: float) -> float:
+    """Return where the part of the clip ends, in seconds, in which a window begins."""
+    times = options.clip_timestamps
+    parts = zip(times[::2], (*times[1::2], math.inf), strict=False)
+    return next((end for begin, end in parts if begin <= start + 0.01 < end), math.inf)
 
 
 # The step, once more
@@ -141,7 +153,7 @@ def explain(
 class Step:
     """One step of decoding: `candidates` for the token after `prompt` and `before`.
 
-    `allowed`: `(n_vocab,)`, which tokens whisper's filters leave there.
+    `allowed`: `(n_vocab,)`, which tokens whisper's filters leave there under `options`.
     """
 
     prompt: tuple[int, ...]
@@ -149,6 +161,7 @@ class Step:
     candidates: tuple[int, ...]
     allowed: np.ndarray
     tokenizer: Tokenizer
+    options: Options
 
     def weigh(self, encoder: str, decoder: str, logits: np.ndarray) -> Pairing:
         """Return the candidates' log-probabilities and the first one's margin over the second.
@@ -205,7 +218,7 @@ def next_logits(engine: WhisperEngine, features: FloatArray, step: Step) -> Floa
     audio = torch.from_numpy(features)[None].to(model.device)
     if engine.dtype == "float16" and audio.is_cuda:
         audio = audio.half()
-    inference = make_task(model, step.prompt, step.tokenizer).inference
+    inference = make_task(model, step.prompt, step.tokenizer, step.options).inference
     tokens = torch.tensor([[*step.prompt, *step.before]], device=model.device)
     try:
         for end in range(len(step.prompt), tokens.shape[1] + 1):
@@ -216,15 +229,28 @@ def next_logits(engine: WhisperEngine, features: FloatArray, step: Step) -> Floa
     return last
 
 
-def make_task(model: Whisper, prompt: Sequence[int], tokenizer: Tokenizer) -> DecodingTask:
+def make_task(
+    model: Whisper, prompt: Sequence[int], tokenizer: Tokenizer, options: Options
+) -> DecodingTask:
     """Return a model's loop over one window's tokens after a prompt."""
     previous = list(prompt)[1 : list(prompt).index(tokenizer.sot)]
-    options = DecodingOptions(language=tokenizer.language, prompt=previous or None, fp16=False)
+    asked = set_options(tokenizer, options, previous)
     decoding_task = getattr(model, "decoding_task", None)  # an engine's own
-    task: DecodingTask = decoding_task(options) if decoding_task else DecodingTask(model, options)
+    task: DecodingTask = decoding_task(asked) if decoding_task else DecodingTask(model, asked)
     if tuple(task.initial_tokens) != tuple(prompt):
         raise EngineError("A window's prompt isn't whisper's, so it can't be replayed.")
     return task
+
+
+def set_options(tokenizer: Tokenizer, options: Options, previous: Sequence[int]) -> DecodingOptions:
+    """Return whisper's options for a window at temperature 0 after `previous` tokens."""
+    return DecodingOptions(
+        language=tokenizer.language,
+        task=options.task,
+        suppress_tokens=list_arguments(options)["suppress_tokens"],
+        prompt=list(previous) or None,
+        fp16=False,
+    )
 
 
 def attribute(pairings: Sequence[Pairing]) -> dict[str, Any]:
@@ -264,21 +290,21 @@ class EncodedWhisper(Whisper):
 class Judge:
     """PyTorch in float64, with whisper's own rules."""
 
-    def __init__(self, checkpoint: Checkpoint, language: str) -> None:
+    def __init__(self, checkpoint: Checkpoint, language: str, options: Options) -> None:
         self._model = to_float64(checkpoint.build(EncodedWhisper))
         self.longest = checkpoint.dims.n_text_ctx // 2
         self.tokenizer: Tokenizer = get_tokenizer(
             self._model.is_multilingual,
             num_languages=self._model.num_languages,
             language=language,
-            task="transcribe",
+            task=options.task,
         )
+        self._options = options
 
     def start_window(self, said: Sequence[int]) -> tuple[int, ...]:
         """Return the prompt of a window after the tokens that were said before it."""
-        language = self.tokenizer.language
-        options = DecodingOptions(language=language, prompt=list(said) or None, fp16=False)
-        return tuple(DecodingTask(self._model, options).initial_tokens)
+        asked = set_options(self.tokenizer, self._options, said)
+        return tuple(DecodingTask(self._model, asked).initial_tokens)
 
     @torch.inference_mode()
     def encode(self, mel: FloatArray) -> Tensor:
@@ -308,7 +334,7 @@ class Judge:
         The filters see a text token that is likelier than all timestamps, so that the last of their
         rules, by which timestamps may rule out text, leaves both.
         """
-        task = make_task(self._model, parting.window.prompt, self.tokenizer)
+        task = make_task(self._model, parting.window.prompt, self.tokenizer, self._options)
         logits = torch.zeros(1, self._model.dims.n_vocab)
         logits[:, : self.tokenizer.timestamp_begin] = 100
         return self._filter(task, logits, parting.before)
@@ -322,7 +348,7 @@ class Judge:
 
     def score_sequences(self, features: Tensor, parting: Parting) -> tuple[float, ...]:
         """Return each window's mean log-probability of a token, by which beams are ranked."""
-        task = make_task(self._model, parting.window.prompt, self.tokenizer)
+        task = make_task(self._model, parting.window.prompt, self.tokenizer, self._options)
         scores = []
         for tokens in parting.whole:
             tokens = tokens[: self.longest]

@@ -41,6 +41,14 @@ def test_differences_are_walked_through_and_filtered(fake_page: FakePage, open_p
     page.get_by_label("Copy the transcript by MAX hybrid").click()
     page.get_by_text("Copied").wait_for()
     assert page.evaluate("navigator.clipboard.readText()") == words
+    page.get_by_label("Why MAX hybrid differs").click()
+    page.locator("#why-result").get_by_text("PyTorch CPU is right").wait_for()
+    assert "They part at 0.5 s" in page.inner_text("#why-status")
+    assert page.locator("#why-result td").all_inner_texts()[-4:] == [
+        *("PyTorch in float64", "-0.5000", "-0.7500", "0.2500")
+    ]
+    page.locator("#why-result [data-t]").click()
+    page.wait_for_function("document.querySelectorAll('#lanes .now').length === 2")
 
 
 def test_equal_engines_share_a_column_and_words_have_keys(

@@ -341,9 +341,9 @@ def test_why_says_where_engines_part_and_fails_past_the_margin(
     assert done.exit_code == 1 and asked == [(("cpu", "max_full"), "tiny.en", options)]
     lines = done.stdout.splitlines()
     assert lines[1:4] == [
-        "They part at 1.5 s: PyTorch CPU chose “ turns”, MAX full “ turned”.",
+        "They part at 0.5 s: PyTorch CPU chose “turns”, MAX full “turned”.",
         "The encoders part them: the choice is the same with either decoder.",
-        "PyTorch CPU is right: PyTorch in float64 prefers “ turns” by 0.2500.",
+        "PyTorch CPU is right: PyTorch in float64 prefers “turns” by 0.2500.",
     ]
     rows = [line.split("|")[1:-1] for line in lines if line.startswith("|")][2:]
     assert [[cell.strip() for cell in row] for row in rows] == [

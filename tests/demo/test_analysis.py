@@ -5,8 +5,17 @@ from __future__ import annotations
 import threading
 import time
 
-from demo.analysis import AnalysisTask
-from engines.base import Listener
+import pytest
+
+from demo.analysis import AnalysisTask, pick_transcripts
+from demo.panels import why
+from demo.request import RequestError
+from engines.analysis.records import Candidate
+from engines.base import EngineError, Listener
+from tests import fakes
+from tests.demo.reading import read
+from tests.fake_lab import make_divergence
+from tests.fake_page import make_task
 
 
 def test_a_task_tells_what_it_does_and_stops_at_once_and_its_work_soon() -> None:
@@ -35,3 +44,31 @@ def test_an_unexpected_error_is_a_sentence() -> None:
 
     last = list(AnalysisTask(fail).snapshots())[-1]
     assert (last.state, last.reason) == ("failed", "KeyError: 'k'")
+
+
+def test_the_baseline_is_asked_about_with_an_engine_that_ran() -> None:
+    broken = fakes.FakeEngine("max_full", error=EngineError("It broke."))
+    task = make_task(fakes.FakeEngine("cpu"), fakes.fake_max(words="Other words"), broken)
+    last = list(task.snapshots())[-1]
+    first, second = pick_transcripts(last, "max_hybrid")
+    assert (first.engine, second.engine) == ("cpu", "max_hybrid")
+    for key, sentence in (
+        ("max_full", "no transcript"),
+        (None, "no transcript"),
+        ("cpu", "itself"),
+    ):
+        with pytest.raises(RequestError, match=sentence):
+            pick_transcripts(last, key)
+
+
+def test_why_shows_what_is_known() -> None:
+    odd = (Candidate(1, " <b>"), Candidate(2, " you", allowed=False))
+    html = why.render(make_divergence(candidates=odd, before="x" * 500, pairings=(), cause=""))
+    text = read(html).text
+    assert "<b>" not in html and "…" + "x" * 160 + " <b>" in text
+    assert "an engine keeps what its halves compute" in text
+    assert html.count("<tr>") == 2  # the heads and the judge
+    same = read(
+        why.render(make_divergence(parts="nowhere", judge=None, candidates=(), pairings=()))
+    ).text
+    assert same == "PyTorch CPU and MAX full chose the same tokens."

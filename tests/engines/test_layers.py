@@ -84,6 +84,9 @@ def test_the_window_is_the_one_that_whisper_cuts() -> None:
     np.testing.assert_array_equal(layers.cut_window(clip, 80), expected)
     later = layers.cut_window(clip, 80, start=1.0)
     np.testing.assert_array_equal(later[:, :100], expected[:, 100:200])
+    part = layers.cut_window(clip, 80, start=1.0, end=1.5)
+    np.testing.assert_array_equal(part[:, :50], later[:, :50])
+    assert not part[:, 50:].any()
     with pytest.raises(EngineError, match=r"can't start at 99 s"):
         layers.cut_window(clip, 80, start=99)
     assert np.isfinite(layers.cut_window(Clip(np.zeros(SAMPLE_RATE, np.float32)), 80)).all()
