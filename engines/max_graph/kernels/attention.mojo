@@ -8,9 +8,10 @@ import extensibility
 from extensibility import InputTensor, OutputTensor
 from max.algorithm import sync_parallelize
 from max.gpu.host import DeviceContext
-from std.math import ceildiv, exp
+from std.collections import Array
+from std.math import ceildiv
 
-from .tile import LOWEST, PANEL, ROWS, TILES, VECTORS, WIDTH, Vector, multiply
+from .tile import LOWEST, PANEL, ROWS, TILES, VECTORS, WIDTH, Vector, multiply, tile_vectors
 
 comptime HEAD = 64
 """Width of a head in every Whisper checkpoint."""
@@ -137,16 +138,22 @@ def attend[
     var i = first
     comptime for tile in range(len(TILES)):
         comptime rows = TILES[tile]
+        comptime vectors = tile_vectors(rows)
+        comptime parts = VECTORS // vectors
         while i + rows <= last:
             # scores = queries @ keys, (rows, n_keys)
             for p in range(panels):
-                var panel = k.unsafe_offset(p * HEAD * PANEL)
-                var sums = multiply[rows](q.unsafe_offset(i * q_stride), q_stride, panel, HEAD)
-                comptime for r in range(rows):
-                    comptime for c in range(VECTORS):
-                        scores.unsafe_offset(r * n_keys + p * PANEL + c * WIDTH).unsafe_store(sums[r * VECTORS + c])
+                comptime for part in range(parts):
+                    var column = part * vectors * WIDTH
+                    var panel = k.unsafe_offset(p * HEAD * PANEL + column)
+                    var sums = multiply[rows, vectors](q.unsafe_offset(i * q_stride), q_stride, panel, HEAD)
+                    comptime for r in range(rows):
+                        comptime for c in range(vectors):
+                            var at = r * n_keys + p * PANEL + column + c * WIDTH
+                            scores.unsafe_offset(at).unsafe_store(sums[r * vectors + c])
 
-            # weights = softmax(scores * SCALE), in place
+            # weights = exp(SCALE * (scores - highest)), in place
+            var shares = Array[Float32, rows](fill=0)  # 1 / sum of a row's weights
             for r in range(rows):
                 var row = scores.unsafe_offset(r * n_keys)
                 comptime if keep:
@@ -154,31 +161,62 @@ def attend[
                     for t in range(live):
                         kept_row.unsafe_offset(t).unsafe_store(row.unsafe_offset(t).unsafe_load() * SCALE)
                 for t in range(live, n_keys):
-                    row.unsafe_offset(t).unsafe_store(LOWEST)  # padding, whose weight becomes exactly 0
-                softmax(n_keys, row)
+                    row.unsafe_offset(t).unsafe_store(LOWEST)  # padding, whose weight is 1e-38 of a value of 0
+                shares[r] = 1 / exponentiate(n_keys, row)
 
-            # output = weights @ values, (rows, HEAD)
+            # output = weights @ values * shares, (rows, HEAD)
             comptime for p in range(HEAD_PANELS):
-                var sums = multiply[rows](scores, n_keys, v.unsafe_offset(p * slots * PANEL * PANEL), n_keys)
-                comptime for r in range(rows):
-                    comptime for c in range(VECTORS):
-                        var at = (i + r) * y_stride + p * PANEL + c * WIDTH
-                        y.unsafe_offset(at).unsafe_store(sums[r * VECTORS + c])
+                comptime for part in range(parts):
+                    comptime column = part * vectors * WIDTH
+                    var panel = v.unsafe_offset(p * slots * PANEL * PANEL + column)
+                    var sums = multiply[rows, vectors](scores, n_keys, panel, n_keys)
+                    comptime for r in range(rows):
+                        comptime for c in range(vectors):
+                            var at = (i + r) * y_stride + p * PANEL + column + c * WIDTH
+                            y.unsafe_offset(at).unsafe_store(sums[r * vectors + c] * shares[r])
             i += rows
 
 
 @always_inline
-def softmax(n: Int, row: Pointer[mut=True, Float32, ...]):
-    """Replaces `row` `(n,)` by the softmax of `SCALE * row`; `n` is a multiple of `WIDTH`."""
-    var tops = row.unsafe_load[width=WIDTH]()
-    for t in range(WIDTH, n, WIDTH):
-        tops = max(tops, row.unsafe_offset(t).unsafe_load[width=WIDTH]())
-    var top = tops.reduce_max()
-    var sums = Vector(0)
-    for t in range(0, n, WIDTH):
-        var e = exp((row.unsafe_offset(t).unsafe_load[width=WIDTH]() - top) * SCALE)
-        row.unsafe_offset(t).unsafe_store(e)
-        sums += e
-    var scale = 1 / sums.reduce_add()
-    for t in range(0, n, WIDTH):
-        row.unsafe_offset(t).unsafe_store(row.unsafe_offset(t).unsafe_load[width=WIDTH]() * scale)
+def exponentiate(n: Int, row: Pointer[mut=True, Float32, ...]) -> Float32:
+    """Replaces `row` `(n,)` by `exp(SCALE * (row - max(row)))` and returns its sum; `n` is a multiple of `PANEL`."""
+    var tops = Array[Vector, VECTORS](fill=Vector(LOWEST))
+    for t in range(0, n, PANEL):
+        comptime for c in range(VECTORS):
+            tops[c] = max(tops[c], row.unsafe_offset(t + c * WIDTH).unsafe_load[width=WIDTH]())
+    comptime for c in range(1, VECTORS):
+        tops[0] = max(tops[0], tops[c])
+    var top = tops[0].reduce_max() * SCALE
+    var sums = Array[Vector, VECTORS](fill=Vector(0))
+    for t in range(0, n, PANEL):
+        comptime for c in range(VECTORS):
+            var at = row.unsafe_offset(t + c * WIDTH)
+            var weights = exp_nonpositive(at.unsafe_load[width=WIDTH]().fma(Vector(SCALE), Vector(-top)))
+            at.unsafe_store(weights)
+            sums[c] += weights
+    comptime for c in range(1, VECTORS):
+        sums[0] += sums[c]
+    return sums[0].reduce_add()
+
+
+@always_inline
+def exp_nonpositive(x: Vector) -> Vector:
+    """Returns `exp(max(x, -87))` for `x <= 0`, within 1.4 * 2**-24 of the exact value, relatively.
+
+    `x = n * log(2) + r` with a whole `n` and `|r| <= log(2) / 2` (Cody and Waite's reduction, log(2) in two parts),
+    so `exp(x) = 2**n * exp(r)`. The polynomial is the minimax one of its degree for exp(r): relative error 3e-9.
+    """
+    comptime ROUNDING = Float32(12582912)  # 1.5 * 2**23: a sum with it has no bits left for a fraction
+    var clamped = max(x, Vector(-87))  # 2**n stays a normal number
+    var rounded = clamped.fma(Vector(1.4426950408889634), Vector(ROUNDING))  # n, in the low bits
+    var n = rounded - ROUNDING
+    var r = n.fma(Vector(-0.693145751953125), clamped)
+    r = n.fma(Vector(-1.4286068203094172e-6), r)
+    var p = Vector(0.001381459878757596)
+    p = p.fma(r, Vector(0.008368716575205326))
+    p = p.fma(r, Vector(0.04166838899254799))
+    p = p.fma(r, Vector(0.1666652113199234))
+    p = p.fma(r, Vector(0.4999999403953552))
+    p = (r * r).fma(p, r) + 1  # exp(r)
+    var power = (rounded.to_bits[DType.uint32]() << 23) + 0x3F800000  # the bits of 2**n
+    return p * Vector(from_bits=power)

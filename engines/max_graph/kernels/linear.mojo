@@ -6,7 +6,7 @@ from max.algorithm import sync_parallelize
 from max.gpu.host import DeviceContext
 from std.math import ceildiv, erf
 
-from .tile import PANEL, ROWS, TILES, VECTORS, WIDTH, multiply
+from .tile import PANEL, ROWS, TILES, VECTORS, WIDTH, multiply, tile_vectors
 
 comptime BLOCK = 8 * ROWS
 """Rows of one task: its part of `x` stays in the second-level cache while all panels pass over it."""
@@ -78,29 +78,32 @@ def write_panel[
     var i = start
     comptime for tile in range(len(TILES)):
         comptime rows = TILES[tile]
+        comptime vectors = tile_vectors(rows)
         while i + rows <= end:
-            var sums = multiply[rows](  # (rows, VECTORS)
-                x.unsafe_offset(i * row_stride), row_stride, w.unsafe_offset(p * depth * PANEL), depth
-            )
-            comptime for row in range(rows):
-                comptime for v in range(VECTORS):
-                    var column = p * PANEL + v * WIDTH
-                    var at = (i + row) * n + column
-                    if column + WIDTH <= n:
-                        var value = sums[row * VECTORS + v] + b.unsafe_offset(column).unsafe_load[width=WIDTH]()
-                        comptime if gelu:
-                            value = exact_gelu[WIDTH](value)
-                        comptime if residual:
-                            value += r.unsafe_offset(at).unsafe_load[width=WIDTH]()
-                        y.unsafe_offset(at).unsafe_store(value)
-                    else:  # the last panel's padding has no place in `y`
-                        for lane in range(n - column):
-                            var value = sums[row * VECTORS + v][lane] + b.unsafe_offset(column + lane).unsafe_load()
+            comptime for part in range(VECTORS // vectors):
+                comptime first = part * vectors * WIDTH  # column of the panel
+                var sums = multiply[rows, vectors](
+                    x.unsafe_offset(i * row_stride), row_stride, w.unsafe_offset(p * depth * PANEL + first), depth
+                )
+                comptime for row in range(rows):
+                    comptime for v in range(vectors):
+                        var column = p * PANEL + first + v * WIDTH
+                        var at = (i + row) * n + column
+                        if column + WIDTH <= n:
+                            var value = sums[row * vectors + v] + b.unsafe_offset(column).unsafe_load[width=WIDTH]()
                             comptime if gelu:
-                                value = exact_gelu[1](value)
+                                value = exact_gelu[WIDTH](value)
                             comptime if residual:
-                                value += r.unsafe_offset(at + lane).unsafe_load()
-                            y.unsafe_offset(at + lane).unsafe_store(value)
+                                value += r.unsafe_offset(at).unsafe_load[width=WIDTH]()
+                            y.unsafe_offset(at).unsafe_store(value)
+                        else:  # the last panel's padding has no place in `y`
+                            for lane in range(n - column):
+                                var value = sums[row * vectors + v][lane] + b.unsafe_offset(column + lane).unsafe_load()
+                                comptime if gelu:
+                                    value = exact_gelu[1](value)
+                                comptime if residual:
+                                    value += r.unsafe_offset(at + lane).unsafe_load()
+                                y.unsafe_offset(at + lane).unsafe_store(value)
             i += rows
 
 

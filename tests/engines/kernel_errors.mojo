@@ -1,0 +1,112 @@
+"""Compare products, attention and its exponential with float64 at odd sizes; prints the vectors' width and errors.
+
+`tests/engines/test_kernels.py` builds this for several processors.
+"""
+
+from kernels.attention import HEAD, attend, exp_nonpositive
+from kernels.linear import write_panel
+from kernels.tile import PANEL, ROWS, WIDTH, Vector
+from std.math import ceildiv, exp, sqrt
+from std.random import randn_float64
+
+
+def random(count: Int) -> List[Float32]:
+    var values = List[Float32](length=count, fill=0)
+    for i in range(count):
+        values[i] = Float32(randn_float64())
+    return values^
+
+
+def product_error(rows: Int, depth: Int, n: Int) raises -> Float64:
+    """Relative L2 error of `x @ w + b` with packed float16 weights."""
+    var panels = ceildiv(n, PANEL)
+    var x = random(rows * depth)
+    var b = random(n)
+    var w = List[Float16](length=panels * depth * PANEL, fill=0)
+    for i in range(len(w)):
+        w[i] = Float16(randn_float64())
+    var y = List[Float32](length=rows * n, fill=0)
+    for p in range(panels):
+        write_panel[False, False](
+            0, rows, p, depth, n, depth, x.unsafe_ptr(), w.unsafe_ptr(), b.unsafe_ptr(),
+            y.unsafe_ptr().as_unsafe_any_origin(), y.unsafe_ptr(),
+        )
+    var wrong, size = Float64(0), Float64(0)
+    for i in range(rows):
+        for j in range(n):
+            var exact = b[j].cast[DType.float64]()
+            for d in range(depth):
+                var weight = w[((j // PANEL) * depth + d) * PANEL + j % PANEL]
+                exact += x[i * depth + d].cast[DType.float64]() * weight.cast[DType.float64]()
+            wrong += (y[i * n + j].cast[DType.float64]() - exact) ** 2
+            size += exact**2
+    return sqrt(wrong / size)
+
+
+def attention_error(rows: Int, live: Int, slots: Int) raises -> Tuple[Float64, Float64]:
+    """Relative L2 errors of attention to the first `live` positions of `slots` panels: ours, and plain float32's."""
+    var q = random(rows * HEAD)
+    var keys = random(live * HEAD)
+    var values = random(live * HEAD)
+    var k = List[Float32](length=slots * PANEL * HEAD, fill=0)
+    var v = List[Float32](length=slots * PANEL * HEAD, fill=0)
+    for t in range(live):
+        for d in range(HEAD):
+            k[((t // PANEL) * HEAD + d) * PANEL + t % PANEL] = keys[t * HEAD + d]
+            v[((d // PANEL) * slots * PANEL + t) * PANEL + d % PANEL] = values[t * HEAD + d]
+    var scores = List[Float32](length=ROWS * slots * PANEL, fill=0)
+    var y = List[Float32](length=rows * HEAD, fill=0)
+    attend[False](
+        0, rows, live, slots, q.unsafe_ptr(), HEAD, k.unsafe_ptr(), v.unsafe_ptr(),
+        scores.unsafe_ptr(), y.unsafe_ptr(), HEAD, scores.unsafe_ptr().as_unsafe_any_origin(),
+    )
+    var exact = attend_plainly[DType.float64](rows, live, q, keys, values)
+    var plain = attend_plainly[DType.float32](rows, live, q, keys, values)
+    var size, ours, theirs = Float64(0), Float64(0), Float64(0)
+    for i in range(rows * HEAD):
+        size += exact[i] ** 2
+        ours += (y[i].cast[DType.float64]() - exact[i]) ** 2
+        theirs += (plain[i].cast[DType.float64]() - exact[i]) ** 2
+    return sqrt(ours / size), sqrt(theirs / size)
+
+
+def attend_plainly[
+    dtype: DType
+](
+    rows: Int, live: Int, q: List[Float32], keys: List[Float32], values: List[Float32]
+) -> List[Scalar[dtype]] where dtype.is_floating_point():
+    """Softmax attention in loops; `q` `(rows, HEAD)`, `keys` and `values` `(live, HEAD)`."""
+    var y = List[Scalar[dtype]](length=rows * HEAD, fill=0)
+    for i in range(rows):
+        var total = Scalar[dtype](0)
+        for t in range(live):
+            var score = Scalar[dtype](0)
+            for d in range(HEAD):
+                score += q[i * HEAD + d].cast[dtype]() * keys[t * HEAD + d].cast[dtype]()
+            var weight = exp(score / 8)
+            total += weight
+            for d in range(HEAD):
+                y[i * HEAD + d] += weight * values[t * HEAD + d].cast[dtype]()
+        for d in range(HEAD):
+            y[i * HEAD + d] /= total
+    return y^
+
+
+def exp_error() -> Float64:
+    """Largest relative error of the exponential, in units of 2**-24."""
+    var worst = Float64(0)
+    for i in range(870000):
+        var x = Float32(i) * Float32(-1e-4)
+        var found = exp_nonpositive(Vector(x))[0].cast[DType.float64]()
+        worst = max(worst, abs(found / exp(x.cast[DType.float64]()) - 1))
+    return worst * Float64(2**24)
+
+
+def main() raises:
+    var product, ours, plain = Float64(0), Float64(0), Float64(0)
+    for rows in [1, 2, 5, 13, 31]:
+        product = max(product, product_error(rows, 67, 45))
+        var errors = attention_error(rows, 75, 4)
+        ours = max(ours, errors[0])
+        plain = max(plain, errors[1])
+    print(WIDTH, product, ours, plain, exp_error())
