@@ -20,8 +20,9 @@ KERNELS = HERE.parents[1] / "engines" / "max_graph"
 def test_products_and_attention_at_odd_sizes(processor: str, width: int, tmp_path: Path) -> None:
     """As near to float64 as loops in float32; `x86-64-v3` is AVX2, `x86-64-v4` AVX-512."""
     program = tmp_path / "errors"
-    build = [MOJO, "build", "--target-cpu", processor, "-I", KERNELS]
-    subprocess.run([*build, HERE / "kernel_errors.mojo", "-o", program], check=True)
+    source = HERE / "kernel_errors.mojo"
+    build = [MOJO, "build", "--target-cpu", processor, "-I", KERNELS, source, "-o", program]
+    subprocess.run(list(map(str, build)), check=True)
     ran = subprocess.run([program], capture_output=True, text=True, check=False)
     if ran.returncode == -signal.SIGILL:
         pytest.skip(f"this processor is no {processor}")
