@@ -57,7 +57,8 @@ DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 _ON_A_GPU = re.compile(r"cuda|hip|gpu|accelerator|device memory", re.IGNORECASE)
 _OUT_OF_MEMORY = re.compile(
-    r"out of memory|out_of_memory|not enough memory|(can't|cannot|failed to) allocate|bad_alloc",
+    r"out of memory|out_of_memory|not enough memory|(can't|cannot|failed to) allocate|bad_alloc|"
+    "failed to map segment",  # of a library that was to be imported
     re.IGNORECASE,
 )
 
@@ -66,9 +67,10 @@ def ran_out_of_memory(error: BaseException) -> bool:
     """Return whether the error says that memory, the GPU's or the machine's, ran out."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True  # the latter is PyTorch's, which not every process has imported
-    if isinstance(error, OSError):
+    if isinstance(error, OSError) and error.errno is not None:  # without, a library's
         return error.errno == errno.ENOMEM
-    return isinstance(error, RuntimeError | ValueError) and bool(_OUT_OF_MEMORY.search(str(error)))
+    kinds = RuntimeError | ValueError | ImportError | OSError
+    return isinstance(error, kinds) and bool(_OUT_OF_MEMORY.search(str(error)))
 
 
 def describe_error(error: BaseException) -> str:

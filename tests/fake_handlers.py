@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import importlib
 import os
 import resource
 import signal
@@ -55,6 +56,13 @@ def go_wrong(fault: str) -> None:
             np.ones(2 * MAX_BYTES, np.uint8)
         case "gpu memory":
             raise OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+        case "little memory":  # too little to import what has not been yet
+            soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+            resource.setrlimit(resource.RLIMIT_AS, (MAX_BYTES // 8, hard))
+            try:
+                importlib.import_module("torch")
+            finally:
+                resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
         case "disk":
             Path("/dev/full").write_text("x")
         case "raises":

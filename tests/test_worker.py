@@ -92,6 +92,7 @@ def test_a_run_is_what_it_is_without_the_process(make_engine: MakeEngine) -> Non
         ("segfault", "process of PyTorch CPU ended by SIGSEGV. The next run starts a new one."),
         ("killed", "memory runs out"),
         ("gpu memory", "the GPU has not enough memory"),
+        pytest.param("little memory", "there was not enough memory: pick a", marks=needs_proc),
         ("pages", "PyTorch CPU failed: .* the compiler says one thing after another"),
     ],
 )

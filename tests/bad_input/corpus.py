@@ -6,10 +6,12 @@ downloaded; everything is drawn from a fixed seed.
 
 from __future__ import annotations
 
+import gzip
 import itertools
 import re
 import struct
 import subprocess
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -171,6 +173,8 @@ def write_strangers(folder: Path) -> Iterator[Case]:
         "boxes.mp4": (box + bytes(12) + b"\x00\x00\x00\x08moov") * 200,
         "endless-box.mp4": box + bytes(12) + b"\xff\xff\xff\xffmoov",
         "big-tag.mp3": b"ID3\x04\x00\x00\x7f\x7f\x7f\x7f" + random.bytes(3000),
+        "gzip.flac": gzip.compress(bytes(10**8), 1),
+        "unpacks.mov": pack_index(2**30, bytes(10**8)),
         "any-noise.mp3": random.bytes(200_000),
         "any-magic.flac": b"fLaC" + random.bytes(3000),
         "any-magic.ogg": b"OggS" + random.bytes(3000),
@@ -179,6 +183,17 @@ def write_strangers(folder: Path) -> Iterator[Case]:
     }
     for name, content in strangers.items():
         yield put(folder / name, content, "either" if name.startswith("any") else "refused")
+
+
+def pack_index(claimed: int, content: bytes) -> bytes:
+    """A QuickTime file whose index is packed; `claimed`: the bytes that it says to unpack to."""
+
+    def box(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", 8 + len(body)) + kind + body
+
+    packed = box(b"cmvd", struct.pack(">I", claimed) + zlib.compress(content, 1))
+    index = box(b"moov", box(b"cmov", box(b"dcom", b"zlib") + packed))
+    return box(b"ftyp", b"qt  " + bytes(4) + b"qt  ") + index
 
 
 NAMES = (

@@ -6,9 +6,11 @@ import json
 import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import pytest
 
+from demo.request import RULES
 from tests import fakes
 from tests.browser.driving import Open, compare, edit, list_axe_faults, open_tab
 
@@ -101,3 +103,9 @@ def test_a_link_brings_the_settings_to_another_visitor(
     other.wait_for_function(
         "document.querySelector('#schedule input:checked')?.value === 'one at a time'"
     )
+    markup = quote("\"'></title><img src=x onerror='window.harmed=1'><script>harmed=1</script>")
+    links = (f"&{rule.link}={markup}" for rule in RULES.values() if rule.link)
+    third = open_page(fake_page.url, query="".join(links) + f"&{markup}={markup}")
+    edit(third)
+    third.wait_for_function("nameClip() === 'jfk'")
+    assert third.evaluate("window.harmed") is None
