@@ -69,9 +69,7 @@ def render(comparison: Comparison, document: bool = False) -> list[Any]:
         twins=twins,
         names={key: join_names([other.label for other in same]) for key, same in twins.items()},
         timed=any(segment.words for lane in lanes for segment in lane.segments),
-        can_time=comparison.finished
-        and bool(comparison.done)
-        and not comparison.settings.word_timestamps,
+        over=comparison.finished and comparison.done,
         differences=_count_differences(comparison, lines),
         differing=find_differing(comparison),
         words=name_count(max((sum(map(len, each)) for each in lines.values()), default=0)),

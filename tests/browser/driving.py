@@ -110,15 +110,38 @@ def wait_until_still(page: Page, places: str) -> None:
         page.wait_for_timeout(50)
 
 
+def count_frames(page: Page) -> int:
+    """Callbacks of animation frames in a second; a page at rest asks for none."""
+    session, events = page.context.new_cdp_session(page), list[dict[str, Any]]()
+    ended: list[object] = []
+    session.on("Tracing.dataCollected", lambda part: events.extend(part["value"]))
+    session.on("Tracing.tracingComplete", lambda part: ended.append(part))
+    categories = {"includedCategories": ["devtools.timeline"]}
+    session.send("Tracing.start", {"transferMode": "ReportEvents", "traceConfig": categories})
+    page.wait_for_timeout(1000)
+    session.send("Tracing.end")
+    while not ended:
+        page.wait_for_timeout(20)
+    assert events, "nothing was traced"
+    return sum(event["name"] == "FireAnimationFrame" for event in events)
+
+
 def list_axe_faults(page: Page) -> list[str]:
-    """What axe-core finds serious or critical: the rule, and the first elements that break it."""
+    """What axe-core finds serious or critical in light, and of contrast in dark: the rule, and the
+    first elements that break it."""
     page.add_style_tag(content="* { transition: none !important; animation: none !important; }")
     page.wait_for_function("document.getAnimations().every(a => a.playState !== 'running')")
     page.add_script_tag(path=AXE)
-    found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")
+    found = []
+    for dark, rules in (("false", ""), ("true", ", runOnly: ['color-contrast']")):
+        page.evaluate(f"document.body.classList.toggle('dark', {dark})")
+        found += page.evaluate(f"axe.run(document, {{resultTypes: ['violations']{rules}}})")[
+            "violations"
+        ]
+    page.evaluate("document.body.classList.remove('dark')")
     return [
         f"{fault['id']}: {[node['html'][:200] for node in fault['nodes'][:4]]}"
-        for fault in found["violations"]
+        for fault in found
         if fault["impact"] in ("serious", "critical")
     ]
 

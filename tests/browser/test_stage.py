@@ -41,8 +41,8 @@ SIZES = {1280: (720, 24), 1920: (1080, 36)}
 """By width: height, and the least size of type."""
 
 
-def open_stage(fake_page: FakePage, open_page: Open, theme: str = "light") -> Page:
-    page = open_page(fake_page.url, theme=theme, query="&stage=1", ready="#stage .tile")
+def open_stage(fake_page: FakePage, open_page: Open) -> Page:
+    page = open_page(fake_page.url, query="&stage=1", ready="#stage .tile")
     page.locator("#audio .play-pause-button").wait_for(state="attached")
     return page
 
@@ -59,12 +59,11 @@ def check_fits(page: Page, slide: int) -> None:
         assert size > least - 0.01, f"{words!r} has {size} px at {width}"
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-def test_a_talk_needs_keys_only(fake_page: FakePage, open_page: Open, theme: str) -> None:
+def test_a_talk_needs_keys_only(fake_page: FakePage, open_page: Open) -> None:
     gate = Event()
     other = fakes.fake_max(words=fakes.WORDS.replace("turns", "turned"), last_word=gate)
     fake_page.use(cpu=fakes.FakeEngine(last_word=gate, pace=0.2), max_hybrid=other)
-    page = open_stage(fake_page, open_page, theme)
+    page = open_stage(fake_page, open_page)
     press, stage = page.keyboard.press, page.locator("#stage")
     check_fits(page, 1)
     assert list_axe_faults(page) == []
