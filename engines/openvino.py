@@ -10,7 +10,8 @@ tensors; nothing is converted on disk.
 - `step`: new tokens through all layers, over keys and values that OpenVINO keeps as its state.
 - `align`: logits of all rows and the cross-attention scores from which word times are made.
 
-`int8` rounds the matrices to 8 bits, a scale for each row, the token embedding included.
+`bfloat16` computes both halves in that type. `int8` rounds the matrices to 8 bits, a scale for each
+row, the token embedding included, and computes in float32.
 """
 
 from __future__ import annotations
@@ -54,9 +55,9 @@ class OpenVinoEngine(WhisperEngine):
 
     def build(self, checkpoint: Checkpoint, listener: Listener) -> tuple[TimedWhisper, float]:
         start = perf_counter()
-        graphs = Graphs(checkpoint, self.dtype == "int8")
+        graphs = Graphs(checkpoint, self.dtype)
         listener.report("compiling")
-        encoder = compile_graph(graphs.encoder())
+        encoder = graphs.compile(graphs.encoder())
 
         def encode(mel: FloatArray) -> FloatArray:
             features: FloatArray = encoder.infer([mel[None]])[0][0].copy()
@@ -66,21 +67,6 @@ class OpenVinoEngine(WhisperEngine):
         model.encoder = EncoderModule(encode)
         model.decoder = DecoderModule(Decoder(graphs))  # type: ignore[arg-type]
         return model, perf_counter() - start
-
-
-def compile_graph(graph: openvino.Model) -> openvino.InferRequest:
-    """Compile a graph for the processor, in float32 throughout, with PyTorch's number of threads.
-
-    OpenVINO's own choice on some processors is bfloat16, and 8 bits for what a decoder keeps.
-    """
-    settings = {
-        "PERFORMANCE_HINT": "LATENCY",
-        "NUM_STREAMS": "1",
-        "INFERENCE_NUM_THREADS": str(torch.get_num_threads()),
-        "INFERENCE_PRECISION_HINT": "f32",
-        "KV_CACHE_PRECISION": "f32",
-    }
-    return openvino.Core().compile_model(graph, "CPU", settings).create_infer_request()
 
 
 @dataclass
@@ -104,12 +90,12 @@ class Decoder:
     def __init__(self, graphs: Graphs) -> None:
         self.dims = graphs.dims
         self._graphs = graphs
-        self._cross = compile_graph(graphs.cross())
-        self._step = compile_graph(graphs.step())
+        self._cross = graphs.compile(graphs.cross())
+        self._step = graphs.compile(graphs.step())
 
     @cached_property
     def _align(self) -> openvino.InferRequest:
-        return compile_graph(self._graphs.align())
+        return self._graphs.compile(self._graphs.align())
 
     def compute_cross_kv(self, features: FloatArray) -> CrossKV:
         """Return cross-attention keys and values of features `(n_audio_ctx, n_audio_state)`."""
@@ -155,17 +141,32 @@ class Decoder:
 
 
 class Graphs:
-    """Builds the graphs of one checkpoint. `rounds`: its matrices to 8 bits.
+    """Builds and compiles the graphs of one checkpoint; `dtype` as in the module's text.
 
     In the comments `n_state` is the model's width; `batch` and `new` are known at run time.
     """
 
-    def __init__(self, checkpoint: Checkpoint, rounds: bool) -> None:
+    def __init__(self, checkpoint: Checkpoint, dtype: Dtype) -> None:
         self.dims: ModelDimensions = checkpoint.dims
         self._state: Mapping[str, FloatArray] = {
             name: tensor.numpy() for name, tensor in checkpoint.state.items()
         }
-        self._rounds = rounds
+        self._dtype = dtype
+
+    def compile(self, graph: openvino.Model) -> openvino.InferRequest:
+        """Compile a graph for the processor, with PyTorch's number of threads.
+
+        The types are set because OpenVINO's own choice on some processors is bfloat16, and 8 bits
+        for what a decoder keeps.
+        """
+        settings = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "NUM_STREAMS": "1",
+            "INFERENCE_NUM_THREADS": str(torch.get_num_threads()),
+            "INFERENCE_PRECISION_HINT": "bf16" if self._dtype == "bfloat16" else "f32",
+            "KV_CACHE_PRECISION": "f32",
+        }
+        return openvino.Core().compile_model(graph, "CPU", settings).create_infer_request()
 
     # The four graphs
 
@@ -323,7 +324,7 @@ class Graphs:
     def _matrix(self, name: str) -> Any:
         """Return a matrix; a rounded one as 8 bits times the scale of their row."""
         values = self._state[name]
-        if not self._rounds:
+        if self._dtype != "int8":
             return ops.constant(values)
         scales = (np.abs(values).max(1, keepdims=True) / 127).astype(np.float16)
         scales[scales == 0] = 1

@@ -17,14 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from engines import hardware
-from engines.base import (
-    Dtype,
-    Engine,
-    EngineError,
-    EngineUnavailable,
-    Stopped,
-    describe_error,
-)
+from engines.base import Dtype, Engine, EngineError, EngineUnavailable, Stopped, describe_error
 
 # Engines
 
@@ -34,10 +27,9 @@ class EngineRow:
     """One engine: its names, its looks, and where its code is.
 
     `about`: what it is, in a few plain words. `colour`: of its lane and its lines in charts,
-    `#rrggbb`. `dtypes`: the types it can compute in,
-    on a GPU at least. `uses_gpu`: whether it runs on a GPU where there is one.
-    Functions and classes are written `module:name`. `make(row, model, dtype)` returns the engine,
-    of which nothing is loaded yet. `why_not()` returns why this machine can't run it, or None.
+    `#rrggbb`. `dtypes`: the types it can compute in, on a GPU at least. `uses_gpu`: whether it runs
+    on a GPU where there is one. Functions and classes are written `module:name`. `make(row, model,
+    dtype)` returns the engine, not loaded yet; `why_not()` why this machine can't run it, or None.
     `open_stages(checkpoint, dtype, listener)` opens its encoder for the layer inspection
     (`engines.analysis.layers`); engines of the same encoder name the same function, and an engine
     without one is not offered there. `offers_dtypes`: whether the page lets one choose its type.
@@ -105,11 +97,12 @@ def load(path: str) -> Callable[..., Any]:
     return found
 
 
-def round_matrices(row: EngineRow, dtype: Dtype, colour: str) -> EngineRow:
-    """Make the row of an engine's variant whose matrices are rounded to 8 bits."""
+def change_type(row: EngineRow, dtype: Dtype, colour: str, **changes: str) -> EngineRow:
+    """Make the row of an engine's variant in another type; `changes`: of other fields."""
     about = "The same with the matrices rounded to 8 bits"
-    key, label = f"{row.key}_{dtype}", f"{row.label} {dtype}"
-    return replace(row, key=key, label=label, about=about, colour=colour, dtypes=(dtype,))
+    names = {"key": f"{row.key}_{dtype}", "label": f"{row.label} {dtype}", "about": about}
+    rest: dict[str, Any] = {**names, **changes}
+    return replace(row, colour=colour, dtypes=(dtype,), **rest)
 
 
 FASTER_WHISPER = EngineRow(
@@ -211,11 +204,18 @@ ENGINES: tuple[EngineRow, ...] = (
         open_stages="engines.analysis.layers:open_max",
     ),
     FASTER_WHISPER,
-    round_matrices(FASTER_WHISPER, "int8", "#1B9E9E"),
+    change_type(FASTER_WHISPER, "int8", "#1B9E9E"),
     WHISPER_CPP,
-    round_matrices(WHISPER_CPP, "q8_0", "#8C564B"),
+    change_type(WHISPER_CPP, "q8_0", "#8C564B"),
     OPENVINO,
-    round_matrices(OPENVINO, "int8", "#B07AA1"),
+    change_type(
+        OPENVINO,
+        "bfloat16",
+        "#5F9E3A",
+        about="The same computed in bfloat16",
+        why_not="engines.hardware:why_no_bfloat16",
+    ),
+    change_type(OPENVINO, "int8", "#B07AA1"),
     EngineRow(
         key="transformers",
         label="transformers",
