@@ -30,7 +30,13 @@ from demo.request import RULES, ComparisonRequest
 from demo.snapshot import Comparison, Lane
 from demo.visits import Saved, SavedResults
 from demo.wiring import QUICK, Component
-from engines.base import Segment, StageSeconds
+from engines.base import StageSeconds
+from engines.transcript_files import (
+    FORMULA,
+    Lines,
+    read_lines,
+    write_segments,
+)
 
 NOTHING = "There is nothing to export yet: press Compare, and wait for the last engine."
 LINKED = "The link is in the address bar, and copied where the browser allows it."
@@ -54,10 +60,15 @@ WORDS = {
 }
 """The same of what one engine wrote."""
 
-STAGES = [*(each.name for each in fields(StageSeconds)), "total"]
+UNBROKEN = Lines()
 
-FORMULA = re.compile(r"\s*[=+\-@\t\r＝＋－＠]")
-"""How text starts that a spreadsheet takes for a formula."""
+BREAKS = {
+    "max_line_width": "Characters in a line of subtitles (empty: one line a segment)",
+    "max_line_count": "Lines in a cue (empty: as many as a segment has)",
+}
+"""How subtitles are broken: label by name."""
+
+STAGES = [*(each.name for each in fields(StageSeconds)), "total"]
 
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
 STYLES = tuple(ASSETS / f"{name}.css" for name in ("style", "charts", "transcripts"))
@@ -87,6 +98,11 @@ def build_exports(
             )
             buttons |= {kind: add(label, f"save-{kind}") for kind, (label, _) in WORDS.items()}
             copy = add("Copy transcript", "copy-words")
+        with gr.Row(equal_height=False):
+            breaks = [
+                gr.Textbox(label=label, elem_id=name, min_width=160, max_length=3)
+                for name, label in BREAKS.items()
+            ]
         note = gr.HTML(
             "",
             html_template='<p class="note" role="status">${value}</p>',
@@ -99,11 +115,16 @@ def build_exports(
     def connect(button: gr.Button, kind: str, take: str) -> None:
         """Make a file when the button is pressed; `take`: the function that takes it in."""
 
-        def make(visit_name: str, key: str) -> tuple[str, str]:
-            return hand_over(saved, kind, visit_name, key, engines.get(key, key))
+        def make(visit_name: str, key: str, *asked: Any) -> tuple[str, str]:
+            try:
+                lines = read_lines(*asked)
+            except ValueError as error:
+                return "", escape(str(error))
+            return hand_over(saved, kind, visit_name, key, engines.get(key, key), lines)
 
-        named = "(visit, engine) => [nameVisit(), engine]"  # of `assets/page.js`, as `take`
-        pressed = button.click(make, [visit, engine], [parcel, note], js=named, **QUICK)
+        named = "(visit, ...rest) => [nameVisit(), ...rest]"  # of `assets/page.js`, as `take`
+        asked = [visit, engine, *breaks]
+        pressed = button.click(make, asked, [parcel, note], js=named, **QUICK)
         pressed.then(None, [parcel, note], note, js=take, **QUICK)
 
     for kind, button in buttons.items():
@@ -132,11 +153,17 @@ def connect_link(
 
 
 def hand_over(
-    saved: SavedResults, kind: str, visit: str, key: str = "", label: str = ""
+    saved: SavedResults,
+    kind: str,
+    visit: str,
+    key: str = "",
+    label: str = "",
+    lines: Lines = UNBROKEN,
 ) -> tuple[str, str]:
     """Return a file of the visit's last comparison for the browser, or HTML that says why not.
 
     `kind`: a key of `WHOLE` or `WORDS`. `key` and `label`: the engine whose words it holds.
+    `lines`: how its subtitles are broken.
     """
     found = saved.find(visit, "comparison")
     if found is None or not found.finished:
@@ -147,10 +174,10 @@ def hand_over(
         lanes = [lane for lane in comparison.done if lane.key == key]
         if not lanes:
             return "", escape(f"{label} wrote nothing in this comparison.")
-        content: str | bytes = write_words(lanes[0].segments, kind)
+        content: str | bytes = write_words(comparison, lanes[0], kind, lines)
         name = f"{name_files(comparison)}.{key}.{kind}"
     else:
-        content = write_whole(found, kind)
+        content = write_whole(found, kind, lines)
     parcel = {"name": name, "type": media_type}
     if isinstance(content, bytes):
         parcel["base64"] = base64.b64encode(content).decode("ascii")
@@ -160,24 +187,33 @@ def hand_over(
 
 
 def name_files(comparison: Comparison) -> str:
-    """Return a name for a comparison's files in plain letters: the clip's, and the run's id."""
+    """Return a name for a comparison's files in plain letters: the clip's, the track's where there
+    are several, and the run's id."""
     plain = re.sub(r"[^a-z0-9]+", "-", comparison.clip_name.lower()).strip("-")[:40].strip("-")
-    return f"{plain or 'clip'}-{comparison.run}"
+    source = comparison.source
+    track = f"-track-{source.track}" if len(source.tracks) > 1 else ""
+    return f"{plain or 'clip'}{track}-{comparison.run}"
 
 
-def write_whole(found: Saved, kind: str) -> str | bytes:
+def write_words(comparison: Comparison, lane: Lane, kind: str, lines: Lines = UNBROKEN) -> str:
+    """Write what an engine wrote as a file of a kind of `WORDS`, by the clip's own clock."""
+    end = comparison.source.at(comparison.audio_seconds, ends=True)
+    return write_segments(lane.segments, kind, end, lines)
+
+
+def write_whole(found: Saved, kind: str, lines: Lines = UNBROKEN) -> str | bytes:
     """Write a whole comparison as a file of a kind of `WHOLE`."""
     comparison: Comparison = found.snapshot
     writers: dict[str, Callable[[], str | bytes]] = {
         "html": lambda: render_report(comparison, found.drawn),
         "json": lambda: as_json(describe(comparison)),
         "csv": lambda: write_figures(comparison),
-        "zip": lambda: write_zip(found),
+        "zip": lambda: write_zip(found, lines),
     }
     return writers[kind]()
 
 
-def write_zip(found: Saved) -> bytes:
+def write_zip(found: Saved, lines: Lines = UNBROKEN) -> bytes:
     """Write everything as one ZIP archive, in a folder of the comparison's name."""
     comparison: Comparison = found.snapshot
     folder, file = name_files(comparison), io.BytesIO()
@@ -187,7 +223,7 @@ def write_zip(found: Saved) -> bytes:
         for lane in comparison.done:
             engine = " ".join(re.findall(r"[\w()-]+", lane.label)) or lane.key
             for kind in WORDS:
-                words = write_words(lane.segments, kind)
+                words = write_words(comparison, lane, kind, lines)
                 archive.writestr(f"{folder}/transcripts/{engine}.{kind}", words)
     return file.getvalue()
 
@@ -253,6 +289,7 @@ def list_figures(comparison: Comparison) -> Iterator[dict[str, Any]]:
             total = times.get("total")
             yield {
                 "clip": comparison.clip_name,
+                "track": comparison.source.track,
                 "audio_seconds": comparison.audio_seconds,
                 "model": settings.model,
                 "language": record.language or settings.language,
@@ -289,42 +326,3 @@ def make_harmless(value: Any) -> Any:
     if isinstance(value, float):
         return f"{value:.6g}"
     return f"'{value}" if isinstance(value, str) and FORMULA.match(value) else value
-
-
-def write_words(segments: Sequence[Segment], ending: str) -> str:
-    """Write a transcript as SubRip (`srt`), WebVTT (`vtt`), text (`txt`) or table (`tsv`), one cue
-    or line a segment, by Whisper's own writers.
-
-    They escape nothing but `-->`: text is made safe for players and spreadsheets first. SRT has no
-    escapes, and players take `<` with a letter for a tag, so an invisible character comes between;
-    TSV gets one before what looks like a formula. Times are rounded to milliseconds, and a cue
-    lasts at least one, as WebVTT demands.
-    """
-    from whisper import utils
-
-    cues = []
-    for segment in segments:
-        text = " ".join(segment.text.replace("\0", " ").split())  # an empty line would end the cue
-        start = max(0, round(segment.start * 1000))
-        end = max(start + 1, round(segment.end * 1000))
-        if text:
-            safe = make_safe(text, ending)
-            cues.append({"start": start / 1000, "end": end / 1000, "text": safe})
-    writers = {
-        "srt": utils.WriteSRT,
-        "vtt": utils.WriteVTT,
-        "txt": utils.WriteTXT,
-        "tsv": utils.WriteTSV,
-    }
-    file = io.StringIO()
-    writers[ending]("").write_result({"segments": cues}, file)
-    return file.getvalue()
-
-
-def make_safe(text: str, ending: str) -> str:
-    """Return text that what reads such a file takes for nothing else."""
-    if ending == "vtt":
-        return escape(text, False)
-    if ending == "srt":
-        return text.replace("<", "<\N{WORD JOINER}")
-    return f"\N{WORD JOINER}{text}" if ending == "tsv" and FORMULA.match(text) else text

@@ -16,6 +16,7 @@ import re
 import secrets
 from collections.abc import Callable
 from contextlib import ExitStack
+from typing import Any
 from urllib.parse import urlsplit
 
 from gradio.route_utils import FnIndexInferError
@@ -37,6 +38,8 @@ logger = logs.logger(__name__)
 AUTH = "DEMO_AUTH"
 PREFIX = "/gradio_api"
 UPLOAD, PROGRESS = f"{PREFIX}/upload", f"{PREFIX}/upload_progress"
+AUDIO = {"/v1/audio/transcriptions": "transcribe", "/v1/audio/translations": "translate"}
+"""Where programs written for OpenAI's API send their clips, and what each is for."""
 
 CLOSED = tuple(
     f"{PREFIX}/{route}"
@@ -123,7 +126,7 @@ class Guard:
         declared = headers.get("content-length", "")
         size = int(declared[:20]) if declared.isdecimal() else None
         refusal = self._refuse(scope["method"], path, headers, size)
-        if refusal is None and (scope["method"], path.rstrip("/")) == ("POST", UPLOAD):
+        if refusal is None and scope["method"] == "POST" and brings_clip(path):
             visitor = name_address((scope.get("client") or (None,))[0])
             begun = Upload(visitor, most if size is None else size, read_query(scope, "upload_id"))
             refusal = self._opened.refuse(begun)
@@ -206,9 +209,14 @@ class Guard:
         return kind.lower() == "basic" and secrets.compare_digest(given, self._credentials)
 
 
+def brings_clip(path: str) -> bool:
+    """Whether a request to an address uploads a clip."""
+    return path.rstrip("/") == UPLOAD or path in AUDIO
+
+
 def find_most_bytes(path: str) -> int:
     """The most bytes that a request to an address may have."""
-    if path.startswith(UPLOAD):
+    if path.startswith(UPLOAD) or path in AUDIO:
         return MOST_BYTES
     return MOST_TOOL_BYTES if path.startswith(f"{PREFIX}/mcp") else MOST_JSON_BYTES
 
@@ -279,9 +287,19 @@ def find_host(address: str) -> str:
 def answer(path: str, status: int, sentence: str) -> Response:
     """One sentence as JSON or, to an upload, as plain text, which the browser shows as it comes."""
     headers = CHALLENGE if status == 401 else None
+    if path in AUDIO:
+        return refuse_as_openai(status, sentence, headers)
     if path.startswith(UPLOAD):
         return PlainTextResponse(sentence, status, headers)
     return JSONResponse({"detail": sentence}, status, headers)
+
+
+def refuse_as_openai(status: int, sentence: str, headers: Any = None) -> Response:
+    """One sentence in the form of OpenAI's errors, whose client would try again what can't help."""
+    kind = "server_error" if status >= 500 else "invalid_request_error"
+    error = {"message": sentence, "type": kind, "param": None, "code": None}
+    again = "true" if status == 429 else "false"
+    return JSONResponse({"error": error}, status, {**(headers or {}), "x-should-retry": again})
 
 
 def read_credentials() -> str:

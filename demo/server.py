@@ -33,7 +33,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 
-from demo import gradio_hooks, uploads
+from demo import gradio_hooks, openai_routes, uploads
 from demo.api import make_tools
 from demo.comparison import Backend
 from demo.exports import ASSETS, STYLES
@@ -187,6 +187,7 @@ def extend_server(
     most = queue.limits.upload_bytes
     opened = OpenUploads(Allowance(most, 3600.0) if most else None, bool(queue.limits.at_once))
     routes: list[BaseRoute] = [make_health_route(backend.statuses, queue), make_script_route()]
+    routes += openai_routes.make_routes(backend, queue)
     tools = make_tools(backend, queue)
     if tools is not None:  # where Gradio's own server would be, so that clients find it
         routes.append(Mount("/gradio_api/mcp", app=tools.streamable_http_app()))

@@ -166,7 +166,10 @@ class Word:
 
 @dataclass(frozen=True)
 class Segment:
-    """One of Whisper's segments; `start` and `end` are seconds from the start of the clip."""
+    """One of Whisper's segments; `start` and `end` are seconds from the start of the clip.
+
+    The last three are whisper's figures of the segment's window, None where a loop doesn't tell.
+    """
 
     start: float
     end: float
@@ -174,6 +177,9 @@ class Segment:
     tokens: tuple[int, ...]
     temperature: float
     words: tuple[Word, ...] | None = None
+    avg_logprob: float | None = None
+    compression_ratio: float | None = None
+    no_speech_prob: float | None = None
 
 
 @dataclass(frozen=True)

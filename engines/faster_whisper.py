@@ -36,7 +36,7 @@ from engines.runtimes import (
     language_code,
     running_state,
 )
-from engines.transcription import TimedWhisper
+from engines.transcription import FIGURES, TimedWhisper
 from engines.whisper_arguments import list_arguments
 
 
@@ -93,7 +93,7 @@ def name_arguments(options: Options) -> dict[str, Any]:
     }
 
 
-SEGMENT_FIELDS = ("start", "end", "text", "tokens", "temperature")
+SEGMENT_FIELDS = ("start", "end", "text", "tokens", "temperature", *FIGURES)
 
 
 class TimedFeatures(FeatureExtractor):

@@ -199,6 +199,10 @@ class TimedWhisper(Whisper):
         return tokens, probabilities
 
 
+FIGURES = ("avg_logprob", "compression_ratio", "no_speech_prob")
+"""What whisper says of a segment's window."""
+
+
 def to_segment(segment: dict[str, Any]) -> Segment:
     """Return one of whisper's segment dictionaries as a record."""
     words = segment.get("words")
@@ -214,6 +218,7 @@ def to_segment(segment: dict[str, Any]) -> Segment:
             Word(float(w["start"]), float(w["end"]), w["word"], float(w["probability"]))
             for w in words
         ),
+        **{name: None if segment.get(name) is None else float(segment[name]) for name in FIGURES},
     )
 
 

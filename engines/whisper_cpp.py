@@ -26,7 +26,7 @@ import torch
 from pywhispercpp.model import Model
 from whisper.audio import mel_filters
 
-from engines.base import Clip, EngineError, FloatArray, Options, Span, Stopped
+from engines.base import SAMPLE_RATE, Clip, EngineError, FloatArray, Options, Span, Stopped
 from engines.checkpoints import Checkpoint
 from engines.runtimes import (
     RuntimeEngine,
@@ -97,7 +97,10 @@ class WhisperCppEngine(RuntimeEngine):
         )
         bindings.whisper_reset_timings(context._ctx)
         start = perf_counter()
-        failed = bindings.whisper_full(context._ctx, parameters, clip.samples, len(clip.samples))
+        samples = clip.samples
+        if len(options.clip_timestamps) == 2:  # its own end of a part lets the last window go on
+            samples = samples[: round(options.clip_timestamps[1] * SAMPLE_RATE)]
+        failed = bindings.whisper_full(context._ctx, parameters, samples, len(samples))
         state.listener.check_stopped()
         if failed:
             raise EngineError(f"{self.label} gave up on {clip.name} (its status was {failed}).")
@@ -172,9 +175,9 @@ def set_options(context: Model, options: Options, language: str | None) -> Any:
     parameters.translate = options.task == "translate"
     parameters.initial_prompt = options.initial_prompt.strip()
     parameters.carry_initial_prompt = options.carry_initial_prompt
-    if options.clip_timestamps:
-        start, *end = (round(1000 * seconds) for seconds in options.clip_timestamps)
-        parameters.offset_ms, parameters.duration_ms = start, end[0] - start if end else 0
+    parameters.offset_ms = (
+        round(1000 * options.clip_timestamps[0]) if options.clip_timestamps else 0
+    )
     parameters.n_max_text_ctx = 16384 if options.condition_on_previous_text else 0
     parameters.token_timestamps = options.word_timestamps
     parameters.print_progress = False

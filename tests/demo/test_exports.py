@@ -10,6 +10,8 @@ import json
 import re
 import zipfile
 from dataclasses import replace
+from html import unescape
+from itertools import pairwise
 
 import pytest
 from hypothesis import example, given
@@ -22,13 +24,14 @@ from demo.exports import (
     read_scripts,
     render_report,
     write_figures,
-    write_words,
 )
 from demo.panels import PANELS
 from demo.record import as_json, describe
 from demo.snapshot import Comparison, Repeat
 from demo.visits import Saved, SavedResults
-from engines.base import Options, Segment, StageSeconds
+from engines.base import Options, Segment, StageSeconds, Word
+from engines.clip_source import Source, Track
+from engines.transcript_files import Lines, write_segments
 from tests import fakes
 from tests.demo.reading import EVIL, compare, fail_second, read
 from tests.demo.test_panels import make_hostile
@@ -45,9 +48,11 @@ def save(result: Comparison) -> SavedResults:
 
 
 def test_files_are_the_visitor_s_own_and_named_in_plain_letters() -> None:
-    saved = save(replace(fail_second(compare()), clip_name=f"../{EVIL}/Größe 1.wav"))
+    film = Source((Track(1, "aac", 2), Track(2, "aac", 2)), 2)
+    named = replace(fail_second(compare()), clip_name=f"../{EVIL}/Größe 1.wav", source=film)
+    saved = save(named)
     file = json.loads(hand_over(saved, "json", "me")[0])
-    assert re.fullmatch(rf"[a-z0-9-]{{1,40}}-{RUN}\.json", file["name"])
+    assert re.fullmatch(rf"[a-z0-9-]{{1,40}}-track-2-{RUN}\.json", file["name"])
     assert json.loads(file["text"])["lanes"][0]["text"] == fakes.WORDS
     for stranger in ("", "you"):
         parcel, note = hand_over(saved, "json", stranger)
@@ -178,13 +183,13 @@ def milliseconds(clock: str) -> int:
 
 def test_subtitles_are_as_players_read_them() -> None:
     cues = [segment(59.9996, 61, " One."), segment(3661.0005, 3662.25, " a <b> &amp; c --> d")]
-    assert write_words(cues, "srt") == (
+    assert write_segments(cues, "srt") == (
         "1\n00:01:00,000 --> 00:01:01,000\nOne.\n\n"
         "2\n01:01:01,000 --> 01:01:02,250\na <\N{WORD JOINER}b> &amp; c -> d\n\n"
     )
-    assert write_words(cues, "vtt") == (
+    assert write_segments(cues, "vtt") == (
         "WEBVTT\n\n01:00.000 --> 01:01.000\nOne.\n\n"
-        "01:01:01.000 --> 01:01:02.250\na &lt;b&gt; &amp;amp; c --&gt; d\n\n"
+        "01:01:01.000 --> 01:01:02.250\na &lt;b&gt; &amp;amp; c -&gt; d\n\n"
     )
 
 
@@ -201,7 +206,7 @@ def test_subtitles_are_as_players_read_them() -> None:
 @example([segment(0, 1, "a <i>b</i>\n\n2\n00:00:00,000 --> 00:00:01,000")])
 def test_whatever_was_said_makes_well_formed_files(said: list[Segment]) -> None:
     count = sum(bool(" ".join(one.text.replace("\0", " ").split())) for one in said)
-    srt, vtt = write_words(said, "srt"), write_words(said, "vtt")
+    srt, vtt = write_segments(said, "srt"), write_segments(said, "vtt")
     found = SRT_CUE.findall(srt)
     assert "".join(f"{n}\n{a} --> {b}\n{t}\n\n" for n, a, b, t in found) == srt
     assert [int(number) for number, *_ in found] == list(range(1, count + 1))
@@ -209,6 +214,37 @@ def test_whatever_was_said_makes_well_formed_files(said: list[Segment]) -> None:
     cues = VTT_CUE.findall(vtt)
     assert len(cues) == count
     assert "WEBVTT\n\n" + "".join(f"{a} --> {b}\n{t}\n\n" for a, b, t in cues) == vtt
-    for start, end, text in cues:
-        assert milliseconds(start) < milliseconds(end)
-        assert "<" not in text and "-->" not in text
+    times = [(milliseconds(start), milliseconds(end)) for start, end, _ in cues]
+    assert all(start < end for start, end in times)
+    assert all(before[1] <= after[0] for before, after in pairwise(times)), "one after another"
+    assert all("<" not in text and "-->" not in text for *_, text in cues)
+
+
+CUE = re.compile(r"([\d:.]+) --> ([\d:.]+)\n((?:[^\n]+\n)+)\n", re.ASCII)
+
+
+@given(
+    st.lists(st.tuples(st.floats(0, 40), st.text("ab <&>-日", max_size=60)), max_size=6),
+    st.integers(10, 30),
+    st.integers(1, 3) | st.none(),
+    st.booleans(),
+)
+def test_lines_are_as_long_as_was_asked_and_cues_end_with_the_clip(
+    said: list[tuple[float, str]], width: int, count: int | None, timed: bool
+) -> None:
+    segments = []
+    for start, text in sorted(said):
+        words = [Word(start + i, start + i + 2, f" {w}", 1.0) for i, w in enumerate(text.split())]
+        whole = Segment(start, start + 9, text, (), 0.0, tuple(words) if timed else None)
+        segments.append(whole)
+    written = write_segments(segments, "vtt", 30.0, Lines(width, count))
+    cues = CUE.findall(written)
+    assert written.count("-->") == len(cues), "the file is well formed"
+    lines = [unescape(line) for _, _, text in cues for line in text.splitlines()]
+    assert all(len(line) <= width for line in lines)
+    assert count is None or all(len(text.splitlines()) <= count for _, _, text in cues)
+    spoken = "".join("".join(text.split()) for _, text in sorted(said)).replace("-->", "->")
+    assert "".join("".join(line.split()) for line in lines).replace("-->", "->") == spoken
+    times = [(milliseconds(start), milliseconds(end)) for start, end, _ in cues]
+    assert all(start < end <= 30_000 for start, end in times)
+    assert all(before[1] <= after[0] for before, after in pairwise(times))

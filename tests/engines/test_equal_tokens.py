@@ -293,7 +293,8 @@ def test_each_option_by_itself(key: str, model: str, option: str) -> None:
         assert_equal(engine.transcribe(sample(name), options), wanted)
         usual = expected(model, name, "greedy with words" if options.word_timestamps else "greedy")
         changed.append((list_words(wanted), wanted.segments) != (list_words(usual), usual.segments))
-    assert any(changed), "the option has an effect"
+    without = option == "silence skipped"  # no words are made up in these samples
+    assert any(changed) or without, "the option has an effect"
 
 
 @pytest.mark.max
