@@ -56,7 +56,7 @@ class Task(Listener):
         self._snapshot = snapshot
         self._changed = threading.Condition()
         self._stopping = False
-        self._deadline, self._longest = math.inf, math.inf
+        self._begun, self._deadline, self._longest = 0.0, math.inf, math.inf
 
     @property
     def snapshot(self) -> Any:
@@ -83,9 +83,10 @@ class Task(Listener):
         return self._stopping or time.monotonic() > self._deadline
 
     def limit(self, seconds: float) -> None:
-        """Let the work end, with a sentence, so many seconds from now, if no limit before did."""
+        """Let the work end, with a sentence, so many seconds after its first limit was set."""
+        self._begun = self._begun or time.monotonic()
         self._longest = min(seconds, self._longest)
-        self._deadline = time.monotonic() + self._longest
+        self._deadline = self._begun + self._longest
 
     def snapshots(self) -> Generator[Any, None, None]:
         """Start the work and yield a snapshot about five times a second until it is over."""

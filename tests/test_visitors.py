@@ -312,6 +312,14 @@ def test_a_run_ends_at_the_longest_time_for_its_clip_and_model(
     assert done["state"] == "done" and failed["state"] == "failed"
     assert failed["reason"].startswith("Ended after 1 s, the longest that a run of this clip may")
 
+    def read_slowly(path: str, listener: Any) -> Any:
+        time.sleep(1.0)
+        return fakes.read_fake_clip(path, listener)
+
+    fake_page.load_clip = read_slowly  # which counts
+    record = connect(fake_page.url).predict(**ask, schedule="parallel", api_name="/compare")
+    assert {lane["state"] for lane in record["lanes"]} == {"failed"}
+
 
 def test_size_and_length_hold_by_every_route(
     fake_page: FakePage,
