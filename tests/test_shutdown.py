@@ -33,17 +33,33 @@ def start(tmp_path: Path) -> Iterator[Callable[..., App]]:
         app.kill()
 
 
+VARIABLES = {
+    "DEMO_PROXY": "1",
+    "DEMO_QUEUE": "7",
+    "DEMO_RATE": "2",
+    "FORWARDED_ALLOW_IPS": "192.0.2.1",
+    "LOG_FORMAT": "json",
+}
+"""Of docs/limits.md and docs/hosting.md, for a page that others reach."""
+
+
 def test_sigterm_stops_what_runs_and_leaves_nothing(
     start: Callable[..., App], tmp_path: Path
 ) -> None:
-    app = start()
-    clients = [Client(app.url, verbose=False) for _ in range(2)]
+    app = start(**VARIABLES)
+    claimed = {"X-Forwarded-For": "192.0.2.7"}  # nobody who may say so
+    clients = [Client(app.url, headers=claimed, verbose=False) for _ in range(2)]
     ask: dict[str, Any] = {"sample": "columbia", "engines": ["cpu"], "api_name": "/compare"}
     first = clients[0].submit(repeats=5, **ask)
     wait_until(lambda: app.queue()["running"] == 1, "the first run", START_SECONDS)
     second = clients[1].submit(**ask)
     wait_until(lambda: app.queue()["waiting"] == 1, "the second run's waiting", START_SECONDS)
-    wait_until(lambda: "engine=cpu" in app.log.read_text(), "the engine", START_SECONDS)
+    claimed["X-Forwarded-For"] = "192.0.2.8"
+    clients.append(Client(app.url, headers=claimed, verbose=False))
+    with pytest.raises(AppError, match="2 runs a minute are the most for one visitor"):
+        clients[2].predict(**ask)
+    assert app.queue()["most_waiting"] == 7
+    wait_until(lambda: '"engine": "cpu"' in app.log.read_text(), "the engine", START_SECONDS)
     assert len(app.find_processes()) > 1 and any((tmp_path / "uploads").glob("clips-*"))
     said = app.end(signal.SIGTERM)
     assert first.result(END_SECONDS)["headline"].startswith("Stopped.")

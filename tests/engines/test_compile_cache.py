@@ -2,7 +2,11 @@
 
 import functools
 import hashlib
+import os
 import resource
+import shutil
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from unittest.mock import Mock
@@ -166,3 +170,37 @@ def test_why_max_can_t_compile_is_one_sentence(
     monkeypatch.setattr(cache, "session", lambda label: session)
     with pytest.raises(EngineError, match=sentence):
         cache.compile_module(build_identity, "cpu")
+
+
+NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+NOBODY += ["--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"]
+"""What makes root another user, who may read everything and write nothing of root's."""
+
+RUN_ALL = """
+from engines import worker
+clip = worker.load_clip("audio_samples/jfk.flac")
+print(worker.describe_sound(clip).seconds)
+print(worker.get_engine("max_full", "tiny.en").transcribe(clip).text)
+"""
+
+
+@pytest.mark.slow
+def test_a_home_that_can_t_be_written_costs_what_is_kept_only(tmp_path: Path) -> None:
+    """MAX and librosa both fail where they find no folder for what they compile."""
+    another = NOBODY if os.geteuid() == 0 else []
+    if another and (not shutil.which("setpriv") or subprocess.run([*another, "true"]).returncode):
+        pytest.skip("root can't become another user here")
+    home, caches = tmp_path / "home", Path.home() / ".cache"
+    (home / ".cache" / "max-whisper").mkdir(parents=True)
+    for kept in ("whisper", "max-whisper/models"):
+        (home / ".cache" / kept).symlink_to(caches / kept)
+    for folder in (home / ".cache" / "max-whisper", home / ".cache", home):
+        folder.chmod(0o555)
+    env = {"HOME": str(home), "PATH": os.environ["PATH"], "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(
+        [*another, sys.executable, "-c", RUN_ALL], env=env, capture_output=True, text=True
+    )
+    assert done.stdout.startswith("11.0\n And so my fellow Americans"), done.stderr[-3000:]
+    assert {path.name for path in home.rglob("*")} == {".cache", "max-whisper", "whisper", "models"}
+    for folder in (home, home / ".cache", home / ".cache" / "max-whisper"):
+        folder.chmod(0o755)  # for pytest, which removes it
