@@ -19,23 +19,32 @@ from typer.core import TyperGroup
 from engines import logs, printing, registry, worker
 from engines.analysis import faults, records
 from engines.audio import find_clip, load_clip
-from engines.base import SILENT, EngineError, Options, explain
+from engines.base import EngineError, Options, explain
 from engines.benchmark import evaluation, machine, speed
 from engines.command_options import (
+    WHISPER_SPELLING,
     AsJson,
     BeamSize,
     Channel,
     ClipName,
+    ClipNames,
     ClipOption,
     DtypeOption,
     EngineName,
     Engines,
     Language,
+    LineCount,
+    LineWidth,
     Markdown,
     Model,
+    OutputDir,
+    OutputFormat,
     Threads,
     Track,
+    TranscriptFiles,
     check_complete,
+    check_writable,
+    list_clips,
     make_options,
     open_clip,
     with_whisper_options,
@@ -93,10 +102,10 @@ def pick_engines(text: str | None) -> tuple[str, ...]:
     return tuple(sorted(keys, key=lambda key: key != registry.BASELINE))
 
 
-@app.command()
+@app.command(context_settings=WHISPER_SPELLING)
 @with_whisper_options
 def transcribe(
-    clip: ClipName,
+    clips: ClipNames,
     engine: Annotated[str, typer.Option("--engine", help="see `engines`")] = registry.BASELINE,
     model: Model = DEFAULT_MODEL,
     dtype: DtypeOption = None,
@@ -106,25 +115,43 @@ def transcribe(
     track: Track = 0,
     channel: Channel = "",
     as_json: AsJson = False,
+    output_dir: OutputDir = None,
+    output_format: OutputFormat = None,
+    max_line_width: LineWidth = None,
+    max_line_count: LineCount = None,
     *,
     whisper: WhisperOptions,
 ) -> None:
-    """Print one engine's transcript of one clip: a line for each segment, or one JSON object.
+    """Print one engine's transcript of each clip: a line for each segment, or one JSON object.
 
-    Exit status 1 where only the first part of the clip could be read, after its words.
+    A clip that fails leaves the others; exit status 1 then, and where only the first part of one
+    could be read, after its words.
     """
     options = make_options(whisper, language, beam_size, word_timestamps)
-    sound = open_clip(clip, track, channel)
+    files = TranscriptFiles(output_dir, output_format, max_line_width, max_line_count)
+    paths, failed = list_clips(clips), False
     ready = worker.get_engine(engine, model, dtype)
-    prepared = ready.prepare(printing.PrintProgress())
-    listener = SILENT if as_json else printing.PrintSegments(sound.source)
-    transcript = ready.transcribe(sound, options, listener)
-    if as_json:
-        printing.print_json(printing.transcript_json(transcript, prepared, sound.source))
-    check_complete(sound)
+    for path in paths:
+        try:
+            sound = open_clip(str(path), track, channel)
+            prepared = ready.prepare(printing.PrintProgress())  # the first time only
+            if len(paths) > 1 and not as_json:
+                printing.print_line(f"{sound.name}:")
+            with printing.PrintSegments(sound, quiet=as_json) as listener:
+                transcript = ready.transcribe(sound, options, listener)
+            if as_json:
+                printing.print_json(printing.transcript_json(transcript, prepared, sound))
+            files.write(path, sound, transcript)
+            check_complete(sound)
+        except EngineError as error:  # noqa: PERF203
+            if len(paths) == 1:
+                raise
+            typer.echo(f"error: {error}", err=True)
+            failed = True
+    raise typer.Exit(int(failed))
 
 
-@app.command()
+@app.command(context_settings=WHISPER_SPELLING)
 @with_whisper_options
 def compare(
     clip: ClipName = "jfk",
@@ -355,19 +382,13 @@ def evaluate(
     raise typer.Exit(INTERRUPTED if interrupted else int(failed))
 
 
-def check_writable(path: Path | None) -> None:
-    """Make the file's folder; raise `EngineError` where it can't be written, before hours pass."""
-    if path is not None:
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.open("a").close()
-        except OSError as error:
-            raise EngineError(f"{path} can't be written: {error.strerror}.") from error
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run a command. SIGTERM keeps its default: the system ends the program, also while native code
-    holds Python's lock, and the engines' processes end with it (`engines.process`)."""
+    """Run a command; of a sign that the terminal lacks it shows the number.
+
+    SIGTERM keeps its default: the system ends the program, also while native code holds Python's
+    lock, and the engines' processes end with it (`engines.process`).
+    """
+    printing.keep_every_sign()
     app(arguments, prog_name="python -m engines.cli")
 
 

@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import typer
 
 from engines.audio import find_clip, load_clip
-from engines.base import AudioError, Clip, Dtype, EngineError, Options
+from engines.base import AudioError, Clip, Dtype, EngineError, Options, Transcript
+from engines.clip_clock import set_clock
 from engines.clip_source import LEFT, MOST_CHANNELS, RIGHT
 from engines.options import OPTIONS, WhisperOptions, find_conflict, show, to_number
+from engines.transcript_files import FORMATS, read_lines, write_json, write_segments
 
 ClipName = Annotated[str, typer.Argument(help="any audio file or film, or the name of a sample")]
 EngineName = Annotated[str, typer.Argument(help="see `engines`")]
+ClipNames = Annotated[
+    list[str],
+    typer.Argument(help="audio files, films, names of samples, or folders with such files"),
+]
 ClipOption = Annotated[str, typer.Option("--clip", help="any audio file or film, or a sample")]
 Model = Annotated[str, typer.Option("--model", help="an official name, or a path")]
 Engines = Annotated[
@@ -36,8 +43,32 @@ Channel = Annotated[
     str, typer.Option("--channel", help="left, right or a number from 1; all mixed when left out")
 ]
 DtypeOption = Annotated[Dtype | None, typer.Option("--dtype", help="the engine's own unless given")]
+OutputDir = Annotated[
+    Path | None, typer.Option("--output-dir", "-o", help="write files of the transcripts here")
+]
+OutputFormat = Annotated[
+    str | None,
+    typer.Option("--output-format", "-f", help=f"{', '.join(FORMATS)} or all", metavar="FORMAT"),
+]
+LineWidth = Annotated[
+    str | None,
+    typer.Option("--max-line-width", help="characters in a line of subtitles", metavar="NUMBER"),
+]
+LineCount = Annotated[
+    str | None, typer.Option("--max-line-count", help="lines in a cue", metavar="NUMBER")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
 Markdown = Annotated[bool, typer.Option("--markdown", help="print tables as Markdown")]
+
+WHISPER_SPELLING = {"token_normalize_func": lambda name: name.replace("_", "-")}
+"""A context in which options may be written as whisper's command has them, `--beam_size`."""
+
+NOT_CLIPS = {
+    *(".txt", ".srt", ".vtt", ".tsv", ".csv", ".json", ".jsonl", ".lrc", ".ass", ".md", ".html"),
+    *(".pdf", ".xml", ".yaml", ".yml", ".log", ".py", ".ipynb", ".jpg", ".jpeg", ".png", ".npy"),
+    *(".zip", ".gz", ".nfo", ".ini", ".toml"),
+}
+"""Endings of what lies beside clips in a folder."""
 
 FLAGS = {"temperatures": "--temperature"}
 """Options that whisper's own command calls otherwise."""
@@ -152,7 +183,76 @@ def make_options(
     return Options(language, beam_size, words, **whisper.values())
 
 
+def list_clips(names: Sequence[str]) -> list[Path]:
+    """Return the files that are meant: of a folder those that may hold sound, in order."""
+    found: list[Path] = []
+    for name in names:
+        path = find_clip(name)
+        if not path.is_dir():
+            found.append(path)
+            continue
+        files = (each for each in sorted(path.iterdir()) if each.is_file())
+        clips = [x for x in files if x.suffix.lower() not in NOT_CLIPS and x.name[0] != "."]
+        if not clips:
+            raise EngineError(f"The folder {name} has no clip.")
+        found += clips
+    return list(dict.fromkeys(found))
+
+
+class TranscriptFiles:
+    """Files of transcripts, as `--output-dir` and `--output-format` ask for them: none without
+    either. Raises `typer.BadParameter` for what there isn't, before anything runs."""
+
+    def __init__(
+        self, folder: Path | None, form: str | None, width: str | None, count: str | None
+    ) -> None:
+        if form is not None and form not in (*FORMATS, "all"):
+            sentence = f"{show(form)} is none of {', '.join(FORMATS)} and all"
+            raise typer.BadParameter(sentence, param_hint="--output-format")
+        try:
+            self._lines = read_lines(width, count)
+        except ValueError as error:
+            raise typer.BadParameter(str(error)) from None
+        self._endings = FORMATS if form in (None, "all") else (form,)
+        self._folder = folder if folder or form is None else Path()
+        self._written: set[str] = set()
+        if self._folder is not None:
+            try:
+                self._folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise EngineError(f"{folder} can't be made: {error.strerror}.") from error
+
+    def write(self, path: Path, clip: Clip, transcript: Transcript) -> None:
+        """Write a clip's files, named as the clip is, its ending too where two are named alike."""
+        if self._folder is None:
+            return
+        name = path.name if path.stem in self._written else path.stem
+        self._written.add(name)
+        segments = [set_clock(each, clip.source) for each in transcript.segments]
+        end = clip.source.at(clip.seconds, ends=True)
+        for ending in self._endings:
+            if ending == "json":
+                text = write_json(transcript.text, transcript.language, segments)
+            else:
+                text = write_segments(segments, ending, end, self._lines)
+            file = self._folder / f"{name}.{ending}"
+            try:
+                file.write_text(text, encoding="utf-8")
+            except OSError as error:
+                raise EngineError(f"{file} can't be written: {error.strerror}.") from error
+
+
 def check_complete(clip: Clip) -> None:
     """Raise `AudioError`, after the words, for a file whose end could not be read."""
     if clip.source.broke_off:
         raise AudioError(clip.source.broke_off)
+
+
+def check_writable(path: Path | None) -> None:
+    """Make the file's folder; raise `EngineError` where it can't be written, before hours pass."""
+    if path is not None:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.open("a").close()
+        except OSError as error:
+            raise EngineError(f"{path} can't be written: {error.strerror}.") from error

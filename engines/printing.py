@@ -12,16 +12,17 @@ import typer
 from rich import box
 from rich.console import Console
 from rich.padding import Padding
+from rich.progress import BarColumn, TaskProgressColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
 from rich.table import Table
 from rich.text import Text
 
 from engines import metrics
 from engines.analysis.faults import FaultResult
 from engines.analysis.records import Divergence, LayerComparison, format_margin
-from engines.base import Listener, PrepareSeconds, Progress, Segment, Transcript
+from engines.base import Clip, Listener, PrepareSeconds, Progress, Segment, Transcript
 from engines.benchmark.machine import Machine
 from engines.clip_clock import set_clock
-from engines.clip_source import UNKNOWN, Source
 
 RUNS = (
     ("times faster", "times_faster", ".2f", 1),
@@ -60,31 +61,79 @@ class PrintProgress(Listener):
 
 
 class PrintSegments(Listener):
-    """Prints each segment when it is final; `source` has the clock of the clip's file."""
+    """Prints each segment of a clip when it is final, unless `quiet`, and shows a bar meanwhile
+    where standard error is a terminal."""
 
-    def __init__(self, source: Source = UNKNOWN) -> None:
-        self._source = source
+    def __init__(self, clip: Clip, quiet: bool = False) -> None:
+        self._source, self._quiet, self._bar = clip.source, quiet, make_bar()
+        self._task = self._bar.add_task("", total=clip.seconds) if self._bar else None
+
+    def __enter__(self) -> PrintSegments:
+        if self._bar:
+            self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar:
+            self._bar.stop()
+
+    def progress(self, progress: Progress) -> None:
+        """Move the bar, which counts seconds of audio."""
+        if self._bar and self._task is not None:
+            self._bar.update(self._task, description=progress.stage, completed=progress.done)
 
     def segment(self, segment: Segment) -> None:
         """Print a line with the segment's times in seconds, then its words' if they are timed."""
+        if self._quiet:
+            return
         segment = set_clock(segment, self._source)
-        typer.echo(f"[{segment.start:7.2f} → {segment.end:7.2f}] {segment.text.strip()}")
+        print_line(f"[{segment.start:7.2f} → {segment.end:7.2f}] {segment.text.strip()}")
         for word in segment.words or ():
-            typer.echo(f"    {word.start:7.2f} → {word.end:7.2f}  {word.text.strip()}")
+            print_line(f"    {word.start:7.2f} → {word.end:7.2f}  {word.text.strip()}")
 
 
-def transcript_json(
-    transcript: Transcript, prepared: PrepareSeconds, source: Source = UNKNOWN
-) -> dict[str, Any]:
+def make_bar() -> Bar | None:
+    """Return a bar for a terminal on standard error, which goes when it ends; what is printed to
+    the same terminal stands above it."""
+    if not sys.stderr.isatty():
+        return None
+    columns = (
+        "{task.description:>9}",
+        BarColumn(None),
+        TaskProgressColumn(),
+        TimeRemainingColumn(),
+    )
+    console = Console(stderr=True)
+    return Bar(*columns, console=console, transient=True, redirect_stdout=sys.stdout.isatty())
+
+
+def print_line(line: str) -> None:
+    """Print a line, with a plain arrow where the terminal has none."""
+    try:
+        "→".encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        line = line.replace(" → ", " -> ")
+    print(line, flush=True)  # not `typer.echo`, which would break into the bar
+
+
+def keep_every_sign() -> None:
+    """Let a terminal or a pipe that is not UTF-8 show numbers of signs that it lacks."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def transcript_json(transcript: Transcript, prepared: PrepareSeconds, clip: Clip) -> dict[str, Any]:
     """Return the documented JSON object; all times in seconds, on the clock of the clip's file."""
     plain = ("engine", "model", "device", "dtype", "language", "language_probability", "text")
-    segments = []
+    source, segments = clip.source, []
     for each in (set_clock(each, source) for each in transcript.segments):
         segment = {name: getattr(each, name) for name in ("start", "end", "text", "tokens")}
         segments.append(segment)
         if each.words is not None:
             segment["words"] = [vars(word) for word in each.words]
     return {
+        "clip": clip.name,
         **{name: getattr(transcript, name) for name in plain},
         "tokens": transcript.tokens,
         "segments": segments,
@@ -98,8 +147,9 @@ def transcript_json(
 
 
 def print_json(content: Mapping[str, Any]) -> None:
-    """Print one line of JSON."""
-    typer.echo(json.dumps(content, ensure_ascii=False, allow_nan=False))
+    """Print one line of JSON, of plain letters where a terminal or pipe is not UTF-8."""
+    plain = (sys.stdout.encoding or "utf-8").lower().replace("-", "") != "utf8"
+    print(json.dumps(content, ensure_ascii=plain, allow_nan=False))
 
 
 def print_text(title: str, text: str | Text, style: str = "") -> None:

@@ -34,7 +34,7 @@ def test_json_is_one_object_with_the_documented_fields(command: Command, clip: P
     done = command("transcribe --json", clip)
     found = json.loads(done.stdout)
     assert list(found) == [
-        *("engine", "model", "device", "dtype", "language", "language_probability", "text"),
+        *("clip", "engine", "model", "device", "dtype", "language", "language_probability", "text"),
         *("tokens", "segments", "seconds", "audio_seconds", "tracks", "track", "channel", "notes"),
     ]
     assert set(found["seconds"]) == {
