@@ -16,7 +16,7 @@ from demo import uploads
 from demo.comparison import Analyses, Backend
 from demo.jobs import Kind, Task
 from demo.limits import format_estimate
-from demo.panels import layers, why
+from demo.panels import faults, layers, why
 from demo.request import (
     CLIP_GONE,
     NO_CLIP,
@@ -208,7 +208,7 @@ def build_faults(backend: Backend, analyses: Analyses, controls: Controls) -> Jo
         return make_task(backend, "faults", held, run, True, held["fault"])
 
     fault.change(lambda key: stories.get(key, ""), fault, story, **QUICK)
-    draw = partial(draw_analysis, render=layers.render_fault, summarise=layers.summarise_fault)
+    draw = partial(draw_analysis, render=faults.render, summarise=faults.summarise)
     inputs = {"fault": fault, **{each: controls[each] for each in CLIP_CONTROLS}}
     return JobPanel("faults", start, stop, inputs, outputs, "status", make, draw, render_message)
 

@@ -32,6 +32,10 @@ INK, QUIET, LINE, SHEET = (
 SEQUENTIAL = ("#14213d", "#27567b", "#3f8f86", "#9fc15c", "#fdf0a3")
 """Colours of a map, from low to high."""
 
+KNOWN_HERTZ = {100: "100 Hz", 300: "300", 1000: "1k", 3000: "3k", 8000: "8k"}
+"""Frequencies that people know: a hum, a vowel, a phone's pips, an s, the end of what engines get.
+"""
+
 SYMBOLS = ("circle", "diamond", "triangle-up", "square", "star", "cross")
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 """What tells lines apart besides colour."""
@@ -148,3 +152,19 @@ def render_chart(
 
 def _write(value: Any) -> str:
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def name_bands(hertz: Sequence[float]) -> list[str]:
+    """Name the bands of a spectrogram by their middles; each name once, as Plotly needs it."""
+    return [f"{value:.0f} Hz" for value in hertz]
+
+
+def place_ticks(hertz: Sequence[float]) -> dict[str, Any]:
+    """Return ticks for an axis of bands, where frequencies are that people know."""
+    places = np.interp(list(KNOWN_HERTZ), [0.0, *hertz], range(-1, len(hertz)))
+    return {
+        "type": "category",
+        "range": [-0.5, len(hertz) - 0.5],
+        "tickvals": [round(float(place), 2) for place in places],
+        "ticktext": list(KNOWN_HERTZ.values()),
+    }

@@ -9,12 +9,10 @@ from itertools import islice
 
 from markupsafe import Markup
 
+from demo.panels.lanes import BOUNDS
 from demo.panels.templating import format_clock, render_template
 from demo.snapshot import Comparison, Lane
 from engines.metrics import align
-
-BOUNDS = (0.9, 0.7, 0.5)
-"""Probabilities below which a word is marked, the more the lower."""
 
 MOST_WORDS = 20
 

@@ -14,11 +14,13 @@ from functools import lru_cache, partial
 from itertools import accumulate, pairwise
 from typing import Any
 
-from demo.panels.confidence import BOUNDS
 from demo.panels.templating import render_template
 from demo.snapshot import Comparison, Lane
 from engines.base import Segment
 from engines.metrics import Edit, align, join_names, name_count
+
+BOUNDS = (0.9, 0.7, 0.5)
+"""Probabilities below which a word is marked, the more the lower."""
 
 NEAR_SECONDS = 1.0
 """How far apart engines may begin a segment for a row to end there."""

@@ -1,4 +1,4 @@
-"""How far encoders are apart after every stage, and what a fault in one does to the text.
+"""How far encoders are apart after every stage.
 
 Stages stand from left to right, from the sound to the decoder; a mark stands the higher the larger
 the difference, on a log scale. A click on a stage, or the menu, chooses whose histograms are drawn.
@@ -9,12 +9,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import plotly.graph_objects as go
 from markupsafe import Markup
 
-from demo.panels.accuracy import describe_differences, list_changes
 from demo.panels.charts import (
     DASHES,
     LINE,
@@ -35,13 +34,9 @@ from demo.panels.encoder_output import (
     format_figures,
     trace_steps,
 )
-from demo.panels.sound import draw_inputs
 from demo.panels.templating import render_template
 from engines.analysis.records import Encoder, LayerComparison, StageComparison
-from engines.metrics import WINDOW_SECONDS, SharedHistograms, compare, name_count
-
-if TYPE_CHECKING:
-    from engines.analysis.faults import FaultResult
+from engines.metrics import SharedHistograms
 
 COLOURS = ("#0072B2", "#009E73", "#D55E00", "#CC79A7", "#E69F00", "#56B4E9")
 """Okabe and Ito's, the baseline first; shapes tell encoders apart as well."""
@@ -314,50 +309,3 @@ def find_scale(result: LayerComparison, what: str) -> Scale:
 def _list_figures(stage: StageComparison, encoder: Encoder) -> list[str]:
     near = stage.similarity.get(encoder.name, "baseline") or "other shape"
     return format_figures(stage.statistics[encoder.name], near)
-
-
-def render_fault(result: FaultResult) -> str:
-    """Render where the fault first shows, both texts, their difference, and the stages."""
-    first, faulty, errors = result.first_stage, result.faulty, []
-    for stage in result.layers.stages:
-        if stage.name == first:
-            encoders = (result.faulty_encoder, result.right_encoder)
-            errors = [format_error(stage.errors[each.name]) for each in encoders]
-    return render_template(
-        "faults.html",
-        first=first,
-        errors=errors,
-        right=result.right.text.strip(),
-        faulty=faulty.text.strip() if faulty else None,
-        error=result.error or "no reason given",
-        difference=explain_fault(result),
-        inputs=draw_inputs(result.inputs) if result.inputs else "",
-        edits=list_changes(compare(result.right.text, faulty.text)) if faulty else [],
-        layers=render(result.layers, "fault", first or ""),
-    )
-
-
-def explain_fault(result: FaultResult) -> str:
-    """Say how many words differ, or why a fault may leave the text alone."""
-    if result.faulty is None:
-        return "There is no text to compare."
-    alignment = compare(result.right.text, result.faulty.text)
-    if alignment.errors:
-        return describe_differences(alignment)
-    same = "The text is the same, word for word."
-    if result.fault.first_window_only and result.audio_seconds <= WINDOW_SECONDS:
-        return f"{same} This clip ends within its first window: choose a longer one."
-    if result.first_stage is None:
-        return same
-    return f"{same} The decoder got other features and still chose the same words."
-
-
-def summarise_fault(result: FaultResult) -> str:
-    """Say in one sentence what came of it, for the line above the panel."""
-    title = result.fault.title
-    if result.faulty is None:
-        return f"{title}: the run broke."
-    errors = compare(result.right.text, result.faulty.text).errors
-    words = f"{name_count(errors)} changed" if errors else "the same words"
-    shows = f"first shows at {result.first_stage}" if result.first_stage else "no stage shows it"
-    return f"{title}: {shows}, {words}."

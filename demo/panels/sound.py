@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import plotly.graph_objects as go
 from markupsafe import Markup
 
-from demo.panels.charts import INK, QUIET, SEQUENTIAL, Table, pack, plain, render_chart
+from demo.panels.charts import (
+    INK,
+    QUIET,
+    SEQUENTIAL,
+    Table,
+    name_bands,
+    place_ticks,
+    plain,
+    render_chart,
+)
 from demo.panels.lanes import list_tokens
 from demo.panels.templating import format_clock, render_template
 from demo.snapshot import Comparison
 from engines.analysis.sound import FLOOR_DB, SoundView
-from engines.base import FloatArray
-from engines.metrics import WINDOW_SECONDS
-
-if TYPE_CHECKING:
-    from engines.analysis.faults import Inputs
-
-KNOWN_HERTZ = {100: "100 Hz", 300: "300", 1000: "1k", 3000: "3k", 8000: "8k"}
-"""Frequencies that people know: a hum, a vowel, a phone's pips, an s, the end of what engines get.
-"""
 
 HEIGHT = 440
 USUAL_WIDTH, LETTER_WIDTH = 1000, 7.5
@@ -121,22 +120,6 @@ def draw(sound: SoundView, words: Sequence[tuple[str, float]]) -> Markup:
     )
 
 
-def name_bands(hertz: Sequence[float]) -> list[str]:
-    """Name the bands of a spectrogram by their middles; each name once, as Plotly needs it."""
-    return [f"{value:.0f} Hz" for value in hertz]
-
-
-def place_ticks(hertz: Sequence[float]) -> dict[str, Any]:
-    """Return ticks for an axis of bands, where frequencies are that people know."""
-    places = np.interp(list(KNOWN_HERTZ), [0.0, *hertz], range(-1, len(hertz)))
-    return {
-        "type": "category",
-        "range": [-0.5, len(hertz) - 0.5],
-        "tickvals": [round(float(place), 2) for place in places],
-        "ticktext": list(KNOWN_HERTZ.values()),
-    }
-
-
 def _add_words(figure: go.Figure, sound: SoundView, words: Sequence[tuple[str, float]]) -> None:
     """Add a mark for every word, which tells it on hover, and those words that have room."""
     rows = thin_out([word for word, _ in words], [start for _, start in words], sound.seconds)
@@ -220,56 +203,3 @@ def tabulate(sound: SoundView, words: Sequence[tuple[str, float]]) -> Table:
         loudest = f"{part.max():.0f} dB" if part.size else "–"
         rows.append([f"{start:.1f} to {end:.1f} s", loudest, f"{silent:.1f} s", said])
     return Table(("Seconds", "Loudest", "Silence", "Words"), rows)
-
-
-def draw_inputs(inputs: Inputs) -> Markup:
-    """Draw Whisper's log-mel beside what the fault makes of it, on equal axes."""
-    figure = go.Figure()
-    names = ("Whisper’s log-mel", "librosa’s power_to_db")
-    pictures = dict(zip(names, (inputs.right, inputs.faulty), strict=True))
-    for at, (name, values) in enumerate(pictures.items()):
-        low, high = float(values.min()), float(values.max())
-        figure.add_heatmap(
-            **pack(values.astype(np.float64), round(low, 2), round(high, 2)),
-            x0=WINDOW_SECONDS / values.shape[1] / 2,
-            dx=WINDOW_SECONDS / values.shape[1],
-            y=name_bands(inputs.hertz),
-            xaxis=f"x{at + 1}",
-            yaxis=f"y{at + 1}",
-            colorscale=list(SEQUENTIAL),
-            colorbar={"thickness": 10, "x": (0.445, 1.0)[at]},
-            hovertemplate=f"{name}<br>%{{x:.1f}} s, %{{y}}: %{{z:.2f}}<extra></extra>",
-        )
-        figure.add_annotation(
-            text=name, xref="paper", yref="paper", x=0.56 * at, y=1.1, showarrow=False
-        )
-    band, time = place_ticks(inputs.hertz), {"range": [0, WINDOW_SECONDS], "showgrid": False}
-    figure.update_layout(
-        margin={"l": 56, "r": 12, "t": 32, "b": 44},
-        xaxis={"domain": [0, 0.44], "title": {"text": "seconds"}, **time},
-        xaxis2={"domain": [0.56, 1], "title": {"text": "seconds"}, "matches": "x", **time},
-        yaxis={"showgrid": False, **band},
-        yaxis2={"anchor": "x2", "matches": "y", "showgrid": False, **band},
-    )
-    rows = [
-        [name, *(f"{measure(values):.2f}" for measure in (np.min, np.mean, np.max))]
-        for name, values in pictures.items()
-    ]
-    return render_chart(
-        figure,
-        "What the encoder is given",
-        Table(("Input", "Least", "Mean", "Most"), rows),
-        300,
-        "fault-inputs",
-        note=explain_inputs(inputs.right, inputs.faulty),
-    )
-
-
-def explain_inputs(right: FloatArray, faulty: FloatArray) -> str:
-    """Say what the eye may miss: the colours are alike, the numbers beside them are not."""
-    before, after = (f"{each.min():.1f} to {each.max():.1f}" for each in (right, faulty))
-    said = f"The same sound in other numbers: {before} in Whisper’s log-mel, {after} in decibels."
-    if right[:, -1].any():
-        return said
-    louder = float((faulty[:, right.any(axis=0)] < 0).mean())
-    return f"{said} What fills up a short clip is 0 in both: louder than {louder:.0%} of the clip."

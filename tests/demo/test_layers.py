@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from demo.panels import layers
+from demo.panels import faults, layers
 from demo.panels.layers import Scale, find_scale, render, summarise
 from engines.analysis.records import LayerComparison
 from tests import fakes
@@ -127,14 +127,14 @@ def test_the_payload_is_light_even_for_the_deepest_model() -> None:
 
 def test_a_fault_shows_both_texts_and_the_words_that_differ() -> None:
     result = make_fault_result("early")
-    page = read(layers.render_fault(result))
+    page = read(faults.render(result))
     assert [each.text for each in page.all(kind="said")] == [fakes.WORDS, WRONG_WORDS]
     assert "2 words differ (2 substituted) of 11." in page.text
     assert [each.text for each in page.all("ins")] == ["+ inserted: a", "+ inserted: slow"]
     assert page.all(kind="first")[0].text.startswith("It first shows at conv1 : relative error 0.5")
     chosen = [option.text.split(":")[0] for option in page.all("option", selected="")]
     assert chosen == ["conv1"] * 2, "the stage where it first shows is open"
-    assert layers.summarise_fault(result) == "Early fault: first shows at conv1, 2 words changed."
+    assert faults.summarise(result) == "Early fault: first shows at conv1, 2 words changed."
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,7 @@ def test_a_fault_shows_both_texts_and_the_words_that_differ() -> None:
 )
 def test_what_a_fault_did_is_summed_up(key: str, seconds: float, shown: str, summary: str) -> None:
     result = make_fault_result(key, seconds)
-    text = read(layers.render_fault(result)).text
+    text = read(faults.render(result)).text
     assert shown in text
     assert ("choose a longer one" in text) is (key == "none" and seconds < 30)
-    assert layers.summarise_fault(result) == summary
+    assert faults.summarise(result) == summary

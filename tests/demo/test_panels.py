@@ -9,7 +9,7 @@ import pytest
 
 from demo import exports, page
 from demo.jobs import JobQueue
-from demo.panels import PANELS, Panel, lanes, layers, race
+from demo.panels import PANELS, Panel, faults, lanes, race
 from demo.panels.headline import Headline, render_headline
 from demo.snapshot import Comparison, new_comparison
 from demo.visits import SavedResults
@@ -57,8 +57,8 @@ def test_nothing_from_a_file_or_a_model_becomes_markup() -> None:
     for shown in (
         read(render_headline(Headline(EVIL, EVIL, alert=True))),
         *(read([*race.render(each), *lanes.render(each)]) for each in make_hostile()),
-        read(layers.render_fault(hostile)),
-        read(layers.render_fault(replace(hostile, faulty=None, error=EVIL))),
+        read(faults.render(hostile)),
+        read(faults.render(replace(hostile, faulty=None, error=EVIL))),
     ):
         assert not shown.all("script") + shown.all("img") + shown.all("b")
         assert not [n for each in shown.walk() for n in each.attributes if n.startswith("on")]

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from demo.panels import sound
+from demo.panels import charts, faults, sound
 from demo.panels.lanes import list_tokens
 from engines.analysis.faults import get_fault, show_inputs
 from engines.analysis.layers import cut_window
@@ -112,9 +112,9 @@ def test_power_to_db_is_librosa_s_own_and_stands_beside_whisper_s_log_mel() -> N
     np.testing.assert_allclose(fault.mel(mel)[:, :frames], decibels, atol=0.05)
     inputs = show_inputs(fault, mel)
     assert inputs is not None and show_inputs(get_fault("scaled"), mel) is None
-    page = read(sound.draw_inputs(inputs))
+    page = read(faults.draw_inputs(inputs))
     (figure,) = list_figures(page)
-    assert [each["y"] for each in figure["data"]] == [sound.name_bands(inputs.hertz)] * 2
+    assert [each["y"] for each in figure["data"]] == [charts.name_bands(inputs.hertz)] * 2
     assert figure["layout"]["xaxis2"]["matches"] == "x"
     assert "-0.5 to 1.4 in Whisper" in page.text and "louder than 98%" in page.text
 
