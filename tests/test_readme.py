@@ -25,11 +25,40 @@ def front_matter() -> dict[str, Any]:
     return loaded
 
 
+KEYS = set(
+    [
+        "title",
+        "emoji",
+        "colorFrom",
+        "colorTo",
+        "sdk",
+        "sdk_version",
+        "python_version",
+        "app_file",
+        "suggested_hardware",
+        "short_description",
+        "thumbnail",
+        "license",
+        "models",
+        "datasets",
+        "tags",
+        "pinned",
+    ]
+)
+COLOURS = set(["red", "yellow", "green", "blue", "indigo", "purple", "pink", "gray"])
+HARDWARE = set(
+    ["cpu-basic", "cpu-upgrade", "t4-small", "t4-medium", "l4x1", "l4x4", "l40sx1", "a10g-small"]
+)
+
+
 def test_spaces_accepts_the_front_matter(front_matter: dict[str, Any]) -> None:
     """Keys and values: https://huggingface.co/docs/hub/spaces-config-reference"""
     assert TEXT.startswith("---\n")
     assert front_matter["sdk"] == "gradio" and front_matter["title"] and front_matter["emoji"]
     assert 0 < len(front_matter["short_description"]) <= 60
+    assert not set(front_matter) - KEYS and front_matter["license"] == "mit"
+    assert {front_matter["colorFrom"], front_matter["colorTo"]} <= COLOURS
+    assert front_matter["suggested_hardware"] in HARDWARE
     assert all(re.fullmatch(r"[\w.-]+/[\w.-]+", model) for model in front_matter["models"])
     assert (ROOT / front_matter["app_file"]).is_file()
     assert f"=={front_matter['sdk_version']}" == pins("requirements.txt")["gradio"]
