@@ -6,7 +6,7 @@ from demo.estimates import PastRuns
 from demo.jobs import JobQueue
 from demo.limits import read_limits
 from demo.visits import SavedResults
-from engines import hardware, logs, registry, worker
+from engines import hardware, logs, models, registry, worker
 from engines.analysis import faults, records
 
 server.set_environment()
@@ -14,8 +14,9 @@ uploads.make_folder()
 queue, saved = JobQueue(read_limits(server.is_private())), SavedResults()
 backend = Backend(
     statuses=registry.statuses,
-    get_engine=worker.switch_engine,
-    models=lambda: registry.OFFICIAL_MODELS,
+    get_engine=worker.get_engine,
+    keep_engines=worker.keep_engines,
+    models=lambda: models.OFFICIAL_MODELS,
     load_clip=worker.load_clip,
     show_clip=worker.show_clip,
     samples=server.SAMPLES,
@@ -39,7 +40,7 @@ def main() -> None:
     """Start getting the engines ready, and serve."""
     logs.set_up("info")
     worker.start_reader()
-    registry.warm(backend.choices().standard, registry.DEFAULT_MODEL, worker.get_engine)
+    registry.warm(backend.choices().standard, models.DEFAULT_MODEL, worker.get_engine)
     server.serve_until_told(app, backend, queue, saved, inbrowser=server.can_open_browser())
 
 

@@ -263,8 +263,9 @@ def make_explanation(
     def work(listener: Listener) -> Any:
         clip = backend.load_clip(str(sample.path), listener, *request.picked)
         found = []
+        backend.keep_engines([request.run_of(key) for key in keys])
         for number, key in enumerate(keys):
-            engine = backend.get_engine(key, request.model, request.dtype_for(key))
+            engine = backend.get_engine(*request.run_of(key))
             engine.prepare(listener)
             part = PartListener(listener, 0.3 * number, 0.3 * (number + 1), f"running {key}")
             found.append(engine.transcribe(clip, request.options, part))

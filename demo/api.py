@@ -37,7 +37,8 @@ from demo.record import (
     describe_engine,
     describe_lane,
 )
-from demo.request import DEFAULTS, RULES, ComparisonRequest, RequestError, find_upload
+from demo.request import DEFAULTS, ComparisonRequest, RequestError, find_upload
+from demo.rules import RULES
 from demo.snapshot import Comparison
 from engines.options import OPTIONS
 from engines.registry import BASELINE
@@ -170,7 +171,7 @@ def add_endpoints(backend: Backend, queue: JobQueue) -> None:
     of_transcribe: Arguments = {
         "engine" if name == "engines" else name: argument
         for name, argument in of_compare.items()
-        if name not in ("schedule", "repeats")
+        if name not in ("schedule", "repeats", "other_model", "baseline")
     } | {"engine": (str, BASELINE, "a key as in /engines")}
 
     of_why: Arguments = {

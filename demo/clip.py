@@ -9,7 +9,8 @@ import gradio as gr
 
 from demo import uploads
 from demo.comparison import Backend
-from demo.request import OWN_CLIP, RULES, Choices, ComparisonRequest
+from demo.request import OWN_CLIP, ComparisonRequest
+from demo.rules import RULES, Choices
 from demo.wiring import QUICK, Component
 from engines.base import EngineError
 from engines.clip_source import Source

@@ -4,7 +4,7 @@ others alone."""
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Collection, Generator, Sequence
 from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -16,10 +16,11 @@ from typing import Any
 from demo.estimates import PastRuns, add_time_left, name_run
 from demo.jobs import Kind, Task, start_thread
 from demo.limits import find_run_seconds
-from demo.request import OWN_CLIP, Choices, ComparisonRequest
+from demo.request import OWN_CLIP, ComparisonRequest
+from demo.rules import Choices
 from demo.samples import Sample, list_samples
 from demo.snapshot import Comparison, Lane, Settings, State, new_comparison
-from engines import logs, zero_gpu
+from engines import logs, registry, zero_gpu
 from engines.analysis.sound import SoundView
 from engines.base import (
     Clip,
@@ -35,7 +36,8 @@ from engines.base import (
 )
 from engines.clip_clock import fill_pauses, find_parts, set_clock
 from engines.clip_source import UNKNOWN, Source
-from engines.registry import MODEL_MEGABYTES, EngineStatus
+from engines.models import MODEL_MEGABYTES
+from engines.registry import EngineStatus
 
 logger = logs.logger(__name__)
 
@@ -68,6 +70,7 @@ class Backend:
     visitor. `show_clip(path, copy, track, channel)`: what a clip's file holds, and whether a copy
     was made that browsers can play; None for a page that plays what it gets. `own_checkpoints`: see
     `Choices`. `analyses`: layer inspection and faults, or None for a page without them.
+    `keep_engines(kept)` ends those of the same keys that a job won't run.
     `past_runs`: what the time left is estimated from.
     `is_lent_gpu`: whether each run of an engine is a call for a GPU that is lent.
     `describe_sound`: what a clip sounds like, or None for a page that doesn't show it;
@@ -86,6 +89,7 @@ class Backend:
     is_lent_gpu: Callable[[str], bool] = lambda key: False
     describing: Lock = field(default_factory=Lock)
     show_clip: Callable[[str, str, int, int], tuple[Source, bool]] | None = None
+    keep_engines: Callable[[Collection[tuple[str, str, Dtype]]], None] = lambda kept: None
 
     def choices(self) -> Choices:
         """Return what can be asked for now."""
@@ -107,7 +111,8 @@ class Backend:
         blank = replace(
             new_comparison(request, self.statuses(), "waiting"), audio_seconds=audio_seconds
         )
-        calls = sum(map(self.is_lent_gpu, request.engines)) * (blank.runs_alone + blank.at_once)
+        engines = [registry.read_lane(each).engine for each in request.lanes]
+        calls = sum(map(self.is_lent_gpu, engines)) * (blank.runs_alone + blank.at_once)
         if not calls:
             return ""
         megabytes = MODEL_MEGABYTES.get(request.model, 500)
@@ -169,7 +174,10 @@ class ComparisonTask(Task):
             describing=backend.describe_sound is not None,
         )
         super().__init__(self._first, kind)
-        self._reasons = {status.key: status.reason for status in statuses}
+        reasons = {status.key: status.reason for status in statuses}
+        self._reasons = {
+            lane.key: reasons[registry.read_lane(lane.key).engine] for lane in self._first.lanes
+        }
         self._backend, self._settings, self._path = backend, settings, str(clip.path)
         self.source = UNKNOWN
         self._engines: dict[str, Engine] = {}  # that are ready, and did not fail
@@ -194,7 +202,8 @@ class ComparisonTask(Task):
             logs.in_run(self._first.run, model=settings.model, clip=self._first.clip_name),
             self.failures(self._refuse),
         ):
-            logger.info("started", engines=list(settings.engines))
+            logger.info("started", engines=keys)
+            self._backend.keep_engines([settings.run_of(key) for key in keys])
             clip = self._backend.load_clip(self._path, self, *self._settings.picked)
             self.source = clip.source
             find_parts(clip, settings.clip_timestamps)  # raises for parts that aren't there
@@ -216,7 +225,7 @@ class ComparisonTask(Task):
         """Shorten the time that the run has, where it has a limit, to what the clip needs."""
         if self._longest < math.inf:
             settings, blank = self._settings, replace(self._first, audio_seconds=clip.seconds)
-            runs = len(settings.engines) * (blank.runs_alone + blank.at_once)
+            runs = len(settings.lanes) * (blank.runs_alone + blank.at_once)
             self.limit(find_run_seconds(settings.model, clip.seconds, runs))
 
     def _describe_sound(self, clip: Clip) -> None:
@@ -299,7 +308,7 @@ class ComparisonTask(Task):
         self.update_lane(key, lambda lane, now: lane.enter("loading", now))
         start = perf_counter()
         settings = self._settings
-        engine = self._backend.get_engine(key, settings.model, settings.dtype_for(key))
+        engine = self._backend.get_engine(*settings.run_of(key))
         prepare = engine.prepare(LaneListener(self, key))
         ready = Span("prepare", start, perf_counter() - start)
         self._backend.past_runs.note_prepared(key, settings, prepare, ready.seconds)

@@ -154,8 +154,8 @@ def times(count: int, seconds: float) -> float:
 
 
 def name_engine(key: str, settings: Settings) -> str:
-    """Name an engine with what it has loaded."""
-    return f"{key} {settings.model} {settings.dtype_for(key)}"
+    """Name a lane's engine with what it has loaded."""
+    return " ".join(settings.run_of(key))
 
 
 def name_run(key: str, settings: Settings, beside: bool) -> str:

@@ -26,7 +26,8 @@ from demo.panels import PANELS, charts
 from demo.panels.chips import list_changes
 from demo.panels.templating import join_parts, render_template
 from demo.record import as_json, describe, describe_lane
-from demo.request import RULES, ComparisonRequest
+from demo.request import ComparisonRequest
+from demo.rules import RULES
 from demo.snapshot import Comparison, Lane
 from demo.visits import Saved, SavedResults
 from demo.wiring import QUICK, Component
@@ -253,6 +254,7 @@ def render_report(
         script=script,
         digest=digest,
         record=describe(comparison),
+        models=comparison.settings.models,
         changes=list_changes(comparison.settings),
         style="\n".join(path.read_text(encoding="utf-8") for path in STYLES),
         sections=sections,
@@ -291,7 +293,7 @@ def list_figures(comparison: Comparison) -> Iterator[dict[str, Any]]:
                 "clip": comparison.clip_name,
                 "track": comparison.source.track,
                 "audio_seconds": comparison.audio_seconds,
-                "model": settings.model,
+                "model": settings.model_for(lane.key),
                 "language": record.language or settings.language,
                 "beam_size": settings.beam_size,
                 "other_options": "; ".join(": ".join(pair) for pair in list_changes(settings)),

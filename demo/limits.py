@@ -16,7 +16,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from engines.registry import MODEL_MEGABYTES
+from engines.models import MODEL_MEGABYTES
 
 TRUSTED = "FORWARDED_ALLOW_IPS"
 MOST_WAITING = 50

@@ -19,14 +19,8 @@ from demo.options_form import build_whisper_options
 from demo.panels import PANELS, Panel, sound
 from demo.panels.headline import Headline, render_headline
 from demo.panels.templating import render_template
-from demo.request import (
-    ENGLISH_ONLY,
-    OWN_CLIP,
-    RULES,
-    Choices,
-    ComparisonRequest,
-    RequestError,
-)
+from demo.request import ENGLISH_ONLY, OWN_CLIP, ComparisonRequest, RequestError
+from demo.rules import RULES, Choices
 from demo.runs import build_runs, connect_runs
 from demo.snapshot import Comparison, new_comparison
 from demo.visits import SavedResults
@@ -40,8 +34,9 @@ from demo.wiring import (
     connect_return,
 )
 from engines.metrics import name_count
+from engines.models import MODEL_MEGABYTES, has_model
 from engines.options import OPTIONS
-from engines.registry import MODEL_MEGABYTES, has_model, offers_dtypes
+from engines.registry import offers_dtypes
 
 HEADER = """<header class="masthead"><h1>One clip, every engine</h1>
 <p class="keys"><kbd>Space</kbd> runs, <kbd>Esc</kbd> stops</p></header>"""
@@ -130,7 +125,8 @@ def build_setup(
                     with gr.Row():
                         controls |= {name: build_option(name, choices, first) for name in row}
                 controls |= build_whisper_options(first)
-    controls["engines"].change(name_start, controls["engines"], start, **QUICK)
+    lanes = [controls["engines"], controls["other_model"]]
+    gr.on([each.change for each in lanes], name_start, lanes, start, **QUICK)
     with gr.Row(elem_classes="result-actions"):
         gr.Button("Edit settings", elem_id="edit", size="sm", scale=0, min_width=130)
         gr.Button("Run again", elem_id="again", size="sm", scale=0, min_width=130)
@@ -167,7 +163,7 @@ def connect_expected(
         cost = backend.describe_cost(request, clip.seconds)
         return render_expected(backend.estimate(request, clip.seconds), cost)
 
-    changed = ("sample", "engines", "model", "schedule", "repeats", "beam_size")
+    changed = ("sample", "engines", "model", "other_model", "schedule", "repeats", "beam_size")
     events = [page.load, *(controls[name].change for name in changed)]
     gr.on(events, estimate, [controls[name] for name in names], expected, **QUICK)
 
@@ -178,8 +174,10 @@ def render_expected(seconds: float | None, cost: str = "") -> str:
     return render_template("expected.html", expected=expected, cost=cost)
 
 
-def name_start(engines: list[str] | tuple[str, ...]) -> str:
+def name_start(engines: list[str] | tuple[str, ...], other_model: str | None = "") -> str:
     """Return what the button that starts says."""
+    if other_model and engines:
+        return f"Compare {name_count(len(engines), 'engine')} with two models"
     return f"Compare {name_count(len(engines), 'engine')}" if len(engines) > 1 else "Transcribe"
 
 
@@ -242,6 +240,10 @@ def build_option(name: str, choices: Choices, first: ComparisonRequest) -> Compo
     if isinstance(value, bool):
         return gr.Checkbox(value, label=label, elem_id=name, min_width=120)
     values = [(text, each) for each, text in choices.values(name).items()]
+    if getattr(RULES[name], "menu", False):
+        return gr.Dropdown(
+            values, value=value, label=label, elem_id=name, allow_custom_value=True, min_width=160
+        )
     wide = sum(len(text) for text, _ in values) > 12
     return gr.Radio(
         values,

@@ -40,6 +40,7 @@ class EngineRecord:
 class LaneRecord:
     """What one engine made of the clip; everything after `reason` is empty unless it is done.
 
+    `engine`: the lane's name, which is the engine's key unless it has a type or a model of its own.
     `own_loop`: what the loop of its runtime does otherwise than whisper's; empty for whisper's.
     `state`: `done`, `failed` or `stopped`; `reason`: why it failed. `seconds`: the stages and their
     total of the median of `runs`, the totals of the runs whose times count; of the race where there
@@ -54,6 +55,7 @@ class LaneRecord:
     own_loop: str
     device: str
     dtype: str
+    model: str
     state: str
     reason: str | None
     language: str = ""
@@ -162,6 +164,7 @@ def describe_lane(lane: Lane, comparison: Comparison) -> LaneRecord:
         own_loop=lane.own_loop,
         device=lane.device,
         dtype=lane.dtype,
+        model=comparison.settings.model_for(lane.key),
         state=lane.state,
         reason=lane.reason,
     )

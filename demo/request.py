@@ -1,8 +1,7 @@
 """Requests: one record of a comparison asked for by the page, a link, the HTTP API or MCP.
 
-A new option of the page is one field of `Settings` with its row in `RULES`, one of Whisper's is a
-row of `engines.options`; page, link, endpoints and tools follow from these. All input is untrusted:
-whatever is wrong with it is one sentence in a `RequestError`.
+All input is untrusted: whatever is wrong with it is one sentence in a `RequestError`. `demo.rules`
+has the table of what can be asked for.
 
 A link: sample=columbia&model=base&engines=cpu,max_full&language=en&beam=5&schedule=in-turn&words=1
 """
@@ -11,20 +10,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, fields, replace
-from operator import itemgetter
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlencode
 
 from demo import uploads
+from demo.rules import RULES, Choices
 from demo.samples import Sample
 from demo.snapshot import Settings
 from engines.base import EngineError
-from engines.clip_source import LEFT, MOST_CHANNELS, MOST_TRACKS, RIGHT
 from engines.languages import LANGUAGES
+from engines.models import DEFAULT_MODEL, OFFICIAL_MODELS, is_hub_repository
 from engines.options import OPTIONS, Option, find_conflict, show
-from engines.registry import DEFAULT_MODEL, OFFICIAL_MODELS, EngineStatus, is_hub_repository
+from engines.registry import read_lane
 
 ENGLISH_ONLY = ".en"
 """Ending of the names of models that know no other language."""
@@ -42,144 +41,6 @@ NO_ENGINE = "Choose at least one engine."
 
 class RequestError(EngineError):
     """A request that can't be granted; the text is one sentence."""
-
-
-@dataclass(frozen=True)
-class Rule:
-    """Name and values of one field.
-
-    `help`: for programs. `link`: the parameter's name in a link. `values`: those that the page's
-    control shows and a link can name, with a label each; `Choices.values` has those that depend on
-    the machine. `most`: of a number, any from `least` on being taken from programs. `longest`:
-    of a free text, in characters; it has no `link`. `spelled`: values whose spelling in a link
-    isn't `str`'s; one that is "" is left out.
-    """
-
-    label: str
-    help: str
-    link: str
-    values: Mapping[Any, str] = field(default_factory=dict)
-    least: int = 1
-    most: int = 0
-    longest: int = 0
-    spelled: Mapping[Any, str] = field(default_factory=dict)
-
-    def spell(self, value: Any) -> str:
-        """Return a value as a link has it."""
-        return self.spelled.get(value, str(value))
-
-
-RULES: dict[str, Rule | Option] = {
-    "sample": Rule("Clip", "the key of a clip that comes with the project, such as jfk", "sample"),
-    "engines": Rule(
-        "Engines",
-        "keys as in /engines; all that this machine has but optional ones, unless given",
-        "engines",
-    ),
-    "model": Rule("Model", "one of OpenAI's names, downloaded on first use", "model"),
-    "language": Rule(
-        "Language",
-        'a code such as en, or "" to detect it',
-        "language",
-        {"": "Detect automatically"}
-        | {code: name.capitalize() for code, name in sorted(LANGUAGES.items(), key=itemgetter(1))},
-        spelled={"": "auto"},
-    ),
-    "beam_size": Rule("Beam size", "1 is greedy", "beam", {1: "1", 5: "5"}, most=10),
-    "schedule": Rule(
-        "Schedule",
-        '"one at a time" for times that can be compared, "parallel" for all at once, or "both"',
-        "schedule",
-        {
-            "both": "All at once, then each alone",
-            "parallel": "All at once",
-            "one at a time": "Each alone",
-        },
-        spelled={"one at a time": "in-turn"},
-    ),
-    "word_timestamps": Rule(
-        "Word timestamps",
-        "whether segments have words with times",
-        "words",
-        {False: "", True: ""},
-        spelled={False: "0", True: "1"},
-    ),
-    "gpu_dtype": Rule(
-        "GPU type",
-        "what a GPU engine with a choice of types computes in",
-        "gpu",
-        {"float32": "float32", "float16": "float16"},
-    ),
-    "repeats": Rule(
-        "Repeats",
-        "runs of each engine; of several the median's times are given",
-        "runs",
-        {1: "1", 3: "3", 5: "5"},
-        most=5,
-    ),
-    "reference": Rule(
-        "What was really said (optional)",
-        "the words really spoken, for word error rates; a sample's own, unless given",
-        "",
-        longest=50_000,
-    ),
-    "track": Rule(
-        "Audio track",
-        "which of a film's audio tracks, from 1; 0 is the one that players choose",
-        "track",
-        {0: "As players choose"} | {number: str(number) for number in range(1, 17)},
-        spelled={0: ""},
-        least=0,
-        most=MOST_TRACKS,
-    ),
-    "channel": Rule(
-        "Channel",
-        "one channel alone, from 1 (1 is left, 2 is right); 0 mixes all, as Whisper does",
-        "channel",
-        {0: "All mixed", LEFT: "Left", RIGHT: "Right"} | {n: str(n) for n in range(3, 17)},
-        spelled={0: "", LEFT: "left", RIGHT: "right"},
-        least=0,
-        most=MOST_CHANNELS,
-    ),
-    **OPTIONS,
-}
-"""By the names of `ComparisonRequest`'s fields, but for `upload`, in the order of the endpoints'
-arguments: new ones come last."""
-
-
-@dataclass(frozen=True)
-class Choices:
-    """Values that this machine offers. `own_checkpoints`: a model may be a file's path, which only
-    the machine's own user may name."""
-
-    samples: Sequence[Sample]
-    engines: Sequence[EngineStatus]
-    models: Sequence[str]
-    own_checkpoints: bool = False
-
-    @property
-    def available(self) -> tuple[str, ...]:
-        """Keys of the engines that this machine can run."""
-        return tuple(status.key for status in self.engines if status.available)
-
-    @property
-    def standard(self) -> tuple[str, ...]:
-        """Keys of the engines that run unless others are asked for: not the optional ones."""
-        return tuple(each.key for each in self.engines if each.available and not each.is_optional)
-
-    def find_sample(self, key: str) -> Sample | None:
-        """Return the sample of that key."""
-        return next((sample for sample in self.samples if sample.key == key), None)
-
-    def values(self, name: str) -> Mapping[Any, str]:
-        """Return the values that a field takes, with their labels."""
-        if name == "sample":
-            return {sample.key: sample.title for sample in self.samples}
-        if name == "engines":
-            return {status.key: status.label for status in self.engines}
-        if name == "model":
-            return {model: model for model in self.models}
-        return RULES[name].values
 
 
 @dataclass(frozen=True)
@@ -238,7 +99,13 @@ class ComparisonRequest(Settings):
             raise RequestError(CLIP_GONE)
         if not request.engines:
             raise RequestError(NO_ENGINE)
-        check_language(request.language, request.model, request.task)
+        if request.baseline and request.baseline not in request.lanes:
+            raise RequestError(
+                f"The baseline {show(request.baseline)} is none of the engines that are to run: "
+                "choose it as well, or another baseline."
+            )
+        for lane in request.lanes:
+            check_language(request.language, request.model_for(lane), request.task)
         if conflict := find_conflict(request, request.beam_size, request.word_timestamps):
             raise RequestError(conflict)
         return request
@@ -254,12 +121,17 @@ class ComparisonRequest(Settings):
                 with suppress(ValueError, LookupError):
                     named[name] = rule.read(name, texts[rule.link][-1])
                 continue
-            asked = texts.get(rule.link, [""])[-1].split(",")
-            known = choices.available if name == "engines" else choices.values(name)
-            found = [value for value in known if rule.spell(value) in asked]
+            text = texts.get(rule.link, [""])[-1]
+            if name == "engines":
+                lanes = read_lanes(text.split(","), choices)
+                named |= {name: lanes} if lanes else {}
+                continue
+            found = [value for value in choices.values(name) if rule.spell(value) == text]
             if found:
-                named[name] = tuple(found) if name == "engines" else found[0]
-        return replace(cls.default(choices), **named)
+                named[name] = found[0]
+        made = replace(cls.default(choices), **named)
+        asked = texts.get("baseline", [""])[-1]
+        return replace(made, baseline=asked if asked in made.lanes else "")
 
     def to_query(self, choices: Choices) -> str:
         """Write a link's query, without what can't travel: an own clip, a checkpoint's path."""
@@ -269,13 +141,15 @@ class ComparisonRequest(Settings):
                 continue
             value, known = getattr(self, name), choices.values(name)
             if isinstance(value, tuple):
-                parts[rule.link] = ",".join(each for each in value if each in known)
+                parts[rule.link] = ",".join(each for each in value if can_travel(each, choices))
+            elif name == "baseline":
+                parts[rule.link] = value if value and can_travel(value, choices) else ""
             elif value in known or rule.most:
                 parts[rule.link] = rule.spell(value)
         parts = {key: text for key, text in parts.items() if text}
         for name, value in self.changed().items():
             parts[OPTIONS[name].link] = OPTIONS[name].write(value)
-        return urlencode(parts, safe=",")
+        return urlencode(parts, safe=",:@")
 
     def to_controls(self) -> dict[str, Any]:
         """Return the values of the page's controls, but for the player."""
@@ -313,11 +187,10 @@ def check(name: str, value: Any, choices: Choices) -> Any:
     if name == "engines":
         if not isinstance(value, list | tuple):
             raise RequestError(f"engines must be a list of keys, not {show(value)}.")
-        asked = [check_word("engine", each, known) for each in value]
-        for absent in choices.engines:
-            if absent.key in asked and not absent.available:
-                raise RequestError(f"{absent.label} can't run here: {absent.reason}.")
-        return tuple(each for each in known if each in asked)
+        asked = dict.fromkeys(check_lane(each, choices) for each in value)
+        return tuple(sorted(asked, key=lambda each: known.index(read_lane(each).engine)))
+    if name == "baseline":
+        return check_lane(value, choices) if value else ""
     if isinstance(default, bool):
         if not isinstance(value, bool):
             raise RequestError(f"{name} must be true or false, not {show(value)}.")
@@ -335,9 +208,43 @@ def check(name: str, value: Any, choices: Choices) -> Any:
         raise RequestError(
             f"language can't be {show(value)}: use a code such as en, or nothing to detect it."
         )
-    if name == "model" and choices.own_checkpoints and value not in known:
+    if name in ("model", "other_model") and choices.own_checkpoints and value not in known:
         return check_own_checkpoint(value)
     return check_word(name, value, known)
+
+
+def check_lane(value: Any, choices: Choices) -> str:
+    """Return the name of a lane that can run; raise `RequestError` for anything else."""
+    if not isinstance(value, str):
+        raise RequestError(f"engine can't be {show(value)}: name it by its key.")
+    key = value.partition("@")[0].partition(":")[0]
+    check_word("engine", key, list(choices.values("engines")))
+    for absent in choices.engines:
+        if absent.key == key and not absent.available:
+            raise RequestError(f"{absent.label} can't run here: {absent.reason}.")
+    try:
+        lane = read_lane(value)
+    except EngineError:
+        raise RequestError(f"engine can't be {show(value)}: {key} has no such type.") from None
+    if lane.model is not None:
+        check("model", lane.model, choices)
+    return value
+
+
+def read_lanes(names: Sequence[str], choices: Choices) -> tuple[str, ...]:
+    """Return the lanes of a link that can run here, in the engines' order."""
+    found = []
+    for name in names:
+        with suppress(RequestError):
+            found.append(check_lane(name, choices))
+    order = list(choices.values("engines"))
+    return tuple(sorted(dict.fromkeys(found), key=lambda each: order.index(read_lane(each).engine)))
+
+
+def can_travel(lane: str, choices: Choices) -> bool:
+    """Return whether a link can name a lane: not one of a checkpoint's path."""
+    named = read_lane(lane)
+    return named.engine in choices.values("engines") and named.model in (None, *choices.models)
 
 
 def check_own_checkpoint(value: Any) -> str:

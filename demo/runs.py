@@ -11,7 +11,7 @@ import gradio as gr
 from demo.panels import speed_accuracy
 from demo.panels.accuracy import list_changes
 from demo.panels.templating import render_template
-from demo.request import RULES
+from demo.rules import RULES
 from demo.snapshot import Comparison, Lane
 from demo.visits import Saved, SavedResults
 from demo.wiring import QUICK, Component, JobPanel
@@ -131,7 +131,7 @@ def render_runs(results: Sequence[Saved], shown: str) -> str:
         Row(
             saved,
             saved.snapshot.clip_name or "a clip",
-            f"{saved.snapshot.settings.model}, {name_language(saved.snapshot)}",
+            f"{saved.snapshot.settings.models}, {name_language(saved.snapshot)}",
             ", ".join(lane.label for lane in saved.snapshot.lanes),
             describe_outcome(saved.snapshot),
         )

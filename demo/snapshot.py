@@ -14,6 +14,7 @@ from engines import registry
 from engines.analysis.sound import SoundView
 from engines.base import Dtype, Options, PrepareSeconds, Segment, Span, StageSeconds, Transcript
 from engines.clip_source import UNKNOWN, Source
+from engines.metrics import join_names
 from engines.options import WhisperOptions
 from engines.registry import EngineStatus
 
@@ -47,6 +48,9 @@ class Settings(WhisperOptions):
 
     `language`: a code, or "" to detect it. `repeats`: how often each engine transcribes the clip.
     `track` and `channel`: which of the clip's, from 1; 0 is the default track, all channels mixed.
+    `engines`: keys, or names of lanes with a type or a model of their own (`registry.LaneName`).
+    `other_model`: with which every engine runs a second time, "" for none. `baseline`: the lane
+    that the others are held against, "" for the usual one.
     """
 
     engines: tuple[str, ...] = ()
@@ -59,6 +63,29 @@ class Settings(WhisperOptions):
     repeats: int = 1
     track: int = 0
     channel: int = 0
+    other_model: str = ""
+    baseline: str = ""
+
+    @property
+    def lanes(self) -> tuple[str, ...]:
+        """The names of all lanes, one for each engine, type and model."""
+        others = [each for each in self.engines if "@" not in each and self.other_model]
+        names = (*self.engines, *(f"{each}@{self.other_model}" for each in others))
+        runs = {self.run_of(name): name for name in reversed(names)}
+        return tuple(name for name in names if runs[self.run_of(name)] == name)
+
+    @property
+    def models(self) -> str:
+        """The models of all lanes, for people."""
+        return join_names(list(dict.fromkeys(map(self.model_for, self.lanes))) or [self.model])
+
+    def model_for(self, lane: str) -> str:
+        """The model that a lane runs: its own, else the one for all."""
+        return registry.read_lane(lane).model or self.model
+
+    def run_of(self, lane: str) -> tuple[str, str, Dtype]:
+        """The key of a lane's engine, its model and its type."""
+        return registry.read_lane(lane).engine, self.model_for(lane), self.dtype_for(lane)
 
     @property
     def picked(self) -> tuple[int, ...]:
@@ -71,9 +98,12 @@ class Settings(WhisperOptions):
         own = (self.language or None, self.beam_size, self.word_timestamps)
         return Options(*own, **self.values())
 
-    def dtype_for(self, key: str) -> Dtype:
-        """The type that an engine computes in: its default where it offers no other."""
-        return self.gpu_dtype if registry.offers_dtypes(key) else registry.default_dtype(key)
+    def dtype_for(self, lane: str) -> Dtype:
+        """The type that a lane computes in: its own, else the engine's default where that offers no
+        other."""
+        named = registry.read_lane(lane)
+        usual = registry.default_dtype(named.engine)
+        return named.dtype or (self.gpu_dtype if registry.offers_dtypes(named.engine) else usual)
 
 
 @dataclass(frozen=True)
@@ -281,9 +311,11 @@ class Comparison:
 
     @property
     def baseline(self) -> Lane | None:
-        """The lane the others are measured against: the CPU's, else the first."""
+        """The lane the others are measured against: the one asked for, else the CPU's, else the
+        first."""
         first = self.lanes[0] if self.lanes else None
-        return next((lane for lane in self.lanes if lane.key == registry.BASELINE), first)
+        wanted = self.settings.baseline or registry.BASELINE
+        return next((lane for lane in self.lanes if lane.key == wanted), first)
 
     @property
     def done(self) -> tuple[Lane, ...]:
@@ -329,21 +361,23 @@ class Comparison:
 def new_comparison(
     settings: Settings, statuses: Sequence[EngineStatus], state: State = "idle"
 ) -> Comparison:
-    """Make a comparison before it runs: a lane for each chosen engine, in the registry's order."""
+    """Make a comparison before it runs: its lanes, engines in the registry's order."""
     lanes = tuple(
         Lane(
-            key=status.key,
-            label=status.label,
-            dtype=settings.dtype_for(status.key),
+            key=name,
+            label=", ".join(filter(None, (status.label, named.dtype, named.model))),
+            dtype=settings.dtype_for(name),
             encoder=status.encoder,
             decoder=status.decoder,
             own_loop=status.own_loop,
             state=state,
         )
         for status in statuses
-        if status.key in settings.engines
+        for name in settings.lanes
+        if (named := registry.read_lane(name)).engine == status.key
     )
+    asked = {registry.read_lane(name).engine for name in settings.lanes}
     absent = tuple(
-        status for status in statuses if not status.available and status.key not in settings.engines
+        status for status in statuses if not status.available and status.key not in asked
     )
     return Comparison(settings=settings, lanes=lanes, absent=absent)

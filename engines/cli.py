@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,6 +25,7 @@ from engines.benchmark import evaluation, machine, speed
 from engines.command_options import (
     WHISPER_SPELLING,
     AsJson,
+    Baseline,
     BeamSize,
     Channel,
     ClipName,
@@ -49,8 +51,8 @@ from engines.command_options import (
     open_clip,
     with_whisper_options,
 )
+from engines.models import DEFAULT_MODEL, QUICK_MODEL
 from engines.options import WhisperOptions
-from engines.registry import DEFAULT_MODEL, QUICK_MODEL
 
 TO_STDOUT = Path("-")
 
@@ -94,12 +96,14 @@ def split_names(text: str | None) -> tuple[str, ...]:
     return tuple(dict.fromkeys(part.strip() for part in (text or "").split(",") if part.strip()))
 
 
-def pick_engines(text: str | None) -> tuple[str, ...]:
+def pick_engines(text: str | None, baseline: str | None = None) -> tuple[str, ...]:
     """Return the engines that were named, else all of this machine, the baseline first."""
     keys = split_names(text) or registry.available()
     for key in keys:
-        registry.row(key)
-    return tuple(sorted(keys, key=lambda key: key != registry.BASELINE))
+        registry.read_lane(key)
+    if baseline and baseline not in keys:
+        raise EngineError(f"The baseline {baseline} is none of {', '.join(keys)}.")
+    return tuple(sorted(keys, key=lambda key: key != (baseline or registry.BASELINE)))
 
 
 @app.command(context_settings=WHISPER_SPELLING)
@@ -159,6 +163,7 @@ def compare(
     model: Model = DEFAULT_MODEL,
     language: Language = None,
     beam_size: BeamSize = None,
+    baseline: Baseline = None,
     strict: Annotated[bool, typer.Option("--strict", help="exit status 2 for other words")] = False,
     track: Track = 0,
     channel: Channel = "",
@@ -172,7 +177,7 @@ def compare(
     with those. Exit status 1 when an engine failed, or only the clip's first part could be read.
     """
     options = make_options(whisper, language, beam_size)
-    keys, path = pick_engines(engines), find_clip(clip)
+    keys, path = pick_engines(engines, baseline), find_clip(clip)
     sound, beside = open_clip(clip, track, channel), path.with_suffix(".txt")
     spoken = " ".join(evaluation.read_text(beside).split()) if beside.is_file() else None
     typer.echo(f"{sound.name}, {sound.seconds:.1f} s, {model}")
@@ -182,6 +187,7 @@ def compare(
     for key in keys:
         try:
             found = worker.get_engine(key, model).transcribe(sound, options)
+            found = replace(found, engine=key)
         except Exception as error:  # one engine's must not hide the others' words
             printing.print_text(key, f"failed: {explain(error)}", "red")
             continue
@@ -283,6 +289,7 @@ def run_faults(
 @app.command()
 def benchmark(
     engines: Engines = None,
+    baseline: Baseline = None,
     models: Annotated[str, typer.Option("--models", help="with commas between")] = DEFAULT_MODEL,
     clips: Annotated[str, typer.Option("--clips", help="samples, or paths")] = "jfk",
     beams: Annotated[str, typer.Option("--beams", help="beam sizes; 1 is greedy")] = "1",
@@ -311,13 +318,14 @@ def benchmark(
     if not all(beam.isdecimal() and int(beam) for beam in split_names(beams)):
         raise typer.BadParameter(f"{beams!r} are not numbers from 1 up", param_hint="--beams")
     plan = speed.Plan(
-        engines=pick_engines(engines),
+        engines=pick_engines(engines, baseline),
         models=split_names(models),
         clips=split_names(clips),
         beams=tuple(int(beam) for beam in split_names(beams)),
         repeats=repeats,
         warm_ups=warm_ups,
         dtype=dtype,
+        named_baseline=baseline,
     )
     saved = record if record != TO_STDOUT else None
     check_writable(saved)
@@ -362,10 +370,14 @@ def evaluate(
     else:
         workers, threads = 1, machine.limit_threads(threads)
     beam, clips = beam_size or 1, evaluation.find_clips(source)
-    tasks = [
-        evaluation.Task(engine, model, name, beam, language, spoken, threads, workers, path)
+    lanes = [
+        evaluation.name_lane(engine, model)
         for model in split_names(models)
         for engine in pick_engines(engines)
+    ]
+    tasks = [
+        evaluation.Task(*lane, name, beam, language, spoken, threads, workers, path)
+        for lane in dict.fromkeys(lanes)
         for name, path, spoken in clips
     ]
     check_writable(out)

@@ -19,7 +19,7 @@ from engines.options import OPTIONS, WhisperOptions, find_conflict, show, to_num
 from engines.transcript_files import FORMATS, read_lines, write_json, write_segments
 
 ClipName = Annotated[str, typer.Argument(help="any audio file or film, or the name of a sample")]
-EngineName = Annotated[str, typer.Argument(help="see `engines`")]
+EngineName = Annotated[str, typer.Argument(help="ENGINE, or ENGINE:TYPE@MODEL")]
 ClipNames = Annotated[
     list[str],
     typer.Argument(help="audio files, films, names of samples, or folders with such files"),
@@ -27,7 +27,13 @@ ClipNames = Annotated[
 ClipOption = Annotated[str, typer.Option("--clip", help="any audio file or film, or a sample")]
 Model = Annotated[str, typer.Option("--model", help="an official name, or a path")]
 Engines = Annotated[
-    str | None, typer.Option("--engines", help="with commas between; all of this machine if not")
+    str | None,
+    typer.Option(
+        "--engines", help="with commas between; one may be ENGINE:TYPE@MODEL; else all there are"
+    ),
+]
+Baseline = Annotated[
+    str | None, typer.Option("--baseline", help="the engine that the others are held against")
 ]
 Language = Annotated[
     str | None, typer.Option("--language", help="a code such as en; detected when left out")

@@ -1,4 +1,4 @@
-"""What can be chosen: engines, and which of them this machine can run; models.
+"""What can be chosen: engines, which of them this machine can run, and lanes of them.
 
 A new engine is one file and one row in `ENGINES`. An engine's module is imported when the engine
 is first asked for; importing this one imports neither PyTorch nor MAX.
@@ -6,18 +6,16 @@ is first asked for; importing this one imports neither PyTorch nor MAX.
 
 from __future__ import annotations
 
-import os
-import re
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from importlib import import_module
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 from engines import hardware
 from engines.base import Dtype, Engine, EngineError, EngineUnavailable, Stopped, describe_error
+from engines.models import DEFAULT_MODEL
 
 # Engines
 
@@ -305,47 +303,39 @@ def row(key: str) -> EngineRow:
     return found
 
 
-# Models
-
-MODEL_MEGABYTES = {
-    "tiny.en": 76, "tiny": 76, "base.en": 145, "base": 145, "small.en": 484, "small": 484,
-    "medium.en": 1528, "medium": 1528, "large-v1": 3087, "large-v2": 3087, "large-v3": 3087,
-    "large": 3087, "large-v3-turbo": 1618, "turbo": 1618,
-}  # fmt: skip
-"""Sizes of OpenAI's checkpoints as its server has them, in 10⁶ bytes."""
-
-OFFICIAL_MODELS = tuple(MODEL_MEGABYTES)
-"""OpenAI's checkpoints, as `whisper.available_models()` (20250625) lists them."""
-
-DEFAULT_MODEL = "base"
-"""The multilingual checkpoint that the page and every command start with."""
-
-QUICK_MODEL = "tiny.en"
-"""The quick choice for English."""
+# Lanes
 
 
-def is_hub_repository(name: str) -> bool:
-    """Return whether a model's name could be a repository at Hugging Face: `owner/name`."""
-    return bool(re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", name))
+@dataclass(frozen=True)
+class LaneName:
+    """What a lane runs: an engine, and a type and a model where they are not the usual ones.
 
-
-def has_model(name: str) -> bool:
-    """Return whether an official checkpoint's files are on this machine.
-
-    It looks in the places that `engines.checkpoints` names, but opens nothing: digests are checked
-    when the checkpoint is loaded.
+    Spelled `ENGINE`, `ENGINE:TYPE`, `ENGINE@MODEL` or `ENGINE:TYPE@MODEL`, wherever an engine's key
+    is taken.
     """
-    caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    hub = Path(os.environ.get("HF_HOME") or caches / "huggingface") / "hub"
-    hub = Path(os.environ.get("HF_HUB_CACHE") or hub)
-    file = {"large": "large-v3", "turbo": "large-v3-turbo"}.get(name, name)
-    places = (
-        caches / "whisper" / f"{file}.pt",
-        caches / "max-whisper" / "models" / name / "model.bin",
-        hub / f"models--openai--whisper-{name}" / "snapshots",
-        hub / f"models--Systran--faster-whisper-{name}" / "snapshots",
-    )
-    return any(place.exists() for place in places)
+
+    engine: str
+    dtype: Dtype | None = None
+    model: str | None = None
+
+
+def read_lane(name: str) -> LaneName:
+    """Return what a lane's name stands for; raises `EngineError` for an engine, or a type of it,
+    that there is not."""
+    head, _, model = name.partition("@")
+    key, _, dtype = head.partition(":")
+    known = row(key).dtypes
+    if dtype and dtype not in known:
+        raise EngineError(f"{key} has no type {dtype!r}: pick {' or '.join(known)}, after a colon.")
+    chosen = next((each for each in known if each == dtype), None)
+    return LaneName(key, chosen, model or None)
+
+
+def complete(lane: str, model: str, dtype: Dtype | None) -> tuple[str, str, Dtype]:
+    """Return engine, model and type of a lane that may leave the last two to these."""
+    named = read_lane(lane)
+    dtype = named.dtype or dtype or default_dtype(named.engine)
+    return named.engine, named.model or model, dtype
 
 
 # Engines that were made
@@ -357,11 +347,11 @@ _lock = threading.Lock()
 def get(key: str, model: str = DEFAULT_MODEL, dtype: Dtype | None = None) -> Engine:
     """Return the engine `key` for `model`, the same object each time; nothing is loaded yet.
 
-    `dtype`: None for the engine's default. Raises `EngineUnavailable` with the reason, or
-    `EngineError` for an unknown key.
+    `key`: a lane's name as well, whose type and model come first. `dtype`: None for the engine's
+    default. Raises `EngineUnavailable` with the reason, or `EngineError` for an unknown key.
     """
-    dtype = dtype or default_dtype(key)
-    name = (key, model, dtype)
+    name = complete(key, model, dtype)
+    key, model, dtype = name
     with _lock:
         if name not in _engines:
             _engines[name] = row(key).make_engine(model, dtype)

@@ -13,7 +13,7 @@ import tempfile
 import time
 import uuid
 import weakref
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from functools import cache, partial
 from pathlib import Path
@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from engines import audio, base, logs, registry, zero_gpu
+from engines import audio, base, logs, models, registry, zero_gpu
 from engines.analysis import sound
 from engines.analysis.sound import SoundView
 from engines.base import (
@@ -29,7 +29,6 @@ from engines.base import (
     AudioError,
     Clip,
     Dtype,
-    Engine,
     EngineError,
     FloatArray,
     Listener,
@@ -42,8 +41,8 @@ from engines.base import (
 from engines.clip_clock import fill_pauses
 from engines.clip_source import Source
 from engines.hardware import cache_folder
+from engines.models import DEFAULT_MODEL
 from engines.process import Died, TooLong, Worker
-from engines.registry import DEFAULT_MODEL
 
 MAX_READER_BYTES = 1536 * 2**20
 """Address space of the clip reader: half an hour of sound is 58 MB as it is decoded and 115 MB as
@@ -145,7 +144,7 @@ class ZeroGpuEngine(RemoteEngine):
     ) -> Transcript:
         """Transcribe in a call that asks for the seconds that this clip may take."""
         beam_size = (options or Options()).beam_size or 1
-        megabytes = registry.MODEL_MEGABYTES.get(self.model, 500)
+        megabytes = models.MODEL_MEGABYTES.get(self.model, 500)
         self.worker.seconds = zero_gpu.count_seconds(megabytes, clip.seconds, beam_size)
         return super().transcribe(clip, options, listener)
 
@@ -156,26 +155,26 @@ _engines: dict[tuple[str, str, str], RemoteEngine] = {}
 def get_engine(key: str, model: str = DEFAULT_MODEL, dtype: Dtype | None = None) -> RemoteEngine:
     """Return the engine `key` for `model` in a process of its own, the same object each time.
 
-    `dtype`: None for the engine's default. An engine takes no room while it has no process. Raises
-    as `registry.get` does.
+    `key` and `dtype`: as `registry.get` has them, and so are errors. An engine takes no room while
+    it has no process.
     """
-    if reason := registry.row(key).why_unavailable():
+    name = registry.complete(key, model, dtype)
+    if reason := registry.row(name[0]).why_unavailable():
         raise base.EngineUnavailable(reason)
-    name = (key, model, dtype or registry.default_dtype(key))
-    return _engines.get(name) or _engines.setdefault(name, pick_class(key)(*name))
+    return _engines.get(name) or _engines.setdefault(name, pick_class(name[0])(*name))
 
 
-def switch_engine(key: str, model: str = DEFAULT_MODEL, dtype: Dtype | None = None) -> Engine:
-    """`get_engine` for a job of the page: ends the engine's processes for other models and types.
+def keep_engines(kept: Collection[tuple[str, str, Dtype]]) -> None:
+    """End the processes of engines that a job of the page will run, but for other models or types.
 
-    Visitors who try model after model would else fill the memory. As one job runs at a time, no
-    other one needs them. One that is at work, getting ready or being stopped, is left alone.
+    `kept`: key, model and type of all that the job runs. Visitors who try model after model would
+    else fill the memory. As one job runs at a time, no other one needs them. One that is at work,
+    getting ready or being stopped, is left alone.
     """
-    engine = get_engine(key, model, dtype)
-    for other in tuple(_engines.values()):
-        if other.key == key and other is not engine:
-            other.worker.close(wait=False)
-    return engine
+    used = {key for key, _, _ in kept}
+    for name, engine in tuple(_engines.items()):
+        if engine.key in used and name not in kept:
+            engine.worker.close(wait=False)
 
 
 def is_lent_gpu(key: str) -> bool:

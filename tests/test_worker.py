@@ -235,7 +235,11 @@ def test_one_model_is_kept_for_each_engine_and_who_stops_need_not_wait(
     busy, waiting = start_run(deaf), start_run(deaf)
     waiting.leave()
     assert isinstance(waiting.outcome, Stopped) and busy.thread.is_alive()
-    assert worker.switch_engine("cpu", "other") is other
+    worker.keep_engines([("gpu", "other", "float32")])
+    held = one.worker.pid
+    assert held is not None, "nothing else of the engine is asked for"
+    worker.keep_engines([("cpu", "other", "float32"), ("cpu", "another", "float32")])
+    assert worker.get_engine("cpu@other", "one") is other
     assert one.worker.pid is None and deaf.worker.pid is not None, "a busy one is left alone"
     busy.leave()
     before = pid(one) if one.prepare() else 0

@@ -20,7 +20,7 @@ def render(comparison: Comparison) -> str:
     settings = comparison.settings
     chips = [
         comparison.clip_name or "Clip",
-        settings.model,
+        settings.models,
         _name_language(comparison),
         name_count(len(comparison.lanes), "engine"),
         SCHEDULES[settings.schedule],

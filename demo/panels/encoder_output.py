@@ -52,14 +52,20 @@ def render(comparison: Comparison) -> str:
     runs = {
         lane.key: (lane.transcript.window_starts, lane.transcript.features)
         for lane in comparison.done
-        if lane.transcript is not None and lane.transcript.window_starts
+        if lane.transcript is not None and has_features(lane)
     }
+    baseline = comparison.baseline
+    first = baseline.key if baseline and baseline.key in runs else next(iter(runs), "")
+    width = runs[first][1].shape[1:] if runs else ()
+    other = [
+        x.label for x in comparison.done if x.key in runs and runs[x.key][1].shape[1:] != width
+    ]
+    runs = {key: run for key, run in runs.items() if run[1].shape[1:] == width}
     lanes = [lane for lane in comparison.done if lane.key in runs]
-    hidden = [lane.label for lane in comparison.done if lane.own_loop and lane.key not in runs]
+    hidden = [lane.label for lane in comparison.done if lane.own_loop and not has_features(lane)]
     common = metrics.match_windows(runs)
     if not runs or not common.starts:
         return render_template("nothing.html", sentence="No window was encoded.")
-    baseline = comparison.baseline
     if baseline is not None and baseline.key not in runs:
         baseline = None
     return render_template(
@@ -69,8 +75,15 @@ def render(comparison: Comparison) -> str:
         comparison=comparison,
         common=common,
         hidden=join_names(hidden) if hidden else "",
+        other=join_names(other) if other else "",
+        model=comparison.settings.model_for(first),
         tail=metrics.TAIL,
     )
+
+
+def has_features(lane: Lane) -> bool:
+    """Whether an engine handed out what its encoder computed."""
+    return lane.transcript is not None and bool(lane.transcript.window_starts)
 
 
 def _render_histograms(

@@ -146,7 +146,7 @@ def _write_note(comparison: Comparison) -> str:
     parts = [
         _describe_words(comparison),
         _describe_errors(comparison),
-        comparison.settings.model,
+        comparison.settings.models,
         f"{name} ({comparison.audio_seconds:.0f} s)",
         _describe_timing(comparison),
     ]

@@ -16,6 +16,7 @@ from typing import Any
 
 from demo.panels.templating import render_template
 from demo.snapshot import Comparison, Lane
+from engines import registry
 from engines.base import Segment
 from engines.metrics import Edit, align, join_names, name_count
 
@@ -266,8 +267,14 @@ def find_differing(comparison: Comparison) -> set[str]:
     baseline = comparison.baseline
     if not comparison.finished or baseline is None or baseline.transcript is None:
         return set()
-    expected = baseline.transcript.tokens
-    return {x.key for x in comparison.done if x.transcript and x.transcript.tokens != expected}
+    expected, model = baseline.transcript.tokens, comparison.settings.model_for(baseline.key)
+    return {
+        x.key
+        for x in comparison.done
+        if x.transcript and x.transcript.tokens != expected
+        # Another model's tokens are other words, and only engines can be asked about.
+        if comparison.settings.model_for(x.key) == model and x.key in registry.all_keys()
+    }
 
 
 def _explain_empty(lane: Lane) -> str:

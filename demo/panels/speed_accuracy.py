@@ -99,7 +99,7 @@ def list_points(comparison: Comparison) -> list[Point]:
             Point(
                 lane.key,
                 lane.label,
-                comparison.settings.model,
+                comparison.settings.model_for(lane.key),
                 comparison.clip_name,
                 comparison.audio_seconds / seconds,
                 100 * score.normalised_word_error_rate,

@@ -28,8 +28,14 @@ def format_clock(seconds: float) -> str:
 
 
 def colour_engine(key: str) -> str:
-    """Return the colour that stands for an engine everywhere on the page."""
-    return registry.row(key).colour
+    """Return the colour that stands for a lane everywhere on the page, `#rrggbb`: its engine's,
+    darker with a type or a model of its own."""
+    lane = registry.read_lane(key)
+    colour = registry.row(lane.engine).colour
+    if not (lane.dtype or lane.model):
+        return colour
+    parts = (int(colour[at : at + 2], 16) for at in (1, 3, 5))
+    return "#" + "".join(f"{round(0.6 * part):02x}" for part in parts)
 
 
 ENVIRONMENT = jinja2.Environment(

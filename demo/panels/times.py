@@ -103,7 +103,7 @@ def render_bars(comparison: Comparison) -> str:
     runs = f", median of {settings.repeats} runs" if settings.repeats > 1 else ""
     return render_chart(
         figure,
-        f"Seconds by stage{runs}: {settings.model}, beam {settings.beam_size}",
+        f"Seconds by stage{runs}: {settings.models}, beam {settings.beam_size}",
         Table(columns, rows),
         height=ROW * len(lanes) + AROUND,
         name="seconds-by-stage",

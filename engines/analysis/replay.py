@@ -54,21 +54,20 @@ GREEDY = Options(temperatures=(0.0,))
 
 
 def explain_clip(
-    keys: Sequence[str],
+    lanes: Sequence[str],
     model: str,
     clip: Clip,
     options: Options = GREEDY,
     listener: Listener = SILENT,
 ) -> Divergence:
     """Transcribe the clip by two engines of this process, and explain where they part."""
-    engines = [registry.get(key, model) for key in keys]
     found = []
-    for number, engine in enumerate(engines):
+    for number, name in enumerate(lanes):
+        engine = registry.get(name, model)
         engine.prepare(listener)
         part = PartListener(listener, 0.35 * number, 0.35 * (number + 1), f"running {engine.label}")
         found.append(engine.transcribe(clip, options, part).without_features())
-    part = PartListener(listener, 0.7, 1.0)
-    return explain(engines, found, checkpoints.load(model, listener), clip, options, part)
+    return explain_transcripts(found, clip, options, PartListener(listener, 0.7, 1.0))
 
 
 def explain_transcripts(
@@ -82,7 +81,7 @@ def explain_transcripts(
             "engines of one model can be asked why they differ."
         )
     checkpoint = checkpoints.load(first.model, listener)
-    engines = [registry.get(each.engine, each.model, each.dtype) for each in found]  # type: ignore[arg-type]
+    engines = [registry.get(f"{each.engine}:{each.dtype}", each.model) for each in found]
     return explain(engines, found, checkpoint, clip, options, listener)
 
 

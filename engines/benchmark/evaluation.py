@@ -53,6 +53,12 @@ class Task:
     path: Path
 
 
+def name_lane(name: str, model: str) -> tuple[str, str]:
+    """Return the engine, perhaps with a type, and the model of a lane that may name its own."""
+    named = registry.read_lane(name)
+    return name.partition("@")[0], named.model or model
+
+
 KEY = tuple(field.name for field in fields(Task) if field.name != "path")
 """What tells tasks, and their lines, apart."""
 

@@ -50,7 +50,8 @@ Say = Callable[[str], None]
 class Plan:
     """What to run: every engine on every clip, with every model and beam size.
 
-    `dtype`: None for each engine's default, which is float32 where it has that.
+    `engines`: lanes, of which one may name a type or a model of its own. `dtype`: None for each
+    engine's default, which is float32 where it has that. `named_baseline`: None for the usual one.
     """
 
     engines: Sequence[str]
@@ -60,10 +61,13 @@ class Plan:
     repeats: int = 5
     warm_ups: int = 1
     dtype: Dtype | None = None
+    named_baseline: str | None = None
 
     @property
     def baseline(self) -> str:
-        """The registry's baseline where it takes part, else the first engine."""
+        """The one that was named, else the registry's where it takes part, else the first."""
+        if self.named_baseline:
+            return self.named_baseline
         return registry.BASELINE if registry.BASELINE in self.engines else self.engines[0]
 
 
@@ -134,7 +138,8 @@ def measure(plan: Plan, say: Say) -> Iterator[Result]:
                 interrupted = True
             for key, found in finished.items():
                 if found or key in errors:
-                    result = {"model": model, "clip": name, "beam": beam, "engine": key}
+                    named = registry.read_lane(key).model or model
+                    result = {"model": named, "clip": name, "beam": beam, "engine": key}
                     result["error"] = errors.get(key)
                     yield result | summarise(found, finished[plan.baseline], prepared.get(key))
             if interrupted:
@@ -195,6 +200,8 @@ def summarise(
     }
     if expected:
         baseline = statistics.median(run.seconds.total for run in expected)
-        found["equal_tokens"] = all(run.tokens == expected[0].tokens for run in runs)
+        same = first.model == expected[0].model  # else a number stands for another token
+        tokens = expected[0].tokens
+        found["equal_tokens"] = all(run.tokens == tokens for run in runs) if same else None
         found["times_faster"] = baseline / median["total"]
     return found

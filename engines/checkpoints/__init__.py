@@ -33,7 +33,7 @@ from engines.base import SILENT, CheckpointError, Listener
 from engines.checkpoints import package_index, sources
 from engines.checkpoints.content import TENSOR_DIGESTS, AlignmentHeads, digest_tensors
 from engines.checkpoints.formats import read_content
-from engines.registry import OFFICIAL_MODELS, is_hub_repository
+from engines.models import OFFICIAL_MODELS, is_hub_repository
 
 AnyWhisper = TypeVar("AnyWhisper", bound=Whisper)
 

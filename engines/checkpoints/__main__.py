@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 from engines import base, checkpoints
 from engines.checkpoints.content import digest_tensors
-from engines.registry import DEFAULT_MODEL
+from engines.models import DEFAULT_MODEL
 
 
 class Bar(base.Listener):

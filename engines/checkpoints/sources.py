@@ -20,7 +20,7 @@ from huggingface_hub.utils import tqdm as hub_bar
 
 from engines.base import Listener, describe_error
 from engines.checkpoints.content import READ_BYTES, digest_file
-from engines.registry import is_hub_repository
+from engines.models import is_hub_repository
 
 TIMEOUT_SECONDS = 20.0
 """How long a server may take to answer, or to send more."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests import fakes
-from tests.browser.driving import Open, compare, edit
+from tests.browser.driving import Open, compare, edit, wait_for_states
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -60,6 +60,19 @@ def test_equal_engines_share_a_column_and_words_have_keys(
     compare(page)
     page.get_by_label("Merge equal engines").check()
     assert read_shown(page, "#lanes h2") == ["CPU and MAX hybrid"]
+    edit(page)
+    page.locator("#other_model input").click()
+    page.get_by_role("option", name="tiny.en").click()
+    page.get_by_text("Compare 2 engines with two models").wait_for()
+    page.locator("#baseline input").click()
+    page.get_by_role("option", name="MAX hybrid").click()
+    compare(page)
+    wait_for_states(page, *["done"] * 4)
+    heads = page.locator("#lanes .heads header")
+    assert heads.filter(has=page.locator(".badge")).locator(".one").inner_text() == "MAX hybrid"
+    page.get_by_label("Merge equal engines").check()
+    merged = "CPU, CPU, tiny.en, MAX hybrid and MAX hybrid, tiny.en"
+    assert read_shown(page, "#lanes h2") == [merged]
     page.get_by_label("Confidence").check()
     assert page.locator(".key--sure").is_visible()
     page.locator("#lanes .segment [tabindex]").first.focus()

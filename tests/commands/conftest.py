@@ -51,7 +51,7 @@ def command(engines: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Command
     """Runs a command, given as words and then what stays whole, over fake engines."""
 
     def get(key: str, model: str, dtype: str = "float32") -> Any:
-        return engines[key]
+        return engines[registry.read_lane(key).engine]
 
     monkeypatch.setattr(worker, "get_engine", get)
     monkeypatch.setattr(worker, "close_engines", lambda: None)

@@ -65,6 +65,15 @@ def test_medians_ratios_and_equal_tokens(command: Command, engines: Any, clip: P
     assert same["decode_per_token"] == pytest.approx((0.2 + 2 / 2) / (11 + 2))
     assert (same["load"], same["compile"], same["tokens"]) == (0.01, 0.0, 11)
     assert [each["equal_tokens"] for each in (cpu, same, other)] == [True, True, False]
+    for key in ("cpu", "max_full"):
+        engines[key] = TimedEngine(key, [1.0], asked)
+    options = "--engines cpu,max_full@tiny.en --baseline max_full@tiny.en --repeats 1 --warm-ups 0"
+    done = command(f"benchmark {options} --clips short --json -")
+    first, second = json.loads(done.stdout)["results"]
+    assert (first["engine"], first["model"]) == ("max_full@tiny.en", "tiny.en")
+    assert (second["engine"], second["model"]) == ("cpu", "base")
+    assert first["times_faster"] == 1.0
+    assert "is none of" in command("benchmark --engines cpu --baseline gpu").stderr
 
 
 def test_every_model_clip_and_beam_is_run_and_warm_ups_come_once_for_each_beam(

@@ -212,6 +212,7 @@ def test_texts_stand_under_one_another_with_differences_marked(
     ("options", "status"),
     [
         ("--engines cpu,max_full --strict", 2),
+        ("--engines cpu,max_hybrid@tiny.en --baseline max_hybrid@tiny.en --strict", 0),
         ("--engines cpu,max_hybrid --strict", 0),
         ("--engines cpu,max_full", 0),
         ("--engines gpu,max_hybrid --strict", 1),

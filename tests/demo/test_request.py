@@ -12,22 +12,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from demo.request import (
-    CLIP_GONE,
-    NO_CLIP,
-    NO_ENGINE,
-    OWN_CLIP,
-    RULES,
-    Choices,
-    ComparisonRequest,
-    RequestError,
-)
+from demo.request import CLIP_GONE, NO_CLIP, NO_ENGINE, OWN_CLIP, ComparisonRequest, RequestError
+from demo.rules import RULES, Choices
 from demo.samples import list_samples
-from demo.snapshot import Settings
+from demo.snapshot import Settings, new_comparison
 from engines.base import Options
 from engines.languages import LANGUAGES
+from engines.models import DEFAULT_MODEL
 from engines.options import OPTIONS
-from engines.registry import DEFAULT_MODEL
 from tests import fakes
 from tests.fake_page import make_backend
 
@@ -98,6 +90,39 @@ def test_any_json_is_a_request_or_refused_in_a_sentence(name: str, choices: Choi
 
     fuzz()
     assert any(isinstance(outcome, str) for outcome in outcomes)
+
+
+def test_a_lane_has_a_type_or_a_model_of_its_own_and_may_be_the_baseline(choices: Choices) -> None:
+    lanes = ["max_hybrid", "cpu@tiny.en", "cpu:float32", "cpu@base"]
+    request = read(choices, engines=lanes, baseline="cpu@tiny.en")
+    assert isinstance(request, ComparisonRequest)
+    # As the model is base and the type cpu's only one, the last two are one lane.
+    assert request.lanes == ("cpu@tiny.en", "cpu:float32", "max_hybrid")
+    assert request.run_of("cpu@tiny.en") == ("cpu", "tiny.en", "float32")
+    linked = ComparisonRequest.from_query(request.to_query(choices), choices)
+    assert (linked.engines, linked.baseline) == (request.engines, request.baseline)
+    comparison = new_comparison(request, choices.engines)
+    assert [lane.label for lane in comparison.lanes] == [
+        "CPU, tiny.en",
+        "CPU, float32",
+        "MAX hybrid",
+    ]
+    assert comparison.baseline is comparison.lanes[0]
+    both = read(choices, engines=["cpu", "max_hybrid"], other_model="tiny.en")
+    assert isinstance(both, ComparisonRequest) and both.models == "base and tiny.en"
+    assert both.lanes == ("cpu", "max_hybrid", "cpu@tiny.en", "max_hybrid@tiny.en")
+    twice = ComparisonRequest.from_query(both.to_query(choices), choices)
+    assert twice.lanes == both.lanes and twice.to_controls()["other_model"] == "tiny.en"
+    for wrong, sentence in (
+        ({"engines": ["cpu@nano"]}, "model can't be 'nano'"),
+        ({"engines": ["cpu:int8"]}, "has no such type"),
+        ({"engines": ["tpu@base"]}, "engine can't be 'tpu'"),
+        ({"engines": ["gpu@base"]}, "no CUDA device"),
+        ({"engines": ["cpu"], "baseline": "max_hybrid"}, "choose it as well"),
+        ({"engines": ["cpu"], "other_model": "tiny.en", "language": "fr"}, "knows only English"),
+    ):
+        refused = read(choices, **wrong)
+        assert isinstance(refused, str) and sentence in refused
 
 
 def test_a_nest_of_lists_is_refused_too(choices: Choices) -> None:

@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 import whisper
 
-from engines import checkpoints, registry
+from engines import checkpoints, models, registry
 from engines.audio import load_clip
 from engines.base import SAMPLE_RATE, Clip, Engine, EngineUnavailable, Options, Transcript, Word
 from tests.engines.test_contract import MARKS
@@ -325,4 +325,4 @@ def test_the_language_is_detected_and_said_with_its_probability() -> None:
 
 
 def test_names_are_whispers() -> None:
-    assert tuple(whisper.available_models()) == registry.OFFICIAL_MODELS
+    assert tuple(whisper.available_models()) == models.OFFICIAL_MODELS

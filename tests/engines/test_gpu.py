@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-from engines import checkpoints, registry, worker
+from engines import checkpoints, models, registry, worker
 from engines.analysis.layers import relative_error
 from engines.audio import load_clip
 from engines.base import Clip, Dtype, EngineError, Options, Transcript
@@ -110,7 +110,7 @@ def test_half_precision_moves_the_decoder_s_logits_by_roundings(dtype: Dtype) ->
     """A product that is wrong in one type, as some were on Hopper, is no rounding."""
     from tests.engines.test_decoder import step
 
-    checkpoint = checkpoints.load(registry.QUICK_MODEL)
+    checkpoint = checkpoints.load(models.QUICK_MODEL)
     dims, generator = checkpoint.dims, np.random.default_rng(0)
     heard = generator.standard_normal((dims.n_audio_ctx, dims.n_audio_state)).astype(np.float32)
     tokens = generator.integers(0, 50_000, (3, 16))

@@ -54,3 +54,13 @@ def test_unavailable_engines_and_types_give_their_reason() -> None:
                     registry.get(status.key, "tiny.en", dtype)
     with pytest.raises(EngineError, match="no engine 'tpu'"):
         registry.get("tpu")
+
+
+def test_a_lane_may_have_a_type_and_a_model_of_its_own() -> None:
+    assert registry.get("cpu@tiny.en", "base") is registry.get("cpu", "tiny.en")
+    assert registry.get("cpu:float32@tiny.en", "base") is registry.get("cpu", "tiny.en")
+    lane = registry.read_lane("gpu:float16@/home/me/a@b.pt")
+    assert lane == registry.LaneName("gpu", "float16", "/home/me/a@b.pt")
+    for name, sentence in (("tpu@base", "no engine 'tpu'"), ("cpu:int8", "cpu has no type 'int8'")):
+        with pytest.raises(EngineError, match=sentence):
+            registry.get(name)

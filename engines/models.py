@@ -1,0 +1,47 @@
+"""OpenAI's checkpoints: their names and sizes, and which of them are on this machine."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+MODEL_MEGABYTES = {
+    "tiny.en": 76, "tiny": 76, "base.en": 145, "base": 145, "small.en": 484, "small": 484,
+    "medium.en": 1528, "medium": 1528, "large-v1": 3087, "large-v2": 3087, "large-v3": 3087,
+    "large": 3087, "large-v3-turbo": 1618, "turbo": 1618,
+}  # fmt: skip
+"""Sizes of OpenAI's checkpoints as its server has them, in 10⁶ bytes."""
+
+OFFICIAL_MODELS = tuple(MODEL_MEGABYTES)
+"""OpenAI's checkpoints, as `whisper.available_models()` (20250625) lists them."""
+
+DEFAULT_MODEL = "base"
+"""The multilingual checkpoint that the page and every command start with."""
+
+QUICK_MODEL = "tiny.en"
+"""The quick choice for English."""
+
+
+def is_hub_repository(name: str) -> bool:
+    """Return whether a model's name could be a repository at Hugging Face: `owner/name`."""
+    return bool(re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", name))
+
+
+def has_model(name: str) -> bool:
+    """Return whether an official checkpoint's files are on this machine.
+
+    It looks in the places that `engines.checkpoints` names, but opens nothing: digests are checked
+    when the checkpoint is loaded.
+    """
+    caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    hub = Path(os.environ.get("HF_HOME") or caches / "huggingface") / "hub"
+    hub = Path(os.environ.get("HF_HUB_CACHE") or hub)
+    file = {"large": "large-v3", "turbo": "large-v3-turbo"}.get(name, name)
+    places = (
+        caches / "whisper" / f"{file}.pt",
+        caches / "max-whisper" / "models" / name / "model.bin",
+        hub / f"models--openai--whisper-{name}" / "snapshots",
+        hub / f"models--Systran--faster-whisper-{name}" / "snapshots",
+    )
+    return any(place.exists() for place in places)
