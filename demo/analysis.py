@@ -1,35 +1,23 @@
-"""Layer inspection, faults and why engines differ: their layout, and the tasks that they start."""
+"""Layer inspection, faults and why engines differ: their layout, and what they draw."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
 from functools import partial
 from html import escape
-from pathlib import Path
-from time import perf_counter
-from typing import Any, Literal
+from typing import Any
 
 import gradio as gr
 
-from demo import uploads
+from demo.analysis_task import AnalysisSnapshot, make_task, pick_transcripts
 from demo.comparison import Analyses, Backend
-from demo.jobs import Kind, Task
+from demo.jobs import Task
 from demo.limits import format_estimate
 from demo.panels import faults, layers, why
-from demo.request import (
-    CLIP_GONE,
-    NO_CLIP,
-    OWN_CLIP,
-    ComparisonRequest,
-    RequestError,
-    check,
-    check_language,
-)
-from demo.snapshot import Comparison
+from demo.request import RequestError
 from demo.visits import SavedResults
 from demo.wiring import QUICK, Component, Drawn, JobPanel
-from engines.base import Clip, Listener, PartListener, Progress, Transcript
+from engines.base import Clip, Listener
 
 LAYERS = """<h2>Inspect layers</h2><p class="intro">Two encoders may write the same words and
 still differ. Here is how far each is from PyTorch on the processor after every layer; choose one to
@@ -53,86 +41,6 @@ NOT_COMPARED = "Compare engines first: here it is asked why their results differ
 Controls = dict[str, Component]
 CLIP_CONTROLS = ("sample", "audio", "track", "channel", "model", "language")
 """The comparison's controls that an analysis reads as well."""
-
-State = Literal["running", "done", "failed", "stopped"]
-
-
-@dataclass(frozen=True)
-class AnalysisSnapshot:
-    """A task as it stood at one moment.
-
-    `what` it is at; `share` of it that is done, 0 to 1; `seconds` since its `start`; `expected`:
-    how many there may be, going by past runs; `result` once it is done; `reason`: a sentence, once
-    it failed. Its methods are those that `Task` asks for.
-    """
-
-    state: State = "running"
-    what: str = "getting ready"
-    share: float = 0.0
-    start: float = 0.0
-    seconds: float = 0.0
-    expected: float | None = None
-    result: Any = None
-    reason: str = ""
-
-    @property
-    def left(self) -> float | None:
-        """Seconds that it may still take; None where nothing tells."""
-        left = (self.expected or 0.0) - self.seconds
-        return left if left > 0 else None
-
-    def as_started(self, now: float) -> AnalysisSnapshot:
-        return replace(self, start=now)
-
-    def at(self, now: float) -> AnalysisSnapshot:
-        return self if self.finished else replace(self, seconds=now - self.start)
-
-    def as_stopped(self) -> AnalysisSnapshot:
-        return self if self.finished else replace(self, state="stopped")
-
-    @property
-    def finished(self) -> bool:
-        return self.state != "running"
-
-    @property
-    def over(self) -> bool:
-        return self.finished
-
-    @property
-    def complete(self) -> bool:
-        return self.state == "done"
-
-    def to_save(self) -> AnalysisSnapshot | None:
-        return self if self.complete else None
-
-
-class AnalysisTask(Task):
-    """Runs `work(task)`, whose listener it is."""
-
-    def __init__(self, work: Callable[[AnalysisTask], Any], kind: Kind = ()) -> None:
-        super().__init__(AnalysisSnapshot(), kind)
-        self._work = work
-
-    def work(self) -> None:
-        def fail(reason: str | None) -> None:
-            state: State = "stopped" if reason is None else "failed"
-            self.update(lambda last, _: replace(last, state=state, reason=reason or ""))
-
-        with self.failures(fail):
-            result = self._work(self)
-            self.update(
-                lambda last, now: replace(last.at(now), state="done", share=1.0, result=result)
-            )
-
-    def expect(self, seconds: float | None) -> None:
-        """Take in how long all of it may take, None where nothing tells."""
-        self.update(lambda last, _: replace(last, expected=seconds))
-
-    def progress(self, progress: Progress) -> None:
-        known = progress.stage == "comparing" and progress.total
-        share = progress.done / progress.total if known else 0.0
-        what = progress.note or progress.stage
-        self.update(lambda last, _: replace(last, what=what, share=share))
 
 
 def build_layers(backend: Backend, analyses: Analyses, controls: Controls) -> JobPanel:
@@ -251,44 +159,6 @@ def build_why(
     return JobPanel("why", start, stop, inputs, outputs, "status", make, draw, render_message)
 
 
-def make_explanation(
-    backend: Backend, request: ComparisonRequest, keys: tuple[str, str]
-) -> AnalysisTask:
-    """Make a task that runs two engines over a request's clip and asks why they differ."""
-    sample, analyses = request.find_clip(backend.choices()), backend.analyses
-    assert sample is not None and analyses is not None, "only a checked request is run"
-    if len(set(keys)) < 2:
-        raise RequestError("Name two engines: one does not differ from itself.")
-
-    def work(listener: Listener) -> Any:
-        clip = backend.load_clip(str(sample.path), listener, *request.picked)
-        found = []
-        backend.keep_engines([request.run_of(key) for key in keys])
-        for number, key in enumerate(keys):
-            engine = backend.get_engine(*request.run_of(key))
-            engine.prepare(listener)
-            part = PartListener(listener, 0.3 * number, 0.3 * (number + 1), f"running {key}")
-            found.append(engine.transcribe(clip, request.options, part))
-        part = PartListener(listener, 0.6, 1.0)
-        return analyses.explain((found[0], found[1]), clip, request.options, part)
-
-    return AnalysisTask(work, ("why", request.model, request.sample or OWN_CLIP, keys))
-
-
-def pick_transcripts(comparison: Comparison, key: str | None) -> tuple[Transcript, Transcript]:
-    """Return the baseline's transcript and an engine's; raise `RequestError` where one is not
-    there."""
-    baseline = comparison.baseline
-    lane = next((lane for lane in comparison.done if lane.key == key), None)
-    if lane is None or lane.transcript is None:
-        raise RequestError("This engine has no transcript in the comparison above: choose another.")
-    if baseline is None or baseline.transcript is None:
-        raise RequestError("The baseline has no transcript in the comparison above: run it again.")
-    if lane is baseline:
-        raise RequestError(f"{lane.label} is the baseline itself: choose another engine.")
-    return baseline.transcript, lane.transcript
-
-
 def build_job(
     title: str, name: str, ready: str, enabled: bool, result: str, placeholder: str
 ) -> tuple[gr.Button, gr.Button, Controls]:
@@ -301,41 +171,6 @@ def build_job(
     status = gr.HTML(render_status(ready), elem_id=f"{name}-status", apply_default_css=False)
     shown = gr.HTML(placeholder, elem_id=result, apply_default_css=False)
     return start, stop, {"status": status, "result": shown}
-
-
-def make_task(
-    backend: Backend,
-    name: str,
-    held: dict[str, Any],
-    work: Callable[[Clip, AnalysisTask], Any],
-    whole: bool,
-    *kind: Any,
-) -> AnalysisTask:
-    """Make a task over the page's clip; raises `RequestError` where there is none.
-
-    `whole`: whether it takes the longer the longer the clip is.
-    """
-    choices = backend.choices()
-    check_language(held["language"], check("model", held["model"], choices))
-    sample = choices.find_sample(held["sample"])
-    path = str(sample.path) if sample else held["audio"]
-    if not path:
-        raise RequestError(NO_CLIP)
-    path = str(uploads.find_original(path))
-    picked = [check(name, held.get(name, 0), choices) for name in ("track", "channel")]
-    if not Path(path).is_file():
-        raise RequestError(CLIP_GONE)
-
-    def run(task: AnalysisTask) -> Any:
-        start, past, named = perf_counter(), backend.past_runs, f"{name} {held['model']}"
-        clip = backend.load_clip(path, task, *(picked if any(picked) else ()))
-        audio_seconds = clip.seconds if whole else 0.0
-        task.expect(past.expect_analysis(named, audio_seconds))
-        result = work(clip, task)
-        past.note_analysis(named, audio_seconds, perf_counter() - start)
-        return result
-
-    return AnalysisTask(run, (name, held["model"], held["sample"], *kind))
 
 
 def draw_analysis(

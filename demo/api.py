@@ -1,4 +1,4 @@
-"""For programs: the page's endpoints `/compare`, `/transcribe`, `/why`, `/engines`, and MCP tools.
+"""For programs: the page's endpoints `/compare`, `/transcribe` and `/engines`, and MCP tools.
 
 Both take plain JSON, wait in the same queue as the page's visitors, and return the records of
 `demo.record`. Nothing but `ComparisonRequest.from_json` checks what comes in. `docs/api.md` is for
@@ -23,17 +23,14 @@ from typing import Any, Literal, TypedDict, get_type_hints
 import gradio as gr
 
 from demo import uploads
-from demo.analysis import make_explanation
 from demo.comparison import Backend
 from demo.jobs import Caller, JobQueue, Refused, Task, Waiting, name_caller
 from demo.limits import name_address
 from demo.record import (
     ComparisonRecord,
-    DivergenceRecord,
     EngineRecord,
     LaneRecord,
     describe,
-    describe_divergence,
     describe_engine,
     describe_lane,
 )
@@ -164,8 +161,8 @@ def sign(function: Any, context: type, purpose: str, arguments: Arguments) -> No
     function.__doc__ = "\n".join([purpose, "", "Args:", *lines])
 
 
-def add_endpoints(backend: Backend, queue: JobQueue) -> None:
-    """Name the endpoints; call it inside the page's `Blocks`, first, so that the names are free."""
+def list_arguments() -> tuple[Arguments, Arguments]:
+    """Return the arguments of `/compare` and of `/transcribe`."""
     about_clip = "the file to transcribe, uploaded; leave it out to name a sample instead"
     of_compare: Arguments = {"clip": (ClipFile | None, None, about_clip), **list_options()}
     of_transcribe: Arguments = {
@@ -173,22 +170,24 @@ def add_endpoints(backend: Backend, queue: JobQueue) -> None:
         for name, argument in of_compare.items()
         if name not in ("schedule", "repeats", "other_model", "baseline")
     } | {"engine": (str, BASELINE, "a key as in /engines")}
+    return of_compare, of_transcribe
 
-    of_why: Arguments = {
-        name: argument
-        for name, argument in of_transcribe.items()
-        if name not in ("word_timestamps", "gpu_dtype", "reference")
-    } | {"against": (str, BASELINE, "the engine that it is held against")}
 
-    @contextmanager
-    def errors_as_answers(sent: dict[str, Any]) -> Iterator[None]:
-        try:
-            yield
-        except (RequestError, Refused) as error:
-            raise gr.Error(str(error), print_exception=False) from None
-        finally:
-            with suppress(RequestError):
-                uploads.discard(find_upload(sent.get("clip")))
+@contextmanager
+def errors_as_answers(sent: Mapping[str, Any]) -> Iterator[None]:
+    """Turn what can't be done into an answer with its sentence; discard the clip that was sent."""
+    try:
+        yield
+    except (RequestError, Refused) as error:
+        raise gr.Error(str(error), print_exception=False) from None
+    finally:
+        with suppress(RequestError):
+            uploads.discard(find_upload(sent.get("clip")))
+
+
+def add_endpoints(backend: Backend, queue: JobQueue) -> None:
+    """Name the endpoints; call it inside the page's `Blocks`, first, so that the names are free."""
+    of_compare, of_transcribe = list_arguments()
 
     async def run(request: gr.Request, sent: dict[str, Any]) -> Comparison:
         with errors_as_answers(sent):
@@ -209,18 +208,6 @@ def add_endpoints(backend: Backend, queue: JobQueue) -> None:
             raise gr.Error(reason, print_exception=False)
         return asdict(describe_lane(lane, comparison))  # type: ignore[return-value]
 
-    async def why(request: gr.Request, *values: Any) -> DivergenceRecord:
-        sent = dict(zip(of_why, values, strict=True))
-        pair = sent.pop("against"), sent.pop("engine")
-        with errors_as_answers(sent):
-            asked = ComparisonRequest.from_json({**sent, "engines": list(pair)}, backend.choices())
-            task = make_explanation(backend, asked, pair)
-            caller, left = name_caller(request), queue.streams.wait_until_left(request.session_hash)
-            last = await while_heard(run_task(queue, caller, task, gr.Info), left)
-            if last.result is None:
-                raise RequestError(last.reason or "The run was stopped.")
-            return asdict(describe_divergence(last.result))  # type: ignore[return-value]
-
     def engines() -> list[EngineRecord]:
         """The engines of this project, and why this machine lacks one."""
         return [asdict(describe_engine(each)) for each in backend.statuses()]  # type: ignore[misc]
@@ -229,13 +216,9 @@ def add_endpoints(backend: Backend, queue: JobQueue) -> None:
     sign(compare_all, gr.Request, purpose, of_compare)
     purpose = "Run one clip through one engine; its words with their times, and the run's seconds."
     sign(transcribe, gr.Request, purpose, of_transcribe)
-    purpose = "Where two engines' tokens part, the half of the model behind it, and who is right."
-    sign(why, gr.Request, purpose, of_why)
     unlimited: dict[str, Any] = {"concurrency_limit": None}  # `JobQueue` is the queue
     gr.api(compare_all, api_name="compare", **unlimited)
     gr.api(transcribe, api_name="transcribe", **unlimited)
-    if backend.analyses is not None:
-        gr.api(why, api_name="why", **unlimited)
     gr.api(engines, api_name="engines", queue=False)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import gradio as gr
 
 from demo.analysis import build_faults, build_layers, build_why
+from demo.analysis_api import add_why
 from demo.api import add_endpoints
 from demo.clip import build_clip, find_path
 from demo.comparison import Backend
@@ -91,6 +92,8 @@ def build(
         panels = [connect_comparison(backend, controls, outputs, start, stop), *analyses]
         gr.HTML(FOOTER, apply_default_css=False)
         add_endpoints(backend, queue)
+        if backend.analyses is not None:
+            add_why(backend, queue)
         ran = [connect_panel(panel, queue, saved, visit) for panel in panels]
         connect_leaving(page, saved, queue)
         loaded = connect_load(page, backend, panels, saved, visit, controls)

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 import pytest
 
-from demo.request import RULES
+from demo.rules import RULES
 from tests import fakes
 from tests.browser.driving import Open, compare, edit, list_axe_faults, open_tab
 

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from demo.analysis import AnalysisTask, pick_transcripts
+from demo.analysis_task import AnalysisTask, pick_transcripts
 from demo.panels import why
 from demo.request import RequestError
 from engines.analysis.records import Candidate

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from demo.analysis import AnalysisTask
-from demo.analysis import make_task as make_analysis
+from demo.analysis_task import AnalysisTask
+from demo.analysis_task import make_task as make_analysis
 from demo.estimates import PastRuns, add_time_left, name_run
 from demo.snapshot import Comparison, Expected, Settings, new_comparison
 from engines.base import Clip, PrepareSeconds, Span

@@ -1,0 +1,40 @@
+"""For programs: the page's endpoint `/why`, like those of `demo.api`."""
+
+# No `from __future__ import annotations`: Gradio reads types as they stand.
+from dataclasses import asdict
+from typing import Any
+
+import gradio as gr
+
+from demo.analysis_task import make_explanation
+from demo.api import Arguments, errors_as_answers, list_arguments, run_task, sign, while_heard
+from demo.comparison import Backend
+from demo.jobs import JobQueue, name_caller
+from demo.record import DivergenceRecord, describe_divergence
+from demo.request import ComparisonRequest, RequestError
+from engines.registry import BASELINE
+
+
+def add_why(backend: Backend, queue: JobQueue) -> None:
+    """Name the endpoint that asks why two engines differ, with arguments like `/transcribe`'s."""
+    of_why: Arguments = {
+        name: argument
+        for name, argument in list_arguments()[1].items()
+        if name not in ("word_timestamps", "gpu_dtype", "reference")
+    } | {"against": (str, BASELINE, "the engine that it is held against")}
+
+    async def why(request: gr.Request, *values: Any) -> DivergenceRecord:
+        sent = dict(zip(of_why, values, strict=True))
+        pair = sent.pop("against"), sent.pop("engine")
+        with errors_as_answers(sent):
+            asked = ComparisonRequest.from_json({**sent, "engines": list(pair)}, backend.choices())
+            task = make_explanation(backend, asked, pair)
+            caller, left = name_caller(request), queue.streams.wait_until_left(request.session_hash)
+            last = await while_heard(run_task(queue, caller, task, gr.Info), left)
+            if last.result is None:
+                raise RequestError(last.reason or "The run was stopped.")
+            return asdict(describe_divergence(last.result))  # type: ignore[return-value]
+
+    purpose = "Where two engines' tokens part, the half of the model behind it, and who is right."
+    sign(why, gr.Request, purpose, of_why)
+    gr.api(why, api_name="why", concurrency_limit=None)
