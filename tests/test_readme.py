@@ -25,30 +25,13 @@ def front_matter() -> dict[str, Any]:
     return loaded
 
 
-KEYS = set(
-    [
-        "title",
-        "emoji",
-        "colorFrom",
-        "colorTo",
-        "sdk",
-        "sdk_version",
-        "python_version",
-        "app_file",
-        "suggested_hardware",
-        "short_description",
-        "thumbnail",
-        "license",
-        "models",
-        "datasets",
-        "tags",
-        "pinned",
-    ]
+KEYS = (
+    *("title", "emoji", "colorFrom", "colorTo", "sdk", "sdk_version", "python_version", "app_file"),
+    *("suggested_hardware", "short_description", "thumbnail", "license", "models", "datasets"),
+    *("tags", "pinned"),
 )
-COLOURS = set(["red", "yellow", "green", "blue", "indigo", "purple", "pink", "gray"])
-HARDWARE = set(
-    ["cpu-basic", "cpu-upgrade", "t4-small", "t4-medium", "l4x1", "l4x4", "l40sx1", "a10g-small"]
-)
+COLOURS = ("red", "yellow", "green", "blue", "indigo", "purple", "pink", "gray")
+HARDWARE = ("cpu-basic", "cpu-upgrade", "t4-small", "t4-medium", "l4x1", "l4x4", "l40sx1")
 
 
 def test_spaces_accepts_the_front_matter(front_matter: dict[str, Any]) -> None:
@@ -56,8 +39,8 @@ def test_spaces_accepts_the_front_matter(front_matter: dict[str, Any]) -> None:
     assert TEXT.startswith("---\n")
     assert front_matter["sdk"] == "gradio" and front_matter["title"] and front_matter["emoji"]
     assert 0 < len(front_matter["short_description"]) <= 60
-    assert not set(front_matter) - KEYS and front_matter["license"] == "mit"
-    assert {front_matter["colorFrom"], front_matter["colorTo"]} <= COLOURS
+    assert set(front_matter) <= set(KEYS) and front_matter["license"] == "mit"
+    assert {front_matter["colorFrom"], front_matter["colorTo"]} <= set(COLOURS)
     assert front_matter["suggested_hardware"] in HARDWARE
     assert all(re.fullmatch(r"[\w.-]+/[\w.-]+", model) for model in front_matter["models"])
     assert (ROOT / front_matter["app_file"]).is_file()
