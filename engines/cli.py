@@ -49,6 +49,8 @@ from engines.command_options import (
     list_clips,
     make_options,
     open_clip,
+    pick_engines,
+    split_names,
     with_whisper_options,
 )
 from engines.models import DEFAULT_MODEL, QUICK_MODEL
@@ -89,21 +91,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-
-
-def split_names(text: str | None) -> tuple[str, ...]:
-    """Return the names between commas, each once."""
-    return tuple(dict.fromkeys(part.strip() for part in (text or "").split(",") if part.strip()))
-
-
-def pick_engines(text: str | None, baseline: str | None = None) -> tuple[str, ...]:
-    """Return the engines that were named, else all of this machine, the baseline first."""
-    keys = split_names(text) or registry.available()
-    for key in keys:
-        registry.read_lane(key)
-    if baseline and baseline not in keys:
-        raise EngineError(f"The baseline {baseline} is none of {', '.join(keys)}.")
-    return tuple(sorted(keys, key=lambda key: key != (baseline or registry.BASELINE)))
 
 
 @app.command(context_settings=WHISPER_SPELLING)

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
+from engines import registry
 from engines.audio import find_clip, load_clip
 from engines.base import AudioError, Clip, Dtype, EngineError, Options, Transcript
 from engines.clip_clock import set_clock
@@ -262,3 +263,18 @@ def check_writable(path: Path | None) -> None:
             path.open("a").close()
         except OSError as error:
             raise EngineError(f"{path} can't be written: {error.strerror}.") from error
+
+
+def split_names(text: str | None) -> tuple[str, ...]:
+    """Return the names between commas, each once."""
+    return tuple(dict.fromkeys(part.strip() for part in (text or "").split(",") if part.strip()))
+
+
+def pick_engines(text: str | None, baseline: str | None = None) -> tuple[str, ...]:
+    """Return the engines that were named, else all of this machine, the baseline first."""
+    keys = split_names(text) or registry.available()
+    for key in keys:
+        registry.read_lane(key)
+    if baseline and baseline not in keys:
+        raise EngineError(f"The baseline {baseline} is none of {', '.join(keys)}.")
+    return tuple(sorted(keys, key=lambda key: key != (baseline or registry.BASELINE)))
