@@ -2,7 +2,7 @@
 
 Page, link, HTTP API, MCP tools, command line and engines follow from the fields of
 `WhisperOptions`. Names and defaults are those of `whisper.transcribe` (20250625), but for
-`temperatures`, its `temperature`. Nothing here imports whisper.
+`temperatures`, its `temperature`, and `vad`, which whisper lacks. Nothing here imports whisper.
 """
 
 from __future__ import annotations
@@ -157,7 +157,7 @@ def option(default: Any, kind: Kind, label: str, **rest: Any) -> Any:
 
 
 TASK, SEARCH = "Task and prompt", "Search"
-FALLBACK, WORDS = "Fallback and silence", "Word timestamps"
+FALLBACK, WORDS, SILENCE = "Fallback and silence", "Word timestamps", "Speech"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -310,6 +310,15 @@ class WhisperOptions:
         group=WORDS,
         link="append",
         longest=100,
+    )
+
+    vad: bool = option(
+        False,
+        "flag",
+        "Find speech first",
+        help="longer silence is skipped and the language is taken from speech; by Silero’s model",
+        group=SILENCE,
+        link="vad",
     )
 
     def values(self) -> dict[str, Any]:

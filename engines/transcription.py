@@ -51,6 +51,7 @@ from engines.clip_clock import find_parts
 from engines.hardware import PeakMemory, give_back
 from engines.options import OPTIONS
 from engines.registry import EngineRow
+from engines.speech import compute_first_window, keep_to_speech
 from engines.whisper_arguments import check_options, list_arguments
 
 logger = logs.logger(__name__)
@@ -74,6 +75,7 @@ class TranscriptionState:
         self.window_starts: list[float] = []
         self.windows: list[Window] = []
         self.language_probability: float | None = None
+        self.speech: FloatArray | None = None
         self._seconds_done = 0.0
         self._window_mel: Tensor | None = None
         self._segments_sent = 0
@@ -191,9 +193,12 @@ class TimedWhisper(Whisper):
         return DecodingTask(self, options)
 
     def detect_language(self, mel: Tensor, tokenizer: Any = None) -> Any:
-        """Whisper's `detect_language`, keeping the probability of the language it found."""
-        tokens, probabilities = super().detect_language(mel, tokenizer)
+        """Whisper's `detect_language`, keeping the probability of the language it found; of the
+        first speech where that was looked for."""
         state = current_state()
+        if state and state.speech is not None:
+            mel = compute_first_window(state.speech, self.dims.n_mels).to(mel.device, mel.dtype)
+        tokens, probabilities = super().detect_language(mel, tokenizer)
         if state and isinstance(probabilities, dict):
             state.language_probability = max(probabilities.values())
         return tokens, probabilities
@@ -314,6 +319,7 @@ class WhisperEngine:
             start = perf_counter()
             with memory, warnings.catch_warnings():
                 warnings.filterwarnings("ignore", message="Performing inference on CPU")
+                options, state.speech = keep_to_speech(clip, options, listener)
                 result = self.run_loop(model, clip, options)
             synchronize(device)
             end = perf_counter()

@@ -49,7 +49,7 @@ class TransformersEngine(RuntimeEngine):
     lacks = frozenset(
         {
             *("best_of", "patience", "compression_ratio_threshold", "clip_timestamps"),
-            "hallucination_silence_threshold",
+            *("hallucination_silence_threshold", "vad"),
         }
     )
 

@@ -17,7 +17,8 @@ WIDEST_BEAM = 50
 
 def list_arguments(options: Options) -> dict[str, Any]:
     """Return Whisper's options as arguments of `whisper.transcribe`."""
-    same = {name: value for name, value in options.values().items() if name != "temperatures"}
+    other = ("temperatures", "vad")
+    same = {name: value for name, value in options.values().items() if name not in other}
     return {
         **same,
         "temperature": options.temperatures,

@@ -50,7 +50,10 @@ class WhisperCppEngine(RuntimeEngine):
     """whisper.cpp with its own loop, search and fallback."""
 
     lacks = frozenset(
-        {"compression_ratio_threshold", "suppress_tokens", "hallucination_silence_threshold"}
+        {
+            *("compression_ratio_threshold", "suppress_tokens", "vad"),
+            "hallucination_silence_threshold",
+        }
     )
 
     def open_runtime(self, checkpoint: Checkpoint, model: RuntimeWhisper) -> Contexts:

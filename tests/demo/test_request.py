@@ -266,7 +266,7 @@ def test_every_option_has_a_rule_and_the_tables_match_whisper_s() -> None:
     usual = {each.name: each.default for each in dataclasses.fields(DecodingOptions)}
     usual |= {name: each.default for name, each in signature(transcribe).parameters.items()}
     usual |= {"temperatures": usual["temperature"], "suppress_tokens": (-1,)}  # "-1" there
-    usual |= {"initial_prompt": "", "clip_timestamps": ()}  # None and "0"
+    usual |= {"initial_prompt": "", "clip_timestamps": (), "vad": False}  # None, "0", not its
     assert {name: row.default for name, row in OPTIONS.items()} == {n: usual[n] for n in OPTIONS}
     assert list(LANGUAGES.items()) == list(theirs.items())
     assert Settings().model == DEFAULT_MODEL
