@@ -132,7 +132,7 @@ def transcribe(
                 transcript = ready.transcribe(sound, options, listener)
             if as_json:
                 printing.print_json(printing.transcript_json(transcript, prepared, sound))
-            files.write(path, sound, transcript)
+            files.write(path, sound, transcript, track)
             check_complete(sound)
         except EngineError as error:  # noqa: PERF203
             if len(paths) == 1:

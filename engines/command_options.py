@@ -229,11 +229,13 @@ class TranscriptFiles:
             except OSError as error:
                 raise EngineError(f"{folder} can't be made: {error.strerror}.") from error
 
-    def write(self, path: Path, clip: Clip, transcript: Transcript) -> None:
-        """Write a clip's files, named as the clip is, its ending too where two are named alike."""
+    def write(self, path: Path, clip: Clip, transcript: Transcript, track: int) -> None:
+        """Write a clip's files, named as the clip is and the track that was chosen; with the
+        clip's ending where two are named alike."""
         if self._folder is None:
             return
-        name = path.name if path.stem in self._written else path.stem
+        chosen = f".track-{track}" if track else ""
+        name = (path.name if path.stem + chosen in self._written else path.stem) + chosen
         self._written.add(name)
         segments = [set_clock(each, clip.source) for each in transcript.segments]
         end = clip.source.at(clip.seconds, ends=True)

@@ -101,6 +101,10 @@ def test_limits_and_the_password_hold_here_as_well(
     address, whole = f"{page.url}v1/audio/transcriptions", {"file": ("a", clip.read_bytes())}
     assert "asks for a name" in httpx.post(address, files=whole).json()["error"]["message"]
     assert httpx.post(address, files=whole, auth=("me", "hush-hush")).status_code == 200
+    for key, status in (("me:hush-hush", 200), ("me:hush", 401)):
+        headers = {"authorization": f"Bearer {key}"}
+        assert httpx.post(address, files=whole, headers=headers).status_code == status
+    assert httpx.get(page.url, headers={"authorization": "Bearer me:hush-hush"}).status_code == 401
     monkeypatch.setattr(middleware, "MOST_BYTES", 100)
     assert httpx.post(address, files=whole, auth=("me", "hush-hush")).status_code == 413
 

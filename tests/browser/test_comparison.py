@@ -96,7 +96,15 @@ def test_what_can_t_be_done_is_a_sentence_and_the_page_goes_on(
     edit(page)
     page.locator("#language input").click()
     page.get_by_role("option", name="English").click()
+    page.get_by_role("button", name="Whisper’s options").click()
+    temperatures = page.locator("#temperatures textarea, #temperatures input")
+    assert temperatures.input_value() == "0, 0.2, 0.4, 0.6, 0.8, 1"
+    temperatures.fill("0, hot")
+    press_compare(page, "temperatures must be numbers from 0 to 1, with commas between")
+    edit(page)
+    temperatures.fill("0, 0.4")
     compare(page)
+    assert "Temperatures: 0, 0.4" in page.inner_text("#chips")
 
 
 def test_the_microphone_s_sound_is_compared(fake_page: FakePage, open_page: Open) -> None:

@@ -33,8 +33,8 @@ def test_clips_and_folders_become_files_and_one_that_fails_leaves_the_others(
     assert json.loads((out / "talk.json").read_text())["text"] == fakes.WORDS
     lines = (out / "talk.srt").read_text().splitlines()
     assert "The compiler turns" in lines and max(map(len, lines)) < 30
-    assert command("transcribe -f srt -o", out / "one", clip).exit_code == 0
-    assert [path.name for path in (out / "one").iterdir()] == ["short.srt"]
+    assert command("transcribe -f srt --track 1 -o", out / "one", clip).exit_code == 0
+    assert [path.name for path in (out / "one").iterdir()] == ["short.track-1.srt"]
     (empty := tmp_path / "empty").mkdir()
     assert "has no clip" in command("transcribe", empty).stderr
 
