@@ -97,24 +97,8 @@ class Guard:
             return
         path = find_path(scope)
         headers, most = Headers(scope=scope), find_most_bytes(path)
-        seen, depth, started = 0, 0, False
+        started = False
         upload: Upload | None = None
-
-        async def counted() -> Message:
-            nonlocal seen, depth
-            message = await receive()
-            body = message.get("body", b"")
-            seen += len(body)
-            if seen > most:  # whatever its header says
-                raise HTTPException(413, name_most_bytes(most))
-            if upload is not None:
-                upload.seen = seen
-            else:  # brackets in texts, which come in pairs, count as well
-                for opens in body.translate(OPENS, NO_BRACKETS):
-                    depth += 1 if opens else -1
-                    if depth > MOST_DEPTH:
-                        raise HTTPException(400, UNREADABLE)
-            return message
 
         async def marked(message: Message) -> None:
             nonlocal started
@@ -142,7 +126,7 @@ class Guard:
             if scope["method"] == "GET" and (session := self._read_session(scope, path)):
                 during.enter_context(self._streams.listen(session))
             try:
-                await self._app(scope, counted, marked)
+                await self._app(scope, CheckedBody(receive, most, upload).receive, marked)
             except OSError as error:
                 if started or error.errno not in DISK_FULL_CODES:
                     raise
@@ -210,6 +194,31 @@ class Guard:
         except (binascii.Error, ValueError):
             return False
         return kind.lower() == "basic" and secrets.compare_digest(given, self._credentials)
+
+
+class CheckedBody:
+    """The body of a request as it comes, which may be so large and, unless it is an upload, so deep
+    and no more, whatever its header says."""
+
+    def __init__(self, receive: Receive, most: int, upload: Upload | None) -> None:
+        self._receive, self._most, self._upload = receive, most, upload
+        self._seen, self._depth = 0, 0
+
+    async def receive(self) -> Message:
+        """Return the next part; raise `HTTPException` for one too much."""
+        message = await self._receive()
+        body = message.get("body", b"")
+        self._seen += len(body)
+        if self._seen > self._most:
+            raise HTTPException(413, name_most_bytes(self._most))
+        if self._upload is not None:
+            self._upload.seen = self._seen
+            return message
+        for opens in body.translate(OPENS, NO_BRACKETS):  # those in texts too, which come in pairs
+            self._depth += 1 if opens else -1
+            if self._depth > MOST_DEPTH:
+                raise HTTPException(400, UNREADABLE)
+        return message
 
 
 def brings_clip(path: str) -> bool:
