@@ -30,8 +30,6 @@ from tests.fake_page import FakePage, make_backend
 ROOT = Path(__file__).resolve().parents[1]
 META = {"_type": "gradio.FileData"}
 SECRET = "only for the machine's owner"
-REST: list[Any] = ["", "cpu", "base", "en", 1, False, "float32", "", 0, 0]
-"""The arguments of `/transcribe` after the clip."""
 
 
 @pytest.fixture
@@ -55,13 +53,13 @@ def secret(tmp_path: Path) -> Path:
     return path
 
 
-def predict(url: str, name: str, *data: Any) -> str:
+def predict(url: str, name: str, **sent: Any) -> str:
     """All that an endpoint answers to raw JSON, past every check of a client."""
-    base = f"{url}gradio_api/call/{name}"
-    started = httpx.post(base, json={"data": list(data)}, timeout=60)
+    base = f"{url}gradio_api/call"
+    started = httpx.post(f"{base}/v2/{name}", json=sent, timeout=60)
     if started.status_code != 200:
         return started.text
-    return httpx.get(f"{base}/{started.json()['event_id']}", timeout=60).text
+    return httpx.get(f"{base}/{name}/{started.json()['event_id']}", timeout=60).text
 
 
 def test_no_file_of_the_machine_is_served(url: str, secret: Path) -> None:
@@ -94,7 +92,7 @@ def test_no_file_of_the_machine_is_a_clip(
     link.symlink_to(secret)
     for path in (secret, f"file://{secret}", "../../../../etc/passwd", link):
         clip = {"path": str(path), "url": str(path), **shape}
-        answer = predict(url, "transcribe", clip, *REST)
+        answer = predict(url, "transcribe", clip=clip)
         assert "event: error" in answer
         assert SECRET not in answer and "root:" not in answer
     link.unlink()
@@ -123,8 +121,8 @@ def test_no_address_is_fetched(address: str, url: str, monkeypatch: pytest.Monke
     for route in ("gradio_api/file=", "gradio_api/file/", "gradio_api/proxy="):
         assert httpx.get(f"{url}{route}{address}").status_code in (400, 403, 404)
     clip = {"path": address, "url": address, "meta": META}
-    for arguments in ([clip, *REST], [None, clip, *REST[1:]]):
-        assert "event: error" in predict(url, "transcribe", *arguments)
+    for name in ("clip", "sample"):
+        assert "event: error" in predict(url, "transcribe", **{name: clip})
     assert not asked
 
 
@@ -134,7 +132,7 @@ def test_a_sample_of_the_page_is_nobody_s_clip(
     """The page tells every visitor where it lies; a clip is deleted at the end of its call."""
     held = str(sample_folder / "jfk.flac")
     assert held in httpx.get(f"{url}config").text.replace("\\/", "/")
-    answer = predict(url, "transcribe", {"path": held, "meta": META}, *REST)
+    answer = predict(url, "transcribe", clip={"path": held, "meta": META})
     assert "not a file that was uploaded here" in answer and Path(held).exists()
     assert not list(uploads.rglob("*.flac")), "the page copies no sample"
 
@@ -311,7 +309,7 @@ def test_a_request_that_makes_no_sense_is_answered_in_a_sentence(
         assert answer.status_code == 400 and "docs/api.md" in answer.text, (route, answer.text)
     forged = [{"path": path, "meta": META} for path in ("/etc/passwd", "x" * 5000, "\0", "~a/b")]
     for clip in (*forged, {"path": None, "url": "a"}, {"a": 1}, [1]):
-        answer_text = predict(url, "transcribe", clip, *REST)
+        answer_text = predict(url, "transcribe", clip=clip)
         assert "null" not in answer_text.partition("event: error")[2], clip
     out, err = capfd.readouterr()
     assert "Traceback" not in out + err, err[-3000:]
