@@ -171,6 +171,17 @@ class Lane:
     left: float | None = None
 
     @property
+    def colour(self) -> str:
+        """The colour that stands for it everywhere, `#rrggbb`: its engine's, darker with a type or
+        a model of its own."""
+        lane = registry.read_lane(self.key)
+        colour = registry.row(lane.engine).colour
+        if not (lane.dtype or lane.model):
+            return colour
+        parts = (int(colour[at : at + 2], 16) for at in (1, 3, 5))
+        return "#" + "".join(f"{round(0.6 * part):02x}" for part in parts)
+
+    @property
     def running(self) -> bool:
         """True until the lane is done, failed or stopped."""
         return self.state not in ("idle", "done", "failed", "stopped")

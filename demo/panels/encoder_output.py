@@ -24,7 +24,7 @@ from demo.panels.charts import (
     shade,
     tone,
 )
-from demo.panels.templating import colour_engine, render_template
+from demo.panels.templating import render_template
 from demo.snapshot import Comparison, Lane
 from engines import metrics
 from engines.metrics import CommonWindows, Shares, join_names
@@ -95,7 +95,7 @@ def _render_histograms(
     columns = [
         Column(
             lane.label,
-            colour_engine(lane.key),
+            lane.colour,
             found.shares[lane.key],
             None if lane is baseline or theirs is None else found.shares[lane.key] - theirs,
         )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import plotly.graph_objects as go
 
 from demo.panels.charts import SYMBOLS, Table, plain, render_chart, tone
-from demo.panels.templating import colour_engine, render_template
+from demo.panels.templating import render_template
 from demo.snapshot import Comparison
 from engines import metrics
 
@@ -25,6 +25,7 @@ class Point:
 
     key: str
     label: str
+    colour: str
     model: str
     clip: str
     speed: float
@@ -47,7 +48,7 @@ def render(comparisons: Sequence[Comparison]) -> str:
     for at, key in enumerate(dict.fromkeys(point.key for point in points)):
         found = [point for point in points if point.key == key]
         symbol = SYMBOLS[at % len(SYMBOLS)]
-        colour = tone(colour_engine(key))
+        colour = tone(found[0].colour)
         figure.add_scatter(
             x=[round(point.speed, 2) for point in found],
             y=[round(point.errors, 2) for point in found],
@@ -99,6 +100,7 @@ def list_points(comparison: Comparison) -> list[Point]:
             Point(
                 lane.key,
                 lane.label,
+                lane.colour,
                 comparison.settings.model_for(lane.key),
                 comparison.clip_name,
                 comparison.audio_seconds / seconds,

@@ -9,7 +9,6 @@ from typing import Any
 import jinja2
 
 from demo.panels.terms import explain
-from engines import registry
 
 
 def render_template(name: str, **values: Any) -> str:
@@ -27,17 +26,6 @@ def format_clock(seconds: float) -> str:
     return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
 
 
-def colour_engine(key: str) -> str:
-    """Return the colour that stands for a lane everywhere on the page, `#rrggbb`: its engine's,
-    darker with a type or a model of its own."""
-    lane = registry.read_lane(key)
-    colour = registry.row(lane.engine).colour
-    if not (lane.dtype or lane.model):
-        return colour
-    parts = (int(colour[at : at + 2], 16) for at in (1, 3, 5))
-    return "#" + "".join(f"{round(0.6 * part):02x}" for part in parts)
-
-
 ENVIRONMENT = jinja2.Environment(
     loader=jinja2.FileSystemLoader(Path(__file__).resolve().parent.parent / "templates"),
     autoescape=True,
@@ -45,4 +33,4 @@ ENVIRONMENT = jinja2.Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-ENVIRONMENT.filters |= {"clock": format_clock, "colour": colour_engine, "explain": explain}
+ENVIRONMENT.filters |= {"clock": format_clock, "explain": explain}

@@ -13,7 +13,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from demo.panels.charts import INK, SHEET, Control, Option, Table, render_chart, shade
-from demo.panels.templating import colour_engine, render_template
+from demo.panels.templating import render_template
 from demo.snapshot import Comparison, Lane
 from engines.base import Span, StageSeconds
 
@@ -178,7 +178,7 @@ def _add_stage(figure: go.Figure, look: Look, bars: Sequence[Bar], **traits: Any
             showlegend=False,
             hovertext=[bar.said for bar in found],
             hovertemplate="%{hovertext}<extra></extra>",
-            marker=_fill(look, colour_engine(lane.key)),
+            marker=_fill(look, lane.colour),
         )
 
 
