@@ -136,7 +136,9 @@
     beginRace();
     [before, pending] = [JSON.stringify(readRace()), true];
     const blank = {state: "waiting", rank: 0, share: 0, unsure: false, seconds: "", doing: "", words: []};
-    drawRace({said: "About to start …", alert: false, left: "", lanes: listChosen().map((lane) => ({...lane, ...blank}))});
+    const race = {said: "About to start …", alert: false, left: "", lanes: listChosen().map((lane) => ({...lane, ...blank}))};
+    frames.push({key: "", race, at: 0});
+    drawRace(race);
     root.dataset.slide = "2";
     press("#compare");
   };

@@ -14,12 +14,19 @@ TERMS = {
     "ln_post": "The last step of the encoder, a layer norm: its output is what the decoder reads.",
     "log-mel": "What Whisper hears: the energy in 80 or 128 bands of pitch, a hundred times a "
     "second, as a logarithm.",
-    "MAX full": "Encoder and decoder both run as MAX graphs.",
-    "MAX hybrid": "The encoder runs as a MAX graph, the decoder in PyTorch.",
+    "MAX full": "Encoder and decoder both run as graphs of MAX, Modular’s compiler for models.",
+    "MAX hybrid": "The encoder runs as a graph of MAX, Modular’s compiler for models; the decoder "
+    "in PyTorch.",
     "normalised": "After the normaliser of the Whisper paper: case, punctuation, and spellings "
     "such as colour and color don’t count.",
+    "peak memory": "The most memory that a run held at a time: the process’s, or the GPU’s.",
+    "real time": "Seconds of audio for each second that the engine worked: above 1 it keeps up "
+    "with speech.",
     "relative L2": "Length of the difference of two outputs over the length of the exact one: 0 "
     "where they are equal.",
+    "set-up": "What an engine does before it encodes: most of it once in a process.",
+    "tokens": "Words and pieces of words, as the model reads and writes them.",
+    "word error rate": "Wrong, missing and added words for each word that was really said.",
 }
 _ANY = re.compile(rf"(?<!\w)({'|'.join(map(re.escape, TERMS))})(?!\w)", re.IGNORECASE)
 _MEANINGS = {term.lower(): meaning for term, meaning in TERMS.items()}

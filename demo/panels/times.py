@@ -72,21 +72,11 @@ def render_bars(comparison: Comparison) -> str:
             bars.append(Bar(lane, spent, said))
         if any(bar.seconds for bar in bars):
             _add_stage(figure, look, bars)
-    totals = [seconds[lane.key].total for lane in lanes]
     raced = {lane.key: [lane.race.total] if lane.race and lane.repeats else [] for lane in lanes}
-    figure.add_scatter(
-        x=[
-            max(total, *_list_totals(lane), *raced[lane.key], 0.0)
-            for lane, total in zip(lanes, totals, strict=True)
-        ],
-        y=names,
-        text=[f"  <b>{total:.2f} s</b>" for total in totals],
-        mode="text",
-        textposition="middle right",
-        cliponaxis=False,
-        hoverinfo="skip",
-        showlegend=False,
-    )
+    for name, lane in zip(names, lanes, strict=True):  # beside the chart: no dot is taken for it
+        text = f"<b>{seconds[lane.key].total:.2f} s</b>"
+        place = {"x": 1, "xref": "paper", "xanchor": "left", "xshift": 8, "y": name}
+        figure.add_annotation(text=text, showarrow=False, **place)
     _add_dots(figure, "One run", "circle", {lane.key: _list_totals(lane) for lane in lanes}, lanes)
     _add_dots(figure, "Beside the others", "diamond-open", raced, lanes)
     rows = [

@@ -103,7 +103,7 @@ def test_terms_are_explained_on_hover_focus_and_touch_and_models_stand_in_two_gr
     badge.focus()
     tip.get_by_text("compared with").wait_for()
     page.locator("#race summary").nth(1).focus()
-    tip.get_by_text("The encoder runs as a MAX graph").wait_for()
+    tip.get_by_text("The encoder runs as a graph of MAX").wait_for()
 
 
 @pytest.mark.parametrize("width", [1400, 390])
