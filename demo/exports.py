@@ -305,7 +305,9 @@ def list_figures(comparison: Comparison) -> Iterator[dict[str, Any]]:
                 "repeat": number,
                 "run": how,
                 **{f"{stage}_seconds": times.get(stage) for stage in STAGES},
-                "times_real_time": comparison.audio_seconds / total if total else None,
+                "times_real_time": lane.transcript.audio_seconds / total
+                if lane.transcript and total
+                else None,
                 "prepare_seconds": record.prepare_seconds,
                 "peak_memory_bytes": record.peak_memory_bytes,
                 "words": len(record.text.split()) if record.text else None,

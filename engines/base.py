@@ -259,7 +259,8 @@ class Transcript:
     the run, of the device's memory on CUDA, else of the process's resident size; see
     `hardware.PeakMemory` for systems that don't tell a run's own. `window_starts`: for each row of
     `features`, where its window starts, in seconds of audio. `windows`: what was decoded for each
-    window, none where the engine's own loop doesn't tell. `spans`: when each stage of each
+    window, none where the engine's own loop doesn't tell. `audio_seconds`: length of the clip, or
+    of the parts that were asked for. `spans`: when each stage of each
     window ran, in order and without gaps; the spans of a stage sum to its seconds.
     `language_probability`: how sure the model was of
     a language that it detected; None where it was given, or the checkpoint knows English only.

@@ -44,6 +44,14 @@ def find_parts(clip: Clip, timestamps: Sequence[float]) -> tuple[float, ...]:
     return tuple(min(seconds, end) for seconds in found)
 
 
+def count_seconds(clip: Clip, parts: Sequence[float]) -> float:
+    """Return the length of the parts that `find_parts` returned; of all where there are none."""
+    if not parts:
+        return clip.seconds
+    edges = [*parts, clip.seconds]
+    return sum(end - start for start, end in zip(edges[::2], edges[1::2], strict=False))
+
+
 def fill_pauses(clip: Clip) -> Clip:
     """Return a clip with silence where its file has none of its sound, for eyes and players."""
     if not clip.source.clock or clip.source.clock[-1][1] > MOST_PAUSED:

@@ -47,7 +47,7 @@ from engines.base import (
     ran_out_of_memory,
 )
 from engines.checkpoints import Checkpoint
-from engines.clip_clock import find_parts
+from engines.clip_clock import count_seconds, find_parts
 from engines.hardware import PeakMemory, give_back
 from engines.options import OPTIONS
 from engines.registry import EngineRow
@@ -311,6 +311,7 @@ class WhisperEngine:
     ) -> Transcript:
         device = model.device
         state = TranscriptionState(device, clip, listener, options.live)
+        asked = count_seconds(clip, options.clip_timestamps)
         listener.report("mel", 0.0, clip.seconds)
         token = whisper_hooks.current_run.set(state)
         try:
@@ -342,7 +343,7 @@ class WhisperEngine:
             tokens=tuple(token for segment in segments for token in segment.tokens),
             features=np.stack(state.features) if state.features else np.zeros((0, 0, 0), "f4"),
             seconds=StageSeconds(clip.decode_seconds, **stages),
-            audio_seconds=clip.seconds,
+            audio_seconds=asked,
             peak_memory_bytes=memory.peak_bytes,
             window_starts=tuple(state.window_starts[: len(state.features)]),
             windows=tuple(state.windows),

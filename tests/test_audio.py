@@ -22,8 +22,8 @@ from av.audio.stream import AudioStream
 from av.stream import Disposition
 
 from engines.audio import load_clip
-from engines.base import SAMPLE_RATE, AudioError, Segment, Stopped, Word
-from engines.clip_clock import fill_pauses, set_clock
+from engines.base import SAMPLE_RATE, AudioError, Clip, Segment, Stopped, Word
+from engines.clip_clock import count_seconds, fill_pauses, find_parts, set_clock
 from engines.clip_source import RIGHT, Clock, Source
 from tests.bad_input.corpus import TONE_HZ, as_bytes, tone, wav
 from tests.processes import Recorder
@@ -158,6 +158,18 @@ def test_sound_that_starts_late_or_pauses_keeps_the_time_of_its_film(tmp_path: P
     assert clock.pairs == [(2.0, 3.0)]
     source = Source(clock=tuple(clock.pairs))
     assert (source.at(2.0, ends=True), source.at(2.0), source.at(4.0)) == (2.0, 5.0, 7.0)
+
+
+def test_parts_are_named_by_the_file_s_clock_and_end_with_its_last_whole_frame() -> None:
+    clock = ((0.0, 3.0), (4.0, 5.0))  # sound from 3 s on, and a pause from 7 to 9 s
+    clip = Clip(np.zeros(6 * SAMPLE_RATE + 100, np.float32), "film", source=Source(clock=clock))
+    assert find_parts(clip, (1.0, 5.0, 8.0, 10.0)) == (0.0, 2.0, 4.0, 5.0)
+    assert find_parts(clip, (9.5, 500.0)) == (4.5, 6.0), "whisper's loop has no end after that"
+    assert find_parts(clip, ()) == ()
+    with pytest.raises(AudioError, match=r"begins at 12 s, and film ends at 11\.01 s"):
+        find_parts(clip, (12.0, 14.0))
+    assert count_seconds(clip, (0.0, 2.0, 4.0)) == pytest.approx(4.00625)
+    assert count_seconds(clip, ()) == clip.seconds
 
 
 def test_chained_streams_are_read_to_the_end_over_a_change_of_channels(tmp_path: Path) -> None:

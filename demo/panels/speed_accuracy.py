@@ -103,7 +103,7 @@ def list_points(comparison: Comparison) -> list[Point]:
                 lane.colour,
                 comparison.settings.model_for(lane.key),
                 comparison.clip_name,
-                comparison.audio_seconds / seconds,
+                lane.transcript.audio_seconds / seconds,
                 100 * score.normalised_word_error_rate,
                 not comparison.shared,
             )
