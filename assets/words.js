@@ -90,15 +90,18 @@
     else if (target && !isSelecting(target)) playFrom(Number(target.dataset.t));
   });
 
-  /* Ask in its tab why an engine differs from the baseline. */
-  const askWhy = (key) => {
-    const inputs = [...document.querySelectorAll("#why-engine input")];
-    inputs.find((input) => input.value === key)?.click();
+  /* Ask in its tab why an engine differs from the baseline; the tab is filled when it is opened. */
+  const askWhy = async (key) => {
     const tabs = [...document.querySelectorAll("#tabs [role=tab]")];
     tabs.find((tab) => tab.textContent.trim() === "Why they differ")?.click();
+    const find = () => document.querySelector(`#why-engine input[value="${key}"]`);
+    for (let left = 100; left && !find(); left -= 1) await pause(50);
+    find()?.click();
+    await pause(100);  // until the choice is known
     document.querySelector("#tabs").scrollIntoView({behavior: "smooth"});
-    setTimeout(() => document.querySelector("#why").click(), 100);  // once the choice is known
+    document.querySelector("#why")?.click();
   };
+  const pause = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
 
   const copy = async (button) => {
     const lines = document.querySelectorAll(`#lanes [data-engine="${button.dataset.copy}"] .segment`);

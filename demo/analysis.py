@@ -125,28 +125,28 @@ def build_why(
     backend: Backend, analyses: Analyses, saved: SavedResults, visit: gr.Textbox
 ) -> JobPanel:
     """Which engine to hold against the baseline of the last comparison, and the panel."""
-    choices = [(each.label, each.key) for each in backend.choices().engines if each.available][1:]
+    here = [(each.label, each.key) for each in backend.choices().engines if each.available]
     with gr.Column(elem_classes=["sheet", "lab"]):
         gr.HTML(WHY, apply_default_css=False)
         engine = gr.Radio(
-            choices,
-            value=choices[0][1] if choices else None,
+            [("The first that differs", ""), *here],
+            value="",
             label="Engine",
             elem_id="why-engine",
             elem_classes="pills",
         )
         ready = "Decodes one step of the comparison again."
-        if not choices:
+        if len(here) < 2:
             ready = "This machine has no second engine to ask about."
         start, stop, outputs = build_job(
-            "Say why", "why", ready, bool(choices), "why-result", NO_WHY
+            "Say why", "why", ready, len(here) > 1, "why-result", NO_WHY
         )
 
     def make(held: dict[str, Any]) -> Task:
         last = saved.find(held["visit"], "comparison")
         if last is None or not last.finished:
             raise RequestError(NOT_COMPARED)
-        found = pick_transcripts(last.snapshot, held["engine"])
+        found = pick_transcripts(last.snapshot, held["engine"] or "")
         options = last.snapshot.settings.options
 
         def explain(clip: Clip, listener: Listener) -> Any:

@@ -163,15 +163,27 @@ def make_explanation(
     return AnalysisTask(work, ("why", request.model, request.sample or OWN_CLIP, keys))
 
 
-def pick_transcripts(comparison: Comparison, key: str | None) -> tuple[Transcript, Transcript]:
-    """Return the baseline's transcript and an engine's; raise `RequestError` where one is not
-    there."""
+def pick_transcripts(comparison: Comparison, key: str) -> tuple[Transcript, Transcript]:
+    """Return the baseline's transcript and an engine's, with "" that of the first that differs from
+    it, else of the first one; raise `RequestError` where one is not there."""
     baseline = comparison.baseline
-    lane = next((lane for lane in comparison.done if lane.key == key), None)
-    if lane is None or lane.transcript is None:
-        raise RequestError("This engine has no transcript in the comparison above: choose another.")
     if baseline is None or baseline.transcript is None:
         raise RequestError("The baseline has no transcript in the comparison above: run it again.")
-    if lane is baseline:
-        raise RequestError(f"{lane.label} is the baseline itself: choose another engine.")
-    return baseline.transcript, lane.transcript
+    model = comparison.settings.model_for(baseline.key)
+    others = [
+        (lane.key, lane.transcript)
+        for lane in comparison.done
+        if lane.transcript and lane is not baseline
+        if comparison.settings.model_for(lane.key) == model
+    ]
+    if not key:
+        differing = [each for each in others if each[1].tokens != baseline.transcript.tokens]
+        others = [*differing, *others][:1]
+    found = next((transcript for name, transcript in others if key in ("", name)), None)
+    if found is None:
+        asked = "This engine" if key else "No other engine"
+        raise RequestError(
+            f"{asked} has no transcript in the comparison above with the baseline’s model: choose "
+            "another, or compare again."
+        )
+    return baseline.transcript, found

@@ -130,7 +130,7 @@ RULES: dict[str, Rule | Option] = {
         "Baseline",
         "which of the engines the others are held against; cpu or else the first, unless given",
         "baseline",
-        {"": "PyTorch CPU, or else the first"},
+        {"": "PyTorch CPU, if chosen"},
         menu=True,
     ),
 }

@@ -47,6 +47,7 @@ def test_differences_are_walked_through_and_filtered(fake_page: FakePage, open_p
     assert page.locator("#why-result td").all_inner_texts()[-4:] == [
         *("PyTorch in float64", "-0.5000", "-0.7500", "0.2500")
     ]
+    assert page.locator("#why-engine input:checked").input_value() == "max_hybrid"
     page.locator("#why-result [data-t]").click()
     page.wait_for_function("document.querySelectorAll('#lanes .now').length === 2")
 
