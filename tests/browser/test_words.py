@@ -56,9 +56,10 @@ def test_equal_engines_share_a_column_and_words_have_keys(
     fake_page: FakePage, open_page: Open
 ) -> None:
     page = open_page(fake_page.url, "light", 1280)
-    edit(page)
-    page.locator("#word_timestamps input").check()
     compare(page)
+    page.get_by_label("Confidence").check()  # runs again, with word timestamps
+    page.locator("#chips", has_text="word timestamps").wait_for()
+    page.locator("#compare:enabled").wait_for(state="attached")
     page.get_by_label("Merge equal engines").check()
     assert read_shown(page, "#lanes h2") == ["CPU and MAX hybrid"]
     edit(page)
@@ -74,7 +75,6 @@ def test_equal_engines_share_a_column_and_words_have_keys(
     page.get_by_label("Merge equal engines").check()
     merged = "CPU, CPU, tiny.en, MAX hybrid and MAX hybrid, tiny.en"
     assert read_shown(page, "#lanes h2") == [merged]
-    page.get_by_label("Confidence").check()
     assert page.locator(".key--sure").is_visible()
     page.locator("#lanes .segment [tabindex]").first.focus()
     for key, word in (
