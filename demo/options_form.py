@@ -17,11 +17,17 @@ def build_whisper_options(first: WhisperOptions) -> dict[str, Any]:
     with gr.Accordion("Whisper’s options", open=False, elem_id="whisper-options"):
         for group, rows in groupby(OPTIONS.items(), lambda item: item[1].group):
             gr.HTML(f"<h3>{group}</h3>", apply_default_css=False)
-            named = list(rows)
-            for pair in (named[at : at + 2] for at in range(0, len(named), 2)):
+            flags: list[str] = []
+            boxes: list[str] = []
+            for name, row in rows:
+                (flags if row.kind == "flag" else boxes).append(name)
+            # A flag has a row to itself: beside a box a phone would leave it a few letters' width.
+            pairs = [*(boxes[at : at + 2] for at in range(0, len(boxes), 2)), *([x] for x in flags)]
+            for pair in pairs:
                 with gr.Row(equal_height=False):
-                    for name, row in pair:
-                        controls[name] = build_control(name, row, row.hold(getattr(first, name)))
+                    for name in pair:
+                        value = OPTIONS[name].hold(getattr(first, name))
+                        controls[name] = build_control(name, OPTIONS[name], value)
     return controls
 
 
