@@ -48,6 +48,34 @@ def test_one_click_gives_the_same_words_in_every_lane(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("key", [row.key for row in registry.ENGINES if row.is_optional])
+def test_an_optional_engine_is_chosen_by_a_link_and_writes_the_words(
+    key: str, address: str, open_page: Callable[..., Page]
+) -> None:
+    """Beside the baseline, from the same checkpoint; where tokens differ it is said why."""
+    if reason := registry.row(key).why_unavailable():
+        pytest.skip(reason)
+    link = f"&sample=jfk&model=tiny.en&engines=cpu,{key}&schedule=parallel"
+    page = open_page(address, query=link)
+    page.set_default_timeout(FINISH_SECONDS * 1000)
+    page.get_by_text("Compare 2 engines").click()
+    page.locator("#compare:disabled").wait_for(state="attached")
+    page.locator("#compare:enabled").wait_for(state="attached")
+    lane = page.locator(f'.lane[data-engine="{key}"]')
+    assert lane.get_attribute("data-state") == "done", lane.inner_text()
+    cells = page.locator(f'.cell[data-engine="{key}"]')
+    words = " ".join(cells.locator(".segment").all_inner_texts())
+    assert "ask what you can do for your country" in words
+    row = registry.row(key)
+    lane.locator("summary").click()
+    assert row.own_loop[:40] in page.locator(f'.lane[data-engine="{key}"]').inner_text()
+    if cells.locator("[data-why]").count():
+        cells.locator("[data-why]").click()
+        page.locator("#why-result .first").wait_for()
+        assert row.label in page.inner_text("#why-result .first")
+
+
+@pytest.mark.slow
 @pytest.mark.max
 def test_the_analyses_find_what_a_missing_norm_does(
     address: str, open_page: Callable[..., Page]
