@@ -108,6 +108,8 @@ def test_a_taken_port_is_told_and_not_passed_over(environment: None) -> None:
 
 # The whole, once: some gigabytes are installed, so one test asks everything of one page.
 
+NEWEST_OF_ZERO_GPU = "2.11.0"
+
 SECRETS = {"HF_TOKEN": "hf_neverToBeSeen", "DEMO_AUTH": "somebody:neverToBeSeenEither"}
 
 
@@ -212,6 +214,34 @@ def test_what_spaces_adds_fits_the_requirements(python: Path, front_matter: dict
     added = [gradio, "uvicorn>=0.14.0", "websockets>=10.4", "spaces"]
     tried = run_pip(python, "install", "--dry-run", "-r", "requirements.txt", *added)
     assert tried.returncode == 0, tried.stderr[-2000:]
+
+
+@pytest.mark.slow
+@pytest.mark.space
+@pytest.mark.max
+@needs_proc
+def test_a_comparison_runs_on_the_newest_pytorch_of_zero_gpu(
+    python: Path, checkout: Path, tmp_path: Path
+) -> None:
+    """In calls that a stand-in for `spaces` forks as ZeroGPU does, on the processor."""
+    installed = run_pip(python, "install", "--quiet", f"torch=={NEWEST_OF_ZERO_GPU}")
+    assert installed.returncode == 0, installed.stderr[-2000:]
+    found = subprocess.run(
+        [python, "-c", "import torch; print(torch.__version__)"], capture_output=True, text=True
+    )
+    assert found.stdout.startswith(NEWEST_OF_ZERO_GPU), found.stderr
+    lent = {"SPACES_ZERO_GPU": "true", "DEMO_GPU_ARCHITECTURE": "none"}
+    stand_in = str(checkout / "tests" / "stand_in")
+    app = start_space(python, checkout, tmp_path, PYTHONPATH=stand_in, **lent)
+    try:
+        client = Client(app.url, verbose=False)
+        record: dict[str, Any] = client.predict(sample="jfk", api_name="/compare")
+        client.close()
+    finally:
+        app.kill()
+    ours = registry.get("cpu").transcribe(load_clip("audio_samples/jfk.flac"))
+    written = {lane["engine"]: lane["text"] for lane in record["lanes"]}
+    assert written == dict.fromkeys(("cpu", "max_hybrid", "max_full"), ours.text), record
 
 
 @pytest.mark.parametrize(
