@@ -133,6 +133,7 @@ def test_lanes_and_controls_stand_still_and_nothing_jumps_while_a_comparison_run
     assert page.evaluate("shift") < 0.05
 
 
+@pytest.mark.slow
 def test_a_long_comparison_weighs_less_than_half_a_megabyte(
     fake_page: FakePage, open_page: Open
 ) -> None:

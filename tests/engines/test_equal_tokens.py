@@ -285,6 +285,8 @@ def test_each_option_by_itself(key: str, model: str, option: str) -> None:
     """Every engine with whisper's loop follows each option as the baseline does."""
     if option == "translated" and model.endswith(".en"):
         pytest.skip("it knows English only")
+    if (key, model) == ("max_hybrid", "base") and option != "translated":
+        pytest.skip("its encoder is max_full's, and its decoder the baseline's")
     engine, options = get_engine(key, model), Options(**{"temperatures": (0.0,), **ALONE[option]})
     names = ("french-prompt",) if option == "translated" else ("jfk", "librivox-sense")
     changed = []
@@ -306,6 +308,7 @@ def test_sampling_draws_the_same_numbers_in_every_engine() -> None:
     assert len(texts) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.max
 def test_a_window_that_fails_at_temperature_0_is_sampled_alike_in_every_engine() -> None:
     """One phrase repeated, whose text compresses too well."""
