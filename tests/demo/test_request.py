@@ -114,7 +114,7 @@ def test_a_lane_has_a_type_or_a_model_of_its_own_and_may_be_the_baseline(choices
     twice = ComparisonRequest.from_query(both.to_query(choices), choices)
     assert twice.lanes == both.lanes and twice.to_controls()["other_model"] == "tiny.en"
     for wrong, sentence in (
-        ({"engines": ["cpu@nano"]}, "model can't be 'nano'"),
+        ({"engines": ["cpu@unknown"]}, "model can't be 'unknown'"),
         ({"engines": ["cpu:int8"]}, "has no such type"),
         ({"engines": ["tpu@base"]}, "engine can't be 'tpu'"),
         ({"engines": ["gpu@base"]}, "no CUDA device"),
