@@ -52,7 +52,8 @@
     micMoves = false;
   };
   const nameOwn = () => {
-    if (isRecording()) return `● Recording ${Math.floor((performance.now() - micStart) / 1000)} s`;
+    // While it begins to record, `micStart` is that of the recording before.
+    if (isRecording()) return `● Recording ${micMoves ? 0 : Math.floor((performance.now() - micStart) / 1000)} s`;
     return find("#sample input[value=own]").checked && hasClip() ? "Your recording" : "Microphone";
   };
   /* Choose a clip or a fault by its place. The microphone, chosen once more, records anew. */

@@ -279,7 +279,7 @@ def test_whoever_leaves_by_whatever_way_has_the_run_stopped(
 
     def visit() -> str:
         browser = httpx.Client(base_url=fake_page.url)
-        tab, _, _ = start_as_browser(browser, sample_folder / "columbia.flac", ["cpu"])
+        tab, *_ = start_as_browser(browser, sample_folder / "columbia.flac", ["cpu"])
         return f"queue/data?session_hash={tab}"
 
     for start in (call, visit):

@@ -126,14 +126,15 @@ def count_frames(page: Page) -> int:
     return sum(event["name"] == "FireAnimationFrame" for event in events)
 
 
-def list_axe_faults(page: Page) -> list[str]:
+def list_axe_faults(page: Page, both: bool = True) -> list[str]:
     """What axe-core finds serious or critical in light, and of contrast in dark: the rule, and the
-    first elements that break it."""
+    first elements that break it. `both`: else as it is, for what has no switch."""
     page.add_style_tag(content="* { transition: none !important; animation: none !important; }")
     page.wait_for_function("document.getAnimations().every(a => a.playState !== 'running')")
     page.add_script_tag(path=AXE)
     found = []
-    for dark, rules in (("false", ""), ("true", ", runOnly: ['color-contrast']")):
+    themes = ("false", ""), ("true", ", runOnly: ['color-contrast']")
+    for dark, rules in themes if both else themes[:1]:
         page.evaluate(f"document.body.classList.toggle('dark', {dark})")
         found += page.evaluate(f"axe.run(document, {{resultTypes: ['violations']{rules}}})")[
             "violations"

@@ -76,8 +76,9 @@ def visit_as_program(url: str, clip: Path, engines: Sequence[str]) -> dict[str, 
 
 def start_as_browser(
     http: httpx.Client, clip: Path, engines: Sequence[str]
-) -> tuple[str, list[Any], dict[str, int]]:
-    """Press Compare as a new tab does; its name, the page's listeners, and its parts' ids."""
+) -> tuple[str, list[Any], dict[str, int], dict[int, Any]]:
+    """Press Compare as a new tab does; its name, the page's listeners, its parts' ids, and by these
+    what the parts hold."""
     tab = uuid.uuid4().hex
     config = http.get("config").json()
     parts, listeners = config["components"], config["dependencies"]
@@ -97,13 +98,13 @@ def start_as_browser(
     data = [held[each] for each in run["inputs"]]
     body = {"fn_index": run["id"], "session_hash": tab, "data": data}
     http.post("gradio_api/queue/join", json=body).raise_for_status()
-    return tab, listeners, ids
+    return tab, listeners, ids, held
 
 
 def visit_as_browser(url: str, clip: Path, engines: Sequence[str]) -> dict[str, Any]:
     """The same by the page's own listeners, as a new tab: press Compare, wait, save the result."""
     with httpx.Client(base_url=url, timeout=READ_SECONDS) as http:
-        tab, listeners, ids = start_as_browser(http, clip, engines)
+        tab, listeners, ids, held = start_as_browser(http, clip, engines)
         alert = ""
         with http.stream("GET", "gradio_api/queue/data", params={"session_hash": tab}) as stream:
             for line in stream.iter_lines():
@@ -113,7 +114,8 @@ def visit_as_browser(url: str, clip: Path, engines: Sequence[str]) -> dict[str, 
         if alert:
             raise RuntimeError(alert)
         save = next(each for each in listeners if [ids["save-json"], "click"] in each["targets"])
-        body = {"fn_index": save["id"], "session_hash": tab, "data": [tab, engines[0]]}
+        asked = [tab, engines[0], *(held[each] for each in save["inputs"][2:])]
+        body = {"fn_index": save["id"], "session_hash": tab, "data": asked}
         parcel = http.post("gradio_api/run/predict", json=body).json()["data"][0]
     record: dict[str, Any] = json.loads(json.loads(parcel)["text"])
     return record
