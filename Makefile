@@ -36,7 +36,7 @@ transcribe: $(RUN) ## print one engine's transcript: ARGS="CLIP --engine cpu --m
 engines: $(RUN) ## list the engines, and why one is unavailable on this machine
 	$(PY) -m engines.cli engines $(ARGS)
 
-test: $(DEV) $(TEST_MODELS) browser ## run the quick tests: ten to twenty minutes on two cores
+test: $(DEV) $(TEST_MODELS) browser ## run the quick tests: about ten minutes on two quick cores
 	$(PY) -m pytest $(ARGS)
 
 test-slow: $(DEV) $(TEST_MODELS) browser ## run the tests that take longer: an hour on two slow cores
