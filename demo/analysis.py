@@ -12,7 +12,7 @@ import gradio as gr
 from demo.analysis_task import AnalysisSnapshot, make_task, pick_transcripts
 from demo.comparison import Analyses, Backend
 from demo.jobs import Task
-from demo.limits import format_estimate
+from demo.limits import format_left
 from demo.panels import faults, layers, why
 from demo.request import RequestError
 from demo.visits import SavedResults
@@ -180,9 +180,7 @@ def draw_analysis(
     summarise: Callable[[Any], str],
 ) -> Iterator[Drawn]:
     """Draw the status, and the result once there is one."""
-    clock = f"{snapshot.seconds:.1f} s"
-    if snapshot.left is not None:
-        clock += f", {format_estimate(snapshot.left)} left"
+    clock = ", ".join(filter(None, [f"{snapshot.seconds:.1f} s", format_left(snapshot.left)]))
     match snapshot.state:
         case "running":
             what = snapshot.what[:1].upper() + snapshot.what[1:]

@@ -46,9 +46,8 @@ class AnalysisSnapshot:
 
     @property
     def left(self) -> float | None:
-        """Seconds that it may still take; None where nothing tells."""
-        left = (self.expected or 0.0) - self.seconds
-        return left if left > 0 else None
+        """Seconds that it may still take, 0 past the last time's; None where nothing tells."""
+        return None if self.expected is None else max(self.expected - self.seconds, 0.0)
 
     def as_started(self, now: float) -> AnalysisSnapshot:
         return replace(self, start=now)

@@ -128,17 +128,17 @@ def estimate_lane(lane: Lane, run: float, audio_seconds: float) -> float:
     """Return the seconds until a lane's run ends, or its next one while there is none.
 
     `run`: what one may take. What was compiled before is taken to be in the cache, until it is
-    compiled again. Infinity stands for what is not known, here as below.
+    compiled again. Infinity stands for what is not known, here as below; 0 for a lane that takes
+    longer than it did before.
     """
     if lane.state in AT_WORK:
         if lane.pace is not None and lane.audio_done >= audio_seconds / 5:
             run = lane.pace * audio_seconds
-        return run - lane.elapsed if run > lane.elapsed else math.inf
+        return max(run - lane.elapsed, 0.0)
     if lane.ready is not None:
         return run
     if lane.state == "compiling":
-        left = or_unknown(lane.expected.compile) - lane.elapsed
-        return left + run if left > 0 else math.inf
+        return max(or_unknown(lane.expected.compile) - lane.elapsed, 0.0) + run
     load = or_unknown(lane.expected.load)
     return max(load - lane.elapsed * (lane.state == "loading"), 0.0) + run
 

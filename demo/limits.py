@@ -170,3 +170,10 @@ def format_estimate(seconds: float) -> str:
         return f"about {max(5 * round(seconds / 5), 5)} s"
     minutes = max(round(seconds / 60), 1)
     return "about a minute" if minutes == 1 else f"about {minutes} minutes"
+
+
+def format_left(seconds: float | None) -> str:
+    """Say how long something may still take; "" where past runs don't tell."""
+    if seconds is None:
+        return ""
+    return f"{format_estimate(seconds)} left" if seconds > 0 else "longer than last time"

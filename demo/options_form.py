@@ -22,10 +22,10 @@ def build_whisper_options(first: WhisperOptions) -> dict[str, Any]:
             for name, row in rows:
                 (flags if row.kind == "flag" else boxes).append(name)
             # A flag has a row to itself: beside a box a phone would leave it a few letters' width.
-            pairs = [*(boxes[at : at + 2] for at in range(0, len(boxes), 2)), *([x] for x in flags)]
-            for pair in pairs:
+            lines = [*(boxes[at : at + 3] for at in range(0, len(boxes), 3)), *([x] for x in flags)]
+            for line in lines:
                 with gr.Row(equal_height=False):
-                    for name in pair:
+                    for name in line:
                         value = OPTIONS[name].hold(getattr(first, name))
                         controls[name] = build_control(name, OPTIONS[name], value)
     return controls

@@ -68,7 +68,6 @@ def build(
         gr.HTML(HEADER, apply_default_css=False)
         outputs = build_panels([panel for panel in PANELS if panel.key == "summary"], choices)
         start, stop, expected, controls = build_setup(backend, choices, first)
-        gr.HTML(TOOLS, elem_classes="tools-place", apply_default_css=False)
         mark = build_mark(saved, visit, controls)
         above = [panel for panel in PANELS if not panel.tab and panel.key not in outputs]
         outputs |= {"changed": mark} | build_panels(above, choices)
@@ -122,9 +121,11 @@ def build_setup(
                     name_start(first.engines), variant="primary", elem_id="compare", scale=3
                 )
             expected = gr.HTML(render_expected(None), elem_id="expected", apply_default_css=False)
+        with gr.Column(scale=11, elem_classes="more"):
+            gr.HTML(TOOLS, elem_classes="tools-place", apply_default_css=False)
             with gr.Accordion("Advanced", open=False, elem_classes="advanced"):
                 rest = [name for name in RULES if name not in (*FIRST_CONTROLS, *OPTIONS)]
-                for row in (rest[at : at + 2] for at in range(0, len(rest), 2)):
+                for row in (rest[at : at + 4] for at in range(0, len(rest), 4)):
                     with gr.Row():
                         controls |= {name: build_option(name, choices, first) for name in row}
                 controls |= build_whisper_options(first)
@@ -241,7 +242,7 @@ def build_option(name: str, choices: Choices, first: ComparisonRequest) -> Compo
     if longest := RULES[name].longest:
         return gr.Textbox(value, label=label, elem_id=name, lines=2, max_length=longest)
     if isinstance(value, bool):
-        return gr.Checkbox(value, label=label, elem_id=name, min_width=120)
+        return gr.Checkbox(value, label=label, elem_id=name)
     values = [(text, each) for each, text in choices.values(name).items()]
     if getattr(RULES[name], "menu", False):
         return gr.Dropdown(

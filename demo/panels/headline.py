@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from demo.limits import format_estimate
+from demo.limits import format_left
 from demo.panels.templating import render_template
 from demo.snapshot import Comparison, Lane
 from engines.metrics import compare, join_names, name_count, score
@@ -72,11 +72,6 @@ def find_common_reason(comparison: Comparison) -> str | None:
     """Return why every engine failed, where all failed for the same reason: it is said once."""
     reasons = {lane.reason if lane.state == "failed" else None for lane in comparison.lanes}
     return reasons.pop() if len(reasons) == 1 else None
-
-
-def format_left(seconds: float | None) -> str:
-    """Say how long something may still take, in steps that can be read; "" where nobody knows."""
-    return "" if seconds is None else f"{format_estimate(seconds)} left"
 
 
 def _say_what_runs(comparison: Comparison) -> str:

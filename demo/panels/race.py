@@ -10,9 +10,9 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+from demo.limits import format_left
 from demo.panels.headline import (
     find_common_reason,
-    format_left,
     format_ratio,
     format_seconds,
     read_total,

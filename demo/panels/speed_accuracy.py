@@ -54,6 +54,7 @@ def render(comparisons: Sequence[Comparison]) -> str:
             y=[round(point.errors, 2) for point in found],
             name=plain(found[0].label),
             mode="markers",
+            cliponaxis=False,  # a rate of 0 is common, and its mark stands on the axis
             marker={
                 "symbol": [symbol if point.alone else f"{symbol}-open" for point in found],
                 "size": 12,

@@ -72,13 +72,11 @@ def render_bars(comparison: Comparison) -> str:
             bars.append(Bar(lane, spent, said))
         if any(bar.seconds for bar in bars):
             _add_stage(figure, look, bars)
-    raced = {lane.key: [lane.race.total] if lane.race and lane.repeats else [] for lane in lanes}
     for name, lane in zip(names, lanes, strict=True):  # beside the chart: no dot is taken for it
         text = f"<b>{seconds[lane.key].total:.2f} s</b>"
         place = {"x": 1, "xref": "paper", "xanchor": "left", "xshift": 8, "y": name}
         figure.add_annotation(text=text, showarrow=False, **place)
-    _add_dots(figure, "One run", "circle", {lane.key: _list_totals(lane) for lane in lanes}, lanes)
-    _add_dots(figure, "Beside the others", "diamond-open", raced, lanes)
+    _add_dots(figure, lanes)
     rows = [
         [
             f"{lane.label}, {lane.device} {lane.dtype}",
@@ -180,25 +178,18 @@ def _fill(look: Look, colour: str) -> dict[str, Any]:
     return {"color": mixed, "line": border, "pattern": {**pattern, "bgcolor": mixed}}
 
 
-def _add_dots(
-    figure: go.Figure, name: str, symbol: str, totals: dict[str, list[float]], lanes: Sequence[Lane]
-) -> None:
-    """Add a dot for each total, where there is one."""
-    found = [(lane, total) for lane in lanes for total in totals[lane.key]]
+def _add_dots(figure: go.Figure, lanes: Sequence[Lane]) -> None:
+    """Add a dot for each run of an engine alone."""
+    found = [(lane, total) for lane in lanes for total in _list_totals(lane)]
     if found:
         figure.add_scatter(
             x=[total for _, total in found],
             y=[_name_lane(lane) for lane, _ in found],
-            name=name,
+            name="One run",
             mode="markers",
-            hovertext=[f"{lane.label}<br>{name.lower()}: {total:.3f} s" for lane, total in found],
+            hovertext=[f"{lane.label}<br>one run: {total:.3f} s" for lane, total in found],
             hovertemplate="%{hovertext}<extra></extra>",
-            marker={
-                "symbol": symbol,
-                "size": 9,
-                "color": INK,
-                "line": {"width": 1.5, "color": SHEET if symbol == "circle" else INK},
-            },
+            marker={"size": 9, "color": INK, "line": {"width": 1.5, "color": SHEET}},
         )
 
 

@@ -10,6 +10,7 @@ import pytest
 from demo.analysis_task import AnalysisTask
 from demo.analysis_task import make_task as make_analysis
 from demo.estimates import PastRuns, add_time_left, name_run
+from demo.limits import format_left
 from demo.snapshot import Comparison, Expected, Settings, new_comparison
 from engines.base import Clip, PrepareSeconds, Span
 from tests import fakes
@@ -37,6 +38,8 @@ def test_the_slowest_of_the_race_and_then_every_run_alone_are_counted() -> None:
     slow = cpu.at(6.0).enter("decoding", 6.0, audio_done=5.0)  # a quarter, which says more
     lane = add_time_left(replace(first, lanes=(slow, hybrid)).at(7.0)).lanes[0]
     assert lane.left == pytest.approx(24 - 7)
+    late = add_time_left(replace(first, lanes=(cpu, hybrid)).at(9.0)).lanes
+    assert [format_left(lane.left) for lane in late] == ["longer than last time", "about 5 s left"]
 
 
 def test_a_finished_comparison_tells_the_next_one_what_to_expect(tmp_path: Path) -> None:
