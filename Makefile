@@ -78,8 +78,8 @@ benchmark: $(RUN) ## time the engines: medians of runs that take turns, as table
 benchmark-json: $(RUN) ## the same as one JSON object
 	$(PY) -m engines.cli benchmark --json - $(ARGS)
 
-benchmark-save: $(RUN) ## measure tiny.en and base, greedy and beam 5, into docs/benchmark.json: up to an hour
-	$(PY) -m engines.cli benchmark --models tiny.en,base --clips columbia --beams 1,5 --json docs/benchmark.json $(ARGS)
+benchmark-save: $(RUN) ## measure every engine here with tiny.en and base, greedy and beam 5, into docs/benchmarks.md: up to an hour
+	$(PY) -m engines.cli benchmark --models tiny.en,base --clips columbia,jfk --beams 1,5 --markdown --json docs/benchmark.json $(ARGS) > docs/benchmarks.md
 
 bad-input: $(DEV) ## make hundreds of odd and broken clips and put each through the reader
 	$(PY) -m pytest -s -m "slow or not slow" tests/bad_input $(ARGS)

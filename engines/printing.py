@@ -25,6 +25,7 @@ from engines.benchmark.machine import Machine
 from engines.clip_clock import set_clock
 
 RUNS = (
+    ("words unlike", "unlike_words", "d", 1),
     ("times faster", "times_faster", ".2f", 1),
     ("total s", "total", ".2f", 1),
     ("least s", "total min", ".2f", 1),
@@ -218,12 +219,20 @@ def number(value: float | None, form: str, factor: float = 1.0) -> str:
 
 
 def print_benchmark(record: Mapping[str, Any], markdown: bool) -> None:
-    """Print the machine, its limits and the tables of a record, then why engines failed."""
+    """Print the machine, the settings and the tables of a record, then why engines failed.
+
+    Whole runs in float32 come first, those of other types after them: the latter have less to read
+    and to multiply, and may write other words.
+    """
+    settings, limits = record["settings"], record["limits"]
+    markdown = markdown or not sys.stdout.isatty()
+    if markdown:
+        typer.echo(f"# Benchmark of {record['started'][:10]}\n")
     typer.echo(Machine(**record["machine"]).describe())
-    if record["limits"]:
+    if limits:
         shown = (
-            ("plain read", record["limits"]["read_bytes_per_second"], "GB/s"),
-            ("multiply-add loop", record["limits"]["multiply_add_flops"], "GFLOP/s in float32"),
+            ("plain read", limits["read_bytes_per_second"], "GB/s"),
+            ("multiply-add loop", limits["multiply_add_flops"], "GFLOP/s in float32"),
         )
         parts = (
             f"{name} {rate['median'] / 1e9:.0f} {unit} "
@@ -231,24 +240,39 @@ def print_benchmark(record: Mapping[str, Any], markdown: bool) -> None:
             for name, rate, unit in shown
         )
         typer.echo(" · ".join(parts))
-    for columns in (RUNS, PARTS):
-        rows = []
-        for result in record["results"]:
-            stages = result.get("seconds", {})
-            figures = {stage: seconds["median"] for stage, seconds in stages.items()}
-            figures |= {f"total {end}": stages.get("total", {}).get(end) for end in ("min", "max")}
-            figures |= result
-            row = {name: str(result[name]) for name in ("model", "clip", "beam", "engine")}
-            row["device"] = f"{result.get('device', '–')} {result.get('dtype', '')}".strip()
-            row["same tokens"] = {True: "yes", False: "no"}.get(result.get("equal_tokens"), "–")
-            for title, name, form, factor in columns:
-                row[title] = number(figures.get(name), form, factor)
-            rows.append(row)
-        typer.echo("")
-        print_table(rows, markdown)
+    typer.echo(
+        f"Medians of {metrics.name_count(settings['repeats'], 'run')} of engines that take turns, "
+        f"after a warm-up; temperature 0; beside {settings['baseline']}."
+    )
+    exact = [each for each in record["results"] if each.get("dtype", "float32") == "float32"]
+    other = [each for each in record["results"] if each not in exact]
+    for title, columns, results in (
+        ("Whole runs in float32", RUNS, exact),
+        ("Whole runs in other types", RUNS, other),
+        ("Parts of a run", PARTS, record["results"]),
+    ):
+        if results:
+            typer.echo(f"\n{'## ' if markdown else ''}{title}\n")
+            print_table([_list_figures(each, columns) for each in results], markdown)
     errors = (f"{r['engine']} failed: {r['error']}" for r in record["results"] if r["error"])
     for sentence in dict.fromkeys(errors):
         typer.echo(sentence)
+
+
+def _list_figures(
+    result: Mapping[str, Any], columns: Sequence[tuple[str, str, str, float]]
+) -> dict[str, str]:
+    """Return the cells of a benchmark's result by title."""
+    stages = result.get("seconds", {})
+    figures = {stage: seconds["median"] for stage, seconds in stages.items()}
+    figures |= {f"total {end}": stages.get("total", {}).get(end) for end in ("min", "max")}
+    figures |= result
+    row = {name: str(result[name]) for name in ("model", "clip", "beam", "engine")}
+    row["device"] = f"{result.get('device', '–')} {result.get('dtype', '')}".strip()
+    row["same tokens"] = {True: "yes", False: "no"}.get(result.get("equal_tokens"), "–")
+    return row | {
+        title: number(figures.get(name), form, factor) for title, name, form, factor in columns
+    }
 
 
 def print_evaluation(summaries: Sequence[Mapping[str, Any]], markdown: bool) -> None:

@@ -11,6 +11,7 @@ result, one engine on one clip, is the object that the record in JSON has of it:
     encode_per_window   median seconds in the encoder for each 30 s window
     decode_per_token    median seconds in the loop over tokens for each one, ends of windows counted
     tokens, equal_tokens                whether every run wrote the baseline's tokens
+    unlike_words        most words of a run that differ from the baseline's, as they are written
     times_faster        the baseline's median total over this one's
     peak_memory_bytes   of the engine's own process during a run, or of its GPU
     error               null, or why it failed; from `device` on, a result may then lack all fields
@@ -33,6 +34,7 @@ from engines import logs, registry, worker
 from engines.audio import find_clip, load_clip
 from engines.base import Dtype, Engine, Options, PrepareSeconds, Transcript, explain
 from engines.benchmark import machine
+from engines.metrics import compare
 
 TEMPERATURES = (0.0,)
 """No fallback: a retried window is sampled, and would be more work for one engine only."""
@@ -201,7 +203,8 @@ def summarise(
     if expected:
         baseline = statistics.median(run.seconds.total for run in expected)
         same = first.model == expected[0].model  # else a number stands for another token
-        tokens = expected[0].tokens
+        tokens, text = expected[0].tokens, expected[0].text
         found["equal_tokens"] = all(run.tokens == tokens for run in runs) if same else None
+        found["unlike_words"] = max(compare(text, run.text).errors for run in runs)
         found["times_faster"] = baseline / median["total"]
     return found

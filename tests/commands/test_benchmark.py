@@ -65,6 +65,7 @@ def test_medians_ratios_and_equal_tokens(command: Command, engines: Any, clip: P
     assert same["decode_per_token"] == pytest.approx((0.2 + 2 / 2) / (11 + 2))
     assert (same["load"], same["compile"], same["tokens"]) == (0.01, 0.0, 11)
     assert [each["equal_tokens"] for each in (cpu, same, other)] == [True, True, False]
+    assert cpu["unlike_words"] == same["unlike_words"] == 0 < other["unlike_words"]
     for key in ("cpu", "max_full"):
         engines[key] = TimedEngine(key, [1.0], asked)
     options = "--engines cpu,max_full@tiny.en --baseline max_full@tiny.en --repeats 1 --warm-ups 0"
@@ -109,21 +110,26 @@ def test_a_failed_engine_is_a_result_and_the_rest_go_on(
     assert last[0].startswith("max_hybrid failed: ") and last[1] == "max_full failed: It broke."
 
 
-def test_a_record_and_its_tables(command: Command, clip: Path, tmp_path: Path) -> None:
+def test_a_record_and_its_tables(
+    command: Command, engines: Any, clip: Path, tmp_path: Path
+) -> None:
     path = tmp_path / "new" / "record.json"
-    done = command(f"{SHORT} --engines max_hybrid,cpu --beams 1,2 --json", path)
+    engines["gpu"] = fakes.FakeEngine("gpu", dtype="float16")
+    done = command(f"{SHORT} --engines max_hybrid,cpu,gpu --beams 1,2 --json", path)
     assert done.exit_code == 0, done.output
     record = json.loads(path.read_text())
     assert record["interrupted"] is False and record["limits"] == LIMITS and record["run"]
-    assert record["settings"]["engines"] == ["cpu", "max_hybrid"]
+    assert record["settings"]["engines"] == ["cpu", "max_hybrid", "gpu"]
     assert record["settings"]["baseline"] == "cpu" and record["settings"]["repeats"] == 2
     assert set(record["machine"]) >= {"cpu", "threads", "versions", "load_average"}
-    assert len(record["results"]) == 8
+    assert len(record["results"]) == 12
     assert os.listdir(path.parent) == ["record.json"]
     shown = command("benchmark --markdown --show", path).stdout
     assert shown == done.stdout
     assert "plain read 200 GB/s (100 to 300) · multiply-add loop 200 GFLOP/s" in shown
-    assert shown.count("| tiny.en | short |") == 8, "4 rows in each of 2 tables"
+    exact, reduced = shown.split("## Whole runs in other types")
+    counts = [part.count("| tiny.en | short |") for part in (exact, *reduced.split("## Parts"))]
+    assert counts == [4, 2, 6]
 
 
 def test_the_committed_record_is_shown(command: Command) -> None:
