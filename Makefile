@@ -78,8 +78,8 @@ benchmark: $(RUN) ## time the engines: medians of runs that take turns, as table
 benchmark-json: $(RUN) ## the same as one JSON object
 	$(PY) -m engines.cli benchmark --json - $(ARGS)
 
-benchmark-save: $(RUN) ## measure every engine here with tiny.en and base, greedy and beam 5, into docs/benchmarks.md: up to an hour
-	$(PY) -m engines.cli benchmark --models tiny.en,base --clips columbia,jfk --beams 1,5 --markdown --json docs/benchmark.json $(ARGS) > docs/benchmarks.md
+benchmark-save: $(RUN) ## measure every engine here with tiny.en and base, greedy and beam 5, into docs/benchmark.json: up to an hour
+	$(PY) -m engines.cli benchmark --models tiny.en,base --clips columbia,jfk --beams 1,5 --json docs/benchmark.json $(ARGS)
 
 bad-input: $(DEV) ## make hundreds of odd and broken clips and put each through the reader
 	$(PY) -m pytest -s -m "slow or not slow" tests/bad_input $(ARGS)
@@ -93,8 +93,8 @@ structure: $(DEV) ## print the size of the code, its imports, and the targets fo
 audit: $(DEV) ## ask a public database for known faults in what is installed
 	$(PY) -m pip_audit --local $(ARGS)
 
-figures: $(RUN) ## print the tables of docs/benchmark.json as Markdown
-	$(PY) -m engines.cli benchmark --show docs/benchmark.json --markdown $(ARGS)
+figures: $(RUN) ## write the tables of docs/benchmark.json into docs/benchmarks.md
+	$(PY) -m engines.cli benchmark --show docs/benchmark.json --markdown > docs/benchmarks.md
 
 evaluate: $(RUN) ## word error rate and real-time factor over many clips: ARGS="FOLDER"
 	$(PY) -m engines.cli evaluate $(ARGS)

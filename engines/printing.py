@@ -269,7 +269,8 @@ def _list_figures(
     figures |= result
     row = {name: str(result[name]) for name in ("model", "clip", "beam", "engine")}
     row["device"] = f"{result.get('device', '–')} {result.get('dtype', '')}".strip()
-    row["same tokens"] = {True: "yes", False: "no"}.get(result.get("equal_tokens"), "–")
+    same: bool | None = result.get("equal_tokens")
+    row["same tokens"] = "–" if same is None else "yes" if same else "no"
     return row | {
         title: number(figures.get(name), form, factor) for title, name, form, factor in columns
     }
