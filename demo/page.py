@@ -34,10 +34,10 @@ from demo.wiring import (
     connect_panel,
     connect_return,
 )
+from engines import registry
 from engines.metrics import name_count
 from engines.models import MODEL_MEGABYTES, has_model
 from engines.options import OPTIONS
-from engines.registry import offers_dtypes
 
 HEADER = """<header class="masthead"><h1>One clip, every engine</h1>
 <p class="keys"><kbd>Space</kbd> runs, <kbd>Esc</kbd> stops</p></header>"""
@@ -255,7 +255,8 @@ def build_option(name: str, choices: Choices, first: ComparisonRequest) -> Compo
         label=label,
         elem_id=name,
         elem_classes="pills",
-        visible=name != "gpu_dtype" or any(map(offers_dtypes, choices.available)),
+        visible=name != "gpu_dtype"
+        or any(registry.row(key).offers_dtypes for key in choices.available),
         scale=3 if wide else 1,
         min_width=300 if wide else 120,
     )

@@ -12,12 +12,12 @@ from datetime import datetime, timezone
 from functools import cache
 from typing import Any
 
-from demo.panels.headline import summarise
+from demo.panels.headline import score_lane, summarise
 from demo.snapshot import Comparison, Lane, Settings
 from engines.analysis.records import Divergence
 from engines.base import Segment
 from engines.clip_source import Track
-from engines.metrics import Score, score
+from engines.metrics import Score
 from engines.registry import EngineStatus
 
 FORMAT = "one clip, every engine: comparison 1"
@@ -193,8 +193,8 @@ def describe_lane(lane: Lane, comparison: Comparison) -> LaneRecord:
         prepare_seconds=lane.prepare.total if lane.prepare else None,
         real_time_factor=done.real_time_factor if done.audio_seconds else None,
         peak_memory_bytes=done.peak_memory_bytes,
-        against_baseline=score(expected.text, done.text, done.language) if expected else None,
-        against_reference=None if reference is None else score(reference, done.text, done.language),
+        against_baseline=score_lane(lane, expected.text) if expected else None,
+        against_reference=None if reference is None else score_lane(lane, reference),
     )
 
 

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 import gradio as gr
 
 from demo.panels import speed_accuracy
 from demo.panels.accuracy import list_changes
+from demo.panels.chips import name_language
+from demo.panels.headline import format_ratio, is_clearly_faster, score_lane
 from demo.panels.templating import render_template
 from demo.rules import RULES
 from demo.snapshot import Comparison, Lane
 from demo.visits import Saved, SavedResults
 from demo.wiring import QUICK, Component, JobPanel
-from engines.languages import LANGUAGES
-from engines.metrics import Edit, compare, name_count, score
+from engines.metrics import Edit, compare, name_count
 from engines.options import OPTIONS
 
 CHOOSE_TWO = "Tick two runs to compare them."
@@ -140,14 +142,6 @@ def render_runs(results: Sequence[Saved], shown: str) -> str:
     return render_template("runs.html", rows=rows, shown=shown)
 
 
-def name_language(comparison: Comparison) -> str:
-    """Name the language that was asked for, else the one that was detected."""
-    code = comparison.settings.language
-    found = code or next((x.transcript.language for x in comparison.done if x.transcript), "")
-    name = LANGUAGES.get(found, found).capitalize() or "no language"
-    return name if code else f"{name} detected"
-
-
 def describe_outcome(comparison: Comparison) -> str:
     """Say in a few words what came of a run: the ratio of its times, and the words."""
     done, parts = comparison.done, []
@@ -155,14 +149,13 @@ def describe_outcome(comparison: Comparison) -> str:
     if failed:
         parts.append(f"{', '.join(failed)} did not finish")
     if len(done) > 1 and not comparison.shared:
-        first = min(done, key=read_seconds)
-        others = sorted((lane for lane in done if lane is not first), key=read_seconds)
+        first, *others = sorted(done, key=attrgetter("total_seconds"))
         other = next((lane for lane in others if lane is comparison.baseline), others[0])
-        if seconds := read_seconds(first):
-            ratio = read_seconds(other) / seconds
-            close = ratio < 1.05  # as in the headline
-            told = f"{first.label} {ratio:.1f}× as fast as {other.label}"
-            parts.append("times not clearly apart" if close else told)
+        if is_clearly_faster(first, other):
+            ratio = format_ratio(other.total_seconds / first.total_seconds)
+            parts.append(f"{first.label} {ratio} as fast as {other.label}")
+        else:
+            parts.append("times not clearly apart")
     elif len(done) > 1:
         parts.append("timed beside each other")
     if comparison.reference:
@@ -171,26 +164,16 @@ def describe_outcome(comparison: Comparison) -> str:
             span = dict.fromkeys(f"{rate:.1%}" for rate in (min(rates), max(rates)))
             parts.append(f"{' to '.join(span)} of words wrong")
     elif len(done) > 1:
-        first_words = read_text(done[0])
-        apart = max(compare(first_words, read_text(lane)).errors for lane in done[1:])
+        apart = max(compare(done[0].text, lane.text).errors for lane in done[1:])
         parts.append(f"{name_count(apart)} apart" if apart else "the same words")
     return "; ".join(parts)
-
-
-def read_seconds(lane: Lane) -> float:
-    return lane.transcript.seconds.total if lane.transcript else float("inf")
-
-
-def read_text(lane: Lane) -> str:
-    return lane.transcript.text if lane.transcript else ""
 
 
 def read_error_rate(lane: Lane, comparison: Comparison) -> float | None:
     """Return the normalised word error rate of a lane; None without a reference."""
     if lane.transcript is None or not comparison.reference:
         return None
-    found = score(comparison.reference, lane.transcript.text, lane.transcript.language)
-    return found.normalised_word_error_rate
+    return score_lane(lane, comparison.reference).normalised_word_error_rate
 
 
 # Two runs.
@@ -269,7 +252,7 @@ def pair_engines(earlier: Comparison, later: Comparison) -> Iterator[Pair]:
             label,
             [f"{seconds:.2f} s" if seconds else "–" for seconds in times],
             change,
-            [format_ratio(lane, x) for lane, x in ends],
+            [format_speed_up(lane, x) for lane, x in ends],
             [format_errors(lane, x) for lane, x in ends],
             f"{words.errors} of {words.words}" if words else "–",
             list_changes(words),
@@ -280,10 +263,10 @@ def read_alone(lane: Lane | None, comparison: Comparison) -> float | None:
     """Return the seconds of a lane that had its device for itself."""
     if lane is None or lane.transcript is None or comparison.shared:
         return None
-    return lane.transcript.seconds.total
+    return lane.total_seconds
 
 
-def format_ratio(lane: Lane | None, comparison: Comparison) -> str:
+def format_speed_up(lane: Lane | None, comparison: Comparison) -> str:
     """Return how many times as fast as the baseline of its run an engine was."""
     ours, theirs = (read_alone(x, comparison) for x in (lane, comparison.baseline))
     return f"{theirs / ours:.2f}×" if ours and theirs else "–"

@@ -6,6 +6,7 @@ Times are seconds on the clock of `time.perf_counter`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -79,13 +80,14 @@ class Settings(WhisperOptions):
         """The models of all lanes, for people."""
         return join_names(list(dict.fromkeys(map(self.model_for, self.lanes))) or [self.model])
 
-    def model_for(self, lane: str) -> str:
-        """The model that a lane runs: its own, else the one for all."""
-        return registry.read_lane(lane).model or self.model
-
     def run_of(self, lane: str) -> tuple[str, str, Dtype]:
-        """The key of a lane's engine, its model and its type."""
-        return registry.read_lane(lane).engine, self.model_for(lane), self.dtype_for(lane)
+        """The key of a lane's engine, its model and its type: its own, else those of all lanes."""
+        offers_dtypes = registry.row(registry.read_lane(lane).engine).offers_dtypes
+        return registry.resolve_lane(lane, self.model, self.gpu_dtype if offers_dtypes else None)
+
+    def model_for(self, lane: str) -> str:
+        """The model that a lane runs."""
+        return self.run_of(lane)[1]
 
     @property
     def picked(self) -> tuple[int, ...]:
@@ -97,13 +99,6 @@ class Settings(WhisperOptions):
         """Options of the engines' runs."""
         own = (self.language or None, self.beam_size, self.word_timestamps)
         return Options(*own, **self.values())
-
-    def dtype_for(self, lane: str) -> Dtype:
-        """The type that a lane computes in: its own, else the engine's default where that offers no
-        other."""
-        named = registry.read_lane(lane)
-        usual = registry.default_dtype(named.engine)
-        return named.dtype or (self.gpu_dtype if registry.offers_dtypes(named.engine) else usual)
 
 
 @dataclass(frozen=True)
@@ -180,6 +175,16 @@ class Lane:
             return colour
         parts = (int(colour[at : at + 2], 16) for at in (1, 3, 5))
         return "#" + "".join(f"{round(0.6 * part):02x}" for part in parts)
+
+    @property
+    def text(self) -> str:
+        """What the engine wrote, "" until it has a transcript."""
+        return self.transcript.text if self.transcript else ""
+
+    @property
+    def total_seconds(self) -> float:
+        """The seconds of its run, infinity until it has a transcript."""
+        return self.transcript.seconds.total if self.transcript else math.inf
 
     @property
     def running(self) -> bool:
@@ -377,7 +382,7 @@ def new_comparison(
         Lane(
             key=name,
             label=", ".join(filter(None, (status.label, named.dtype, named.model))),
-            dtype=settings.dtype_for(name),
+            dtype=settings.run_of(name)[2],
             encoder=status.encoder,
             decoder=status.decoder,
             own_loop=status.own_loop,

@@ -285,16 +285,6 @@ def available() -> tuple[str, ...]:
     return tuple(row.key for row in here if not row.is_optional)
 
 
-def default_dtype(key: str) -> Dtype:
-    """Return the type that an engine computes in unless told otherwise."""
-    return next((row.dtypes[0] for row in ENGINES if row.key == key), "float32")
-
-
-def offers_dtypes(key: str) -> bool:
-    """Return whether the page lets one choose the type of an engine."""
-    return any(row.key == key and row.offers_dtypes for row in ENGINES)
-
-
 def row(key: str) -> EngineRow:
     """Return the row of the engine `key`; raises `EngineError` for an unknown one."""
     found = next((row for row in ENGINES if row.key == key), None)
@@ -331,10 +321,10 @@ def read_lane(name: str) -> LaneName:
     return LaneName(key, chosen, model or None)
 
 
-def complete(lane: str, model: str, dtype: Dtype | None) -> tuple[str, str, Dtype]:
-    """Return engine, model and type of a lane that may leave the last two to these."""
+def resolve_lane(lane: str, model: str, dtype: Dtype | None) -> tuple[str, str, Dtype]:
+    """Return engine, model and type of a lane, `model` and `dtype` where it names none itself."""
     named = read_lane(lane)
-    dtype = named.dtype or dtype or default_dtype(named.engine)
+    dtype = named.dtype or dtype or row(named.engine).dtypes[0]
     return named.engine, named.model or model, dtype
 
 
@@ -350,7 +340,7 @@ def get(key: str, model: str = DEFAULT_MODEL, dtype: Dtype | None = None) -> Eng
     `key`: a lane's name as well, whose type and model come first. `dtype`: None for the engine's
     default. Raises `EngineUnavailable` with the reason, or `EngineError` for an unknown key.
     """
-    name = complete(key, model, dtype)
+    name = resolve_lane(key, model, dtype)
     key, model, dtype = name
     with _lock:
         if name not in _engines:

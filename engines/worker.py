@@ -158,7 +158,7 @@ def get_engine(key: str, model: str = DEFAULT_MODEL, dtype: Dtype | None = None)
     `key` and `dtype`: as `registry.get` has them, and so are errors. An engine takes no room while
     it has no process.
     """
-    name = registry.complete(key, model, dtype)
+    name = registry.resolve_lane(key, model, dtype)
     if reason := registry.row(name[0]).why_unavailable():
         raise base.EngineUnavailable(reason)
     return _engines.get(name) or _engines.setdefault(name, pick_class(name[0])(*name))

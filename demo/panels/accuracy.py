@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from demo.panels.headline import read_text
+from demo.panels.headline import score_lane
 from demo.panels.templating import render_template
 from demo.snapshot import Comparison, Lane
-from engines.metrics import Alignment, Edit, compare, join_names, name_count, normalise, score
+from engines.metrics import Alignment, Edit, compare, join_names, name_count, normalise
 
 CONTEXT_WORDS = 4
 """Words shown on each side of a change."""
@@ -24,7 +24,7 @@ def render(comparison: Comparison) -> str:
     baseline, reference = comparison.baseline, comparison.reference
     alike: dict[str, list[Lane]] = {}
     for lane in comparison.done:
-        alike.setdefault(read_text(lane), []).append(lane)
+        alike.setdefault(lane.text, []).append(lane)
     rows, changes = [], []
     for lanes in alike.values():
         lane, names = lanes[0], join_names([each.label for each in lanes])
@@ -34,7 +34,7 @@ def render(comparison: Comparison) -> str:
                 (names, "Against the reference", *_compare_to_reference(lane, reference))
             )
         if baseline is not None and baseline.transcript and baseline not in lanes:
-            rows.append([names, baseline.label, *_list_figures(lane, read_text(baseline))])
+            rows.append([names, baseline.label, *_list_figures(lane, baseline.text)])
             changes.append((names, f"Against {baseline.label}", *_compare(baseline, lane)))
     return render_template(
         "accuracy.html",
@@ -50,7 +50,7 @@ def _judge(comparison: Comparison) -> str:
     baseline, done = comparison.baseline, comparison.done
     if baseline is None or baseline.transcript is None or len(done) == 1:
         return "There is no second transcript to compare with the baseline’s."
-    different = [lane.label for lane in done if read_text(lane) != read_text(baseline)]
+    different = [lane.label for lane in done if lane.text != baseline.text]
     if different:
         return f"Not as {baseline.label} wrote it: {join_names(different)}."
     tokens = {lane.transcript.tokens for lane in done if lane.transcript}
@@ -59,8 +59,7 @@ def _judge(comparison: Comparison) -> str:
 
 
 def _list_figures(lane: Lane, expected: str) -> list[str]:
-    assert lane.transcript is not None
-    found = score(expected, lane.transcript.text, lane.transcript.language)
+    found = score_lane(lane, expected)
     rates = (
         found.normalised_word_error_rate,
         found.normalised_character_error_rate,
@@ -76,7 +75,7 @@ def _list_figures(lane: Lane, expected: str) -> list[str]:
 def _compare(baseline: Lane, lane: Lane) -> tuple[str, list[Edit]]:
     """Say how many words differ from the baseline's, and list the changes."""
     assert baseline.transcript is not None and lane.transcript is not None
-    found = compare(baseline.transcript.text, lane.transcript.text)
+    found = compare(baseline.text, lane.text)
     equal = lane.transcript.tokens == baseline.transcript.tokens
     tokens = f"Its tokens {'are equal too' if equal else 'differ'}."
     return f"{describe_differences(found)} {tokens}", list_changes(found)
@@ -86,7 +85,7 @@ def _compare_to_reference(lane: Lane, reference: str) -> tuple[str, list[Edit]]:
     """Give the word error rate after normalisation, and list the changes."""
     assert lane.transcript is not None
     language = lane.transcript.language
-    found = compare(normalise(reference, language), normalise(lane.transcript.text, language))
+    found = compare(normalise(reference, language), normalise(lane.text, language))
     if found.word_error_rate is not None:
         rate, errors = found.word_error_rate, name_count(found.errors, "error")
         sentence = f"Word error rate {rate:.1%} normalised: {errors} in {name_count(found.words)}."

@@ -21,7 +21,7 @@ def render(comparison: Comparison) -> str:
     chips = [
         comparison.clip_name or "Clip",
         settings.models,
-        _name_language(comparison),
+        name_language(comparison),
         name_count(len(comparison.lanes), "engine"),
         SCHEDULES[settings.schedule],
         "greedy" if settings.beam_size == 1 else f"beam {settings.beam_size}",
@@ -44,15 +44,18 @@ def shorten(text: str) -> str:
     return text if len(text) <= 40 else f"{text[:39]}…"
 
 
-def _name_language(comparison: Comparison) -> str:
+def name_language(comparison: Comparison) -> str:
     """Name the language that was chosen, or the one that was found and how sure the model was."""
     if code := comparison.settings.language:
         return LANGUAGES.get(code, code).title()
-    for lane in comparison.done:
-        if lane.transcript and lane.transcript.language_probability is not None:
-            name = LANGUAGES.get(lane.transcript.language, lane.transcript.language).title()
-            return f"{name} detected ({lane.transcript.language_probability:.0%})"
-    return "English" if comparison.settings.model.endswith(".en") else "language detected"
+    if comparison.settings.model.endswith(".en"):
+        return "English"
+    found = [lane.transcript for lane in comparison.done if lane.transcript]
+    if not found:
+        return "language detected"
+    told = next((each for each in found if each.language_probability is not None), found[0])
+    name, sure = LANGUAGES.get(told.language, told.language).title(), told.language_probability
+    return f"{name} detected" if sure is None else f"{name} detected ({sure:.0%})"
 
 
 def render_nothing(comparison: Comparison) -> str:

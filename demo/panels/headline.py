@@ -7,11 +7,12 @@ they are apart: by 5 % after one run each, by more than their spread after sever
 from __future__ import annotations
 
 from dataclasses import dataclass
+from operator import attrgetter
 
 from demo.limits import format_left
 from demo.panels.templating import render_template
 from demo.snapshot import Comparison, Lane
-from engines.metrics import compare, join_names, name_count, score
+from engines.metrics import Score, compare, join_names, name_count, score
 
 INVITATION = (
     "The same speech through every way of running OpenAI’s Whisper here. Press Compare for the "
@@ -94,11 +95,11 @@ def _say_what_runs(comparison: Comparison) -> str:
 
 def _write_verdict(comparison: Comparison) -> tuple[str, str]:
     """Return the sentence about the times, and the ratio in it if it has one."""
-    ranked = sorted(comparison.done, key=read_total)
+    ranked = sorted(comparison.done, key=attrgetter("total_seconds"))
     first = ranked[0]
-    taken = format_seconds(read_total(first))
+    taken = format_seconds(first.total_seconds)
     if len(ranked) == 1:
-        return f"{first.label} wrote {name_count(len(read_text(first).split()))} in {taken}.", ""
+        return f"{first.label} wrote {name_count(len(first.text.split()))} in {taken}.", ""
     if comparison.shared:
         return f"{first.label} finished first, in {taken}.", ""
     return _describe_lead(ranked, comparison.baseline or first)
@@ -107,7 +108,7 @@ def _write_verdict(comparison: Comparison) -> tuple[str, str]:
 def _describe_lead(ranked: list[Lane], baseline: Lane) -> tuple[str, str]:
     """Name the fastest engine, or those that are too close to it to tell apart."""
     first = ranked[0]
-    close = [lane for lane in ranked if lane is first or not _is_clearly_faster(first, lane)]
+    close = [lane for lane in ranked if lane is first or not is_clearly_faster(first, lane)]
     if len(close) == 1:
         other = ranked[1] if first.key == baseline.key else baseline
         title = ", the baseline," if first.key == baseline.key else ""
@@ -116,21 +117,21 @@ def _describe_lead(ranked: list[Lane], baseline: Lane) -> tuple[str, str]:
     names = join_names([lane.label for lane in close])
     if len(close) == len(ranked):
         return f"{names} were not clearly apart.", ""
-    if all(_is_clearly_faster(lane, baseline) for lane in close):
+    if all(is_clearly_faster(lane, baseline) for lane in close):
         ratio = _compare_times(close[-1], baseline)
         return f"{names} were at least {ratio} as fast as {baseline.label}.", ratio
     return f"{names}, not clearly apart, were fastest.", ""
 
 
 def _compare_times(lane: Lane, other: Lane) -> str:
-    return format_ratio(read_total(other) / read_total(lane))
+    return format_ratio(other.total_seconds / lane.total_seconds)
 
 
-def _is_clearly_faster(first: Lane, other: Lane) -> bool:
+def is_clearly_faster(first: Lane, other: Lane) -> bool:
     """Tell whether two engines' times are apart by more than chance gives."""
     ours = [repeat.seconds.total for repeat in first.repeats]
     theirs = [repeat.seconds.total for repeat in other.repeats]
-    ratio = read_total(other) / read_total(first) if read_total(first) else 1.0
+    ratio = other.total_seconds / first.total_seconds if first.total_seconds else 1.0
     apart = len(ours) < 2 or len(theirs) < 2 or max(ours) < min(theirs)
     return apart and ratio >= 1.05
 
@@ -153,10 +154,10 @@ def _describe_words(comparison: Comparison) -> str:
     if len(comparison.done) < 2 or comparison.baseline not in comparison.done:
         return ""
     assert comparison.baseline is not None
-    expected = read_text(comparison.baseline)
+    expected = comparison.baseline.text
     different: list[str] = []
     for lane in comparison.done:
-        errors = compare(expected, read_text(lane)).errors
+        errors = compare(expected, lane.text).errors
         if errors:
             by = f"differs from {comparison.baseline.label} by {name_count(errors)}"
             different.append(f"{lane.label} {f'by {name_count(errors)}' if different else by}")
@@ -172,9 +173,7 @@ def _describe_errors(comparison: Comparison) -> str:
         return ""
     rates = set()
     for lane in comparison.done:
-        assert lane.transcript is not None
-        found = score(comparison.reference, lane.transcript.text, lane.transcript.language)
-        rates.add(found.normalised_word_error_rate or 0.0)
+        rates.add(score_lane(lane, comparison.reference).normalised_word_error_rate or 0.0)
     said = f"word error rate {min(rates):.1%}"
     return said if f"{min(rates):.1%}" == f"{max(rates):.1%}" else f"{said} to {max(rates):.1%}"
 
@@ -193,14 +192,10 @@ def _describe_timing(comparison: Comparison) -> str:
     return "each alone, a single run: repeats would give a spread"
 
 
-def read_total(lane: Lane) -> float:
-    """Return the seconds of a finished engine's run."""
-    return lane.transcript.seconds.total if lane.transcript else float("inf")
-
-
-def read_text(lane: Lane) -> str:
-    """Return what a finished engine wrote."""
-    return lane.transcript.text if lane.transcript else ""
+def score_lane(lane: Lane, expected: str) -> Score:
+    """Count the errors of a finished engine against the expected words."""
+    assert lane.transcript is not None
+    return score(expected, lane.text, lane.transcript.language)
 
 
 def format_seconds(seconds: float) -> str:

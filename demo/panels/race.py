@@ -8,15 +8,11 @@ is seen, so that a bar grows where it was.
 from __future__ import annotations
 
 from functools import partial
+from operator import attrgetter
 from typing import Any
 
 from demo.limits import format_left
-from demo.panels.headline import (
-    find_common_reason,
-    format_ratio,
-    format_seconds,
-    read_total,
-)
+from demo.panels.headline import find_common_reason, format_ratio, format_seconds
 from demo.panels.templating import render_template
 from demo.snapshot import Comparison, Lane, State
 
@@ -48,7 +44,7 @@ def render(comparison: Comparison, document: bool = False) -> list[str]:
 
     `document`: with every row open.
     """
-    ranked = sorted(comparison.done, key=read_total) if comparison.finished else []
+    ranked = sorted(comparison.done, key=attrgetter("total_seconds")) if comparison.finished else []
     slowest = max((total for lane in comparison.done for total in _list_totals(lane)), default=0.0)
     html = render_template(
         "race.html",
@@ -71,7 +67,7 @@ def _show_row(
     rank = ranked.index(lane) + 1 if lane in ranked else 0
     percent = 0.0
     if rank and slowest:
-        percent = 100 * read_total(lane) / slowest
+        percent = 100 * lane.total_seconds / slowest
     elif lane.state in ("done", "waiting") and lane.transcript is not None:
         percent = 100.0
     elif comparison.audio_seconds:
@@ -81,7 +77,7 @@ def _show_row(
         seconds = f"{lane.elapsed:.1f} s"
         speed = format_left(lane.left)
     elif lane.transcript is not None:
-        seconds = format_seconds(read_total(lane))
+        seconds = format_seconds(lane.total_seconds)
         speed = format_speed(lane)
     unique = lane.reason if find_common_reason(comparison) is None else None
     return {
@@ -103,7 +99,7 @@ def _show_row(
 
 def _list_totals(lane: Lane) -> list[float]:
     """List the times that count: of the repeats, else of the run beside other engines."""
-    return [repeat.seconds.total for repeat in lane.repeats] or [read_total(lane)]
+    return [repeat.seconds.total for repeat in lane.repeats] or [lane.total_seconds]
 
 
 def format_speed(lane: Lane) -> str:
@@ -163,7 +159,7 @@ def _list_figures(lane: Lane, comparison: Comparison) -> list[tuple[str, str]]:
         figures["Beside the others"] = format_seconds(lane.race.total)
     if baseline is not None and baseline.transcript and lane is not baseline:
         apart = not comparison.shared and done.seconds.total
-        ratio = read_total(baseline) / read_total(lane) if apart else 0.0
+        ratio = baseline.total_seconds / lane.total_seconds if apart else 0.0
         figures[f"Against {baseline.label}"] = format_ratio(ratio) if ratio else "not comparable"
     if len(lane.repeats) > 1:
         totals = _list_totals(lane)

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import plotly.graph_objects as go
 
 from demo.panels.charts import SYMBOLS, Table, plain, render_chart, tone
+from demo.panels.headline import score_lane
 from demo.panels.templating import render_template
 from demo.snapshot import Comparison
-from engines import metrics
 
 NOTHING = "Drawn once a clip whose words are known has been compared."
 NOTE = (
@@ -92,10 +92,8 @@ def list_points(comparison: Comparison) -> list[Point]:
     points = []
     for lane in comparison.done:
         assert lane.transcript is not None
-        text, seconds = lane.transcript.text, lane.transcript.seconds.total
-        language = lane.transcript.language or "en"
-        score = metrics.score(comparison.reference, text, language)
-        if score.normalised_word_error_rate is None or not seconds:
+        rate = score_lane(lane, comparison.reference).normalised_word_error_rate
+        if rate is None or not lane.total_seconds:
             continue
         points.append(
             Point(
@@ -104,8 +102,8 @@ def list_points(comparison: Comparison) -> list[Point]:
                 lane.colour,
                 comparison.settings.model_for(lane.key),
                 comparison.clip_name,
-                lane.transcript.audio_seconds / seconds,
-                100 * score.normalised_word_error_rate,
+                lane.transcript.audio_seconds / lane.total_seconds,
+                100 * rate,
                 not comparison.shared,
             )
         )

@@ -134,7 +134,7 @@ def test_the_clock_starts_anew_with_each_phase() -> None:
 
 def test_only_the_gpu_takes_another_type() -> None:
     settings = Settings(gpu_dtype="float16")
-    assert (settings.dtype_for("gpu"), settings.dtype_for("cpu")) == ("float16", "float32")
+    assert [settings.run_of(key)[2] for key in ("gpu", "cpu")] == ["float16", "float32"]
 
 
 def test_runs_that_write_different_tokens_are_told() -> None:
