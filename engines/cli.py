@@ -21,7 +21,7 @@ from engines import logs, printing, registry, worker
 from engines.analysis import faults, records
 from engines.audio import find_clip, load_clip
 from engines.base import EngineError, Options, explain
-from engines.benchmark import evaluation, machine, speed
+from engines.benchmark import clip_list, evaluation, machine, speed
 from engines.command_options import (
     WHISPER_SPELLING,
     AsJson,
@@ -31,25 +31,34 @@ from engines.command_options import (
     ClipName,
     ClipNames,
     ClipOption,
+    ClipSource,
     DtypeOption,
     EngineName,
     Engines,
     Language,
     LineCount,
+    LinesPath,
     LineWidth,
     Markdown,
     Model,
+    OnRay,
     OutputDir,
     OutputFormat,
+    RayAddress,
+    RecordPath,
+    ShownRecord,
     Threads,
     Track,
     TranscriptFiles,
+    WordTimestamps,
+    Workers,
     check_complete,
     check_writable,
     list_clips,
     make_options,
     open_clip,
     pick_engines,
+    read_beams,
     split_names,
     with_whisper_options,
 )
@@ -102,7 +111,7 @@ def transcribe(
     dtype: DtypeOption = None,
     language: Language = None,
     beam_size: BeamSize = None,
-    word_timestamps: Annotated[bool, typer.Option("--word-timestamps")] = False,
+    word_timestamps: WordTimestamps = False,
     track: Track = 0,
     channel: Channel = "",
     as_json: AsJson = False,
@@ -166,7 +175,7 @@ def compare(
     options = make_options(whisper, language, beam_size)
     keys, path = pick_engines(engines, baseline), find_clip(clip)
     sound, beside = open_clip(clip, track, channel), path.with_suffix(".txt")
-    spoken = " ".join(evaluation.read_text(beside).split()) if beside.is_file() else None
+    spoken = " ".join(clip_list.read_text(beside).split()) if beside.is_file() else None
     typer.echo(f"{sound.name}, {sound.seconds:.1f} s, {model}")
     if spoken:
         printing.print_text("the words spoken", spoken)
@@ -273,7 +282,8 @@ def run_faults(
         printing.print_fault(faults.run_fault(fault, model, sound, language))
 
 
-@app.command()
+@app.command(context_settings=WHISPER_SPELLING)
+@with_whisper_options
 def benchmark(
     engines: Engines = None,
     baseline: Baseline = None,
@@ -284,16 +294,17 @@ def benchmark(
     warm_ups: Annotated[int, typer.Option("--warm-ups", min=0, help="runs not counted")] = 1,
     threads: Threads = None,
     dtype: DtypeOption = None,
-    record: Annotated[
-        Path | None, typer.Option("--json", help="keep the record here; - prints it instead")
-    ] = None,
-    show: Annotated[
-        Path | None, typer.Option("--show", help="print a record's tables; nothing is run")
-    ] = None,
+    language: Language = None,
+    word_timestamps: WordTimestamps = False,
+    record: RecordPath = None,
+    show: ShownRecord = None,
     markdown: Markdown = False,
+    *,
+    whisper: WhisperOptions = speed.NO_FALLBACK,
 ) -> None:
     """Time engines that take turns: medians of whole runs, as tables or as a record in JSON.
 
+    Temperature 0 alone unless told otherwise: trying again would be more work for one engine only.
     Ctrl-C prints, and leaves, what was finished. Exit status 1 when an engine failed.
     """
     if show is not None:
@@ -302,20 +313,18 @@ def benchmark(
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise EngineError(f"{show} holds no record of a benchmark: {error}.") from error
         return
-    if not all(beam.isdecimal() and int(beam) for beam in split_names(beams)):
-        raise typer.BadParameter(f"{beams!r} are not numbers from 1 up", param_hint="--beams")
     plan = speed.Plan(
         engines=pick_engines(engines, baseline),
         models=split_names(models),
         clips=split_names(clips),
-        beams=tuple(int(beam) for beam in split_names(beams)),
+        beams=(sizes := read_beams(beams)),
         repeats=repeats,
         warm_ups=warm_ups,
         dtype=dtype,
         named_baseline=baseline,
+        options=make_options(whisper, language, min(sizes), word_timestamps),
     )
-    saved = record if record != TO_STDOUT else None
-    check_writable(saved)
+    check_writable(saved := record if record != TO_STDOUT else None)
     machine.limit_threads(threads)
     with Console(stderr=True).status("") as status:
         found = speed.run(plan, saved, status.update)
@@ -329,54 +338,47 @@ def benchmark(
     raise typer.Exit(INTERRUPTED if found["interrupted"] else int(failed))
 
 
-@app.command()
+@app.command(context_settings=WHISPER_SPELLING)
+@with_whisper_options
 def evaluate(
-    source: Annotated[Path, typer.Argument(help="a folder, or a file with a path a line")],
+    source: ClipSource,
     engines: Engines = None,
     models: Annotated[str, typer.Option("--models", "--model")] = DEFAULT_MODEL,
     language: Language = None,
     beam_size: BeamSize = None,
-    out: Annotated[Path, typer.Option("--out", help="a line of JSON for each clip")] = Path(
-        "build/evaluation.jsonl"
-    ),
+    word_timestamps: WordTimestamps = False,
+    out: LinesPath = Path("build/evaluation.jsonl"),
     threads: Threads = None,
-    ray: Annotated[bool, typer.Option("--ray", help="on Ray, started here unless told")] = False,
-    address: Annotated[str, typer.Option("--address", help="a cluster's, ray://host:10001")] = "",
-    workers: Annotated[int, typer.Option("--workers", min=1, help="at the same time, on Ray")] = 1,
+    ray: OnRay = False,
+    address: RayAddress = "",
+    workers: Workers = 1,
     as_json: AsJson = False,
     markdown: Markdown = False,
+    *,
+    whisper: WhisperOptions,
 ) -> None:
     """Error rates and real-time factors over clips with their words beside them (CLIP.txt).
 
-    The same command goes on where the last one ended: clips that have a text are left alone, those
-    that failed are tried again. Exit status 1 when a clip failed.
+    A manifest has them itself: JSON lines (.jsonl), CSV, or TSV without quotes, with a clip's path
+    under audio, audio_filepath, file_name, path or file, and its words under text, reference,
+    sentence, transcription or transcript. The same command goes on where the last one ended, with
+    clips that have no text yet or failed. Exit status 1 when a clip failed.
     """
     where = address or ("local" if ray else None)
     if where:
         threads = threads or max(1, len(machine.list_cores()) // workers)
     else:
         workers, threads = 1, machine.limit_threads(threads)
-    beam, clips = beam_size or 1, evaluation.find_clips(source)
-    lanes = [
-        evaluation.name_lane(engine, model)
-        for model in split_names(models)
-        for engine in pick_engines(engines)
-    ]
-    tasks = [
-        evaluation.Task(*lane, name, beam, language, spoken, threads, workers, path)
-        for lane in dict.fromkeys(lanes)
-        for name, path, spoken in clips
-    ]
+    asked = make_options(whisper, language, beam_size, word_timestamps)
+    lanes = [(engine, model) for model in split_names(models) for engine in pick_engines(engines)]
+    found = clip_list.find_clips(source)
+    tasks = evaluation.make_tasks(lanes, found, asked, threads, workers)
     check_writable(out)
     with Console(stderr=True).status("") as status:
         summaries, interrupted = evaluation.run(tasks, out, where, status.update)
     if interrupted:
         typer.echo("Interrupted: the same command goes on from here.", err=True)
-    if as_json:
-        for summary in summaries:
-            printing.print_json(summary)
-    else:
-        printing.print_evaluation(summaries, markdown)
+    printing.print_evaluation(summaries, as_json, markdown)
     failed = any(summary["failed"] for summary in summaries)
     raise typer.Exit(INTERRUPTED if interrupted else int(failed))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -64,6 +65,20 @@ LineWidth = Annotated[
 LineCount = Annotated[
     str | None, typer.Option("--max-line-count", help="lines in a cue", metavar="NUMBER")
 ]
+WordTimestamps = Annotated[bool, typer.Option("--word-timestamps")]
+ClipSource = Annotated[
+    Path, typer.Argument(help="a folder, a list of files (a path a line) or a manifest")
+]
+LinesPath = Annotated[Path, typer.Option("--out", help="a line of JSON for each clip")]
+OnRay = Annotated[bool, typer.Option("--ray", help="on Ray, started here unless told")]
+RayAddress = Annotated[str, typer.Option("--address", help="a cluster's, ray://host:10001")]
+Workers = Annotated[int, typer.Option("--workers", min=1, help="at the same time, on Ray")]
+RecordPath = Annotated[
+    Path | None, typer.Option("--json", help="keep the record here; - prints it instead")
+]
+ShownRecord = Annotated[
+    Path | None, typer.Option("--show", help="print a record's tables; nothing is run")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
 Markdown = Annotated[bool, typer.Option("--markdown", help="print tables as Markdown")]
 
@@ -91,7 +106,10 @@ def name_flag(name: str) -> str:
 
 def with_whisper_options(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command an option for each of Whisper's; it gets them as `whisper`, a
-    `WhisperOptions`."""
+    `WhisperOptions`, whose default in its signature, if it has one, holds what isn't given."""
+    signature = inspect.signature(command, eval_str=True)
+    given_default = signature.parameters["whisper"].default
+    usual = WhisperOptions() if given_default is inspect.Parameter.empty else given_default
 
     @functools.wraps(command)
     def run(*args: Any, **given: Any) -> None:
@@ -101,19 +119,18 @@ def with_whisper_options(command: Callable[..., None]) -> Callable[..., None]:
         for name, text in texts.items():
             if text is not None:
                 found[name] = read_option(name, text)
-        command(*args, **given, whisper=WhisperOptions(**found))
+        command(*args, **given, whisper=replace(usual, **found))
 
-    signature = inspect.signature(command, eval_str=True)
     parameters = [each for each in signature.parameters.values() if each.name != "whisper"]
     kind = inspect.Parameter.KEYWORD_ONLY
-    for name, annotation in list_annotations().items():
+    for name, annotation in list_annotations(usual).items():
         parameters.append(inspect.Parameter(name, kind, default=None, annotation=annotation))
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {each.name: each.annotation for each in parameters}
     return run
 
 
-def list_annotations() -> dict[str, Any]:
+def list_annotations(defaults: WhisperOptions) -> dict[str, Any]:
     """Return the type of each of Whisper's options for typer, by name."""
     found: dict[str, Any] = {}
     for name, row in OPTIONS.items():
@@ -122,7 +139,7 @@ def list_annotations() -> dict[str, Any]:
             switch = typer.Option(f"{flag}/--no-{flag[2:]}", help=row.help, show_default=False)
             found[name] = Annotated[bool | None, switch]
             continue
-        usual = f" [default: {row.write(row.default) or 'nothing'}]"
+        usual = f" [default: {row.write(getattr(defaults, name)) or 'nothing'}]"
         metavar = "|".join(row.values) or row.kind.upper()
         shown = typer.Option(flag, help=row.help + usual, metavar=metavar, show_default=False)
         found[name] = Annotated[str | None, shown]
@@ -270,6 +287,14 @@ def check_writable(path: Path | None) -> None:
 def split_names(text: str | None) -> tuple[str, ...]:
     """Return the names between commas, each once."""
     return tuple(dict.fromkeys(part.strip() for part in (text or "").split(",") if part.strip()))
+
+
+def read_beams(text: str) -> tuple[int, ...]:
+    """Return the beam sizes between commas; end the command, with a sentence, for anything else."""
+    names = split_names(text)
+    if not names or not all(name.isdecimal() and int(name) for name in names):
+        raise typer.BadParameter(f"{text!r} are not numbers from 1 up", param_hint="--beams")
+    return tuple(map(int, names))
 
 
 def pick_engines(text: str | None, baseline: str | None = None) -> tuple[str, ...]:

@@ -146,6 +146,25 @@ def join_names(names: list[str]) -> str:
     return f"{', '.join(others)} and {last}" if others else last
 
 
+BOOTSTRAP_SAMPLES = 2000
+
+
+def bootstrap_rate(errors: Sequence[int], expected: Sequence[int]) -> tuple[float, float] | None:
+    """Return the 95 % interval of an error rate over clips, each with its errors and its words.
+
+    A percentile bootstrap: clips are drawn with replacement, always the same ones. None for fewer
+    than two clips, or where nothing is spoken.
+    """
+    counts = np.array([errors, expected], np.int64)  # (2, clips)
+    clips = counts.shape[1]
+    if clips < 2 or not counts[1].sum():
+        return None
+    drawn = np.random.default_rng(0).integers(0, clips, (BOOTSTRAP_SAMPLES, clips))
+    wrong, words = counts[:, drawn].sum(axis=2)  # (samples,)
+    low, high = np.quantile(wrong[words > 0] / words[words > 0], (0.025, 0.975))
+    return float(low), float(high)
+
+
 # Feature statistics and histograms.
 
 BINS = 64

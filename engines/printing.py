@@ -276,8 +276,12 @@ def _list_figures(
     }
 
 
-def print_evaluation(summaries: Sequence[Mapping[str, Any]], markdown: bool) -> None:
-    """Print a row for each summary of `evaluate`."""
+def print_evaluation(summaries: Sequence[Mapping[str, Any]], as_json: bool, markdown: bool) -> None:
+    """Print a row, or a line of JSON, for each summary of `evaluate`."""
+    if as_json:
+        for summary in summaries:
+            print_json(summary)
+        return
     rows = [
         {
             "engine": each["engine"],
@@ -286,6 +290,7 @@ def print_evaluation(summaries: Sequence[Mapping[str, Any]], markdown: bool) -> 
             "failed": str(each["failed"]),
             "counted by": each["unit"],
             "error rate": number(each["error_rate"], ".2%"),
+            "95 % interval": " to ".join(number(end, ".2%") for end in each["interval"] or [None]),
             "errors": f"{each['errors']} of {each['expected']}",
             "real-time factor": number(each["real_time_factor"], ".3f"),
         }

@@ -22,7 +22,7 @@ from __future__ import annotations
 import json
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from functools import partial
 from itertools import product
@@ -35,9 +35,12 @@ from engines.audio import find_clip, load_clip
 from engines.base import Dtype, Engine, Options, PrepareSeconds, Transcript, explain
 from engines.benchmark import machine
 from engines.metrics import compare
+from engines.options import WhisperOptions
 
-TEMPERATURES = (0.0,)
-"""No fallback: a retried window is sampled, and would be more work for one engine only."""
+NO_FALLBACK = WhisperOptions(temperatures=(0.0,))
+"""A window that is tried again is sampled, and would be more work for one engine only."""
+
+USUAL = Options(**NO_FALLBACK.values())
 
 SETTLE_SECONDS = 0.25
 """Pause before each run: OpenMP's threads go on spinning for up to 0.2 s after their work
@@ -54,6 +57,7 @@ class Plan:
 
     `engines`: lanes, of which one may name a type or a model of its own. `dtype`: None for each
     engine's default, which is float32 where it has that. `named_baseline`: None for the usual one.
+    `options`: of every run, but for the beam size.
     """
 
     engines: Sequence[str]
@@ -64,6 +68,7 @@ class Plan:
     warm_ups: int = 1
     dtype: Dtype | None = None
     named_baseline: str | None = None
+    options: Options = USUAL
 
     @property
     def baseline(self) -> str:
@@ -83,7 +88,7 @@ def run(plan: Plan, path: Path | None, say: Say) -> dict[str, Any]:
         "run": logs.current_run(),
         "started": datetime.now().astimezone().isoformat(timespec="seconds"),
         "machine": asdict(machine.describe()),
-        "settings": {**asdict(plan), "baseline": plan.baseline, "temperatures": TEMPERATURES},
+        "settings": {**asdict(plan), "baseline": plan.baseline},
         "limits": None,
         "interrupted": True,
         "results": [],
@@ -130,7 +135,7 @@ def measure(plan: Plan, say: Say) -> Iterator[Result]:
                 broken[key] = explain(error)
         warm_ups = dict.fromkeys(plan.beams, plan.warm_ups)
         for (name, clip), beam in product(clips.items(), plan.beams):
-            options = Options(beam_size=beam, temperatures=TEMPERATURES)
+            options = replace(plan.options, beam_size=beam)
             runs = {key: partial(each.transcribe, clip, options) for key, each in engines.items()}
             finished: dict[str, list[Transcript]] = {key: [] for key in plan.engines}
             errors, interrupted = dict(broken), False

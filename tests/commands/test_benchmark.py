@@ -92,6 +92,26 @@ def test_every_model_clip_and_beam_is_run_and_warm_ups_come_once_for_each_beam(
     assert {r["times_faster"] for r in results} == {1.0}
 
 
+def test_options_of_whisper_are_those_of_every_run(
+    command: Command, engines: Any, clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Options] = []
+
+    def transcribe(clip: Clip, options: Options) -> Transcript:
+        asked.append(options)
+        return fakes.FakeEngine().transcribe(clip, options)
+
+    monkeypatch.setattr(engines["cpu"], "transcribe", transcribe)
+    words = "benchmark --engines cpu --clips short --warm-ups 0 --repeats 1 --json -"
+    done = command(f"{words} --beams 2,5 --task translate --language fr --patience 2")
+    common: dict[str, Any] = {"task": "translate", "patience": 2.0, "temperatures": (0.0,)}
+    assert asked == [Options("fr", beam, **common) for beam in (2, 5)]
+    assert json.loads(done.stdout)["settings"]["options"]["patience"] == 2.0
+    command(f"{words} --temperature 0.4,0.8 --word-timestamps")
+    assert asked[-1] == Options(None, 1, True, temperatures=(0.4, 0.8))
+    assert "patience 2 needs a beam search" in command(f"{words} --beams 1,5 --patience 2").stderr
+
+
 def test_a_failed_engine_is_a_result_and_the_rest_go_on(
     command: Command, engines: Any, clip: Path
 ) -> None:

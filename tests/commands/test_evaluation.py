@@ -14,7 +14,7 @@ import soundfile
 
 from engines import worker
 from engines.base import EngineError, Transcript
-from engines.benchmark import evaluation
+from engines.benchmark import clip_list, evaluation
 from engines.benchmark.evaluation import Line, Task
 from tests import fakes
 from tests.commands.conftest import SPOKEN, Command
@@ -43,10 +43,26 @@ def make_task(path: Path, **fields: Any) -> Task:
     return Task(**{**common, **fields})
 
 
-def test_a_list_has_a_path_on_each_line(folder: Path) -> None:
-    (folder / "list").write_text(f"more/c.wav\n\n{folder / 'a.wav'}\nmore/c.wav\n")
-    found = evaluation.find_clips(folder / "list")
-    assert [(name, text) for name, _, text in found] == [("more/c.wav", SPOKEN), ("a.wav", SPOKEN)]
+@pytest.mark.parametrize(
+    ("name", "content", "first"),
+    [
+        ("list", "more/c.wav\n\n{folder}/a.wav\nmore/c.wav\n", SPOKEN),
+        ("m.jsonl", '{{"audio_filepath": "more/c.wav", "text": "A, “b”"}}\n\n'
+         '{{"audio": "a.wav"}}\n', "A, “b”"),
+        ("m.csv", 'id,file_name,transcription\n1,more/c.wav,"A, “b”"\n2,a.wav,\n', "A, “b”"),
+        ("m.tsv", 'client\tpath\tsentence\nx\tmore/c.wav\t"A", b\nx\ta.wav\n', '"A", b'),
+    ],
+)  # fmt: skip
+def test_a_list_or_a_manifest_names_clips_and_perhaps_their_words(
+    folder: Path, name: str, content: str, first: str
+) -> None:
+    (folder / name).write_text(content.format(folder=folder), encoding="utf-8")
+    found = clip_list.find_clips(folder / name)
+    second = "" if name == "m.csv" else SPOKEN  # an empty cell is a clip where nothing is said
+    assert [(each.name, each.reference) for each in found] == [
+        ("more/c.wav", first),
+        ("a.wav", second),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -62,7 +78,23 @@ def test_what_can_t_be_used_is_refused(folder: Path, content: bytes, sentence: s
     (folder / "latin.txt").write_bytes("schön".encode("latin-1"))
     (folder / "list").write_bytes(content)
     with pytest.raises(EngineError, match=sentence):
-        evaluation.find_clips(folder / "list")
+        clip_list.find_clips(folder / "list")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        ("m.jsonl", "a.wav\n", "m.jsonl, line 1: not an object of JSON"),
+        ("m.json", '{"text": "a"}', "m.json, row 1: no clip: its file stands in one of audio,"),
+        ("m.csv", "a.wav,words\nb.wav,others\n", "m.csv, row 1: no clip"),
+    ],
+)
+def test_a_manifest_that_names_no_clip_is_refused(
+    folder: Path, name: str, content: str, sentence: str
+) -> None:
+    (folder / name).write_text(content)
+    with pytest.raises(EngineError, match=sentence):
+        clip_list.find_clips(folder / name)
 
 
 @pytest.mark.parametrize(
@@ -96,10 +128,11 @@ def test_an_evaluation_and_going_on(command: Command, folder: Path, tmp_path: Pa
     assert set(lines[0]) == {
         *("engine", "model", "clip", "beam", "language", "reference", "threads", "workers"),
         *("text", "unit", "expected", "errors", "error_rate", "audio_seconds", "seconds"),
-        *("real_time_factor", "error"),
+        *("real_time_factor", "error", "options"),
     }
     summary = json.loads(done.stdout)
     assert (summary["errors"], summary["expected"]) == (3, 33)
+    assert summary["interval"] == [1 / 11, 1 / 11], "all clips have the same rate"
     again = command(words, *where)
     assert "3 of 3 were done before" in again.stderr and lines_of(out) == lines
     assert "9.09%" in again.stdout and "3 of 33" in again.stdout
@@ -108,7 +141,18 @@ def test_an_evaluation_and_going_on(command: Command, folder: Path, tmp_path: Pa
     (folder / "a.txt").write_text(fakes.WORDS)
     assert "2 of 3 were done before" in command(words, *where).stderr
     assert "0 of 3 were done before" in command(words, *where, "--beam-size=5").stderr
-    assert len(lines_of(out)) == 3 + 1 + 3
+    prompted = (*where, "--initial_prompt", "Chips", "--temperature=0,0.5")
+    assert "0 of 3 were done before" in command(words, *prompted).stderr
+    assert "3 of 3 were done before" in command(words, *prompted).stderr
+    assert len(lines_of(out)) == 3 + 1 + 3 + 3
+    asked = {"initial_prompt": "Chips", "temperatures": [0.0, 0.5]}
+    assert lines_of(out)[-1]["options"] == asked and lines_of(out)[0]["options"] == {}
+    refused = command(words, *where, "--patience=2")
+    assert refused.exit_code == 1 and "patience 2 needs a beam search" in refused.stderr
+    # Lines from before there were options are of those that had none.
+    old = [{name: v for name, v in line.items() if name != "options"} for line in lines_of(out)]
+    out.write_text("".join(json.dumps(line) + "\n" for line in old[:4]))
+    assert "3 of 3 were done before" in command(words, *where).stderr
 
 
 @pytest.mark.parametrize("content", ["dear diary", '{"engine": "cpu"}\n'])
