@@ -1,7 +1,7 @@
 """At temperature 0 every float32 engine gives openai-whisper's tokens and word times.
 
 The quick tests run a short sample through `tiny.en`, and through `base` for `max_full`. The slow
-ones run all samples, and 100 telephone prompts for each model: `base` hears five languages,
+ones run all samples, and `PROMPTS` telephone prompts for each model: `base` hears five languages,
 `tiny.en` English. Prompts run one by one, and joined to clips of several windows, which are decoded
 with and without the text of the window before. `max_hybrid`, whose encoder is `max_full`'s and
 whose decoder is the baseline's, takes fewer clips. The prompts are Debian's
@@ -86,8 +86,8 @@ VOICES = (
     "it_IT_m_Carlo",
     "ru_RU_f_IvrvoiceRU",
 )
-PROMPTS = int(os.environ.get("PROMPTS", 100))
-"""Prompts for each model; fewer where time is short."""
+PROMPTS = int(os.environ.get("PROMPTS", 10))
+"""Prompts for each model; a hundred take more than an hour."""
 
 JOINED = 10
 """Prompts in one joined clip, of which there is one for each language."""
