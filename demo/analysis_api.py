@@ -7,7 +7,14 @@ from typing import Any
 import gradio as gr
 
 from demo.analysis_task import make_explanation
-from demo.api import Arguments, errors_as_answers, list_arguments, run_task, sign, while_heard
+from demo.api import (
+    Arguments,
+    errors_as_answers,
+    list_arguments,
+    run_task,
+    run_until_left,
+    set_signature,
+)
 from demo.comparison import Backend
 from demo.jobs import JobQueue, name_caller
 from demo.record import DivergenceRecord, describe_divergence
@@ -30,11 +37,11 @@ def add_why(backend: Backend, queue: JobQueue) -> None:
             asked = ComparisonRequest.from_json({**sent, "engines": list(pair)}, backend.choices())
             task = make_explanation(backend, asked, pair)
             caller, left = name_caller(request), queue.streams.wait_until_left(request.session_hash)
-            last = await while_heard(run_task(queue, caller, task, gr.Info), left)
+            last = await run_until_left(run_task(queue, caller, task, gr.Info), left)
             if last.result is None:
                 raise RequestError(last.reason or "The run was stopped.")
             return asdict(describe_divergence(last.result))  # type: ignore[return-value]
 
     purpose = "Where two engines' tokens part, the half of the model behind it, and who is right."
-    sign(why, gr.Request, purpose, of_why)
+    set_signature(why, gr.Request, purpose, of_why)
     gr.api(why, api_name="why", concurrency_limit=None)

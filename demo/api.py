@@ -24,8 +24,7 @@ import gradio as gr
 
 from demo import uploads
 from demo.comparison import Backend
-from demo.jobs import Caller, JobQueue, Refused, Task, Waiting, name_caller
-from demo.limits import name_address
+from demo.jobs import Caller, JobQueue, Refused, Task, Value, Waiting, name_caller, name_program
 from demo.record import (
     ComparisonRecord,
     EngineRecord,
@@ -95,20 +94,9 @@ async def run_task(
     return last
 
 
-async def compare_while_heard(
-    backend: Backend,
-    queue: JobQueue,
-    caller: Caller,
-    asked: ComparisonRequest,
-    left: Coroutine[Any, Any, None],
-    notify: Callable[[str], Any] = lambda sentence: None,
-) -> Comparison:
-    """`compare` as `while_heard`."""
-    found: Comparison = await while_heard(compare(backend, queue, caller, asked, notify), left)
-    return found
-
-
-async def while_heard(work: Coroutine[Any, Any, Any], left: Coroutine[Any, Any, None]) -> Any:
+async def run_until_left(
+    work: Coroutine[Any, Any, Value], left: Coroutine[Any, Any, None]
+) -> Value:
     """Run a job until its caller leaves, which `left` waits for, or the call is cancelled; either
     stops it. Raises as the job does, and `Refused` for a caller who left."""
     job = asyncio.create_task(work)
@@ -144,7 +132,7 @@ def list_options() -> dict[str, tuple[Any, Any, str]]:
     return {name: (types[name], defaults[name], rule.help) for name, rule in RULES.items()}
 
 
-def sign(function: Any, context: type, purpose: str, arguments: Arguments) -> None:
+def set_signature(function: Any, context: type, purpose: str, arguments: Arguments) -> None:
     """Give a function the signature and docstring that Gradio, the MCP server and a caller read.
 
     `context`: the type of its first parameter, which is not the caller's.
@@ -193,7 +181,7 @@ def add_endpoints(backend: Backend, queue: JobQueue) -> None:
         with errors_as_answers(sent):
             asked = ComparisonRequest.from_json(sent, backend.choices())
             caller, left = name_caller(request), queue.streams.wait_until_left(request.session_hash)
-            return await compare_while_heard(backend, queue, caller, asked, left, gr.Info)
+            return await run_until_left(compare(backend, queue, caller, asked, gr.Info), left)
 
     async def compare_all(request: gr.Request, *values: Any) -> ComparisonRecord:
         comparison = await run(request, dict(zip(of_compare, values, strict=True)))
@@ -213,9 +201,9 @@ def add_endpoints(backend: Backend, queue: JobQueue) -> None:
         return [asdict(describe_engine(each)) for each in backend.statuses()]  # type: ignore[misc]
 
     purpose = "Run one clip through several engines; their words, times and differences."
-    sign(compare_all, gr.Request, purpose, of_compare)
+    set_signature(compare_all, gr.Request, purpose, of_compare)
     purpose = "Run one clip through one engine; its words with their times, and the run's seconds."
-    sign(transcribe, gr.Request, purpose, of_transcribe)
+    set_signature(transcribe, gr.Request, purpose, of_transcribe)
     unlimited: dict[str, Any] = {"concurrency_limit": None}  # `JobQueue` is the queue
     gr.api(compare_all, api_name="compare", **unlimited)
     gr.api(transcribe, api_name="transcribe", **unlimited)
@@ -253,12 +241,9 @@ def make_tools(backend: Backend, queue: JobQueue) -> Any:
         with save_clip(clip_base64) as path:
             asked = ComparisonRequest.from_json(sent, backend.choices(), received=path)
             request = context.request_context.request
-            host = request.client.host if request.client else None
-            caller = Caller(f"tool {id(request)}", name_address(host))
+            work = compare(backend, queue, name_program(request), asked)
             try:
-                comparison = await compare_while_heard(
-                    backend, queue, caller, asked, wait_until_gone(request)
-                )
+                comparison = await run_until_left(work, wait_until_gone(request))
             except Refused as refusal:
                 raise RequestError(str(refusal)) from None
             record = describe(comparison)
@@ -272,7 +257,7 @@ def make_tools(backend: Backend, queue: JobQueue) -> Any:
         return [describe_engine(status) for status in backend.statuses()]
 
     own = {"clip_base64": (str, "", "a clip"), "details": (bool, False, "adds segments and tokens")}
-    sign(compare_clip, Context, PURPOSE, {**list_options(), **own})
+    set_signature(compare_clip, Context, PURPOSE, {**list_options(), **own})
     server.add_tool(compare_clip)
     server.add_tool(list_engines)
     return server

@@ -1,5 +1,4 @@
-"""What reaches behind Gradio's public interface (6.31): an upgrade may break it, which the tests of
-what it does then say."""
+"""Every use of what Gradio (6.31) keeps private; tests of their effects fail where one breaks."""
 
 from __future__ import annotations
 
@@ -92,6 +91,12 @@ def harden_gradio(page: gr.Blocks) -> None:
     page.preprocess_data = preprocess_data  # type: ignore[method-assign]
 
 
+def find_session(page: gr.Blocks, event_id: str) -> str:
+    """Return the session of an event that is queued or running, else the id itself."""
+    event = page._queue.event_ids_to_events.get(event_id)
+    return str(event.session_hash) if event else event_id
+
+
 def forget_progress(is_open: Callable[[str], bool]) -> None:
     """Drop what Gradio keeps for ever of each upload whose progress somebody could ask for."""
     progress = routes.file_upload_statuses
@@ -100,23 +105,23 @@ def forget_progress(is_open: Callable[[str], bool]) -> None:
             del kept[name]
 
 
-def forget_visits(page: gr.Blocks, seconds: float) -> None:
-    """Drop what Gradio holds of visits that did nothing for so long: inputs, panels' values,
+def forget_sessions(page: gr.Blocks, seconds: float) -> None:
+    """Drop what Gradio holds of sessions that did nothing for so long: inputs, panels' values,
     messages that nobody fetched, and the names of deleted files. Called in the server's loop.
 
-    Of a visit that was displaced by newer ones Gradio no longer has the time; it counts from here.
+    Of a session that newer ones displaced Gradio no longer has the time; it counts from here.
     """
     for paths in page.temp_file_sets:
         paths -= {path for path in paths if not Path(path).exists()}
     holder, queue = page.server_app.state_holder, page._queue
     now = datetime.now()
-    for visit in {*queue.pending_event_ids_session, *queue.pending_messages_per_session}:
-        holder.time_last_used.setdefault(visit, now)
-    for visit, used in list(holder.time_last_used.items()):
-        events = queue.pending_event_ids_session.get(visit, set())
+    for session in {*queue.pending_event_ids_session, *queue.pending_messages_per_session}:
+        holder.time_last_used.setdefault(session, now)
+    for session, used in list(holder.time_last_used.items()):
+        events = queue.pending_event_ids_session.get(session, set())
         at_work = any(event in queue.event_ids_to_events for event in events)
         if not at_work and now - used >= timedelta(seconds=seconds):
-            holder.session_data.pop(visit, None)
-            holder.time_last_used.pop(visit, None)
-            queue.pending_messages_per_session.pop(visit, None)
-            queue.pending_event_ids_session.pop(visit, None)
+            holder.session_data.pop(session, None)
+            holder.time_last_used.pop(session, None)
+            queue.pending_messages_per_session.pop(session, None)
+            queue.pending_event_ids_session.pop(session, None)

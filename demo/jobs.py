@@ -22,7 +22,14 @@ from typing import Any, TypeVar
 
 from starlette.concurrency import iterate_in_threadpool
 
-from demo.limits import Allowance, Limits, format_estimate, format_wait, name_address, tell_too_long
+from demo.limits import (
+    Allowance,
+    Limits,
+    describe_timeout,
+    format_estimate,
+    format_wait,
+    name_address,
+)
 from demo.streams import Streams
 from engines import logs
 from engines.base import EngineError, Listener, Stopped
@@ -43,7 +50,7 @@ logger = logs.logger(__name__)
 
 
 class Task(Listener):
-    """Work in a thread, told of as snapshots, and the listener of that work; used once.
+    """Work in a thread that is shown as snapshots, and the listener of that work; used once.
 
     Its snapshots are frozen. They have `finished`, and `over` where nothing comes after that;
     `complete`, `as_started(now)`, `at(now)`, `as_stopped()`, and `to_save()`, which gives what a
@@ -118,7 +125,7 @@ class Task(Listener):
             yield
         except Stopped:
             late = time.monotonic() > self._deadline and not self._stopping
-            fail(tell_too_long(self._longest) if late else None)
+            fail(describe_timeout(self._longest) if late else None)
         except EngineError as error:
             logger.error("failed", error=str(error), **about)
             fail(str(error))
@@ -142,7 +149,7 @@ def start_thread(work: Callable[[], None]) -> threading.Thread:
 class Refused(Exception):
     """A job can't wait or won't start; the text is one sentence.
 
-    `alert`: whether that is news, which it isn't to the visitor who stopped it.
+    `alert`: whether to show it as a warning: not to the visitor who stopped the job.
     """
 
     def __init__(self, sentence: str, alert: bool = True) -> None:
@@ -152,17 +159,28 @@ class Refused(Exception):
 
 @dataclass(frozen=True)
 class Caller:
-    """Who asks. `visitor`: a panel of a browser's tab, or a program's session, which stops its own
-    jobs; `address`: what limits are kept by."""
+    """Who asks for a job.
 
-    visitor: str
+    `client`: a panel of a browser's tab, a program's session or one call of a program, which can
+    stop its own jobs only. `address`: the visitor's, by which limits are counted.
+    """
+
+    client: str
     address: str
 
 
 def name_caller(request: Any, panel: str = "") -> Caller:
     """Return the caller behind a `gr.Request`; each panel of a tab waits and stops by itself."""
-    host = request.client.host if request.client else None
-    return Caller(f"{request.session_hash} {panel}".strip(), name_address(host))
+    return Caller(f"{request.session_hash} {panel}".strip(), _find_address(request))
+
+
+def name_program(request: Any) -> Caller:
+    """Return the caller behind a Starlette request, of which every call is a client."""
+    return Caller(f"program {id(request)}", _find_address(request))
+
+
+def _find_address(request: Any) -> str:
+    return name_address(request.client.host if request.client else None)
 
 
 @dataclass(frozen=True)
@@ -198,7 +216,7 @@ class Job:
 
 
 class JobQueue:
-    """Jobs in the order they came, and what a visitor may ask of them."""
+    """Jobs in the order they came, and each visitor's limits."""
 
     def __init__(self, limits: Limits | None = None) -> None:
         self.limits = limits or Limits()
@@ -296,10 +314,10 @@ class JobQueue:
             total += expected - gone
         return 5.0 * max(round(total / 5), 1) if total < 57.5 else 60.0 * max(round(total / 60), 1)
 
-    def stop(self, visitor: str) -> None:
-        """Stop a visitor's jobs; one that still waits never starts."""
+    def stop(self, client: str) -> None:
+        """Stop a client's jobs; one that still waits never starts."""
         with self._lock:
-            mine = [job for job in self._jobs if job.caller.visitor == visitor]
+            mine = [job for job in self._jobs if job.caller.client == client]
             self._end(mine, Refused("Stopped before its turn came.", alert=False))
 
     def _end(self, jobs: Iterable[Job], refusal: Refused) -> None:

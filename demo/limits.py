@@ -72,7 +72,7 @@ def read_number(name: str, default: int, least: int, most: int) -> int:
     return int(text)
 
 
-def tell_too_long(seconds: float) -> str:
+def describe_timeout(seconds: float) -> str:
     """Return why a run was ended after so many seconds."""
     return (
         f"Ended after {format_wait(seconds)}, the longest that a run of this clip may take here: "

@@ -38,7 +38,7 @@ logger = logs.logger(__name__)
 AUTH = "DEMO_AUTH"
 PREFIX = "/gradio_api"
 UPLOAD, PROGRESS = f"{PREFIX}/upload", f"{PREFIX}/upload_progress"
-AUDIO = {"/v1/audio/transcriptions": "transcribe", "/v1/audio/translations": "translate"}
+OPENAI_PATHS = {"/v1/audio/transcriptions": "transcribe", "/v1/audio/translations": "translate"}
 """Where programs written for OpenAI's API send their clips, and what each is for."""
 
 CLOSED = tuple(
@@ -142,10 +142,10 @@ class Guard:
     def _refuse(
         self, method: str, path: str, headers: Headers, size: int | None
     ) -> tuple[int, str] | None:
-        """Why a request is not answered, with the status."""
+        """Return the status and a sentence for a request that is refused."""
         if self._only_this_machine and not is_from_here(headers):
             return 421, "This page answers on its own machine only: open it as localhost there."
-        if not self._knows(path, headers):
+        if not self._is_authorised(path, headers):
             return 401, "This page asks for a name and a password."
         if method not in ("GET", "HEAD") and is_cross_site(headers):
             return (
@@ -161,7 +161,10 @@ class Guard:
         return None
 
     async def _refuse_progress(self, upload_id: str) -> tuple[int, str] | None:
-        """Why the progress of an upload can't be told; Gradio keeps every id it is asked about."""
+        """Return the status and a sentence where an upload's progress can't be told.
+
+        Gradio keeps every id that it is asked about, so it is asked about known ones only.
+        """
         if not upload_id or not is_id(upload_id):
             return 400, BAD_ID
         for _ in range(30):  # a browser may ask a little before it begins
@@ -171,15 +174,15 @@ class Guard:
         return 404, "There is no such upload."
 
     def _read_session(self, scope: Scope, path: str) -> str:
-        """The session whose events a request is for, or nothing."""
+        """Return the session whose events a request is for, or nothing."""
         if path.rstrip("/") == f"{PREFIX}/queue/data":
             return read_query(scope, "session_hash")
         parts = path.removeprefix(f"{PREFIX}/call/").removeprefix("v2/").split("/")
         is_stream = path.startswith(f"{PREFIX}/call/") and len(parts) == 2
         return self._find_session(parts[1]) if is_stream else ""
 
-    def _knows(self, path: str, headers: Headers) -> bool:
-        """Whether the request may pass; compared in a time that tells nothing.
+    def _is_authorised(self, path: str, headers: Headers) -> bool:
+        """Return whether the request has the page's password; compared in constant time.
 
         Clients of OpenAI's API send name and password as their key. Gradio asks itself for its
         startup events, without a password.
@@ -187,7 +190,7 @@ class Guard:
         if not self._credentials or path in ("/health", f"{PREFIX}/startup-events"):
             return True
         kind, _, code = headers.get("authorization", "").partition(" ")
-        if kind.lower() == "bearer" and path in AUDIO:
+        if kind.lower() == "bearer" and path in OPENAI_PATHS:
             return secrets.compare_digest(code.encode(), self._credentials)
         try:
             given = base64.b64decode(code, validate=True)
@@ -197,8 +200,7 @@ class Guard:
 
 
 class CheckedBody:
-    """The body of a request as it comes, which may be so large and, unless it is an upload, so deep
-    and no more, whatever its header says."""
+    """Limits the size of a request's body as it comes and, unless it is an upload, its depth."""
 
     def __init__(self, receive: Receive, most: int, upload: Upload | None) -> None:
         self._receive, self._most, self._upload = receive, most, upload
@@ -222,13 +224,13 @@ class CheckedBody:
 
 
 def brings_clip(path: str) -> bool:
-    """Whether a request to an address uploads a clip."""
-    return path.rstrip("/") == UPLOAD or path in AUDIO
+    """Return whether a request to an address uploads a clip."""
+    return path.rstrip("/") == UPLOAD or path in OPENAI_PATHS
 
 
 def find_most_bytes(path: str) -> int:
-    """The most bytes that a request to an address may have."""
-    if path.startswith(UPLOAD) or path in AUDIO:
+    """Return the most bytes that a request to an address may have."""
+    if path.startswith(UPLOAD) or path in OPENAI_PATHS:
         return MOST_BYTES
     return MOST_TOOL_BYTES if path.startswith(f"{PREFIX}/mcp") else MOST_JSON_BYTES
 
@@ -256,12 +258,12 @@ def name_most_bytes(most: int) -> str:
 
 
 def read_query(scope: Scope, name: str) -> str:
-    """A parameter of the address, or nothing."""
+    """Return a parameter of the address, or nothing."""
     return QueryParams(scope.get("query_string", b"")).get(name, "")
 
 
 def is_local(address: str) -> bool:
-    """Whether an address such as `http://localhost:7860` is of this machine."""
+    """Return whether an address such as `http://localhost:7860` is of this machine."""
     try:
         host = urlsplit(address).hostname or ""
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
@@ -270,13 +272,13 @@ def is_local(address: str) -> bool:
 
 
 def is_from_here(headers: Headers) -> bool:
-    """Whether a request names this machine as its host, and so does the page that sent it."""
+    """Return whether a request, and the page that sent it, name this machine as host."""
     origin = headers.get("origin")
     return is_local(f"http://{headers.get('host', '')}") and (origin is None or is_local(origin))
 
 
 def is_cross_site(headers: Headers) -> bool:
-    """Whether a browser sends this for a page of another site.
+    """Return whether a browser sends this for a page of another site.
 
     Browsers say so where the page came by HTTPS; else they name that page's own host, which must be
     the one that was asked for. Ports are not compared: a proxy may leave its own out of `Host`.
@@ -297,9 +299,9 @@ def find_host(address: str) -> str:
 
 
 def answer(path: str, status: int, sentence: str) -> Response:
-    """One sentence as JSON or, to an upload, as plain text, which the browser shows as it comes."""
+    """Return a sentence as JSON; to an upload as plain text, which the browser shows as it is."""
     headers = CHALLENGE if status == 401 else None
-    if path in AUDIO:
+    if path in OPENAI_PATHS:
         return refuse_as_openai(status, sentence, headers)
     if path.startswith(UPLOAD):
         return PlainTextResponse(sentence, status, headers)
@@ -307,7 +309,7 @@ def answer(path: str, status: int, sentence: str) -> Response:
 
 
 def refuse_as_openai(status: int, sentence: str, headers: Any = None) -> Response:
-    """One sentence in the form of OpenAI's errors, whose client would try again what can't help."""
+    """Return a sentence in the form of OpenAI's errors; its client is told when not to retry."""
     kind = "server_error" if status >= 500 else "invalid_request_error"
     error = {"message": sentence, "type": kind, "param": None, "code": None}
     again = "true" if status == 429 else "false"
@@ -315,7 +317,7 @@ def refuse_as_openai(status: int, sentence: str, headers: Any = None) -> Respons
 
 
 def read_credentials() -> str:
-    """`name:password` from the environment, or nothing; raises `ValueError` for half of it."""
+    """Return `name:password` from the environment, or ""; raise `ValueError` for half of it."""
     credentials = os.environ.get(AUTH, "")
     name, colon, password = credentials.partition(":")
     if credentials and not (name and colon and password):

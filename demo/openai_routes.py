@@ -21,28 +21,29 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from demo import uploads
-from demo.api import compare_while_heard, wait_until_gone
+from demo.api import compare, run_until_left, wait_until_gone
 from demo.comparison import Backend
-from demo.jobs import Caller, JobQueue, Refused
-from demo.limits import name_address
-from demo.middleware import AUDIO, refuse_as_openai
-from demo.request import Choices, ComparisonRequest, RequestError, show
+from demo.jobs import JobQueue, Refused, name_program
+from demo.middleware import OPENAI_PATHS, refuse_as_openai
+from demo.request import ComparisonRequest, RequestError
+from demo.rules import Choices
 from demo.snapshot import Comparison
 from engines.base import Segment, Transcript
 from engines.languages import LANGUAGES
-from engines.options import OPTIONS
+from engines.options import OPTIONS, show
 from engines.registry import BASELINE
 from engines.transcript_files import read_lines, write_segments
 
 FORMATS = ("json", "verbose_json", "text", "srt", "vtt")
-THEIRS = "whisper-1"
+OPENAI_MODEL = "whisper-1"
 """OpenAI's name of its model; here it stands for the model that the page starts with."""
 
-WORDS = "timestamp_granularities[]"
-OURS = {"beam_size", "track", "channel", *OPTIONS}
-LINES = ("max_line_width", "max_line_count")
-THEIR_FIELDS = {
-    *("file", "model", "language", "prompt", "temperature", "response_format", WORDS),
+GRANULARITIES = "timestamp_granularities[]"
+LINE_FIELDS = ("max_line_width", "max_line_count")
+REQUEST_FIELDS = {"beam_size", "track", "channel", *OPTIONS}
+"""Fields that `ComparisonRequest` has by the same name."""
+OPENAI_FIELDS = {
+    *("file", "model", "language", "prompt", "temperature", "response_format", GRANULARITIES),
     *("stream", "include[]", "chunking_strategy"),  # of other models: left alone, as OpenAI does
 }
 MOST_FIELDS = 60
@@ -71,7 +72,7 @@ def make_routes(backend: Backend, queue: JobQueue) -> list[Route]:
 
         return Route(path, answer, methods=["POST"])
 
-    return [make(path, task) for path, task in AUDIO.items()]
+    return [make(path, task) for path, task in OPENAI_PATHS.items()]
 
 
 @asynccontextmanager
@@ -87,38 +88,37 @@ async def transcribe(
     request: Request, form: FormData, task: str, backend: Backend, queue: JobQueue
 ) -> Response:
     """Run what a form asks for in its turn, and answer in the format that it names."""
-    sent, choices = read_request(form, task, backend.choices()), backend.choices()
-    form_of = str(form.get("response_format") or "json")
-    if form_of not in FORMATS:
+    choices = backend.choices()
+    sent = read_request(form, task, choices)
+    response_format = str(form.get("response_format") or "json")
+    if response_format not in FORMATS:
         raise RequestError(f"response_format must be one of {', '.join(FORMATS)}.")
-    if sent["word_timestamps"] and form_of in ("json", "text"):
-        raise RequestError(f"{WORDS} needs verbose_json, srt or vtt as response_format.")
-    lines = read_lines(*(form.get(name) for name in LINES))
+    if sent["word_timestamps"] and response_format in ("json", "text"):
+        raise RequestError(f"{GRANULARITIES} needs verbose_json, srt or vtt as response_format.")
+    lines = read_lines(*(form.get(name) for name in LINE_FIELDS))
     clip = form.get("file")
     if not isinstance(clip, UploadFile) or not clip.size:
         raise RequestError("file must be a clip, sent as a file of the form.")
     with tempfile.TemporaryDirectory(prefix="clip-", dir=uploads.find_folder()) as folder:
         path = Path(folder, Path(clip.filename or "").name[-100:] or "clip")
-        await run_in_threadpool(store, clip, path)
+        await run_in_threadpool(save, clip, path)
         asked = ComparisonRequest.from_json(sent, choices, received=str(path))
-        host = request.client.host if request.client else None
-        caller = Caller(f"program {id(request)}", name_address(host))
-        gone = wait_until_gone(request)
-        comparison = await compare_while_heard(backend, queue, caller, asked, gone)
+        work = compare(backend, queue, name_program(request), asked)
+        comparison = await run_until_left(work, wait_until_gone(request))
     lane = comparison.lanes[0]
     if lane.transcript is None:
         raise RunFailed(lane.reason or "The run was stopped.")
-    if form_of in ("srt", "vtt"):
+    if response_format in ("srt", "vtt"):
         end = comparison.source.at(comparison.audio_seconds, ends=True)
-        return PlainTextResponse(write_segments(lane.segments, form_of, end, lines))
-    if form_of == "text":
+        return PlainTextResponse(write_segments(lane.segments, response_format, end, lines))
+    if response_format == "text":
         return PlainTextResponse(lane.transcript.text.strip() + "\n")
-    if form_of == "json":
+    if response_format == "json":
         return JSONResponse({"text": lane.transcript.text.strip()})
-    return JSONResponse(describe(lane.transcript, comparison, task, asked.word_timestamps))
+    return JSONResponse(to_verbose_json(lane.transcript, comparison, task, asked.word_timestamps))
 
 
-def store(clip: UploadFile, path: Path) -> None:
+def save(clip: UploadFile, path: Path) -> None:
     """Copy a clip to a file of its own, by which the clip reader finds it."""
     with path.open("wb") as file:
         copyfileobj(clip.file, file)
@@ -128,19 +128,19 @@ def read_request(form: FormData, task: str, choices: Choices) -> dict[str, Any]:
     """Return a form's fields as `ComparisonRequest.from_json` takes them; raise `RequestError` for
     one that there isn't."""
     texts = {name: str(value) for name, value in form.items() if isinstance(value, str)}
-    known = {*THEIR_FIELDS, *OURS, *LINES, "engine"}
+    known = {*OPENAI_FIELDS, *REQUEST_FIELDS, *LINE_FIELDS, "engine"}
     if strange := sorted(set(texts) - known):
         raise RequestError(f"There is no field {show(strange[0])}: docs/api.md has all of them.")
-    sent: dict[str, Any] = {name: text for name, text in texts.items() if name in OURS}
+    sent: dict[str, Any] = {name: text for name, text in texts.items() if name in REQUEST_FIELDS}
     for name in sent.keys() - OPTIONS.keys():  # whole numbers; anything else is refused as it is
         sent[name] = int(texts[name]) if texts[name].isdecimal() else texts[name]
-    granularities = {str(each) for each in form.getlist(WORDS)}
+    granularities = {str(each) for each in form.getlist(GRANULARITIES)}
     if wrong := granularities - {"word", "segment"}:
-        raise RequestError(f"{WORDS} can't be {show(wrong.pop())}: use word or segment.")
-    model = texts.get("model") or THEIRS
+        raise RequestError(f"{GRANULARITIES} can't be {show(wrong.pop())}: use word or segment.")
+    model = texts.get("model") or OPENAI_MODEL
     sent |= {
         "engines": [texts.get("engine") or BASELINE],
-        "model": ComparisonRequest.default(choices).model if model == THEIRS else model,
+        "model": ComparisonRequest.default(choices).model if model == OPENAI_MODEL else model,
         "language": texts.get("language") or None,
         "schedule": "one at a time",
         "task": task if task == "translate" else sent.get("task", task),
@@ -148,12 +148,13 @@ def read_request(form: FormData, task: str, choices: Choices) -> dict[str, Any]:
     }
     if prompt := texts.get("prompt"):
         sent["initial_prompt"] = prompt
-    if (heat := texts.get("temperature")) and heat.strip(" 0."):  # 0 asks for the ladder
-        sent["temperatures"] = heat
+    temperature = texts.get("temperature", "")
+    if temperature.strip(" 0."):  # OpenAI's 0 lets the temperature rise, as our default does
+        sent["temperatures"] = temperature
     return sent
 
 
-def describe(
+def to_verbose_json(
     done: Transcript, comparison: Comparison, task: str, with_words: bool
 ) -> dict[str, Any]:
     """Return a transcript as OpenAI's `verbose_json` has it."""
@@ -163,7 +164,7 @@ def describe(
         "language": LANGUAGES.get(done.language, done.language),
         "duration": comparison.audio_seconds,
         "text": done.text.strip(),
-        "segments": [describe_segment(at, each, done) for at, each in enumerate(segments)],
+        "segments": [segment_to_json(at, each, done) for at, each in enumerate(segments)],
     }
     if with_words:
         found["words"] = [
@@ -174,7 +175,7 @@ def describe(
     return found
 
 
-def describe_segment(number: int, segment: Segment, done: Transcript) -> dict[str, Any]:
+def segment_to_json(number: int, segment: Segment, done: Transcript) -> dict[str, Any]:
     """Return a segment in OpenAI's form; `seek` is its window's first frame of 10 ms."""
     heard = done.segments[number].start if number < len(done.segments) else segment.start
     window = max((start for start in done.window_starts if start <= heard), default=0.0)

@@ -1,4 +1,4 @@
-"""How the page is served: environment, health, cleaning, shutdown; no request to another host.
+"""Serve the page: environment, middleware, health, cleaning and shutdown.
 
     SPACE_ID            set by Hugging Face Spaces: the page is public and listens everywhere; no
                         file of the machine may be named as a checkpoint, and visitors have limits
@@ -22,7 +22,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +52,7 @@ SAMPLES = Path("audio_samples")
 """Below `ROOT`, where `set_environment` goes: the page tells every visitor this path."""
 
 MOST_SESSIONS = 64
-"""Visits of which Gradio remembers what the panels held; nothing here asks for it."""
+"""Sessions whose component values Gradio keeps; nothing here reads them."""
 
 PROXY = "DEMO_PROXY"
 SWEEP_SECONDS = 60.0
@@ -61,12 +61,12 @@ logger = logging.getLogger(__name__)
 
 
 def is_space() -> bool:
-    """Whether this is a Hugging Face Space."""
+    """Return whether this is a Hugging Face Space."""
     return bool(os.environ.get("SPACE_ID"))
 
 
 def is_private() -> bool:
-    """True unless a proxy, Gradio's own variable or a Space makes others reach the page."""
+    """Return whether only this machine can reach the page: no Space, no proxy, a local address."""
     local = ("127.0.0.1", "localhost", "::1")
     if is_space() or os.environ.get(PROXY):
         return False
@@ -114,12 +114,12 @@ def check_port() -> None:
 
 
 def pick_address() -> str | None:
-    """Where the server listens: on a Space everywhere, unless Gradio's own variable says more."""
+    """Return where the server listens: on a Space everywhere, unless Gradio's variable is set."""
     return "0.0.0.0" if is_space() and not os.environ.get("GRADIO_SERVER_NAME") else None
 
 
 def can_open_browser() -> bool:
-    """Whether somebody sits at this machine, at a terminal, with windows for a browser."""
+    """Return whether the program was started at a terminal of a machine with a desktop."""
     windows = sys.platform == "darwin" or any(map(os.environ.get, ("DISPLAY", "WAYLAND_DISPLAY")))
     return is_private() and sys.stdout.isatty() and windows
 
@@ -183,7 +183,7 @@ def serve(
 def extend_server(
     page: gr.Blocks, backend: Backend, queue: JobQueue, saved: SavedResults
 ) -> dict[str, Any]:
-    """What the web server has beside Gradio's: middleware, `/health`, MCP tools, and cleaning."""
+    """Return what Gradio's web server gets beside its own: middleware, routes, MCP and cleaning."""
     most = queue.limits.upload_bytes
     opened = OpenUploads(Allowance(most, 3600.0) if most else None, bool(queue.limits.at_once))
     routes: list[BaseRoute] = [make_health_route(backend.statuses, queue), make_script_route()]
@@ -202,7 +202,7 @@ def extend_server(
                 ahead = set_by - before if set_by - before > 1.0 else 0.0
                 await run_in_threadpool(uploads.sweep, uploads.find_folder(), ahead=ahead)
                 saved.forget(uploads.KEEP_SECONDS)
-                gradio_hooks.forget_visits(page, uploads.KEEP_SECONDS)
+                gradio_hooks.forget_sessions(page, uploads.KEEP_SECONDS)
                 gradio_hooks.forget_progress(opened.knows)
             except Exception:
                 logger.exception("cleaning failed")
@@ -216,15 +216,11 @@ def extend_server(
                 await stack.enter_async_context(tools.session_manager.run())
             yield
 
-    def find_session(event_id: str) -> str:
-        event = page._queue.event_ids_to_events.get(event_id)
-        return str(event.session_hash) if event else event_id
-
     guard = Middleware(
         Guard,
         opened=opened,
         streams=queue.streams,
-        find_session=find_session,
+        find_session=partial(gradio_hooks.find_session, page),
         credentials=read_credentials(),
         only_this_machine=is_private(),
     )
@@ -245,16 +241,16 @@ def make_health_route(statuses: Callable[[], Sequence[EngineStatus]], queue: Job
 
     def answer(request: Request) -> JSONResponse:
         free, engines = uploads.free_bytes(), statuses()
-        fault = find_fault(engines, free)
+        problem = find_problem(engines, free)
         report = {
-            "status": fault or "ok",
+            "status": problem or "ok",
             "uptime_seconds": round(time.monotonic() - started, 1),
             "memory_bytes": hardware.read_status("VmRSS"),
             "free_disk_bytes": free,
             "queue": queue.count(),
             "engines": {each.key: "ok" if each.available else each.reason for each in engines},
         }
-        return JSONResponse(report, 503 if fault else 200, headers={"cache-control": "no-store"})
+        return JSONResponse(report, 503 if problem else 200, headers={"cache-control": "no-store"})
 
     return Route("/health", answer, methods=["GET"])
 
@@ -276,8 +272,8 @@ def make_script_route() -> Route:
     return Route("/plotly.min.js", answer, methods=["GET"])
 
 
-def find_fault(statuses: Sequence[EngineStatus], free_disk: int) -> str | None:
-    """Why a visitor would be disappointed, as a sentence."""
+def find_problem(statuses: Sequence[EngineStatus], free_disk: int) -> str | None:
+    """Return why no visitor can be served, a sentence, or None."""
     if statuses and not any(status.available for status in statuses):
         return "No engine can run."
     if free_disk < LEAST_DISK_BYTES:

@@ -198,19 +198,19 @@ class LiveJob:
     """A job that goes on, and what its panel shows of it, by component.
 
     The pages that follow it come and go: it is stopped when the last one has been away for
-    `GRACE_SECONDS`. Made and used in the server's event loop. `visitor`: whom the queue knows it
-    by. `controls`: what the panel's held.
+    `GRACE_SECONDS`. Made and used in the server's event loop. `client`: the job's in the queue.
+    `controls`: the values of the panel's inputs.
     """
 
     def __init__(
         self,
         visit: str,
         panel: str,
-        visitor: str,
+        client: str,
         controls: dict[str, Any],
         steps: AsyncGenerator[dict[Any, Any], None],
     ) -> None:
-        self.visit, self.panel, self.visitor, self.controls = visit, panel, visitor, controls
+        self.visit, self.panel, self.client, self.controls = visit, panel, client, controls
         self._shown: dict[Any, Any] = {}
         self.followers: set[Follower] = set()
         self.task = asyncio.create_task(self._go_on(steps))

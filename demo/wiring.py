@@ -119,7 +119,7 @@ def connect_panel(panel: JobPanel, queue: JobQueue, saved: SavedResults, visit: 
             leave_last(request)
             caller = name_caller(request, panel.name)
             steps = run_task(panel, queue, saved, visit_name, held, caller, task)
-            job = LiveJob(visit_name, panel.name, caller.visitor, held, steps)
+            job = LiveJob(visit_name, panel.name, caller.client, held, steps)
             saved.keep_job(job)
             async with aclosing(follow([job], request.session_hash, queue.streams)) as shown:
                 async for step in shown:
@@ -135,11 +135,11 @@ def connect_panel(panel: JobPanel, queue: JobQueue, saved: SavedResults, visit: 
         """Stop what goes on after the last job's results were shown."""
         for job, follower in list_mine(request):
             follower.leave()
-            queue.stop(job.visitor)
+            queue.stop(job.client)
 
     async def stop(request: gr.Request) -> None:
         for job, _ in list_mine(request):
-            queue.stop(job.visitor)
+            queue.stop(job.client)
 
     async def settle(request: gr.Request) -> dict[Component, Any]:
         """Let a job be started, unless the next one already goes on."""
@@ -228,7 +228,7 @@ def connect_leaving(page: gr.Blocks, saved: SavedResults, queue: JobQueue) -> No
     and stop by themselves unless the tab was only loaded anew."""
 
     async def leave(request: gr.Request) -> None:
-        queue.stop(name_caller(request).visitor)
+        queue.stop(name_caller(request).client)
         for _, follower in saved.list_followers(request.session_hash):
             follower.leave()
 

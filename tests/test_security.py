@@ -209,9 +209,9 @@ def test_health_is_said_and_illness_too(url: str) -> None:
     answer = httpx.get(f"{url}health")
     assert answer.status_code == 200 and answer.json()["status"] == "ok"
     assert answer.json()["memory_bytes"] > 0
-    assert server.find_fault([fakes.GPU], 10**12) == "No engine can run."
-    assert "left" in str(server.find_fault([fakes.CPU], 1000))
-    assert server.find_fault([fakes.CPU, fakes.GPU], 10**12) is None
+    assert server.find_problem([fakes.GPU], 10**12) == "No engine can run."
+    assert "left" in str(server.find_problem([fakes.CPU], 1000))
+    assert server.find_problem([fakes.CPU, fakes.GPU], 10**12) is None
 
 
 def test_the_page_names_no_path_of_the_machine(url: str) -> None:
