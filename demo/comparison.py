@@ -36,10 +36,12 @@ from engines.base import (
 )
 from engines.clip_clock import fill_pauses, find_parts, set_clock
 from engines.clip_source import UNKNOWN, Source
-from engines.models import MODEL_MEGABYTES
 from engines.registry import EngineStatus
 
 logger = logs.logger(__name__)
+
+Finish = Callable[[Lane, Transcript, bool, float], Lane]
+"""`Lane.finish_race` or `Lane.finish_repeat`."""
 
 
 @dataclass(frozen=True)
@@ -103,21 +105,22 @@ class Backend:
     def estimate(self, request: ComparisonRequest, audio_seconds: float) -> float | None:
         """Return the seconds that a request for a clip of that length may take from the click, or
         None where past runs don't tell."""
-        blank = new_comparison(request, self.statuses(), "waiting")
-        return self.past_runs.add_expected(replace(blank, audio_seconds=audio_seconds)).left
+        return self.past_runs.add_expected(self._plan(request, audio_seconds)).left
 
     def describe_cost(self, request: ComparisonRequest, audio_seconds: float) -> str:
         """Return what a request takes of a visitor's time on a lent GPU, or nothing."""
-        blank = replace(
-            new_comparison(request, self.statuses(), "waiting"), audio_seconds=audio_seconds
-        )
+        plan = self._plan(request, audio_seconds)
         engines = [registry.read_lane(each).engine for each in request.lanes]
-        calls = sum(map(self.is_lent_gpu, engines)) * (blank.runs_alone + blank.at_once)
+        calls = sum(map(self.is_lent_gpu, engines)) * (plan.runs_alone + plan.at_once)
         if not calls:
             return ""
-        megabytes = MODEL_MEGABYTES.get(request.model, 500)
-        seconds = zero_gpu.count_seconds(megabytes, audio_seconds, request.beam_size)
+        seconds = zero_gpu.estimate_seconds(request.model, audio_seconds, request.beam_size)
         return zero_gpu.describe_quota(calls, seconds)
+
+    def _plan(self, request: ComparisonRequest, audio_seconds: float) -> Comparison:
+        """Return a comparison that has not begun, of a clip of that length."""
+        blank = new_comparison(request, self.statuses(), "waiting")
+        return replace(blank, audio_seconds=audio_seconds)
 
     def start_comparison(self, request: ComparisonRequest) -> ComparisonTask:
         """Make the task of a valid request."""
@@ -207,7 +210,7 @@ class ComparisonTask(Task):
             clip = self._backend.load_clip(self._path, self, *self._settings.picked)
             self.source = clip.source
             find_parts(clip, settings.clip_timestamps)  # raises for parts that aren't there
-            # What the run before left behind was told to stop.
+            # The last comparison may still describe its sound; it was told to stop.
             while not self._backend.describing.acquire(timeout=0.1):
                 self.check_stopped()
             self._backend.describing.release()
@@ -250,8 +253,7 @@ class ComparisonTask(Task):
         """
         alone = self._snapshot.runs_alone
         if self._first.at_once:
-            both = self._settings.schedule == "both"
-            race = partial(self._race, clip=clip, both=both, last=not alone)
+            race = partial(self._race, clip=clip, last=not alone)
             for thread in [start_thread(partial(race, key)) for key in keys]:
                 thread.join()
         else:
@@ -262,44 +264,47 @@ class ComparisonTask(Task):
             for key in list(self._engines):
                 with self._lane_failures(key):
                     live = not number and len(keys) == 1 and self._settings.schedule == "both"
-                    self._run(key, clip, last=number + 1 == alone, live=live)
+                    self._run(key, clip, number + 1 == alone, [Lane.finish_repeat], live)
 
-    def _race(self, key: str, clip: Clip, both: bool, last: bool) -> None:
-        """Run one engine beside the others: once, where runs alone follow in any case."""
-        runs = 1 if both else self._settings.repeats
+    def _race(self, key: str, clip: Clip, last: bool) -> None:
+        """Run one engine beside the others: of the schedule "both" once, and its time doesn't count
+        as a repeat."""
+        repeats = [] if self._settings.schedule == "both" else [Lane.finish_repeat]
+        runs = self._settings.repeats if repeats else 1
         with self._lane_failures(key):
             self._prepare(key)
             for number in range(runs):
-                end = last and number + 1 == runs
-                self._run(key, clip, end, live=not number, beside=True, counts=not both)
+                finish = repeats if number else [Lane.finish_race, *repeats]
+                self._run(key, clip, last and number + 1 == runs, finish, not number, beside=True)
 
     def _run(
         self,
         key: str,
         clip: Clip,
         last: bool,
-        live: bool = False,
+        finish: Sequence[Finish],
+        live: bool,
         beside: bool = False,
-        counts: bool = True,
     ) -> None:
-        """Run one engine over the clip. `live`: for the first time, with words as they come, which
-        no run to be compared pays for; `beside`: while others run; `counts`: whether its time is
-        one of the lane's repeats."""
+        """Run one engine over the clip and `finish` its lane, which is done after the `last` run.
+
+        `live`: with words as they come, which takes time. `beside`: while other engines run.
+        """
         self.check_stopped()
         options = replace(self._settings.options, live=live)
         transcript = self._engines[key].transcribe(clip, options, LaneListener(self, key))
         segments = tuple(set_clock(segment, clip.source) for segment in transcript.segments)
         transcript = replace(transcript, segments=segments)
-        race = live and beside
         seconds = transcript.seconds.total - transcript.seconds.audio
         name = name_run(key, self._settings, beside)
         self._backend.past_runs.note(name, clip.seconds, seconds)
 
-        def finish(lane: Lane, now: float) -> Lane:
-            lane = lane.finish_race(transcript, last, now) if race else lane
-            return lane.finish_repeat(transcript, last, now) if counts else lane
+        def finish_lane(lane: Lane, now: float) -> Lane:
+            for step in finish:
+                lane = step(lane, transcript, last, now)
+            return lane
 
-        self.update_lane(key, finish)
+        self.update_lane(key, finish_lane)
 
     def _prepare(self, key: str) -> None:
         self.check_stopped()

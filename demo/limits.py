@@ -16,7 +16,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from engines.models import MODEL_MEGABYTES
+from engines.models import estimate_megabytes
 
 TRUSTED = "FORWARDED_ALLOW_IPS"
 MOST_WAITING = 50
@@ -58,7 +58,7 @@ def find_run_seconds(model: str, audio_seconds: float, runs: int) -> float:
     Getting ready, compiling included, has 15 minutes. The rest is in proportion to the clip and the
     model's size, some ten times what two slow cores take greedily.
     """
-    share = 1.0 + MODEL_MEGABYTES.get(model, 500) / 100
+    share = 1.0 + estimate_megabytes(model) / 100
     return 900.0 + runs * audio_seconds * share
 
 

@@ -23,6 +23,11 @@ QUICK_MODEL = "tiny.en"
 """The quick choice for English."""
 
 
+def estimate_megabytes(name: str) -> float:
+    """Return the size of a checkpoint in 10⁶ bytes, about that of `small` where it isn't known."""
+    return MODEL_MEGABYTES.get(name, 500)
+
+
 def is_hub_repository(name: str) -> bool:
     """Return whether a model's name could be a repository at Hugging Face: `owner/name`."""
     return bool(re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", name))

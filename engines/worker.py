@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from engines import audio, base, logs, models, registry, zero_gpu
+from engines import audio, base, logs, registry, zero_gpu
 from engines.analysis import sound
 from engines.analysis.sound import SoundView
 from engines.base import (
@@ -144,8 +144,7 @@ class ZeroGpuEngine(RemoteEngine):
     ) -> Transcript:
         """Transcribe in a call that asks for the seconds that this clip may take."""
         beam_size = (options or Options()).beam_size or 1
-        megabytes = models.MODEL_MEGABYTES.get(self.model, 500)
-        self.worker.seconds = zero_gpu.count_seconds(megabytes, clip.seconds, beam_size)
+        self.worker.seconds = zero_gpu.estimate_seconds(self.model, clip.seconds, beam_size)
         return super().transcribe(clip, options, listener)
 
 

@@ -28,6 +28,7 @@ from typing import Any
 
 from engines import logs
 from engines.base import EngineError, describe_error
+from engines.models import estimate_megabytes
 from engines.process import FINAL, POLL_SECONDS, STOP, Message, Worker
 
 SECONDS, CALL_SECONDS = "DEMO_GPU_SECONDS", 120
@@ -76,10 +77,10 @@ def take_seconds(*arguments: Any) -> int:
     return int(arguments[-1])
 
 
-def count_seconds(megabytes: float, audio_seconds: float, beam_size: int = 1) -> int:
+def estimate_seconds(model: str, audio_seconds: float, beam_size: int = 1) -> int:
     """Return the seconds to ask for, by the model's size and the clip: they come off the visitor's
     day, and shorter calls wait less. An estimate: nobody has measured it on ZeroGPU yet."""
-    most = int(os.environ.get(SECONDS) or CALL_SECONDS)
+    most, megabytes = int(os.environ.get(SECONDS) or CALL_SECONDS), estimate_megabytes(model)
     start = 20.0 + megabytes / 150  # a process, its imports, the weights
     run = audio_seconds * (0.05 + megabytes / 20_000) * (2 if beam_size > 1 else 1)
     return min(math.ceil(start + run), most)

@@ -81,8 +81,10 @@ def test_a_call_asks_for_the_seconds_of_its_clip_and_model(
     short, longer, longest = spaces.asked
     assert short <= 30 < longer < longest == zero_gpu.CALL_SECONDS
     monkeypatch.setenv(zero_gpu.SECONDS, "60")
-    assert zero_gpu.count_seconds(3087, 1800.0, 5) == 60
-    assert zero_gpu.count_seconds(145, 11.0) < zero_gpu.count_seconds(3087, 11.0) <= 60
+    assert zero_gpu.estimate_seconds("large-v3", 1800.0, 5) == 60
+    assert (
+        zero_gpu.estimate_seconds("base", 11.0) < zero_gpu.estimate_seconds("large-v3", 11.0) <= 60
+    )
 
 
 def test_a_visitor_sees_what_a_comparison_takes_of_the_day(sample_folder: Path) -> None:
