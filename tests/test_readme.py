@@ -1,4 +1,4 @@
-"""What the README shows can be typed, followed and, on Spaces, built."""
+"""What README.md and docs/ show can be typed, followed and, on Spaces, built."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from demo import limits
+from engines import zero_gpu
 from engines.command_options import name_flag
 from engines.options import OPTIONS
 from engines.registry import ENGINES
@@ -90,3 +92,42 @@ def test_the_commands_come_first_and_every_engine_is_in_the_table() -> None:
     for key in (row.key for row in ENGINES):
         row = re.search(rf"^\|.*`{key}`.*\|$", TEXT, re.MULTILINE)
         assert row, f"{key} has no row in the README's table of engines"
+
+
+def read_docs(*names: str) -> str:
+    return "\n".join((ROOT / "docs" / name).read_text(encoding="utf-8") for name in names)
+
+
+def test_every_variable_that_is_read_is_documented_and_no_other() -> None:
+    """Two variables of a Space, and those that keep Gradio quiet, are not the reader's to set."""
+    sources = [ROOT / "app.py", *ROOT.glob("demo/**/*.py"), *ROOT.glob("engines/**/*.py")]
+    code = "\n".join(path.read_text(encoding="utf-8") for path in sources)
+    prefixes = "DEMO|LOG|MAX_WHISPER|GRADIO|XDG|FORWARDED"
+    read = set(re.findall(rf'"((?:{prefixes})_[A-Z_]+)"', code))
+    said = set(re.findall(rf"\b(?:{prefixes})_[A-Z_]+\b", read_docs("hosting.md", "limits.md")))
+    quiet = {"GRADIO_ANALYTICS_ENABLED", "GRADIO_ANALYTICS_MAX_EVENTS"}
+    assert read - quiet == said - {"GRADIO_ROOT_PATH"}  # Gradio reads that by itself
+
+
+@pytest.mark.parametrize(
+    ("variable", "default"),
+    [
+        ("DEMO_QUEUE", limits.MOST_WAITING),
+        ("DEMO_RATE", limits.RUNS_A_MINUTE),
+        (zero_gpu.SECONDS, zero_gpu.CALL_SECONDS),
+    ],
+)
+def test_the_documented_limits_are_the_defaults(variable: str, default: int) -> None:
+    (row,) = re.findall(rf"^\|[^|]+\| (\d+) \| `{variable}`.*\|$", read_docs("limits.md"), re.M)
+    assert int(row) == default
+
+
+def test_whatever_was_tried_has_tests_that_exist() -> None:
+    rows = re.findall(r"^\| (?!what was done).*\|$", read_docs("reliability.md"), re.MULTILINE)
+    assert len(rows) > 20
+    for row in rows:
+        named = re.findall(r"`([\w/]+\.py)::(test_\w+)`", row)
+        assert named, f"no test is named: {row}"
+        for path, test in named:
+            written = (ROOT / "tests" / path).read_text(encoding="utf-8")
+            assert re.search(rf"^(async )?def {test}\(", written, re.MULTILINE), f"{path}::{test}"
