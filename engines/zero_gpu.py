@@ -87,12 +87,13 @@ def estimate_seconds(model: str, audio_seconds: float, beam_size: int = 1) -> in
 
 
 def describe_quota(calls: int, seconds: int) -> str:
-    """Return what a comparison takes of a visitor's day, as a sentence."""
-    without, free, paid = QUOTA_MINUTES
+    """Return what a comparison takes of a visitor's day, and how many a day buys."""
+    first, second, third = QUOTA_MINUTES
+    without, free, paid = (60 * each // (calls * seconds) or "none" for each in QUOTA_MINUTES)
     each = f"{seconds} s" if calls == 1 else f"{calls} times {seconds} s"
     return (
-        f"Asks for {each} of the GPU. A day has {without} minutes for each visitor, {free} with a "
-        f"Hugging Face account, {paid} with a paid one."
+        f"Asks for {each} of the GPU. A day's quota ({first}, {second} or {third} minutes) buys "
+        f"{without} of these without a Hugging Face account, {free} with one, {paid} with a paid one."
     )
 
 

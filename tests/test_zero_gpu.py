@@ -91,8 +91,10 @@ def test_a_visitor_sees_what_a_comparison_takes_of_the_day(sample_folder: Path) 
     backend = make_backend(sample_folder, is_lent_gpu=lambda key: key == "max_hybrid")
     request = ComparisonRequest.default(backend.choices())
     said = backend.describe_cost(request, 11.0)
-    assert "Asks for 2 times 22 s of the GPU. A day has 2 minutes for each visitor, 5 with" in said
-    assert said in render_expected(None, said)
+    assert "Asks for 2 times 22 s of the GPU. A day's quota (2, 5 or 40 minutes) buys 2 of" in said
+    assert "account, 6 with one, 54 with a paid one." in said
+    assert said.replace("'", "&#39;") in render_expected(None, said)
+    assert "buys none of these without" in zero_gpu.describe_quota(4, 60)
     assert backend.describe_cost(replace(request, engines=("cpu",)), 11.0) == ""
 
 
