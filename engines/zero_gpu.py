@@ -93,7 +93,8 @@ def describe_quota(calls: int, seconds: int) -> str:
     each = f"{seconds} s" if calls == 1 else f"{calls} times {seconds} s"
     return (
         f"Asks for {each} of the GPU. A day's quota ({first}, {second} or {third} minutes) buys "
-        f"{without} of these without a Hugging Face account, {free} with one, {paid} with a paid one."
+        f"{without} of these without a Hugging Face account, {free} with one, {paid} with a paid "
+        "one."
     )
 
 
