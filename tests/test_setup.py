@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import re
 import shutil
@@ -111,6 +112,36 @@ def test_make_and_pixi_have_the_same_tasks() -> None:
             module = part.removeprefix("python ").removeprefix("-m ").split()[0]
             found = importlib.util.find_spec(module.removesuffix(".py"))
             assert found and description, f"{task}: {module}"
+
+
+def test_the_container_has_the_same_commands_and_nothing_but_what_it_copies() -> None:
+    text = (ROOT / "Dockerfile").read_text().replace("\\\n", " ")
+    said = [line.split(None, 1) for line in text.splitlines() if line and line[0] not in "# "]
+    (base,) = (value for word, value in said if word == "ARG" and value.startswith("BASE="))
+    assert base.startswith(f"BASE=python:{PIXI['dependencies']['python'].removesuffix('.*')}-slim")
+    ran = " ".join(value for word, value in said if word == "RUN")
+    targets = re.findall(r"\bmake (\.venv/[\w.-]+|[a-z-]+)(?= *(?:&&|;|$))", ran)
+    stamps = re.findall(r"^[A-Z_]+ := \$\(VENV\)/(\S+)", (ROOT / "Makefile").read_text(), re.M)
+    assert targets and set(targets) <= {f".venv/{stamp}" for stamp in stamps}
+    assert not re.search(r"pip install(?! --no-deps -c requirements.txt )", ran), "the Makefile's"
+    started = json.loads(said[-1][1])
+    assert said[-1][0] == "CMD" and " ".join(started) == f".venv/bin/{make_tasks()['demo'][0]}"
+    copied = {part for word, value in said if word == "COPY" for part in value.split()[:-1]}
+    sent = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if "#" not in line]
+    assert sent[0] == "*" and set(sent[1:]) == {f"!{each}" for each in copied} | {"**/__pycache__"}
+    assert {"app.py", "demo", "engines"} <= copied and all(
+        (ROOT / each).exists() for each in copied
+    )
+    users = [value for word, value in said if word == "USER"]
+    assert users and users[-1] != "root" and f" {users[-1]} " in ran
+    shown = (ROOT / "docs" / "hosting.md").read_text()
+    arguments = {value.split("=")[0] for word, value in said if word == "ARG"}
+    assert arguments == set(re.findall(r"--build-arg ([A-Z]+)=", shown))
+    (port,) = (value for word, value in said if word == "EXPOSE")
+    (volume,) = (value for word, value in said if word == "VOLUME")
+    assert f"-p {port}:{port}" in shown and f"-v max-whisper:{volume} " in shown
+    settings = dict(re.findall(r"(\w+)=(\S+)", " ".join(v for w, v in said if w == "ENV")))
+    assert settings["GRADIO_SERVER_PORT"] == port and settings["XDG_CACHE_HOME"] == volume
 
 
 def tracked_files(*options: str) -> list[Path]:
