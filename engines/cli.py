@@ -384,12 +384,12 @@ def evaluate(
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run a command; of a sign that the terminal lacks it shows the number.
+    """Run a command; characters that the terminal lacks are escaped.
 
     SIGTERM keeps its default: the system ends the program, also while native code holds Python's
     lock, and the engines' processes end with it (`engines.process`).
     """
-    printing.keep_every_sign()
+    printing.escape_unencodable()
     app(arguments, prog_name="python -m engines.cli")
 
 

@@ -13,6 +13,8 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
+from engines.models import cache_home
+
 
 def why_no_cuda() -> str | None:
     """Return why PyTorch has no CUDA device here, or None when it has one."""
@@ -94,17 +96,14 @@ def has_accelerator() -> bool:
 
 def cache_folder() -> Path:
     """Return the folder of compiled graphs and past runs, after trying to create it."""
-    if configured := os.environ.get("MAX_WHISPER_CACHE"):
-        folder = Path(configured).expanduser()
-    else:
-        caches = os.environ.get("XDG_CACHE_HOME", str(Path.home() / ".cache"))
-        folder = Path(caches) / "max-whisper"
+    configured = os.environ.get("MAX_WHISPER_CACHE")
+    folder = Path(configured).expanduser() if configured else cache_home() / "max-whisper"
     with suppress(OSError):  # a disk that is full or read-only: everything is compiled anew
         folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
-def give_back() -> None:
+def release_memory() -> None:
     """Hand freed memory back to the system, where the C library has a call for it (glibc).
 
     Loading a checkpoint leaves about as much freed memory as the weights take, and glibc keeps it.

@@ -33,13 +33,18 @@ def is_hub_repository(name: str) -> bool:
     return bool(re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", name))
 
 
+def cache_home() -> Path:
+    """Return the user's folder for caches."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+
+
 def has_model(name: str) -> bool:
     """Return whether an official checkpoint's files are on this machine.
 
     It looks in the places that `engines.checkpoints` names, but opens nothing: digests are checked
     when the checkpoint is loaded.
     """
-    caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    caches = cache_home()
     hub = Path(os.environ.get("HF_HOME") or caches / "huggingface") / "hub"
     hub = Path(os.environ.get("HF_HUB_CACHE") or hub)
     file = {"large": "large-v3", "turbo": "large-v3-turbo"}.get(name, name)

@@ -1,7 +1,7 @@
 """OpenVINO on the processor: its encoder and decoder under whisper's own loop.
 
 OpenVINO's users often run it through OpenVINO GenAI, whose loop has no fallback, no previous text
-and no test for silence. Here it computes the two halves of the model, as in `engines.max_whisper`,
+and no test for silence. Here it computes the two halves of the model, by `engines.graph_whisper`,
 and every option means what it means in the other engines. The graphs are built from the loaded
 tensors; nothing is converted on disk.
 
@@ -32,7 +32,7 @@ from whisper.model import ModelDimensions
 
 from engines.base import Dtype, FloatArray, Listener
 from engines.checkpoints import Checkpoint
-from engines.max_whisper import DecoderModule, EncoderModule, MaxWhisper
+from engines.graph_whisper import DecoderModule, EncoderModule, GraphWhisper
 from engines.registry import EngineRow
 from engines.token_selection import IntArray, Step, TokenConstraints, select_top_k
 from engines.transcription import TimedWhisper, WhisperEngine
@@ -63,9 +63,9 @@ class OpenVinoEngine(WhisperEngine):
             features: FloatArray = encoder.infer([mel[None]])[0][0].copy()
             return features
 
-        model = checkpoint.build(MaxWhisper)
+        model = checkpoint.build(GraphWhisper)
         model.encoder = EncoderModule(encode)
-        model.decoder = DecoderModule(Decoder(graphs))  # type: ignore[arg-type]
+        model.decoder = DecoderModule(Decoder(graphs))
         return model, perf_counter() - start
 
 
@@ -82,7 +82,7 @@ class Cache:
 
 
 class Decoder:
-    """A decoder's compiled graphs, with the methods of `engines.max_graph.decoder.Decoder`.
+    """A decoder's compiled graphs, an `engines.graph_whisper.GraphDecoder`.
 
     There is one state, of the window that is being decoded.
     """

@@ -117,8 +117,8 @@ def print_line(line: str) -> None:
     print(line, flush=True)  # not `typer.echo`, which would break into the bar
 
 
-def keep_every_sign() -> None:
-    """Let a terminal or a pipe that is not UTF-8 show numbers of signs that it lacks."""
+def escape_unencodable() -> None:
+    """Let a terminal or a pipe that is not UTF-8 show escapes for characters that it lacks."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

@@ -1,9 +1,9 @@
-"""A process that works on request, from both ends of the pipe to it.
+"""Worker processes: `Worker` in the parent, `python -m engines.process` in the child.
 
-Here a `Worker` starts the process when there is a request, and ends it with all that it started,
-such as a compiler, when it dies, makes no headway or won't stop. The caller gets one sentence, and
-the next request starts a new process. There, `python -m engines.process` calls methods of a
-handler: a class named `module:Class`, whose methods take a `Listener` last.
+A `Worker` starts its process with the first request. It kills it, with all that it started, such as
+a compiler, when it dies, makes no progress or won't stop: the caller gets an `EngineError`, and the
+next request starts a new process. The process calls methods of a handler: a class named
+`module:Class`, whose methods take a `Listener` last.
 
 A request is one pickled tuple `(log fields, method, arguments)`; `STOP` may come while one is under
 way. The process answers with pairs that begin with one of these words:
@@ -45,17 +45,17 @@ FINAL = ("done", "refused", "failed")
 STOP = b"stop"
 
 POLL_SECONDS = 0.1
-"""How often whoever waits for a message looks whether to stop."""
+"""How often a wait for a message checks whether to stop."""
 STOP_SECONDS = 0.6
-"""How long a worker may take to stop by itself; a page's Stop promises one second."""
+"""How long a worker may take to stop by itself, since Stop on the page promises one second."""
 STUCK_SECONDS = 1800.0
-"""How long it may work at one stage of one window, or at getting ready, without progress."""
+"""How long it may go without progress, at one stage of one window or while it gets ready."""
 
 logger = logs.logger(__name__)
 
 
 class TooLong(EngineError):
-    """A request took longer than it may."""
+    """A request took longer than its limit."""
 
 
 class Died(EngineError):
@@ -65,9 +65,9 @@ class Died(EngineError):
 class Worker:
     """Sends requests, one at a time, to a process that is started when it is needed.
 
-    The process leads a group of its own. It ends with this process, however that ends, and `folder`
-    is removed then; also after `idle_seconds` without a request, where that is given. `name` is
-    what sentences about it call it; `arguments` are the handler's.
+    `name`: the process's in error messages. `arguments`: the handler's. `idle_seconds`: after so
+    long without a request the process ends. It also ends with this process, however that ends, and
+    `folder` is removed then. It leads a process group of its own.
     """
 
     def __init__(
@@ -97,8 +97,8 @@ class Worker:
     ) -> Any:
         """Call a method of the handler; raise `Stopped`, `TooLong` or another `EngineError`.
 
-        `prepare` can't be interrupted, and others may wait for it: the process is ended once all
-        who wait want to stop. Those without a listener of their own go along with them.
+        `prepare` can't be interrupted, and several callers may wait for it: the process is killed
+        once all of them want to stop. Callers without a listener have no say.
         """
         if listener is not SILENT:
             self._waiting.append(listener)
@@ -149,7 +149,7 @@ class Worker:
                     ) from error
 
     def close(self, wait: bool = True) -> None:
-        """End the process, and with it all that it holds; the next request starts a new one.
+        """End the process and all that it started; the next request starts a new one.
 
         Without `wait` nothing happens while a request is under way.
         """
@@ -166,7 +166,7 @@ class Worker:
             self._one_at_a_time.release()
 
     def send(self, content: bytes) -> None:
-        """Send a request or `STOP`; `receive` tells when nobody is there to take it."""
+        """Send a request or `STOP`; where the process is dead, `receive` says so."""
         with suppress(OSError):
             self._connection.send_bytes(content)
 
@@ -223,7 +223,7 @@ class Worker:
                     raise TooLong(f"{self._title} took longer than {max_seconds:.0f} s.")
                 if now - moved > STUCK_SECONDS:
                     raise EngineError(
-                        f"{self._title} made no headway for {now - moved:.0f} s and was ended. "
+                        f"{self._title} made no progress for {now - moved:.0f} s and was ended. "
                         "The next run starts it anew."
                     )
         except BaseException:  # the process may still be at work on the request
@@ -231,7 +231,7 @@ class Worker:
             raise
 
 
-# The process itself.
+# The child process
 
 
 class Channel(Listener):
@@ -262,9 +262,9 @@ class Channel(Listener):
             self._connection.send((kind, value))
 
     def serve(self, make_handler: Callable[[], Any]) -> NoReturn:
-        """Answer requests until the process is ended.
+        """Answer requests until the process is killed.
 
-        A handler that can't be made, or a request that can't be unpickled, is an answer too.
+        A handler that can't be made, or a request that can't be unpickled, is answered `failed`.
         """
         handler = None
         while True:

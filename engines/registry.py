@@ -1,4 +1,4 @@
-"""What can be chosen: engines, which of them this machine can run, and lanes of them.
+"""The engines: a row each, which of them this machine can run, and the names of lanes.
 
 A new engine is one file and one row in `ENGINES`. An engine's module is imported when the engine
 is first asked for; importing this one imports neither PyTorch nor MAX.
@@ -9,8 +9,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from importlib import import_module
 from importlib.util import find_spec
+from pkgutil import resolve_name
 from typing import Any
 
 from engines import hardware
@@ -22,17 +22,17 @@ from engines.models import DEFAULT_MODEL
 
 @dataclass(frozen=True)
 class EngineRow:
-    """One engine: its names, its looks, and where its code is.
+    """One engine: its names, its colour, its types and where its code is.
 
     `about`: what it is, in a few plain words. `colour`: of its lane and its lines in charts,
     `#rrggbb`. `dtypes`: the types it can compute in, on a GPU at least. `uses_gpu`: whether it runs
-    on a GPU where there is one. Functions and classes are written `module:name`. `make(row, model,
+    on a GPU where there is one. Functions and classes are named `module:name`. `make(row, model,
     dtype)` returns the engine, not loaded yet; `why_not()` why this machine can't run it, or None.
     `open_stages(checkpoint, dtype, listener)` opens its encoder for the layer inspection
     (`engines.analysis.layers`); engines of the same encoder name the same function, and an engine
     without one is not offered there. `offers_dtypes`: whether the page lets one choose its type.
-    `packages`: optional ones that it needs, by the names that they are imported by. `own_loop`:
-    for an engine that runs a loop of its runtime's in place of whisper's, what that does otherwise.
+    `packages`: optional ones that it imports. `own_loop`: how its runtime's loop differs from
+    whisper's; "" where it runs whisper's.
     """
 
     key: str
@@ -52,7 +52,7 @@ class EngineRow:
 
     @property
     def is_optional(self) -> bool:
-        """Whether it needs packages that the page doesn't; nobody gets it without asking for it."""
+        """Whether it needs optional packages; it runs only where it is asked for."""
         return bool(self.packages)
 
     def make_engine(self, model: str, dtype: Dtype) -> Engine:
@@ -63,7 +63,7 @@ class EngineRow:
             usable = " or ".join(self.usable_dtypes())
             raise EngineUnavailable(f"{self.label} computes only in {usable} on this machine")
         try:
-            make = load(self.make)
+            make = resolve_name(self.make)
         except (ImportError, OSError) as error:  # a library that this system or processor lacks
             reason = f"{self.label} is installed but can't be loaded: {describe_error(error)}"
             raise EngineUnavailable(reason) from error
@@ -74,7 +74,7 @@ class EngineRow:
         """Return why this machine can't run the engine, or None when it can."""
         if any(find_spec(name) is None for name in self.packages):
             return f"optional and not installed: {HOW_TO_INSTALL} brings it"
-        reason: str | None = load(self.why_not)() if self.why_not else None
+        reason: str | None = resolve_name(self.why_not)() if self.why_not else None
         return reason
 
     def usable_dtypes(self) -> tuple[Dtype, ...]:
@@ -88,19 +88,12 @@ HOW_TO_INSTALL = "make engines-extra"
 """What installs the packages of optional engines."""
 
 
-def load(path: str) -> Callable[..., Any]:
-    """Import what `module:name` names."""
-    module, _, name = path.partition(":")
-    found: Callable[..., Any] = getattr(import_module(module), name)
-    return found
-
-
-def change_type(row: EngineRow, dtype: Dtype, colour: str, **changes: str) -> EngineRow:
-    """Make the row of an engine's variant in another type; `changes`: of other fields."""
+def make_variant(row: EngineRow, dtype: Dtype, colour: str, **changes: str) -> EngineRow:
+    """Make the row of the same engine in another type, a colour and other `changes` of its own."""
     about = "The same with the matrices rounded to 8 bits"
     names = {"key": f"{row.key}_{dtype}", "label": f"{row.label} {dtype}", "about": about}
-    rest: dict[str, Any] = {**names, **changes}
-    return replace(row, colour=colour, dtypes=(dtype,), **rest)
+    fields: dict[str, Any] = {**names, "colour": colour, "dtypes": (dtype,), **changes}
+    return replace(row, **fields)
 
 
 FASTER_WHISPER = EngineRow(
@@ -202,18 +195,18 @@ ENGINES: tuple[EngineRow, ...] = (
         open_stages="engines.analysis.layers:open_max",
     ),
     FASTER_WHISPER,
-    change_type(FASTER_WHISPER, "int8", "#1B9E9E"),
+    make_variant(FASTER_WHISPER, "int8", "#1B9E9E"),
     WHISPER_CPP,
-    change_type(WHISPER_CPP, "q8_0", "#8C564B"),
+    make_variant(WHISPER_CPP, "q8_0", "#8C564B"),
     OPENVINO,
-    change_type(
+    make_variant(
         OPENVINO,
         "bfloat16",
         "#5F9E3A",
         about="The same computed in bfloat16",
         why_not="engines.hardware:why_no_bfloat16",
     ),
-    change_type(OPENVINO, "int8", "#B07AA1"),
+    make_variant(OPENVINO, "int8", "#B07AA1"),
     EngineRow(
         key="transformers",
         label="transformers",
@@ -236,9 +229,9 @@ BASELINE = ENGINES[0].key
 
 @dataclass(frozen=True)
 class EngineStatus:
-    """One engine on this machine: what `EngineRow` says of it, as far as others need to know.
+    """One engine on this machine, with fields of its `EngineRow`.
 
-    `reason`: why it is not available, else None. `dtypes`: the types it can compute in here.
+    `reason`: why it can't run here, else None. `dtypes`: the types it can compute in here.
     """
 
     key: str
@@ -279,8 +272,7 @@ def all_keys() -> tuple[str, ...]:
 
 
 def available() -> tuple[str, ...]:
-    """Return the keys of the engines that run unless others are asked for: all that this machine
-    has, without the optional ones."""
+    """Return the keys of the engines that run by default: all available ones but optional ones."""
     here = (row for row in ENGINES if row.why_unavailable() is None)
     return tuple(row.key for row in here if not row.is_optional)
 
@@ -298,7 +290,7 @@ def row(key: str) -> EngineRow:
 
 @dataclass(frozen=True)
 class LaneName:
-    """What a lane runs: an engine, and a type and a model where they are not the usual ones.
+    """What a lane runs: an engine, perhaps with a type or a model of its own.
 
     Spelled `ENGINE`, `ENGINE:TYPE`, `ENGINE@MODEL` or `ENGINE:TYPE@MODEL`, wherever an engine's key
     is taken.
@@ -310,8 +302,7 @@ class LaneName:
 
 
 def read_lane(name: str) -> LaneName:
-    """Return what a lane's name stands for; raises `EngineError` for an engine, or a type of it,
-    that there is not."""
+    """Parse the name of a lane; raises `EngineError` for an unknown engine or type of one."""
     head, _, model = name.partition("@")
     key, _, dtype = head.partition(":")
     known = row(key).dtypes
@@ -362,8 +353,7 @@ def warm(
 ) -> threading.Thread:
     """Prepare engines in the background; a failure shows when the engine is used.
 
-    A user who stops while waiting for one of them wants the processor free, so the rest is left
-    until it is asked for.
+    A user who stops one of them wants the processor free: the rest waits until it is asked for.
     """
 
     def prepare() -> None:

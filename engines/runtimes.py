@@ -1,8 +1,8 @@
-"""What engines over runtimes of others share: the loaded checkpoint, converted once.
+"""What engines over other projects' runtimes share: their base class, the converted checkpoint.
 
-Such an engine runs its runtime's own loop, as its users have it; its row in the registry says in
-what that differs from whisper's. It gives `run_loop` in place of whisper's, tells the clock of
-`engines.transcription` as much as its runtime tells, and needs packages that are optional.
+Such an engine overrides `run_loop` by the loop of its runtime, as that project's users have it; its
+row in the registry says how that loop differs from whisper's. It reports to the clock of
+`engines.transcription` as far as the runtime allows, and its packages are optional.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from whisper.tokenizer import TO_LANGUAGE_CODE, Tokenizer, get_tokenizer
 from engines.base import Dtype, EngineError, FloatArray, Listener, Options, describe_error
 from engines.checkpoints import Checkpoint
 from engines.checkpoints.content import digest_tensors
+from engines.graph_whisper import EncoderModule
 from engines.hardware import cache_folder
 from engines.registry import EngineRow
 from engines.transcription import (
@@ -81,21 +82,9 @@ class RuntimeEngine(WhisperEngine):
         listener.report("compiling", note=f"Converting {self.model} for {self.label}")
         start = perf_counter()
         model.runtime = self.open_runtime(checkpoint, model)
-        model.encoder = RuntimeEncoder(lambda mel: self.encode_window(model.runtime, mel))
+        model.encoder = EncoderModule(lambda mel: self.encode_window(model.runtime, mel))
         model.decoder = nn.Identity()
         return model, perf_counter() - start
-
-
-class RuntimeEncoder(nn.Module):
-    """A runtime's encoder where whisper expects PyTorch's."""
-
-    def __init__(self, encode: Callable[[FloatArray], FloatArray]) -> None:
-        super().__init__()
-        self._encode = encode
-
-    def forward(self, mel: torch.Tensor) -> torch.Tensor:
-        """Encode `(batch, n_mels, 3000)` to `(batch, n_audio_ctx, n_state)`."""
-        return torch.from_numpy(np.stack([self._encode(window) for window in mel.numpy()]))
 
 
 def running_state() -> TranscriptionState:

@@ -48,7 +48,7 @@ from engines.base import (
 )
 from engines.checkpoints import Checkpoint
 from engines.clip_clock import count_seconds, find_parts
-from engines.hardware import PeakMemory, give_back
+from engines.hardware import PeakMemory, release_memory
 from engines.options import OPTIONS
 from engines.registry import EngineRow
 from engines.speech import compute_first_window, keep_to_speech
@@ -60,7 +60,7 @@ Result = TypeVar("Result")
 
 
 class TranscriptionState:
-    """What one transcription gathers while whisper's loop goes on: a `whisper_hooks.Run`."""
+    """What one transcription gathers in whisper's loop: a `whisper_hooks.Transcription`."""
 
     def __init__(
         self, device: torch.device, clip: Clip, listener: Listener, live: bool = False
@@ -114,11 +114,11 @@ class TranscriptionState:
         self.listener.report("decoding", self._seconds_done, self.clip.seconds)
 
     def add_mel_span(self, start: float, end: float) -> None:
-        """As `whisper_hooks.Run`."""
+        """As `whisper_hooks.Transcription`."""
         self.spans.append(Span("mel", start, end - start))
 
     def add_segments(self, segments: list[dict[str, Any]], seek: int) -> None:
-        """As `whisper_hooks.Run`: send the segments that became final."""
+        """As `whisper_hooks.Transcription`: send the segments that became final."""
         for segment in segments[self._segments_sent :]:
             self.listener.segment(to_segment(segment))
         self._segments_sent = len(segments)
@@ -150,7 +150,7 @@ class TranscriptionState:
 
 def current_state() -> TranscriptionState | None:
     """Return the state of this thread's transcription, None outside of one."""
-    return cast("TranscriptionState | None", whisper_hooks.current_run.get())
+    return cast("TranscriptionState | None", whisper_hooks.current_transcription.get())
 
 
 class TimedWhisper(Whisper):
@@ -268,7 +268,7 @@ class WhisperEngine:
         checkpoint = checkpoints.load(self.model, listener)
         model, compiling = self.build(checkpoint, listener)
         del checkpoint
-        give_back()
+        release_memory()
         model.install_hooks()
         # Whisper reads its vocabulary at the first run, which would pay for it.
         get_tokenizer(model.is_multilingual, num_languages=model.num_languages)
@@ -313,7 +313,7 @@ class WhisperEngine:
         state = TranscriptionState(device, clip, listener, options.live)
         asked = count_seconds(clip, options.clip_timestamps)
         listener.report("mel", 0.0, clip.seconds)
-        token = whisper_hooks.current_run.set(state)
+        token = whisper_hooks.current_transcription.set(state)
         try:
             synchronize(device)
             memory = PeakMemory(device.type == "cuda")
@@ -325,7 +325,7 @@ class WhisperEngine:
             synchronize(device)
             end = perf_counter()
         finally:
-            whisper_hooks.current_run.reset(token)
+            whisper_hooks.current_transcription.reset(token)
         segments = tuple(to_segment(segment) for segment in result["segments"])
         spans = state.all_spans(start, end)
         stages = {
@@ -379,7 +379,7 @@ class WhisperEngine:
     def close(self) -> None:
         with self._lock:
             self._whisper = None
-            give_back()
+            release_memory()
 
     def _guard_memory(self, work: Callable[[], Result]) -> Result:
         """Call `work`; where memory runs out, free what it took and raise `EngineError`."""
@@ -389,5 +389,5 @@ class WhisperEngine:
             if not ran_out_of_memory(error):
                 raise
             sentence = f"{self.label} failed: {describe_error(error)}."
-        give_back()  # out here, where the error no longer holds on to the run's tensors
+        release_memory()  # out here, where the error no longer holds on to the run's tensors
         raise EngineError(sentence)

@@ -1,21 +1,21 @@
 """Every private hook into openai-whisper (20250625), whose loop has none of its own.
 
 Four names inside the whisper package are replaced once, when this module is imported. Each behaves
-as the original unless this thread has a current `Run`:
+as the original unless this thread has a current `Transcription`:
 
 - the progress bar of `whisper.transcribe`, which also reports the segments that became final;
 - its log-mel spectrogram, which is timed;
-- the sampler above temperature 0, which draws from the run's own seeded generator, because engines
-  that run at the same time would otherwise disturb each other's random numbers;
+- the sampler above temperature 0, which draws from the transcription's own seeded generator, as
+  engines that run at the same time would else disturb each other's random numbers;
 - the switch that turns fused attention off while words are aligned: it is process-wide in whisper
   and would reach into engines running beside this one, so here it is per thread.
 
 A `TokenListener` stands among a window's logit filters, which whisper's loop calls for each token.
 Two local variables of `whisper.transcribe` are read from its frame: `all_segments` and `seek` by
 the progress bar, `time_offset` by `read_window_start`. Elsewhere `engines.token_selection`
-overrides `DecodingTask._main_loop`, `engines.max_whisper` stands in for the blocks of the decoder,
-and `engines.checkpoints` reads `whisper._MODELS` and `whisper._ALIGNMENT_HEADS`. A test names each
-of these if a new version of whisper lacks it.
+overrides `DecodingTask._main_loop`, `engines.graph_whisper` stands in for the decoder's blocks, and
+`engines.checkpoints` reads `whisper._MODELS` and `whisper._ALIGNMENT_HEADS`. A test names each of
+these if a new version of whisper lacks it.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ from engines.base import EngineError
 _transcribe_module = sys.modules["whisper.transcribe"]  # `whisper.transcribe` is the function
 
 
-class Run(Protocol):
-    """What the hooks tell of one transcription; `generator`: for sampling above temperature 0."""
+class Transcription(Protocol):
+    """What the hooks report to; `generator`: for sampling above temperature 0."""
 
     generator: torch.Generator
 
@@ -53,7 +53,9 @@ class Run(Protocol):
         """Take in all segments so far, and the frame at which whisper's loop stands."""
 
 
-current_run: ContextVar[Run | None] = ContextVar("current_run", default=None)
+current_transcription: ContextVar[Transcription | None] = ContextVar(
+    "current_transcription", default=None
+)
 
 
 def read_window_start() -> float:
@@ -104,9 +106,9 @@ class _ProgressBar(_transcribe_module.tqdm.tqdm):  # type: ignore[name-defined]
     """Whisper's progress bar; `update` is called once its loop has taken over new segments."""
 
     def update(self, n: float = 1) -> bool | None:
-        if run := current_run.get():
+        if transcription := current_transcription.get():
             loop = sys._getframe(1).f_locals
-            run.add_segments(loop["all_segments"], loop["seek"])
+            transcription.add_segments(loop["all_segments"], loop["seek"])
         return super().update(n)
 
 
@@ -117,17 +119,17 @@ class _TqdmModule:
 def _timed_mel(audio: Any, *args: Any, **kwargs: Any) -> Tensor:
     start = perf_counter()
     mel = whisper.audio.log_mel_spectrogram(audio, *args, **kwargs)
-    if run := current_run.get():
-        run.add_mel_span(start, perf_counter())
+    if transcription := current_transcription.get():
+        transcription.add_mel_span(start, perf_counter())
     return mel
 
 
-class _RunCategorical(torch.distributions.Categorical):
+class _SeededCategorical(torch.distributions.Categorical):
     def sample(self, sample_shape: Any = ()) -> Tensor:
-        run = current_run.get()
-        if run is None:
+        transcription = current_transcription.get()
+        if transcription is None:
             return super().sample(torch.Size(sample_shape))
-        return torch.multinomial(self.probs, 1, generator=run.generator).squeeze(-1)
+        return torch.multinomial(self.probs, 1, generator=transcription.generator).squeeze(-1)
 
 
 class _PerThreadSwitch(threading.local):
@@ -152,6 +154,6 @@ def _without_fused_attention() -> Iterator[None]:
 
 _transcribe_module.tqdm = _TqdmModule  # type: ignore[attr-defined]
 _transcribe_module.log_mel_spectrogram = _timed_mel  # type: ignore[attr-defined]
-whisper.decoding.Categorical = _RunCategorical
+whisper.decoding.Categorical = _SeededCategorical
 whisper.model.MultiHeadAttention.use_sdpa = _fused_attention
 whisper.model.disable_sdpa = _without_fused_attention

@@ -1,8 +1,8 @@
-"""Engines, the clip reader and the analysis, each in a process of its own (`engines.process`).
+"""Engines, the clip reader and the analyses, each in a process of its own (`engines.process`).
 
-A handler is what runs in the process; what calls it stands below it. PyTorch and MAX are imported
-there alone, and not by the clip reader. Clips travel once: the reader writes the samples to a file,
-which every process maps into memory.
+A handler runs in the process; the functions that call it stand below it. PyTorch and MAX are
+imported in these processes only, and not by the clip reader. The reader writes a clip's samples to
+a file, which every other process maps into memory.
 """
 
 from __future__ import annotations
@@ -164,11 +164,11 @@ def get_engine(key: str, model: str = DEFAULT_MODEL, dtype: Dtype | None = None)
 
 
 def keep_engines(kept: Collection[tuple[str, str, Dtype]]) -> None:
-    """End the processes of engines that a job of the page will run, but for other models or types.
+    """End the processes that hold an engine of `kept` with another model or type.
 
-    `kept`: key, model and type of all that the job runs. Visitors who try model after model would
-    else fill the memory. As one job runs at a time, no other one needs them. One that is at work,
-    getting ready or being stopped, is left alone.
+    `kept`: key, model and type of each engine of a job. Without this, visitors who try model after
+    model would fill the memory. One job runs at a time, so no other needs them; a process that is
+    busy is left alone.
     """
     used = {key for key, _, _ in kept}
     for name, engine in tuple(_engines.items()):
@@ -182,7 +182,7 @@ def is_lent_gpu(key: str) -> bool:
 
 
 def pick_class(key: str) -> type[RemoteEngine]:
-    """Pick how an engine is reached."""
+    """Return the class that reaches an engine."""
     return ZeroGpuEngine if is_lent_gpu(key) else RemoteEngine
 
 

@@ -138,7 +138,7 @@ def test_one_that_will_not_stop_or_gives_nothing_is_ended(
         engine.transcribe(make_clip(1.0), listener=Hasty())
     assert engine.worker.pid is None and not is_living(before)
     monkeypatch.setattr(process, "STUCK_SECONDS", 2.0)
-    with pytest.raises(EngineError, match=r"PyTorch CPU made no headway for \d s and was ended"):
+    with pytest.raises(EngineError, match=r"PyTorch CPU made no progress for \d s and was ended"):
         engine.transcribe(make_clip(1.0))
 
 

@@ -27,6 +27,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import islice, zip_longest
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -185,7 +186,7 @@ def open_encoder(name: str, checkpoint: Checkpoint, listener: Listener = SILENT)
         )
     if reason := row.why_unavailable():
         raise EngineUnavailable(f"{key} can't run here: {reason}.")
-    opened: Encoder = registry.load(row.open_stages)(checkpoint, dtype or None, listener)
+    opened: Encoder = resolve_name(row.open_stages)(checkpoint, dtype or None, listener)
     return replace(opened, name=f"{key}:{opened.name}", label=f"{row.label}, {opened.label}")
 
 

@@ -15,7 +15,8 @@ from pathlib import Path
 
 from engines.base import Listener
 from engines.checkpoints.content import READ_BYTES, digest_file
-from engines.checkpoints.sources import SourceFailed, Transfer, cache_home, describe
+from engines.checkpoints.sources import SourceFailed, Transfer, describe
+from engines.models import cache_home
 
 
 @dataclass(frozen=True)

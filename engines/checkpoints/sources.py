@@ -20,7 +20,7 @@ from huggingface_hub.utils import tqdm as hub_bar
 
 from engines.base import Listener, describe_error
 from engines.checkpoints.content import READ_BYTES, digest_file
-from engines.models import is_hub_repository
+from engines.models import cache_home, is_hub_repository
 
 TIMEOUT_SECONDS = 20.0
 """How long a server may take to answer, or to send more."""
@@ -38,11 +38,6 @@ HUB_FILES = (
 
 class SourceFailed(Exception):
     """One source could not bring a checkpoint; the text says why, to follow the source's name."""
-
-
-def cache_home() -> Path:
-    """Return the user's folder for caches."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
 
 
 class Transfer:

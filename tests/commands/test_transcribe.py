@@ -43,7 +43,7 @@ def test_a_stream_that_is_not_utf_8_loses_nothing(monkeypatch: pytest.MonkeyPatc
     written = io.BytesIO()
     stream = io.TextIOWrapper(written, encoding="cp1252")
     monkeypatch.setattr(sys, "stdout", stream)
-    printing.keep_every_sign()
+    printing.escape_unencodable()
     segment = Segment(0.0, 1.0, " Déjà 你好", (), 0.0)
     printing.PrintSegments(fakes.make_clip()).segment(segment)
     printing.print_json({"text": "你好 😀"})

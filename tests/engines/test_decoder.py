@@ -18,8 +18,9 @@ from whisper.tokenizer import get_tokenizer
 from engines.analysis.layers import relative_error
 from engines.base import EngineError
 from engines.checkpoints import Checkpoint
+from engines.graph_whisper import DecoderModule, GraphWhisper
 from engines.max_graph.decoder import Decoder
-from engines.max_whisper import DecoderModule, HybridWhisper, MaxWhisper, load_max_decoder
+from engines.max_whisper import HybridWhisper, load_max_decoder
 from engines.token_selection import FastDecodingTask, Step, TokenConstraints, select_top_k
 from engines.transcription import TimedWhisper
 from tests.engines.checkpoint_files import random_state
@@ -151,7 +152,7 @@ def fast_model(kind: str, size: str = "narrow") -> TimedWhisper:
     """The model as a MAX engine has it, for features that were encoded before."""
     if kind == "max_hybrid":
         return checkpoint(size).build(HybridWhisper)
-    fast = checkpoint(size).build(MaxWhisper)
+    fast = checkpoint(size).build(GraphWhisper)
     fast.decoder = DecoderModule(load_max_decoder(checkpoint(size))[0])
     return fast
 
