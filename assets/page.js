@@ -13,9 +13,9 @@
     return name;
   };
   /* Save a file, or copy its text, and return what to say: `note` where there is no file. */
-  window.saveFile = (parcel, note) => {
-    if (!parcel) return note;
-    const {name, type, text, base64} = JSON.parse(parcel);
+  window.saveFile = (file, note) => {
+    if (!file) return note;
+    const {name, type, text, base64} = JSON.parse(file);
     const content = base64 ? Uint8Array.from(atob(base64), (byte) => byte.charCodeAt(0)) : text;
     const anchor = document.createElement("a");
     anchor.href = URL.createObjectURL(new Blob([content], {type}));
@@ -25,9 +25,9 @@
     return `Saved as ${name}.`;
   };
   /* Without https a browser has no clipboard for scripts; the old command does. */
-  window.copyWords = async (parcel, note) => {
-    if (!parcel) return note;
-    const {text} = JSON.parse(parcel);
+  window.copyWords = async (file, note) => {
+    if (!file) return note;
+    const {text} = JSON.parse(file);
     try {
       await navigator.clipboard.writeText(text);
     } catch {

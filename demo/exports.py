@@ -34,8 +34,9 @@ from demo.wiring import QUICK, Component
 from engines.base import StageSeconds
 from engines.transcript_files import (
     FORMULA,
-    Lines,
-    read_lines,
+    UNBROKEN,
+    LineBreaks,
+    read_line_breaks,
     write_segments,
 )
 
@@ -45,27 +46,25 @@ OWN_CLIP_STAYS = " Your own clip and a checkpoint’s path stay here: a link can
 HINT = """<p class="hint">Files hold the result that the page shows, and are made when you ask for
 them. To save a chart as a picture, press PNG beside its title.</p>"""
 
-WHOLE = {
+COMPARISON_FILES = {
     "zip": ("Everything (ZIP)", "application/zip"),
     "html": ("Report (HTML)", "text/html"),
     "json": ("Result (JSON)", "application/json"),
     "csv": ("Figures (CSV)", "text/csv"),
 }
-"""Label and media type of what holds the whole comparison, by the file's ending."""
+"""Label and media type of files of the whole comparison, by their ending."""
 
-WORDS = {
+TRANSCRIPT_FILES = {
     "txt": ("Text (TXT)", "text/plain"),
     "srt": ("Subtitles (SRT)", "application/x-subrip"),
     "vtt": ("Subtitles (VTT)", "text/vtt"),
     "tsv": ("Table (TSV)", "text/tab-separated-values"),
 }
-"""The same of what one engine wrote."""
+"""The same for files of one engine's transcript."""
 
-UNBROKEN = Lines()
-
-BREAKS = {
+BREAK_FIELDS = {
     "max_line_width": "Characters in a line of subtitles (empty: one line a segment)",
-    "max_line_count": "Lines in a cue (empty: as many as a segment has)",
+    "max_line_count": "LineBreaks in a cue (empty: as many as a segment has)",
 }
 """How subtitles are broken: label by name."""
 
@@ -78,7 +77,7 @@ STYLES = tuple(ASSETS / f"{name}.css" for name in ("style", "charts", "transcrip
 def build_exports(
     backend: Backend, saved: SavedResults, visit: gr.Textbox, controls: Mapping[str, Component]
 ) -> None:
-    """Build the buttons, which are there from the start and say so where there is nothing yet."""
+    """Build the buttons; one that is pressed before there is a result says so."""
     engines = {each.key: each.label for each in backend.statuses() if each.available}
     labels = [(label, key) for key, label in engines.items()]
 
@@ -87,7 +86,9 @@ def build_exports(
 
     with gr.Column(elem_id="export"):
         with gr.Row():
-            buttons = {kind: add(label, f"save-{kind}") for kind, (label, _) in WHOLE.items()}
+            buttons = {
+                kind: add(label, f"save-{kind}") for kind, (label, _) in COMPARISON_FILES.items()
+            }
             link = add("Link to settings", "link")
         with gr.Row(equal_height=False):
             engine = gr.Dropdown(
@@ -97,12 +98,14 @@ def build_exports(
                 elem_id="export-engine",
                 min_width=160,
             )
-            buttons |= {kind: add(label, f"save-{kind}") for kind, (label, _) in WORDS.items()}
+            buttons |= {
+                kind: add(label, f"save-{kind}") for kind, (label, _) in TRANSCRIPT_FILES.items()
+            }
             copy = add("Copy transcript", "copy-words")
         with gr.Row(equal_height=False):
             breaks = [
                 gr.Textbox(label=label, elem_id=name, min_width=160, max_length=3)
-                for name, label in BREAKS.items()
+                for name, label in BREAK_FIELDS.items()
             ]
         note = gr.HTML(
             "",
@@ -111,26 +114,26 @@ def build_exports(
             apply_default_css=False,
         )
         gr.HTML(HINT, apply_default_css=False)
-    parcel = gr.Textbox(visible=False)
+    file = gr.Textbox(visible=False)
 
     def connect(button: gr.Button, kind: str, take: str) -> None:
-        """Make a file when the button is pressed; `take`: the function that takes it in."""
+        """Make a file when the button is pressed; `take`: JavaScript that saves or copies it."""
 
         def make(visit_name: str, key: str, *asked: Any) -> tuple[str, str]:
             try:
-                lines = read_lines(*asked)
+                lines = read_line_breaks(*asked)
             except ValueError as error:
                 return "", escape(str(error))
-            return hand_over(saved, kind, visit_name, key, engines.get(key, key), lines)
+            return make_file(saved, kind, visit_name, key, engines.get(key, key), lines)
 
         named = "(visit, ...rest) => [nameVisit(), ...rest]"  # of `assets/page.js`, as `take`
         asked = [visit, engine, *breaks]
-        pressed = button.click(make, asked, [parcel, note], js=named, **QUICK)
-        pressed.then(None, [parcel, note], note, js=take, **QUICK)
+        pressed = button.click(make, asked, [file, note], js=named, **QUICK)
+        pressed.then(None, [file, note], note, js=take, **QUICK)
 
     for kind, button in buttons.items():
-        connect(button, kind, "(parcel, note) => saveFile(parcel, note)")
-    connect(copy, "txt", "(parcel, note) => copyWords(parcel, note)")
+        connect(button, kind, "(file, note) => saveFile(file, note)")
+    connect(copy, "txt", "(file, note) => copyWords(file, note)")
     connect_link(backend, link, note, controls)
 
 
@@ -153,38 +156,40 @@ def connect_link(
     asked.then(None, query, None, js="(query) => { showLink(query); }", **QUICK)
 
 
-def hand_over(
+def make_file(
     saved: SavedResults,
     kind: str,
     visit: str,
     key: str = "",
     label: str = "",
-    lines: Lines = UNBROKEN,
+    lines: LineBreaks = UNBROKEN,
 ) -> tuple[str, str]:
-    """Return a file of the visit's last comparison for the browser, or HTML that says why not.
+    """Make a file of the visit's last comparison: JSON for the browser, "" where there is none, and
+    HTML that says why.
 
-    `kind`: a key of `WHOLE` or `WORDS`. `key` and `label`: the engine whose words it holds.
-    `lines`: how its subtitles are broken.
+    `kind`: a key of `COMPARISON_FILES` or `TRANSCRIPT_FILES`. `key` and `label`: the engine's for a
+    transcript. `lines`: how subtitles are broken.
     """
     found = saved.find(visit, "comparison")
     if found is None or not found.finished:
         return "", NOTHING
     comparison: Comparison = found.snapshot
-    name, media_type = f"{name_files(comparison)}.{kind}", (WHOLE | WORDS)[kind][1]
-    if kind in WORDS:
+    _, media_type = (COMPARISON_FILES | TRANSCRIPT_FILES)[kind]
+    name = f"{name_files(comparison)}.{kind}"
+    if kind in TRANSCRIPT_FILES:
         lanes = [lane for lane in comparison.done if lane.key == key]
         if not lanes:
             return "", escape(f"{label} wrote nothing in this comparison.")
-        content: str | bytes = write_words(comparison, lanes[0], kind, lines)
+        content: str | bytes = write_transcript(comparison, lanes[0], kind, lines)
         name = f"{name_files(comparison)}.{key}.{kind}"
     else:
-        content = write_whole(found, kind, lines)
-    parcel = {"name": name, "type": media_type}
+        content = write_comparison(found, kind, lines)
+    file = {"name": name, "type": media_type}
     if isinstance(content, bytes):
-        parcel["base64"] = base64.b64encode(content).decode("ascii")
+        file["base64"] = base64.b64encode(content).decode("ascii")
     else:
-        parcel["text"] = content
-    return json.dumps(parcel), ""
+        file["text"] = content
+    return json.dumps(file), ""
 
 
 def name_files(comparison: Comparison) -> str:
@@ -196,14 +201,16 @@ def name_files(comparison: Comparison) -> str:
     return f"{plain or 'clip'}{track}-{comparison.run}"
 
 
-def write_words(comparison: Comparison, lane: Lane, kind: str, lines: Lines = UNBROKEN) -> str:
-    """Write what an engine wrote as a file of a kind of `WORDS`, by the clip's own clock."""
+def write_transcript(
+    comparison: Comparison, lane: Lane, kind: str, lines: LineBreaks = UNBROKEN
+) -> str:
+    """Write an engine's transcript, with the times of the clip's file; `kind`: of the file."""
     end = comparison.source.at(comparison.audio_seconds, ends=True)
     return write_segments(lane.segments, kind, end, lines)
 
 
-def write_whole(found: Saved, kind: str, lines: Lines = UNBROKEN) -> str | bytes:
-    """Write a whole comparison as a file of a kind of `WHOLE`."""
+def write_comparison(found: Saved, kind: str, lines: LineBreaks = UNBROKEN) -> str | bytes:
+    """Write a comparison as a file of `COMPARISON_FILES`."""
     comparison: Comparison = found.snapshot
     writers: dict[str, Callable[[], str | bytes]] = {
         "html": lambda: render_report(comparison, found.drawn),
@@ -214,17 +221,17 @@ def write_whole(found: Saved, kind: str, lines: Lines = UNBROKEN) -> str | bytes
     return writers[kind]()
 
 
-def write_zip(found: Saved, lines: Lines = UNBROKEN) -> bytes:
+def write_zip(found: Saved, lines: LineBreaks = UNBROKEN) -> bytes:
     """Write everything as one ZIP archive, in a folder of the comparison's name."""
     comparison: Comparison = found.snapshot
     folder, file = name_files(comparison), io.BytesIO()
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, kind in (("report", "html"), ("result", "json"), ("figures", "csv")):
-            archive.writestr(f"{folder}/{name}.{kind}", write_whole(found, kind))
+            archive.writestr(f"{folder}/{name}.{kind}", write_comparison(found, kind))
         for lane in comparison.done:
             engine = " ".join(re.findall(r"[\w()-]+", lane.label)) or lane.key
-            for kind in WORDS:
-                words = write_words(comparison, lane, kind, lines)
+            for kind in TRANSCRIPT_FILES:
+                words = write_transcript(comparison, lane, kind, lines)
                 archive.writestr(f"{folder}/transcripts/{engine}.{kind}", words)
     return file.getvalue()
 
@@ -234,10 +241,10 @@ def render_report(
 ) -> str:
     """Render a comparison as one HTML file that opens from disk.
 
-    It holds the page's panels with the page's own style sheet; what the page takes from Gradio, its
-    colours and fonts, the template sets for light and dark. A policy in its head forbids it to
-    fetch anything, and to run anything but the charts' scripts. `drawn`: panels by key as the page
-    drew them, for those that need features no longer kept.
+    It has the page's panels and style sheet; the template sets the colours and fonts that the page
+    has from Gradio. Its content security policy forbids it to fetch anything, and to run anything
+    but the charts' scripts. `drawn`: panels by key as the page drew them, for those that need
+    features which are no longer kept.
     """
     drawn, sections = drawn or {}, []
     for panel in PANELS:
@@ -246,7 +253,7 @@ def render_report(
         else:
             html = join_parts((panel.document or panel.render)(comparison))
         sections.append((panel.key, panel.title, html))
-    # Scripts only where there is a chart; the policy allows these very characters and no others.
+    # Scripts only where there is a chart; the policy allows them by their digest.
     script = read_scripts() if any('class="plot"' in html for _, _, html in sections) else ""
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return render_template(
@@ -276,7 +283,7 @@ def write_figures(comparison: Comparison) -> str:
     writer = csv.DictWriter(file, list(rows[0]))
     writer.writeheader()
     for row in rows:
-        writer.writerow({name: make_harmless(value) for name, value in row.items()})
+        writer.writerow({name: format_cell(value) for name, value in row.items()})
     return file.getvalue()
 
 
@@ -325,8 +332,8 @@ def list_runs(lane: Lane, comparison: Comparison) -> list[tuple[str, StageSecond
     return [*raced, *((how, repeat.seconds) for repeat in lane.repeats)] or [("", None)]
 
 
-def make_harmless(value: Any) -> Any:
-    """Return a cell that no spreadsheet takes for a formula."""
+def format_cell(value: Any) -> Any:
+    """Return a cell's value, escaped where a spreadsheet would take it for a formula."""
     if isinstance(value, float):
         return f"{value:.6g}"
     return f"'{value}" if isinstance(value, str) and FORMULA.match(value) else value

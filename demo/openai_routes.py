@@ -32,7 +32,7 @@ from engines.base import Segment, Transcript
 from engines.languages import LANGUAGES
 from engines.options import OPTIONS, show
 from engines.registry import BASELINE
-from engines.transcript_files import read_lines, write_segments
+from engines.transcript_files import read_line_breaks, write_segments
 
 FORMATS = ("json", "verbose_json", "text", "srt", "vtt")
 OPENAI_MODEL = "whisper-1"
@@ -95,7 +95,7 @@ async def transcribe(
         raise RequestError(f"response_format must be one of {', '.join(FORMATS)}.")
     if sent["word_timestamps"] and response_format in ("json", "text"):
         raise RequestError(f"{GRANULARITIES} needs verbose_json, srt or vtt as response_format.")
-    lines = read_lines(*(form.get(name) for name in LINE_FIELDS))
+    lines = read_line_breaks(*(form.get(name) for name in LINE_FIELDS))
     clip = form.get("file")
     if not isinstance(clip, UploadFile) or not clip.size:
         raise RequestError("file must be a clip, sent as a file of the form.")

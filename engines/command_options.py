@@ -18,7 +18,7 @@ from engines.base import AudioError, Clip, Dtype, EngineError, Options, Transcri
 from engines.clip_clock import set_clock
 from engines.clip_source import LEFT, MOST_CHANNELS, RIGHT
 from engines.options import OPTIONS, WhisperOptions, find_conflict, show, to_number
-from engines.transcript_files import FORMATS, read_lines, write_json, write_segments
+from engines.transcript_files import FORMATS, read_line_breaks, write_json, write_segments
 
 ClipName = Annotated[str, typer.Argument(help="any audio file or film, or the name of a sample")]
 EngineName = Annotated[str, typer.Argument(help="ENGINE, or ENGINE:TYPE@MODEL")]
@@ -234,7 +234,7 @@ class TranscriptFiles:
             sentence = f"{show(form)} is none of {', '.join(FORMATS)} and all"
             raise typer.BadParameter(sentence, param_hint="--output-format")
         try:
-            self._lines = read_lines(width, count)
+            self._lines = read_line_breaks(width, count)
         except ValueError as error:
             raise typer.BadParameter(str(error)) from None
         self._endings = FORMATS if form in (None, "all") else (form,)

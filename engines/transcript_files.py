@@ -1,7 +1,7 @@
 """Transcripts as files: SubRip, WebVTT, text, a table and JSON, as openai-whisper names them.
 
-Its writers break lines and format times; what goes into them is made safe here, so that cues follow
-one another within the clip, and that nothing said is taken for markup or a formula.
+whisper's writers break lines and format times. What goes into them is prepared here: cues follow
+one another within the clip, and no text is taken for markup or a formula.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ MOST_LINES = 10
 
 
 @dataclass(frozen=True)
-class Lines:
+class LineBreaks:
     """How subtitles are broken: characters in a line and lines in a cue at most, as whisper's
     `max_line_width` and `max_line_count`; None for one line a segment, or any number of them."""
 
@@ -34,10 +34,12 @@ class Lines:
     count: int | None = None
 
 
-def read_lines(width: Any, count: Any) -> Lines:
-    """Return the breaks that numbers, or texts of such, stand for; raise `ValueError` with a
-    sentence."""
-    return Lines(
+UNBROKEN = LineBreaks()
+
+
+def read_line_breaks(width: Any, count: Any) -> LineBreaks:
+    """Read line breaks from numbers or texts; raise `ValueError` with a sentence."""
+    return LineBreaks(
         _read_number("max_line_width", width, NARROWEST, WIDEST),
         _read_number("max_line_count", count, 1, MOST_LINES),
     )
@@ -53,13 +55,16 @@ def _read_number(name: str, value: Any, least: int, most: int) -> int | None:
 
 
 def write_segments(
-    segments: Sequence[Segment], ending: str, seconds: float | None = None, lines: Lines = Lines()
+    segments: Sequence[Segment],
+    ending: str,
+    seconds: float | None = None,
+    lines: LineBreaks = UNBROKEN,
 ) -> str:
     """Write segments as `srt`, `vtt`, `txt` or `tsv`, a cue or a line for each; `seconds`: where
     their clip ends. Where `lines` asks for it, a segment becomes several cues."""
     from whisper import utils
 
-    cues = list(list_cues(segments, seconds, lines if ending in ("srt", "vtt") else Lines()))
+    cues = list(list_cues(segments, seconds, lines if ending in ("srt", "vtt") else UNBROKEN))
     file = io.StringIO()
     if ending in ("txt", "tsv"):
         for cue in cues:
@@ -84,7 +89,7 @@ def write_json(text: str, language: str, segments: Sequence[Segment]) -> str:
 
 
 def make_safe(text: str, ending: str) -> str:
-    """Return text that what reads such a file takes for nothing else.
+    """Escape a text for a file with this ending.
 
     SRT has no escapes, and players take `<` with a letter for a tag, so an invisible character
     comes between; TSV gets one before what looks like a formula.
@@ -100,7 +105,7 @@ def make_safe(text: str, ending: str) -> str:
 
 
 def list_cues(
-    segments: Sequence[Segment], seconds: float | None, lines: Lines
+    segments: Sequence[Segment], seconds: float | None, lines: LineBreaks
 ) -> Iterator[dict[str, Any]]:
     """Yield the segments that have a text in whisper's form; with words where lines are broken."""
     spoken = [each for each in segments if clean(each.text)]

@@ -18,9 +18,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from demo.exports import (
-    WHOLE,
-    WORDS,
-    hand_over,
+    COMPARISON_FILES,
+    TRANSCRIPT_FILES,
+    make_file,
     read_scripts,
     render_report,
     write_figures,
@@ -31,7 +31,7 @@ from demo.snapshot import Comparison, Repeat
 from demo.visits import Saved, SavedResults
 from engines.base import Options, Segment, StageSeconds, Word
 from engines.clip_source import Source, Track
-from engines.transcript_files import Lines, write_segments
+from engines.transcript_files import LineBreaks, write_segments
 from tests import fakes
 from tests.demo.reading import EVIL, compare, fail_second, read
 from tests.demo.test_panels import make_hostile
@@ -51,29 +51,31 @@ def test_files_are_the_visitor_s_own_and_named_in_plain_letters() -> None:
     film = Source((Track(1, "aac", 2), Track(2, "aac", 2)), 2)
     named = replace(fail_second(compare()), clip_name=f"../{EVIL}/Größe 1.wav", source=film)
     saved = save(named)
-    file = json.loads(hand_over(saved, "json", "me")[0])
+    file = json.loads(make_file(saved, "json", "me")[0])
     assert re.fullmatch(rf"[a-z0-9-]{{1,40}}-track-2-{RUN}\.json", file["name"])
     assert json.loads(file["text"])["lanes"][0]["text"] == fakes.WORDS
     for stranger in ("", "you"):
-        parcel, note = hand_over(saved, "json", stranger)
+        parcel, note = make_file(saved, "json", stranger)
         assert parcel == "" and "press Compare" in note
-    parcel, note = hand_over(saved, "srt", "me", "max_hybrid", "MAX hybrid")
+    parcel, note = make_file(saved, "srt", "me", "max_hybrid", "MAX hybrid")
     assert parcel == "" and "MAX hybrid wrote nothing in this comparison." in note
-    file = json.loads(hand_over(saved, "vtt", "me", "cpu", "CPU")[0])
+    file = json.loads(make_file(saved, "vtt", "me", "cpu", "CPU")[0])
     assert file["text"].startswith("WEBVTT\n\n00:00.000 --> ")
     assert file["name"].endswith(f"-{RUN}.cpu.vtt") and file["type"] == "text/vtt"
 
 
 def test_everything_comes_as_one_archive_whose_names_say_what_is_in_it() -> None:
     saved = save(replace(compare("=1 turned the graph"), clip_name="Talk"))
-    parcel = json.loads(hand_over(saved, "zip", "me")[0])
+    parcel = json.loads(make_file(saved, "zip", "me")[0])
     archive = zipfile.ZipFile(io.BytesIO(base64.b64decode(parcel["base64"])))
     folder = f"talk-{RUN}"
     whole = ["figures.csv", "report.html", "result.json"]
-    words = [f"transcripts/{name}.{kind}" for name in ("CPU", "MAX hybrid") for kind in WORDS]
+    words = [
+        f"transcripts/{name}.{kind}" for name in ("CPU", "MAX hybrid") for kind in TRANSCRIPT_FILES
+    ]
     assert sorted(archive.namelist()) == sorted(f"{folder}/{name}" for name in whole + words)
-    for kind in WHOLE:
-        assert kind == "zip" or json.loads(hand_over(saved, kind, "me")[0])["text"]
+    for kind in COMPARISON_FILES:
+        assert kind == "zip" or json.loads(make_file(saved, kind, "me")[0])["text"]
     text = archive.read(f"{folder}/transcripts/CPU.txt").decode()
     assert " ".join(text.split()) == fakes.WORDS and len(text.splitlines()) == 3
     table = archive.read(f"{folder}/transcripts/MAX hybrid.tsv").decode().splitlines()
@@ -130,7 +132,7 @@ def test_the_report_shows_every_panel_settings_and_machine() -> None:
     words = fakes.FakeEngine().transcribe(fakes.make_clip(), Options(word_timestamps=True))
     lanes = (replace(done.lanes[0], segments=words.segments), done.lanes[1])
     saved = save(replace(done, lanes=lanes, clip_name="Talk"))
-    html = json.loads(hand_over(saved, "html", "me")[0])["text"]
+    html = json.loads(make_file(saved, "html", "me")[0])["text"]
     page = read(html)
     sections = [each.attributes["id"] for each in page.all("section") if "id" in each.attributes]
     assert sections == [panel.key for panel in PANELS if panel.key != "chips"]
@@ -237,7 +239,7 @@ def test_lines_are_as_long_as_was_asked_and_cues_end_with_the_clip(
         words = [Word(start + i, start + i + 2, f" {w}", 1.0) for i, w in enumerate(text.split())]
         whole = Segment(start, start + 9, text, (), 0.0, tuple(words) if timed else None)
         segments.append(whole)
-    written = write_segments(segments, "vtt", 30.0, Lines(width, count))
+    written = write_segments(segments, "vtt", 30.0, LineBreaks(width, count))
     cues = CUE.findall(written)
     assert written.count("-->") == len(cues), "the file is well formed"
     lines = [unescape(line) for _, _, text in cues for line in text.splitlines()]
