@@ -11,14 +11,8 @@
     <section data-n="5"><h1>Break it</h1><div class="halves"><div class="faults" role="radiogroup"
       aria-label="Fault"></div><div class="outcome"></div></div></section>
     <footer><p class="keys"></p><p class="where"></p></footer></main>`;
-  /* Stages as the rows of the race name them: their names here, and how much of the engine's colour. */
-  const STAGES = {
-    "Reading the audio": ["Read audio", 20],
-    "Set-up": ["Set-up", 35],
-    "Log-mel spectrogram": ["Log-mel", 50],
-    "Encoder": ["Encoder", 72],
-    "Decoder loop": ["Decoder loop", 100],
-  };
+  /* Stages as the rows of the race name them, and how much of the engine's colour each has. */
+  const STAGES = {"Read audio": 20, "Set-up": 35, "Log-mel": 50, "Encoder": 72, "Decoder loop": 100};
 
   const LEAST_SHARE = 0.01;  // of an engine's time: less can't be seen, and isn't named
 
@@ -225,11 +219,10 @@
     draw(".stacks", [lanes, first], () => lanes.map((lane) => {
       const [bar, key] = [make("div", "stack"), make("p", "parts")];
       for (const stage of lane.stages) {
-        const [name, share] = STAGES[stage.name];
         const part = make("span");
         part.style.width = `${100 * stage.seconds / most}%`;
-        const words = make("span", "", make("i"), `${name} ${stage.value}${compareStage(lane, baseline, stage)}`);
-        for (const each of [part, words]) each.style.setProperty("--share", `${share}%`);
+        const words = make("span", "", make("i"), `${stage.name} ${stage.value}${compareStage(lane, baseline, stage)}`);
+        for (const each of [part, words]) each.style.setProperty("--share", `${STAGES[stage.name]}%`);
         bar.append(part);
         if (stage.seconds >= LEAST_SHARE * lane.sum) key.append(words, " ");
       }

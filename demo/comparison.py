@@ -1,5 +1,5 @@
-"""Run one clip through several engines, in a thread for each; a slow or failing one leaves the
-others alone."""
+"""Run one clip through several engines, in a thread for each, so that a slow or failing engine does
+not disturb the others."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ class Backend:
 
 
 class LaneListener(Listener):
-    """Puts what an engine reports into its lane; of a repeat not the words, which are known."""
+    """Puts what an engine reports into its lane; the words of its first run only."""
 
     def __init__(self, task: ComparisonTask, key: str) -> None:
         self._task, self._key = task, key
@@ -225,14 +225,14 @@ class ComparisonTask(Task):
             self._describe_sound(clip)
 
     def _limit_by_clip(self, clip: Clip) -> None:
-        """Shorten the time that the run has, where it has a limit, to what the clip needs."""
+        """Shorten the run's limit of time, where it has one, to what this clip needs."""
         if self._longest < math.inf:
             settings, blank = self._settings, replace(self._first, audio_seconds=clip.seconds)
             runs = len(settings.lanes) * (blank.runs_alone + blank.at_once)
             self.limit(find_run_seconds(settings.model, clip.seconds, runs))
 
     def _describe_sound(self, clip: Clip) -> None:
-        """Say what the clip sounds like, now that no time is taken any more, or why it can't."""
+        """Describe what the clip sounds like, or why it can't be, once no engine is timed."""
 
         def tell(sound: SoundView | str | None) -> None:
             self.update(lambda comparison, _: replace(comparison, sound=sound, describing=False))

@@ -1,8 +1,8 @@
-"""How long engines took on this machine before, from which the time left is estimated.
+"""Estimates of the time left, from how long engines took on this machine before.
 
-One small JSON file in the cache folder holds the last figures: by engine, model, type and what
-else a run depends on, pairs of the clip's seconds and what was measured. A file that is damaged or
-can't be written costs the estimates, nothing else.
+A small JSON file in the cache folder has the last durations as pairs, the clip's seconds and those
+of the run, by engine, model, type and what else a run depends on. Where it is damaged or can't be
+written there are no estimates; nothing else fails.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Pairs = list[tuple[float, float]]
 
 
 class PastRuns:
-    """The last figures, those noted last at the end; without a `path` they are not kept."""
+    """The last durations by name, the newest last; without a `path` they end with the program."""
 
     def __init__(self, path: Path | None = None) -> None:
         self._path = path
@@ -40,14 +40,14 @@ class PastRuns:
     def note_prepared(
         self, key: str, settings: Settings, prepared: PrepareSeconds, waited: float
     ) -> None:
-        """Take in that an engine is ready, and how long that took if it was not ready before."""
+        """Record that an engine is ready, and how long that took if it was not ready before."""
         self._ready[key] = name = name_engine(key, settings)
         if waited > prepared.total / 2:
             self.note(f"{name} load", 0.0, prepared.load)
             self.note(f"{name} compile", 0.0, prepared.compile)
 
     def note(self, name: str, audio_seconds: float, seconds: float) -> None:
-        """Take in how long something took, of a clip of that length if it depends on one."""
+        """Record how long something took, with the length of its clip if it depends on that."""
         with self._lock:
             pairs = [*self._pairs.pop(name, []), (audio_seconds, seconds)]
             self._pairs[name] = pairs[-MOST_PAIRS:]
@@ -61,8 +61,8 @@ class PastRuns:
                     unfinished.replace(self._path)
 
     def find(self, name: str, audio_seconds: float = 0.0, most: bool = False) -> float | None:
-        """Return what was noted for the clip whose length is nearest, scaled to this one; or the
-        `most` that was noted."""
+        """Return the seconds recorded for the clip nearest in length, scaled to this length; with
+        `most` the longest recorded. None where there are none."""
         with self._lock:
             pairs = self._pairs.get(name)
         if not pairs:
@@ -73,11 +73,11 @@ class PastRuns:
         return seconds * (audio_seconds + FIXED_SECONDS) / (past + FIXED_SECONDS)
 
     def expect_analysis(self, name: str, audio_seconds: float) -> float | None:
-        """Return how long an analysis took before, the first one since the start apart."""
+        """Return how long an analysis took before; the first since the program's start is apart."""
         return self.find(self._name_analysis(name), audio_seconds)
 
     def note_analysis(self, name: str, audio_seconds: float, seconds: float) -> None:
-        """Take in how long an analysis took; the next one finds its encoders open."""
+        """Record how long an analysis took; the next one finds its encoders loaded."""
         self.note(self._name_analysis(name), audio_seconds, seconds)
         self._ready[name] = name
 
@@ -85,7 +85,7 @@ class PastRuns:
         return f"{name} again" if name in self._ready else name
 
     def add_expected(self, comparison: Comparison) -> Comparison:
-        """Tell the lanes what to expect, once the clip's length is known, and set the time left."""
+        """Set what each lane may take, for a clip whose length is known, and the time left."""
         settings, audio = comparison.settings, comparison.audio_seconds
 
         def expect(lane: Lane) -> Lane:
@@ -103,33 +103,35 @@ class PastRuns:
 
 
 def add_time_left(comparison: Comparison) -> Comparison:
-    """Set the time left: that of the slowest of a race, then that of all who run alone."""
-    alone, audio, lanes = comparison.runs_alone, comparison.audio_seconds, []
-    beside = comparison.racing or not alone
-    of_race, of_rest = 0.0, 0.0
+    """Set the seconds left, of each lane's present run and of the whole comparison.
+
+    Lanes race at the same time, so the slowest one counts; runs alone follow one another.
+    """
+    runs_alone, audio, lanes = comparison.runs_alone, comparison.audio_seconds, []
+    racing = comparison.racing or not runs_alone
+    slowest_race, rest = 0.0, 0.0
     for lane in comparison.lanes:
-        race, timed = or_unknown(lane.expected.race), or_unknown(lane.expected.alone)
-        left = estimate_lane(lane, race if beside else timed, audio) if lane.running else 0.0
+        race, alone = or_unknown(lane.expected.race), or_unknown(lane.expected.alone)
+        left = estimate_lane(lane, race if racing else alone, audio) if lane.running else 0.0
         shown = lane.running and lane.state != "waiting" and math.isfinite(left)
         lanes.append(replace(lane, left=left if shown else None))
-        if lane.running and beside:
-            more = 0 if alone else comparison.settings.repeats - len(lane.repeats) - 1
-            present = left if more >= 0 and not (alone and lane.race) else 0.0
-            of_race = max(of_race, present + times(more, race))
-            of_rest += times(alone, timed)
+        if lane.running and racing:
+            later = 0 if runs_alone else comparison.settings.repeats - len(lane.repeats) - 1
+            has_raced = later < 0 or (runs_alone and lane.race is not None)
+            slowest_race = max(slowest_race, (0.0 if has_raced else left) + multiply(later, race))
+            rest += multiply(runs_alone, alone)
         elif lane.running:
-            of_rest += left + times(alone - len(lane.repeats) - 1, timed)
-    left, known = of_race + of_rest, not comparison.finished
-    known = known and math.isfinite(left)
+            rest += left + multiply(runs_alone - len(lane.repeats) - 1, alone)
+    left = slowest_race + rest
+    known = not comparison.finished and math.isfinite(left)
     return replace(comparison, lanes=tuple(lanes), left=left if known else None)
 
 
 def estimate_lane(lane: Lane, run: float, audio_seconds: float) -> float:
-    """Return the seconds until a lane's run ends, or its next one while there is none.
+    """Return the seconds until a lane's present run ends, or while there is none its next one.
 
-    `run`: what one may take. What was compiled before is taken to be in the cache, until it is
-    compiled again. Infinity stands for what is not known, here as below; 0 for a lane that takes
-    longer than it did before.
+    `run`: the seconds of one run. Compiling counts once it has begun: until then the graphs are
+    taken to be in the cache. Infinity is unknown; 0 is for a lane that takes longer than before.
     """
     if lane.state in AT_WORK:
         if lane.pace is not None and lane.audio_done >= audio_seconds / 5:
@@ -148,8 +150,8 @@ def or_unknown(seconds: float | None) -> float:
     return math.inf if seconds is None else seconds
 
 
-def times(count: int, seconds: float) -> float:
-    """Return a product that is 0 for 0 times what is not known."""
+def multiply(count: int, seconds: float) -> float:
+    """Return the seconds of so many runs: 0 for none of them, also where one is unknown."""
     return count * seconds if count > 0 else 0.0
 
 

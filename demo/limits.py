@@ -22,16 +22,19 @@ TRUSTED = "FORWARDED_ALLOW_IPS"
 MOST_WAITING = 50
 RUNS_A_MINUTE = 30
 MOST_RUN_SECONDS = 1800.0
-"""What a run may take at most where strangers wait for its end."""
+"""The limit of a run where other visitors wait for its end."""
 OWN_UPLOAD_BYTES = 4 * 2**30
 """What may be uploaded in an hour to a page that serves its own machine only."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """`waiting`: runs in the queue beside the one that goes on. None is no limit for the rest:
-    seconds of one run, whatever the clip; of each visitor, runs waiting or going on, runs started
-    in a minute, and bytes sent in an hour."""
+    """What may be asked for; None is no limit.
+
+    `waiting`: jobs in the queue beside the running one. `run_seconds`: of one job, whatever the
+    clip. Of each visitor: jobs waiting or running (`at_once`), jobs started in a minute
+    (`a_minute`), and bytes uploaded in an hour (`upload_bytes`).
+    """
 
     waiting: int = MOST_WAITING
     run_seconds: float | None = None
@@ -53,10 +56,10 @@ def read_limits(only_this_machine: bool) -> Limits:
 
 
 def find_run_seconds(model: str, audio_seconds: float, runs: int) -> float:
-    """Return the longest time of a comparison of so many runs, one of an engine each.
+    """Return the limit of a comparison's seconds; `runs`: of all its engines together.
 
-    Getting ready, compiling included, has 15 minutes. The rest is in proportion to the clip and the
-    model's size, some ten times what two slow cores take greedily.
+    Loading and compiling have 15 minutes. Each run has time in proportion to the clip and the
+    model's size, some ten times what greedy search takes on two slow cores.
     """
     share = 1.0 + estimate_megabytes(model) / 100
     return 900.0 + runs * audio_seconds * share
@@ -132,11 +135,11 @@ class Allowance:
             return None
 
     def _forget_some(self, now: float) -> None:
-        """Forget up to two visitors whose time is over: more than come, and never many at once."""
+        """Drop up to two visitors with nothing left to count: few at once, all of them in time."""
         for _ in range(2):
             visitor, taken = next(iter(self._taken.items()), ("", None))
             if taken is None or (taken.past and taken.past[-1][0] > now - self.seconds):
-                return  # whoever took something last stands last
+                return  # ordered by when a visitor took something last
             del self._taken[visitor]
 
 

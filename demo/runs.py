@@ -26,13 +26,13 @@ BUSY = "A comparison goes on: stop it, or wait for its end, before you open anot
 GONE = "This run is no longer kept: newer ones needed its place."
 
 TOLD = ("model", "language", "beam_size", "schedule", "repeats", "word_timestamps", "gpu_dtype")
-"""Settings in the order in which two runs are compared; clip and engines come before them, and
-Whisper's options after them."""
+"""Settings in which two runs are compared, in order: after clip and engines, before Whisper's
+options."""
 
 
 @dataclass(frozen=True)
 class RunsTab:
-    """What stands in the tab."""
+    """The components of the tab."""
 
     listing: gr.HTML
     compare: gr.Button
@@ -42,7 +42,7 @@ class RunsTab:
 
 
 def build_runs() -> RunsTab:
-    """Build what stands in the tab; `connect_runs` brings it to life."""
+    """Build the components; `connect_runs` connects them."""
     with gr.Column(elem_id="runs"):
         listing = gr.HTML(
             render_runs([], ""),
@@ -73,7 +73,7 @@ def connect_runs(
     visit: gr.Textbox,
     ends: Sequence[Any],
 ) -> None:
-    """Tie the tab to the comparisons of `panel`. `ends`: steps after which one may have ended."""
+    """List the comparisons of `panel` in the tab. `ends`: steps after which one may have ended."""
     outputs = {runs.listing, runs.note, *panel.inputs.values(), *panel.all_outputs()}
     name_visit = "() => [nameVisit()]"  # of `assets/page.js`
 
@@ -86,7 +86,7 @@ def connect_runs(
         chart = speed_accuracy.render([each.snapshot for each in kept]) if kept else ""
         return list_runs(name), chart
 
-    def act(name: str, event: gr.EventData) -> dict[Component, Any]:
+    def answer_click(name: str, event: gr.EventData) -> dict[Component, Any]:
         """Pin a run of the list, or put it back on the page."""
         found: dict[Component, Any] = {runs.note: ""}
         if event.action == "open" and saved.find_job(name, panel.name):
@@ -99,18 +99,18 @@ def connect_runs(
             found[runs.note] = GONE
         return {**found, runs.listing: list_runs(name)}
 
-    def hold_together(name: str, ticked: list[str]) -> tuple[str, str]:
+    def compare_two(name: str, ticked: list[str]) -> tuple[str, str]:
         kept = saved.list_runs(name, panel.name)
         chosen = [each.snapshot for each in reversed(kept) if each.run in ticked]
         return ("", render_two(*chosen)) if len(chosen) == 2 else (CHOOSE_TWO, "")
 
     for event in (tab.select, *(end.then for end in ends)):
         event(refresh, visit, [runs.listing, runs.chart], js=name_visit, **QUICK)
-    runs.listing.click(act, visit, list(outputs), js=name_visit, **QUICK)
+    runs.listing.click(answer_click, visit, list(outputs), js=name_visit, **QUICK)
     ticked = gr.JSON(visible=False)
     read_ticked = "() => [nameVisit(), tickedRuns()]"
     drawn = [runs.note, runs.comparison]
-    runs.compare.click(hold_together, [visit, ticked], drawn, js=read_ticked, **QUICK)
+    runs.compare.click(compare_two, [visit, ticked], drawn, js=read_ticked, **QUICK)
 
 
 # The list.
@@ -143,7 +143,7 @@ def render_runs(results: Sequence[Saved], shown: str) -> str:
 
 
 def describe_outcome(comparison: Comparison) -> str:
-    """Say in a few words what came of a run: the ratio of its times, and the words."""
+    """Say in a few words what came of a run: the ratio of times, and errors or other words."""
     done, parts = comparison.done, []
     failed = [lane.label for lane in comparison.lanes if lane not in done]
     if failed:
@@ -181,8 +181,10 @@ def read_error_rate(lane: Lane, comparison: Comparison) -> float | None:
 
 @dataclass(frozen=True)
 class Pair:
-    """An engine in two runs: figures as text, earlier and later, and where both are of one clip
-    the later words held against the earlier ones: a count, and what changed."""
+    """An engine's figures in two runs, earlier and later, as text.
+
+    `words` and `edits`: how many words differ and which, where both runs are of one clip.
+    """
 
     label: str
     seconds: list[str]

@@ -20,11 +20,11 @@ from engines.options import WhisperOptions
 from engines.registry import EngineStatus
 
 Schedule = Literal["both", "parallel", "one at a time"]
-"""All at once and then each alone, all at once, or each alone."""
+"""Both: all at once, then each alone; parallel: all at once; one at a time: each alone."""
 
 LONGEST_TIMED = 60.0
-"""Seconds of audio up to which "both" runs each engine alone as well: a longer clip would keep its
-visitor waiting for minutes that nobody asked for."""
+"""Seconds of audio up to which "both" runs each engine alone as well: a longer clip would keep
+visitors waiting for minutes."""
 
 AT_WORK = {"mel", "encoding", "decoding"}
 """The states of a lane during a run."""

@@ -1,9 +1,9 @@
-"""Clips that visitors bring: their folder, who may name them, when they go.
+"""Uploaded clips: their folder, who may name them, and when they are deleted.
 
-A clip that came by an endpoint or a tool goes with its call. One that came by the page stays while
-it may be used again, and goes an hour after its last use. The folder is this page's own, can be
-read by nobody else, and goes when the page ends; what a killed page left goes at the next start.
-`GRADIO_TEMP_DIR` names it, or where to make it.
+A clip of an endpoint or a tool is deleted after its call, one of the page an hour after its last
+use. The folder belongs to this process, is readable by its user only, and is deleted when the page
+ends; what a killed page left is deleted at the next start. `GRADIO_TEMP_DIR` names the folder, or
+where to make it.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def make_folder() -> Path:
 
 
 def make_temporary(prefix: str, parent: str) -> Path:
-    """Make a folder that goes when the program ends, and remove those whose programs were killed.
+    """Make a folder that is deleted when the program ends; delete those of killed programs.
 
     A folder is locked for as long as its program lives.
     """
@@ -74,18 +74,18 @@ def lock_folder(folder: Path) -> int | None:
 
 
 def find_folder() -> Path:
-    """Where uploads are."""
+    """Return the folder of uploads."""
     return Path(os.environ.get(VARIABLE) or Path(tempfile.gettempdir(), "gradio")).resolve()
 
 
 def free_bytes() -> int:
-    """The room for uploads."""
+    """Return the free space of the disk for uploads."""
     folder = find_folder()
     return shutil.disk_usage(folder if folder.exists() else tempfile.gettempdir()).free
 
 
 def is_upload(path: str) -> bool:
-    """Whether a path leads into the folder for uploads, links followed."""
+    """Return whether a path leads into the folder of uploads, links followed."""
     try:
         folder, real = find_folder(), Path(path).resolve()
     except (OSError, ValueError, RuntimeError):
@@ -94,7 +94,7 @@ def is_upload(path: str) -> bool:
 
 
 def is_gone(value: Any) -> bool:
-    """Whether something that a control held is a clip that was deleted since."""
+    """Return whether a control's value is a clip that was deleted since."""
     return isinstance(value, str) and is_upload(value) and not Path(value).exists()
 
 
@@ -110,7 +110,7 @@ def find_original(path: str) -> Path:
 
 
 def touch(path: str | None) -> None:
-    """Note that a clip is used now; anything but an upload is left as it is."""
+    """Record that a clip is used now; anything but an upload is left as it is."""
     if path and is_upload(path):
         with suppress(OSError):
             os.utime(path)

@@ -1,8 +1,8 @@
 """The engines as ranked rows: what each does, how far it is, and what it took.
 
-A row is the same height from the first moment to the last, so that nothing moves; it opens to the
-figures behind it. Rows stay in the registry's order in the document: their rank only orders what
-is seen, so that a bar grows where it was.
+A row keeps its height while the engine runs, so that nothing moves, and opens to its figures. In
+the document rows stay in the registry's order; ranks order them by CSS, so that a bar goes on
+growing where it was.
 """
 
 from __future__ import annotations
@@ -31,12 +31,13 @@ STATES: dict[State, tuple[str, str]] = {
 """A sign and words for each."""
 
 STAGES = {
-    "audio": "Reading the audio",
+    "audio": "Read audio",
     "setup": "Set-up",
-    "mel": "Log-mel spectrogram",
+    "mel": "Log-mel",
     "encode": "Encoder",
     "decode": "Decoder loop",
 }
+"""Names of the stages of a run, also on charts and in `assets/slides.js`."""
 
 
 def render(comparison: Comparison, document: bool = False) -> list[str]:
@@ -143,7 +144,7 @@ def _describe_state(lane: Lane, comparison: Comparison) -> str:
 
 
 def _list_figures(lane: Lane, comparison: Comparison) -> list[tuple[str, str]]:
-    """List the figures behind a row by name; those not known yet are dashes."""
+    """List a row's figures by name; those not known yet are dashes."""
     done, baseline = lane.transcript, comparison.baseline
     figures = {
         "Load": f"{lane.prepare.load:.2f} s" if lane.prepare else "–",

@@ -13,28 +13,29 @@ from typing import Any
 import plotly.graph_objects as go
 
 from demo.panels.charts import INK, SHEET, Control, Option, Table, render_chart, shade
+from demo.panels.race import STAGES
 from demo.panels.templating import render_template
 from demo.snapshot import Comparison, Lane
 from engines.base import Span, StageSeconds
 
 
 @dataclass(frozen=True)
-class Look:
-    """How a stage is told from the others: its name, how much of the engine's colour, a pattern."""
+class Style:
+    """How a stage's bars look: its name, how much of the engine's colour, and a pattern."""
 
     name: str
     share: float
     pattern: str
 
 
-STAGES = {
-    "audio": Look("Read audio", 0.2, "."),
-    "setup": Look("Set-up", 0.3, "x"),
-    "mel": Look("Log-mel", 0.4, "\\"),
-    "encode": Look("Encoder", 0.65, ""),
-    "decode": Look("Decoder loop", 1.0, "/"),
+STYLES = {
+    "audio": Style(STAGES["audio"], 0.2, "."),
+    "setup": Style(STAGES["setup"], 0.3, "x"),
+    "mel": Style(STAGES["mel"], 0.4, "\\"),
+    "encode": Style(STAGES["encode"], 0.65, ""),
+    "decode": Style(STAGES["decode"], 1.0, "/"),
 }
-LOOKS = {"prepare": Look("Getting ready", 0.12, "-"), **STAGES}
+ALL_STYLES = {"prepare": Style("Getting ready", 0.12, "-"), **STYLES}
 
 NOT_YET = "Drawn when the last engine is done."
 
@@ -63,15 +64,15 @@ def render_bars(comparison: Comparison) -> str:
     lanes = sorted(comparison.done, key=lambda lane: seconds[lane.key].total)
     names = [_name_lane(lane) for lane in lanes]
     figure = _new_figure(lanes)
-    for stage, look in STAGES.items():
+    for stage, style in STYLES.items():
         bars = []
         for lane in lanes:
             spent, total = seconds[lane.key].as_dict()[stage], seconds[lane.key].total
             share = f", {spent / total:.0%}" if total else ""
-            said = f"{lane.label}<br>{look.name}: {spent:.3f} s{share}"
+            said = f"{lane.label}<br>{style.name}: {spent:.3f} s{share}"
             bars.append(Bar(lane, spent, said))
         if any(bar.seconds for bar in bars):
-            _add_stage(figure, look, bars)
+            _add_stage(figure, style, bars)
     for name, lane in zip(names, lanes, strict=True):  # beside the chart: no dot is taken for it
         text = f"<b>{seconds[lane.key].total:.2f} s</b>"
         place = {"x": 1, "xref": "paper", "xanchor": "left", "xshift": 8, "y": name}
@@ -87,7 +88,7 @@ def render_bars(comparison: Comparison) -> str:
         ]
         for lane in lanes
     ]
-    columns = ["Engine", *(look.name for look in STAGES.values()), "Total", "Runs", "At once"]
+    columns = ["Engine", *(style.name for style in STYLES.values()), "Total", "Runs", "At once"]
     runs = f", median of {settings.repeats} runs" if settings.repeats > 1 else ""
     return render_chart(
         figure,
@@ -150,10 +151,10 @@ class Bar:
     audio: float | None = None
 
 
-def _add_stage(figure: go.Figure, look: Look, bars: Sequence[Bar], **traits: Any) -> None:
+def _add_stage(figure: go.Figure, style: Style, bars: Sequence[Bar], **traits: Any) -> None:
     """Add a stage's bars in a shade of each engine's colour, and a grey one for the legend."""
-    shared = {"name": look.name, "legendgroup": look.name, "orientation": "h", **traits}
-    key = {"x": [None], "y": [_name_lane(bars[0].lane)], "marker": _fill(look, GREY)}
+    shared = {"name": style.name, "legendgroup": style.name, "orientation": "h", **traits}
+    key = {"x": [None], "y": [_name_lane(bars[0].lane)], "marker": _fill(style, GREY)}
     figure.add_bar(**shared, **key)
     for lane in {bar.lane.key: bar.lane for bar in bars}.values():
         found = [bar for bar in bars if bar.lane.key == lane.key]
@@ -166,14 +167,14 @@ def _add_stage(figure: go.Figure, look: Look, bars: Sequence[Bar], **traits: Any
             showlegend=False,
             hovertext=[bar.said for bar in found],
             hovertemplate="%{hovertext}<extra></extra>",
-            marker=_fill(look, lane.colour),
+            marker=_fill(style, lane.colour),
         )
 
 
-def _fill(look: Look, colour: str) -> dict[str, Any]:
+def _fill(style: Style, colour: str) -> dict[str, Any]:
     """Return how a stage's bars of one colour are filled."""
-    pattern = {"shape": look.pattern, "size": 7, "solidity": 0.2, "fgcolor": SHEET}
-    mixed = shade(colour, look.share)
+    pattern = {"shape": style.pattern, "size": 7, "solidity": 0.2, "fgcolor": SHEET}
+    mixed = shade(colour, style.share)
     border = {"width": 1, "color": SHEET}
     return {"color": mixed, "line": border, "pattern": {**pattern, "bgcolor": mixed}}
 
@@ -247,11 +248,11 @@ def render_timeline(comparison: Comparison) -> str:
 def _list_cells(stretch: Stretch) -> list[str]:
     span = stretch.span
     window = "–" if span.window is None else str(span.window + 1)
-    return [_find_look(span).name, window, f"{stretch.start:.3f}", f"{span.seconds:.3f}"]
+    return [_find_style(span).name, window, f"{stretch.start:.3f}", f"{span.seconds:.3f}"]
 
 
-def _find_look(span: Span) -> Look:
-    return LOOKS.get(span.stage) or Look(span.stage.capitalize(), 0.5, "+")
+def _find_style(span: Span) -> Style:
+    return ALL_STYLES.get(span.stage) or Style(span.stage.capitalize(), 0.5, "+")
 
 
 def _add_stretches(figure: go.Figure, stretches: Sequence[Stretch], visible: bool) -> None:
@@ -268,7 +269,7 @@ def _add_stretches(figure: go.Figure, stretches: Sequence[Stretch], visible: boo
             said = f"{each.lane.label}<br>{name}{where}: {seconds} s from {start} s"
             audio = _find_audio(each)
             bars.append(Bar(each.lane, each.span.seconds, said, each.start, audio))
-        _add_stage(figure, _find_look(found[0].span), bars, width=0.7, visible=visible)
+        _add_stage(figure, _find_style(found[0].span), bars, width=0.7, visible=visible)
 
 
 def _find_audio(stretch: Stretch) -> float | None:
