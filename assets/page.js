@@ -1,4 +1,5 @@
-/* What only the browser can do: saving and copying, and a name for this tab that outlives a reload. */
+/* What only the browser can do: a name for this tab, saving and copying, what a term means, which part
+   of the page is shown, and which clip is in the player. */
 (() => {
   const root = document.documentElement;
 
@@ -97,11 +98,6 @@
       }
     }
   };
-  /* What is shown: the setup, or the result with the setup folded. A job that is refused before
-     anything ran leaves the setup open; on stage (`assets/stage.js`) it is hidden, and stays. */
-  let editing = false;
-  let asked = false;
-  let wantsTabs = sessionStorage.getItem("tabs") === "1"; // outlives a reload
   /* What a term means, beside it: on hover, on focus (of a row that holds it as well), on touch. */
   const tip = Object.assign(document.createElement("div"), {id: "tip", role: "tooltip", hidden: true});
   const explain = (target) => {
@@ -131,6 +127,12 @@
     root.dataset.ready = "1";
   };
   setTimeout(noteReady, 8000, true);
+
+  /* What is shown: the setup, or the result with the setup folded. A job that is refused before
+     anything ran leaves the setup open; on stage (`assets/stage.js`) it stays hidden. */
+  let editing = false;
+  let asked = false;
+  let wantsTabs = sessionStorage.getItem("tabs") === "1"; // outlives a reload
   const chooseView = () => {
     const ran = document.querySelector('#lanes [data-state]:not([data-state="idle"])') !== null;
     if (asked && !ran && document.querySelector("#summary [role=alert]")) asked = false;

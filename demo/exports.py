@@ -84,11 +84,12 @@ def build_exports(
     def add(label: str, name: str) -> gr.Button:
         return gr.Button(label, elem_id=name, size="sm", min_width=120)
 
+    def add_all(files: Mapping[str, tuple[str, str]]) -> dict[str, gr.Button]:
+        return {kind: add(label, f"save-{kind}") for kind, (label, _) in files.items()}
+
     with gr.Column(elem_id="export"):
         with gr.Row():
-            buttons = {
-                kind: add(label, f"save-{kind}") for kind, (label, _) in COMPARISON_FILES.items()
-            }
+            buttons = add_all(COMPARISON_FILES)
             link = add("Link to settings", "link")
         with gr.Row(equal_height=False):
             engine = gr.Dropdown(
@@ -98,9 +99,7 @@ def build_exports(
                 elem_id="export-engine",
                 min_width=160,
             )
-            buttons |= {
-                kind: add(label, f"save-{kind}") for kind, (label, _) in TRANSCRIPT_FILES.items()
-            }
+            buttons |= add_all(TRANSCRIPT_FILES)
             copy = add("Copy transcript", "copy-words")
         with gr.Row(equal_height=False):
             breaks = [
@@ -205,7 +204,7 @@ def write_transcript(
     comparison: Comparison, lane: Lane, kind: str, lines: LineBreaks = UNBROKEN
 ) -> str:
     """Write an engine's transcript, with the times of the clip's file; `kind`: of the file."""
-    end = comparison.source.at(comparison.audio_seconds, ends=True)
+    end = comparison.source.file_time(comparison.audio_seconds, ends=True)
     return write_segments(lane.segments, kind, end, lines)
 
 

@@ -109,7 +109,7 @@ async def transcribe(
     if lane.transcript is None:
         raise RunFailed(lane.reason or "The run was stopped.")
     if response_format in ("srt", "vtt"):
-        end = comparison.source.at(comparison.audio_seconds, ends=True)
+        end = comparison.source.file_time(comparison.audio_seconds, ends=True)
         return PlainTextResponse(write_segments(lane.segments, response_format, end, lines))
     if response_format == "text":
         return PlainTextResponse(lane.transcript.text.strip() + "\n")

@@ -253,17 +253,18 @@ class PrepareSeconds:
 class Transcript:
     """What one engine made of one clip.
 
-    `tokens`: the ids of all segments in order, timestamps included.
+    `tokens`: the ids of all segments in order, timestamps included. `audio_seconds`: length of the
+    clip, or of the parts that were asked for. `language_probability`: of a language that was
+    detected; None where it was given, or the checkpoint knows English only.
+
     `features`: encoder output on the host, float32 `(windows, n_audio_ctx, n_audio_state)`, one
-    row for each decoded 30 s window. `peak_memory_bytes`: the most that was held at a time during
-    the run, of the device's memory on CUDA, else of the process's resident size; see
-    `hardware.PeakMemory` for systems that don't tell a run's own. `window_starts`: for each row of
-    `features`, where its window starts, in seconds of audio. `windows`: what was decoded for each
-    window, none where the engine's own loop doesn't tell. `audio_seconds`: length of the clip, or
-    of the parts that were asked for. `spans`: when each stage of each
-    window ran, in order and without gaps; the spans of a stage sum to its seconds.
-    `language_probability`: how sure the model was of
-    a language that it detected; None where it was given, or the checkpoint knows English only.
+    row for each decoded 30 s window. `window_starts`: where each of these windows starts, in
+    seconds of audio. `windows`: what was decoded for each; empty where a runtime's loop doesn't
+    tell. `spans`: when each stage of each window ran, in order and without gaps; the spans of a
+    stage sum to its seconds.
+
+    `peak_memory_bytes`: during the run, of the device's memory on CUDA, else of the process's
+    resident size; see `hardware.PeakMemory` for systems that don't measure a run's own.
     """
 
     engine: str

@@ -22,10 +22,10 @@ def set_clock(segment: Segment, source: Source) -> Segment:
     if not source.clock:
         return segment
     words = segment.words and tuple(
-        replace(word, start=source.at(word.start), end=source.at(word.end, ends=True))
+        replace(word, start=source.file_time(word.start), end=source.file_time(word.end, ends=True))
         for word in segment.words
     )
-    start, end = source.at(segment.start), source.at(segment.end, ends=True)
+    start, end = source.file_time(segment.start), source.file_time(segment.end, ends=True)
     return replace(segment, start=start, end=end, words=words)
 
 
@@ -39,7 +39,7 @@ def find_parts(clip: Clip, timestamps: Sequence[float]) -> tuple[float, ...]:
     found = [clip.source.sample_time(seconds) for seconds in timestamps]
     for given, start in list(zip(timestamps, found, strict=True))[::2]:
         if start >= end:
-            last = clip.source.at(clip.seconds, ends=True)
+            last = clip.source.file_time(clip.seconds, ends=True)
             raise AudioError(f"A part begins at {given:g} s, and {clip.name} ends at {last:.2f} s.")
     return tuple(min(seconds, end) for seconds in found)
 

@@ -72,8 +72,8 @@ class Source:
             return ending.lower() == ".webm" and codec in ("opus", "vorbis")
         return codec in PLAYABLE.get(kind, ())
 
-    def at(self, seconds: float, ends: bool = False) -> float:
-        """Return the file's time at a second of the samples; `ends`: where something ends there,
+    def file_time(self, seconds: float, ends: bool = False) -> float:
+        """Return the file's time at a second of the samples; `ends`: whether something ends there,
         so that a pause which begins there isn't counted."""
         passed = (
             added for since, added in self.clock if (since < seconds if ends else since <= seconds)
@@ -82,7 +82,7 @@ class Source:
         return seconds + max(passed, default=first)
 
     def sample_time(self, seconds: float) -> float:
-        """Return the second of the samples at a time of the file; of a pause its beginning."""
+        """Return the second of the samples at a time of the file; in a pause where it begins."""
         found, before = seconds, 0.0
         for since, added in self.clock:
             if seconds < since + before:

@@ -90,13 +90,13 @@ NOT_CLIPS = {
     *(".pdf", ".xml", ".yaml", ".yml", ".log", ".py", ".ipynb", ".jpg", ".jpeg", ".png", ".npy"),
     *(".zip", ".gz", ".nfo", ".ini", ".toml"),
 }
-"""Endings of what lies beside clips in a folder."""
+"""Endings of files that lie beside clips in a folder."""
 
 FLAGS = {"temperatures": "--temperature"}
-"""Options that whisper's own command calls otherwise."""
+"""Options that have another name in whisper's own command."""
 
 INCREMENT = "--temperature-increment-on-fallback"
-LADDER_STEP = 0.2
+TEMPERATURE_STEP = 0.2
 
 
 def name_flag(name: str) -> str:
@@ -114,8 +114,10 @@ def with_whisper_options(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def run(*args: Any, **given: Any) -> None:
         texts = {name: given.pop(name) for name in OPTIONS}
-        ladder = read_ladder(texts.pop("temperatures"), given.pop("temperature_increment"))
-        found: dict[str, Any] = {"temperatures": ladder} if ladder else {}
+        temperatures = read_temperatures(
+            texts.pop("temperatures"), given.pop("temperature_increment")
+        )
+        found: dict[str, Any] = {"temperatures": temperatures} if temperatures else {}
         for name, text in texts.items():
             if text is not None:
                 found[name] = read_option(name, text)
@@ -150,7 +152,8 @@ def list_annotations(defaults: WhisperOptions) -> dict[str, Any]:
 
 
 INCREMENT_HELP = (
-    f"steps from a single temperature up to 1; none for that one alone [default: {LADDER_STEP}]"
+    "steps from a single temperature up to 1; none for that one alone "
+    f"[default: {TEMPERATURE_STEP}]"
 )
 
 
@@ -162,15 +165,15 @@ def read_option(name: str, text: Any) -> Any:
         raise typer.BadParameter(str(error), param_hint=name_flag(name)) from None
 
 
-def read_ladder(text: str | None, increment: str | None) -> tuple[float, ...] | None:
-    """Return the temperatures as whisper's command makes them: a single one is the first of those
-    up to 1 in steps; several stand as they are. None where nothing was given."""
+def read_temperatures(text: str | None, increment: str | None) -> tuple[float, ...] | None:
+    """Return the temperatures as whisper's command makes them: from a single one up to 1 in steps,
+    several as they are. None where nothing was given."""
     if text is None and increment is None:
         return None
     found: tuple[float, ...] = read_option("temperatures", text or "0")
     if len(found) > 1:
         return found
-    step = LADDER_STEP if increment is None else to_number(increment)
+    step = TEMPERATURE_STEP if increment is None else to_number(increment)
     if isinstance(step, str) and step.lower() == "none":
         return found
     if not isinstance(step, float) or not 0.05 <= step <= 1:
@@ -180,8 +183,7 @@ def read_ladder(text: str | None, increment: str | None) -> tuple[float, ...] | 
 
 
 def open_clip(name: str, track: int, channel: str) -> Clip:
-    """Read a clip as the options say; tell of its tracks, where there are several, and of what is
-    odd about it."""
+    """Read a clip; print its tracks, where there are several, and what is odd about it."""
     number = {"": 0, "left": LEFT, "right": RIGHT}.get(channel.lower())
     if number is None and not (channel.isdecimal() and 0 < int(channel) <= MOST_CHANNELS):
         sentence = f"{channel!r} is not left, right or a number from 1 to {MOST_CHANNELS}"
@@ -208,7 +210,7 @@ def make_options(
 
 
 def list_clips(names: Sequence[str]) -> list[Path]:
-    """Return the files that are meant: of a folder those that may hold sound, in order."""
+    """Return the named files; of a folder, in order, those that may hold sound."""
     found: list[Path] = []
     for name in names:
         path = find_clip(name)
@@ -224,8 +226,10 @@ def list_clips(names: Sequence[str]) -> list[Path]:
 
 
 class TranscriptFiles:
-    """Files of transcripts, as `--output-dir` and `--output-format` ask for them: none without
-    either. Raises `typer.BadParameter` for what there isn't, before anything runs."""
+    """Writes transcripts to files where `--output-dir` or `--output-format` is given.
+
+    Raises `typer.BadParameter` for a wrong option, before anything runs.
+    """
 
     def __init__(
         self, folder: Path | None, form: str | None, width: str | None, count: str | None
@@ -255,7 +259,7 @@ class TranscriptFiles:
         name = (path.name if path.stem + chosen in self._written else path.stem) + chosen
         self._written.add(name)
         segments = [set_clock(each, clip.source) for each in transcript.segments]
-        end = clip.source.at(clip.seconds, ends=True)
+        end = clip.source.file_time(clip.seconds, ends=True)
         for ending in self._endings:
             if ending == "json":
                 text = write_json(transcript.text, transcript.language, segments)

@@ -1,4 +1,4 @@
-"""The command `doctor`: what is here, and whether it works."""
+"""The command `doctor`: what this machine has, and whether it works."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ from engines.benchmark import machine
 
 
 def check_machine(model: str) -> bool:
-    """Print the machine, its engines, a compile by MAX and how far encoders are apart."""
+    """Print the machine, its engines, whether MAX compiles and whether encoders agree.
+
+    Returns whether all is well.
+    """
     typer.echo(machine.describe().describe())
     for status in registry.statuses():
         typer.echo(f"{status.key:<12}{status.reason or 'available'}")

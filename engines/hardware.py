@@ -1,4 +1,4 @@
-"""What this machine has for engines, and memory; imports neither PyTorch nor MAX unless it must."""
+"""What engines can use on this machine, caches and memory; imports PyTorch and MAX only at need."""
 
 from __future__ import annotations
 
@@ -104,9 +104,9 @@ def cache_folder() -> Path:
 
 
 def release_memory() -> None:
-    """Hand freed memory back to the system, where the C library has a call for it (glibc).
+    """Return freed memory to the system, where the C library has a call for it (glibc).
 
-    Loading a checkpoint leaves about as much freed memory as the weights take, and glibc keeps it.
+    Loading a checkpoint frees about as much memory as the weights take, and glibc would keep it.
     PyTorch keeps a GPU's in the same way, which the other engines' processes may need.
     """
     gc.collect()
@@ -118,12 +118,12 @@ def release_memory() -> None:
 
 
 class PeakMemory:
-    """Measures, while it is entered, the most memory that is held at a time: `peak_bytes`.
+    """Measures peak memory while it is entered: `peak_bytes`.
 
-    On a GPU of PyTorch's tensors, else of the whole process's resident pages, of which what was
-    loaded before is a part. Linux keeps the highest (`VmHWM`) and sets it back on request; where
-    that is refused, the size is looked up every 20 ms. Elsewhere, as on macOS, there is only the
-    peak since the process began (`ru_maxrss`).
+    On a GPU that is of PyTorch's tensors, else of all resident pages of the process, the loaded
+    model's included. Linux keeps the peak (`VmHWM`) and resets it on request; where that is
+    refused, the size is read every 20 ms. Elsewhere, as on macOS, there is only the peak since the
+    process began (`ru_maxrss`).
     """
 
     SAMPLE_SECONDS = 0.02
@@ -161,8 +161,8 @@ class PeakMemory:
 
 
 def reset_peak() -> bool:
-    """Let Linux count this process's peak resident size (`VmHWM`) from now on; False where it
-    doesn't."""
+    """Make Linux count this process's peak resident size (`VmHWM`) from now on; return whether it
+    does."""
     try:
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     except OSError:

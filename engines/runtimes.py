@@ -36,20 +36,18 @@ from engines.transcription import (
 )
 
 SIZES = "sizes.json"
-"""In each folder of the cache: the bytes of every other file, by which a damaged one is known."""
+"""In each folder of the cache: every other file's size, by which a damaged folder is recognised."""
 
 
 class RuntimeWhisper(TimedWhisper):
-    """A checkpoint's dimensions, alignment heads and languages, without its tensors.
-
-    `runtime`: the model of the runtime, which has them.
-    """
+    """A checkpoint's dimensions, alignment heads and languages; its tensors are in `runtime`, the
+    model of the runtime."""
 
     runtime: Any
 
     @property
     def device(self) -> torch.device:
-        """Where arrays are handed over: the host."""
+        """The host, where arrays are handed over."""
         return torch.device("cpu")
 
     @property
@@ -70,7 +68,7 @@ class RuntimeEngine(WhisperEngine):
         super().__init__(row, model, "cpu", dtype)
 
     def open_runtime(self, checkpoint: Checkpoint, model: RuntimeWhisper) -> Any:
-        """Return the runtime's model; `model` tells what to write for it (`convert_once`)."""
+        """Return the runtime's model of the checkpoint; see `convert_once`."""
         raise NotImplementedError
 
     def encode_window(self, runtime: Any, mel: FloatArray) -> FloatArray:
@@ -139,9 +137,9 @@ def convert_once(
 ) -> Path:
     """Return the cache's folder of a checkpoint in a runtime's form.
 
-    `write(folder)` makes it the first time, and again where a file has lost its size. The name
-    holds a digest of what the checkpoint holds, so that no two share a folder. Raises `EngineError`
-    where it can't be stored.
+    `write(folder)` makes it the first time, and again where a file has another size. The name has a
+    digest of the checkpoint's content, so that no two share a folder. Raises `EngineError` where it
+    can't be stored.
     """
     digest = digest_tensors({**checkpoint.state, "heads": torch.tensor(model.heads)}, torch.float32)
     folder = cache_folder() / "converted" / f"{form}-{digest[:20]}"
@@ -150,7 +148,7 @@ def convert_once(
         folder.parent.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(folder.with_suffix(".lock")):
             if not _is_whole(folder):
-                shutil.rmtree(new, ignore_errors=True)  # what a kill left
+                shutil.rmtree(new, ignore_errors=True)  # left by a killed process
                 new.mkdir()
                 write(new)
                 sizes = {path.name: path.stat().st_size for path in new.iterdir()}

@@ -110,7 +110,7 @@ def _log_sum_exp(values: FloatArray) -> np.float32:
 class FastInference(Inference):
     """A decoder with its cache that also selects tokens.
 
-    `select`: the arguments `constraints`, `ranges` and `k` of `select_top_k`.
+    `select`: `constraints`, `ranges` and `k` as `select_top_k` has them.
     """
 
     def start(self, prompt: IntArray, features: Tensor, beams: int, **select: Any) -> Step:
@@ -212,7 +212,10 @@ class FastDecodingTask(DecodingTask):
     def _update_beams(
         self, beams: list[Beam], sums: np.ndarray, top: IntArray, logprobs: np.ndarray
     ) -> tuple[list[Beam], np.ndarray, bool]:
-        """`BeamSearchDecoder.update` of one audio, given each beam's top tokens."""
+        """Extend the beams by their top tokens, as `BeamSearchDecoder.update` does for one audio.
+
+        Returns the beams that go on, their sums, and whether enough have ended.
+        """
         scores: dict[Beam, float] = {}
         sources: dict[Beam, int] = {}
         for beam, (prefix, before) in enumerate(zip(beams, sums, strict=True)):
@@ -220,20 +223,20 @@ class FastDecodingTask(DecodingTask):
                 if token >= 0:
                     scores[(*prefix, token)] = float(before + logprob)
                     sources[(*prefix, token)] = beam
-        going: list[Beam] = []
+        ongoing: list[Beam] = []
         ended: list[Beam] = []
         for sequence in sorted(scores, key=scores.__getitem__, reverse=True):
-            (ended if sequence[-1] == self.tokenizer.eot else going).append(sequence)
-            if len(going) == self.n_group:
+            (ended if sequence[-1] == self.tokenizer.eot else ongoing).append(sequence)
+            if len(ongoing) == self.n_group:
                 break
-        self.inference.rearrange_kv_cache([sources[sequence] for sequence in going])
+        self.inference.rearrange_kv_cache([sources[sequence] for sequence in ongoing])
         if self.decoder.finished_sequences is None:
             self.decoder.finished_sequences = [{}]
         finished = self.decoder.finished_sequences[0]
         room = max(self.decoder.max_candidates - len(finished), 0)
         finished |= {sequence: scores[sequence] for sequence in ended[:room]}
-        kept = np.array([scores[sequence] for sequence in going], np.float32)
-        return going, kept, len(finished) >= self.decoder.max_candidates
+        kept = np.array([scores[sequence] for sequence in ongoing], np.float32)
+        return ongoing, kept, len(finished) >= self.decoder.max_candidates
 
     @cached_property
     def _token_listeners(self) -> list[TokenListener]:
@@ -248,7 +251,8 @@ class FastDecodingTask(DecodingTask):
 
     @cached_property
     def _constraints(self) -> tuple[TokenConstraints, TokenConstraints]:
-        """Constraints of every position but the first, and of the first, which is no blank."""
+        """The constraints of every position but the first, and of the first, where a blank is
+        suppressed."""
         mask = np.zeros(self.model.dims.n_vocab, np.float32)
         blank: list[int] = []
         for each in self.logit_filters:

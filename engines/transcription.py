@@ -125,8 +125,8 @@ class TranscriptionState:
         self._seconds_done = min(seek * HOP_LENGTH / SAMPLE_RATE, self.clip.seconds)
         self.listener.report("decoding", self._seconds_done, self.clip.seconds)
 
-    def tell_words(self, tokenizer: Tokenizer, tokens: list[int]) -> None:
-        """Send the text of a window's tokens so far, without half a character at its end."""
+    def report_words(self, tokenizer: Tokenizer, tokens: list[int]) -> None:
+        """Send the text of a window's tokens so far, without an incomplete character at its end."""
         text = tokenizer.encoding.decode_bytes([each for each in tokens if each < tokenizer.eot])
         whole = codecs.getincrementaldecoder("utf-8")("replace").decode(text)
         self.listener.partial(whole)
@@ -154,7 +154,7 @@ def current_state() -> TranscriptionState | None:
 
 
 class TimedWhisper(Whisper):
-    """A Whisper whose encoder is timed, whose decoder can be stopped, whose features are kept.
+    """A Whisper that times its encoder, keeps its features and can be stopped in its decoder.
 
     `encoder` may be any module that maps `(batch, n_mels, 3000)` to
     `(batch, n_audio_ctx, n_audio_state)`.
@@ -181,7 +181,7 @@ class TimedWhisper(Whisper):
             state.open_window(mel)
         task = self.decoding_task(replace(options or DecodingOptions(), **kwargs))
         if state and state.live:
-            whisper_hooks.listen_to_tokens(task, partial(state.tell_words, task.tokenizer))
+            whisper_hooks.listen_to_tokens(task, partial(state.report_words, task.tokenizer))
         result: DecodingResult = task.run(mel[None])[0]
         if state:
             state.keep_window(task.initial_tokens, result)
@@ -193,8 +193,8 @@ class TimedWhisper(Whisper):
         return DecodingTask(self, options)
 
     def detect_language(self, mel: Tensor, tokenizer: Any = None) -> Any:
-        """Whisper's `detect_language`, keeping the probability of the language it found; of the
-        first speech where that was looked for."""
+        """Whisper's `detect_language`, keeping the probability of the language; of the first speech
+        where speech was found first."""
         state = current_state()
         if state and state.speech is not None:
             mel = compute_first_window(state.speech, self.dims.n_mels).to(mel.device, mel.dtype)
@@ -205,7 +205,7 @@ class TimedWhisper(Whisper):
 
 
 FIGURES = ("avg_logprob", "compression_ratio", "no_speech_prob")
-"""What whisper says of a segment's window."""
+"""Whisper's figures of a segment's window."""
 
 
 def to_segment(segment: dict[str, Any]) -> Segment:
@@ -236,8 +236,8 @@ def synchronize(device: torch.device) -> None:
 class WhisperEngine:
     """An `engines.base.Engine` over a `TimedWhisper`; a subclass builds that model.
 
-    `prepare` and `transcribe` may be called from any thread; each engine does one thing at a time.
-    `lacks`: fields of `engines.options` that it doesn't offer.
+    `prepare` and `transcribe` may be called from any thread; an engine serves one call at a time.
+    `lacks`: fields of `engines.options` that it doesn't have.
     """
 
     lacks: ClassVar[frozenset[str]] = frozenset()
@@ -277,7 +277,7 @@ class WhisperEngine:
         logger.info("prepared", engine=self.key, model=self.model, **vars(self._prepared))
 
     def ready(self) -> TimedWhisper:
-        """Return the model, prepared."""
+        """Prepare the engine and return its model."""
         self.prepare()
         assert self._whisper is not None
         return self._whisper
@@ -298,7 +298,7 @@ class WhisperEngine:
         return found
 
     def _check_offered(self, options: Options) -> None:
-        """Raise `EngineError` for options that were changed and that the engine doesn't have."""
+        """Raise `EngineError` for changed options that the engine doesn't have."""
         lacking = [OPTIONS[name].label for name in options.changed() if name in self.lacks]
         if lacking:
             raise EngineError(

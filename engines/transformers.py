@@ -152,7 +152,7 @@ class TransformersRun:
             self._told = now
             best = tokens[0].tolist()
             begin = len(best) - best[::-1].index(self._tokenizer.sot)
-            self._state.tell_words(self._tokenizer, best[begin:])
+            self._state.report_words(self._tokenizer, best[begin:])
         return torch.zeros(len(tokens), dtype=torch.bool)
 
     def keep_features(self, features: Tensor) -> None:

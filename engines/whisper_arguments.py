@@ -1,4 +1,4 @@
-"""Options as a checkpoint takes them: the arguments of `whisper.transcribe`, and refusals."""
+"""Options as arguments of `whisper.transcribe`, and checks of what a checkpoint can do."""
 
 from __future__ import annotations
 

@@ -56,13 +56,13 @@ class WhisperCppEngine(RuntimeEngine):
         }
     )
 
-    def open_runtime(self, checkpoint: Checkpoint, model: RuntimeWhisper) -> Contexts:
+    def open_runtime(self, checkpoint: Checkpoint, model: RuntimeWhisper) -> ContextLoader:
         form = f"ggml-{self.dtype}"
         ranks = model.tokenizer.encoding._mergeable_ranks
         folder = convert_once(
             checkpoint, model, form, lambda folder: write(checkpoint, ranks, self.dtype, folder)
         )
-        return Contexts(folder / GGML_FILE, self.model, model.dims.n_text_layer)
+        return ContextLoader(folder / GGML_FILE, self.model, model.dims.n_text_layer)
 
     def run_loop(self, model: TimedWhisper, clip: Clip, options: Options) -> dict[str, Any]:
         assert isinstance(model, RuntimeWhisper)
@@ -91,7 +91,7 @@ class WhisperCppEngine(RuntimeEngine):
             return not state.listener.stopped()
 
         windows: list[float] = []
-        parameters = set_options(context, options, language_code(model, options))
+        parameters = set_options(options, language_code(model, options))
         bindings.assign_abort_callback(parameters, state.listener.stopped)
         bindings.assign_encoder_begin_callback(parameters, begin_window)
         # With word times its own callback misses segments, so they come at the end.
@@ -114,11 +114,11 @@ class WhisperCppEngine(RuntimeEngine):
         return {"text": text, "segments": segments, "language": language}
 
 
-class Contexts:
-    """The model in whisper.cpp's memory, made ready for words with times or without.
+class ContextLoader:
+    """whisper.cpp's context of the model, with word alignment or without.
 
-    Its alignment switches flash attention off, so a run without words has a context without it. One
-    is held at a time.
+    Alignment switches flash attention off, so runs without word times have a context of their own.
+    One context is in memory at a time.
     """
 
     def __init__(self, path: Path, name: str, n_text_layer: int) -> None:
@@ -157,9 +157,9 @@ OFFICIAL = {"large": "large-v3", "turbo": "large-v3-turbo"}
 """Short names of official checkpoints."""
 
 
-def set_options(context: Model, options: Options, language: str | None) -> Any:
-    """Return whisper.cpp's own defaults with the options that were asked for."""
-    beams, ladder = options.beam_size or 1, (*options.temperatures, 0.0)
+def set_options(options: Options, language: str | None) -> Any:
+    """Return whisper.cpp's parameters: its defaults, with the given options."""
+    beams, temperatures = options.beam_size or 1, (*options.temperatures, 0.0)
     strategy = bindings.whisper_sampling_strategy
     parameters = bindings.whisper_full_default_params(
         strategy.WHISPER_SAMPLING_BEAM_SEARCH if beams > 1 else strategy.WHISPER_SAMPLING_GREEDY
@@ -170,8 +170,8 @@ def set_options(context: Model, options: Options, language: str | None) -> Any:
         parameters.greedy = {"best_of": options.best_of}
     parameters.n_threads = torch.get_num_threads()
     parameters.language = language or ""  # detected
-    parameters.temperature = ladder[0]
-    parameters.temperature_inc = max(ladder[1] - ladder[0], 0.0)
+    parameters.temperature = temperatures[0]
+    parameters.temperature_inc = max(temperatures[1] - temperatures[0], 0.0)
     most, least = options.no_speech_threshold, options.logprob_threshold
     parameters.no_speech_thold = 2.0 if most is None else most  # no probability is above 1
     parameters.logprob_thold = -1e9 if least is None else least

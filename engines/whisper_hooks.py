@@ -67,11 +67,11 @@ def read_window_start() -> float:
 
 
 TELL_SECONDS = 0.1
-"""How often a `TokenListener` tells: about as often as a page draws, and no burden to the loop."""
+"""Least time between two reports of a `TokenListener`: about as often as the page is drawn."""
 
 
 class TokenListener(LogitFilter):
-    """Tells which tokens of a window are chosen so far; leaves the logits as they are."""
+    """Reports the tokens chosen so far in a window; leaves the logits as they are."""
 
     def __init__(self, begin: int, tell: Callable[[list[int]], None]) -> None:
         """`begin`: the length of the prompt, which `tell` doesn't get."""
@@ -92,7 +92,7 @@ class TokenListener(LogitFilter):
 
 
 def listen_to_tokens(task: DecodingTask, tell: Callable[[list[int]], None]) -> None:
-    """Let `tell` have the tokens of the task's window, several times a second."""
+    """Call `tell` with the tokens of the task's window so far, several times a second."""
     filters, begin = getattr(task, "logit_filters", None), getattr(task, "sample_begin", None)
     if not isinstance(filters, list) or not isinstance(begin, int):
         raise EngineError(

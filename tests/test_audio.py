@@ -146,7 +146,7 @@ def test_sound_that_starts_late_or_pauses_keeps_the_time_of_its_film(tmp_path: P
     film = tmp_path / "film.mkv"
     write_film(film, tone(2.0)[None], late=1.5)
     clip = load_clip(film)
-    assert clip.seconds == pytest.approx(2.0) and clip.source.at(0.5) == pytest.approx(2.0)
+    assert clip.seconds == pytest.approx(2.0) and clip.source.file_time(0.5) == pytest.approx(2.0)
     segment = set_clock(Segment(0.0, 2.0, "", (), 0.0, (Word(0.5, 1.0, "", 1.0),)), clip.source)
     assert segment.words and segment.words[0].start == pytest.approx(2.0)
     assert (segment.start, segment.end) == (pytest.approx(1.5), pytest.approx(3.5))
@@ -157,7 +157,11 @@ def test_sound_that_starts_late_or_pauses_keeps_the_time_of_its_film(tmp_path: P
         clock.note(time, heard)  # a pause of three seconds, then a clock that was set back
     assert clock.pairs == [(2.0, 3.0)]
     source = Source(clock=tuple(clock.pairs))
-    assert (source.at(2.0, ends=True), source.at(2.0), source.at(4.0)) == (2.0, 5.0, 7.0)
+    assert (source.file_time(2.0, ends=True), source.file_time(2.0), source.file_time(4.0)) == (
+        2.0,
+        5.0,
+        7.0,
+    )
 
 
 def test_parts_are_named_by_the_file_s_clock_and_end_with_its_last_whole_frame() -> None:

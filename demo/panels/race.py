@@ -14,6 +14,7 @@ from typing import Any
 from demo.limits import format_left
 from demo.panels.headline import find_common_reason, format_ratio, format_seconds
 from demo.panels.templating import render_template
+from demo.panels.times import STAGES
 from demo.snapshot import Comparison, Lane, State
 
 STATES: dict[State, tuple[str, str]] = {
@@ -29,15 +30,6 @@ STATES: dict[State, tuple[str, str]] = {
     "stopped": ("■", "Stopped"),
 }
 """A sign and words for each."""
-
-STAGES = {
-    "audio": "Read audio",
-    "setup": "Set-up",
-    "mel": "Log-mel",
-    "encode": "Encoder",
-    "decode": "Decoder loop",
-}
-"""Names of the stages of a run, also on charts and in `assets/slides.js`."""
 
 
 def render(comparison: Comparison, document: bool = False) -> list[str]:
@@ -155,7 +147,7 @@ def _list_figures(lane: Lane, comparison: Comparison) -> list[tuple[str, str]]:
     if done is None:
         return list(figures.items())
     stages = done.seconds.as_dict()
-    figures |= {name: format_seconds(stages[stage]) for stage, name in STAGES.items()}
+    figures |= {style.name: format_seconds(stages[stage]) for stage, style in STAGES.items()}
     if lane.race is not None and lane.repeats:
         figures["Beside the others"] = format_seconds(lane.race.total)
     if baseline is not None and baseline.transcript and lane is not baseline:

@@ -13,7 +13,6 @@ from typing import Any
 import plotly.graph_objects as go
 
 from demo.panels.charts import INK, SHEET, Control, Option, Table, render_chart, shade
-from demo.panels.race import STAGES
 from demo.panels.templating import render_template
 from demo.snapshot import Comparison, Lane
 from engines.base import Span, StageSeconds
@@ -28,14 +27,15 @@ class Style:
     pattern: str
 
 
-STYLES = {
-    "audio": Style(STAGES["audio"], 0.2, "."),
-    "setup": Style(STAGES["setup"], 0.3, "x"),
-    "mel": Style(STAGES["mel"], 0.4, "\\"),
-    "encode": Style(STAGES["encode"], 0.65, ""),
-    "decode": Style(STAGES["decode"], 1.0, "/"),
+STAGES = {
+    "audio": Style("Read audio", 0.2, "."),
+    "setup": Style("Set-up", 0.3, "x"),
+    "mel": Style("Log-mel", 0.4, "\\"),
+    "encode": Style("Encoder", 0.65, ""),
+    "decode": Style("Decoder loop", 1.0, "/"),
 }
-ALL_STYLES = {"prepare": Style("Getting ready", 0.12, "-"), **STYLES}
+"""The stages of a run. `assets/slides.js` knows them by their names in the rows of the race."""
+STYLES = {"prepare": Style("Getting ready", 0.12, "-"), **STAGES}
 
 NOT_YET = "Drawn when the last engine is done."
 
@@ -64,7 +64,7 @@ def render_bars(comparison: Comparison) -> str:
     lanes = sorted(comparison.done, key=lambda lane: seconds[lane.key].total)
     names = [_name_lane(lane) for lane in lanes]
     figure = _new_figure(lanes)
-    for stage, style in STYLES.items():
+    for stage, style in STAGES.items():
         bars = []
         for lane in lanes:
             spent, total = seconds[lane.key].as_dict()[stage], seconds[lane.key].total
@@ -88,7 +88,7 @@ def render_bars(comparison: Comparison) -> str:
         ]
         for lane in lanes
     ]
-    columns = ["Engine", *(style.name for style in STYLES.values()), "Total", "Runs", "At once"]
+    columns = ["Engine", *(style.name for style in STAGES.values()), "Total", "Runs", "At once"]
     runs = f", median of {settings.repeats} runs" if settings.repeats > 1 else ""
     return render_chart(
         figure,
@@ -252,7 +252,7 @@ def _list_cells(stretch: Stretch) -> list[str]:
 
 
 def _find_style(span: Span) -> Style:
-    return ALL_STYLES.get(span.stage) or Style(span.stage.capitalize(), 0.5, "+")
+    return STYLES.get(span.stage) or Style(span.stage.capitalize(), 0.5, "+")
 
 
 def _add_stretches(figure: go.Figure, stretches: Sequence[Stretch], visible: bool) -> None:

@@ -111,7 +111,7 @@ def explain(
         window=parting.number,
         start=parting.window.start,
         position=len(parting.before),
-        time=clip.source.at(parting.window.start),
+        time=clip.source.file_time(parting.window.start),
         before=judge.spell(*parting.before),
     )
     if parting.parts != "token":
@@ -129,7 +129,7 @@ def explain(
     result = replace(
         result,
         candidates=judge.describe(parting.tokens, allowed),
-        time=clip.source.at(judge.find_time(parting, clip.seconds)),
+        time=clip.source.file_time(judge.find_time(parting, clip.seconds)),
         judge=verdict,
         judge_best=judge.list_best(logits[-1], allowed),
         sequences=judge.score_sequences(features, parting) if result.beam_size > 1 else (),

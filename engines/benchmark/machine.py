@@ -81,12 +81,12 @@ def version_of(package: str) -> str | None:
 
 
 def limit_threads(threads: int | None = None, place: int = 0) -> int:
-    """Give this process, and those that it will start, so many threads; return how many.
+    """Limit the threads of this process and those that it will start; return how many they have.
 
-    PyTorch takes as many as OpenMP is told, MAX (26.7) as many as there are processors that it may
-    run on, so this narrows the processors as well: to one of each core unless told otherwise.
-    `place` counts the processes that run at the same time, for processors of their own. Raises
-    `EngineError` where there is no such choice.
+    PyTorch uses as many as OpenMP is told, MAX (26.7) as many as it may run on processors, so the
+    processors are limited as well: to one of each core by default. `place`: the number of this
+    process among those that run at the same time, each on processors of its own. Raises
+    `EngineError` where the system doesn't allow it.
     """
     if not sys.platform.startswith("linux"):
         if threads is not None:
@@ -143,7 +143,7 @@ def measure_limits() -> dict[str, dict[str, Any]]:
 
 
 class LimitsHandler:
-    """Measures in its process, which ends with the program that asked."""
+    """The worker's handler: measures in its own process."""
 
     def measure(self, listener: Listener) -> dict[str, dict[str, Any]]:
         return _measure_limits()

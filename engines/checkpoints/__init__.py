@@ -77,7 +77,7 @@ class Checkpoint:
 
 
 def matrices(state: dict[str, Tensor]) -> list[Tensor]:
-    """Return the tensors of two axes or more that products are made with: all but the positions."""
+    """Return the tensors that take part in products: those of two axes or more but positions."""
     return [
         tensor
         for key, tensor in state.items()
@@ -116,9 +116,9 @@ def _read(path: Path, name: str) -> Checkpoint:
 
 
 def fetch(name: str, listener: Listener = SILENT) -> Path:
-    """Return the file or folder of a checkpoint, brought to this machine if need be.
+    """Return the file or folder of a checkpoint; download it if it isn't on this machine.
 
-    One thread of one process brings an official checkpoint, the others wait and then find it.
+    One thread of one process downloads an official checkpoint; others wait and then find it.
     """
     if name not in OFFICIAL_MODELS:
         return _fetch_other(name, listener)
@@ -178,7 +178,7 @@ def _fetch_other(name: str, listener: Listener) -> Path:
 
 @contextmanager
 def _one_at_a_time(name: str, listener: Listener) -> Iterator[None]:
-    """Hold the lock of a checkpoint's name among all processes; no lock where none can be had."""
+    """Lock a checkpoint's name among all processes, where the disk allows locks."""
     path = package_index.packaged_folder(name).with_name(f"{name}.lock")
     lock = filelock.FileLock(path)
     try:

@@ -1,4 +1,4 @@
-"""Bring checkpoints to this machine: `python -m engines.checkpoints [NAME …]`, `base` unless told.
+"""Download checkpoints: `python -m engines.checkpoints [NAME …]`, `base` if none is named.
 
 python -m engines.checkpoints --digest NAME    print the digest of its tensors instead
 """
@@ -30,7 +30,7 @@ class Bar(base.Listener):
 
 
 def main() -> int:
-    """Bring each checkpoint and check it; returns the exit status."""
+    """Download and check each checkpoint; return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m engines.checkpoints", description=__doc__)
     parser.add_argument("names", nargs="*", default=[DEFAULT_MODEL], metavar="NAME")
     parser.add_argument("--digest", action="store_true", help="print the digest of the tensors")

@@ -1,4 +1,4 @@
-"""What a checkpoint holds: the tensors there must be, and how they are known to be OpenAI's.
+"""A checkpoint's content: the tensors that it must have, and a digest that tells OpenAI's.
 
 One digest stands for a checkpoint's tensors, whatever file they came from. It is SHA-256 over all
 tensors in the order of their names; each contributes its name, a line feed, its shape as decimal
@@ -29,7 +29,7 @@ TENSOR_DIGESTS = {
     "tiny.en": "5ec1ae3d740e303247b6166c483a35cf302da9f9c359f6eb350bd061c414564a",
     "base": "3f2911912ca12e22ffdd1c1b251b38fcfff4fba22421d08eed29ff30940e3c36",
 }
-"""`digest_tensors` of official checkpoints, for those whose tensors were at hand."""
+"""`digest_tensors` of official checkpoints; the others' are not known here."""
 
 READ_BYTES = 1 << 20
 

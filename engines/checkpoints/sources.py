@@ -1,7 +1,7 @@
 """OpenAI's server and Hugging Face as sources of checkpoints, and what every source shares.
 
-`find_…` looks on this machine and passes over what is damaged; `fetch_…` brings a checkpoint and
-raises `SourceFailed`. Files whose digest is known are checked before anybody opens them.
+`find_…` looks on this machine and ignores damaged files; `fetch_…` downloads a checkpoint and
+raises `SourceFailed`. Files whose digest is known are checked before they are opened.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ HUB_FILES = (
 
 
 class SourceFailed(Exception):
-    """One source could not bring a checkpoint; the text says why, to follow the source's name."""
+    """A source could not deliver a checkpoint; the text says why, to follow the source's name."""
 
 
 class Transfer:
@@ -98,7 +98,7 @@ def find_openai(name: str) -> Path | None:
 
 
 def fetch_openai(name: str, listener: Listener) -> Path:
-    """Bring OpenAI's file; an interrupted download goes on where it ended."""
+    """Download OpenAI's file; an interrupted download is resumed."""
     path = openai_file(name)
     part = path.with_suffix(".pt.part")
     try:
@@ -113,7 +113,7 @@ def fetch_openai(name: str, listener: Listener) -> Path:
 
 
 def _download(url: str, part: Path, transfer: Transfer) -> None:
-    """Download to `part`, going on after what it holds where the server can."""
+    """Download to `part`, after the bytes it has where the server can resume."""
     done = part.stat().st_size if part.is_file() else 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={done}-"} if done else {})
     try:
@@ -164,7 +164,7 @@ def find_systran(name: str) -> Path | None:
 
 
 def fetch_hub(name: str, listener: Listener) -> Path:
-    """Bring a repository from Hugging Face."""
+    """Download a repository from Hugging Face."""
     if huggingface_hub.constants.is_offline_mode():
         raise SourceFailed("HF_HUB_OFFLINE is set")
     transfer = Transfer(name, "Hugging Face", listener)

@@ -134,7 +134,7 @@ def test_no_half_character_is_told() -> None:
     text = " née 日本語 👩‍🚀"
     tokens = [tokenizer.timestamp_begin, *tokenizer.encode(text), tokenizer.eot]
     for end in range(len(tokens) + 1):
-        state.tell_words(tokenizer, tokens[:end])
+        state.report_words(tokenizer, tokens[:end])
     assert all(text.startswith(each) for each in said) and said[-1] == text
 
 

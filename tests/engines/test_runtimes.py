@@ -151,7 +151,7 @@ def test_whisper_cpp_reads_the_special_tokens_of_whisper(
     ours = model.tokenizer
     whisper_cpp.write(checkpoint, ours.encoding._mergeable_ranks, "q8_0", tmp_path)
     path = tmp_path / whisper_cpp.GGML_FILE
-    context = whisper_cpp.Contexts(path, "made here", dims.n_text_layer).open(True)._ctx
+    context = whisper_cpp.ContextLoader(path, "made here", dims.n_text_layer).open(True)._ctx
     special = {
         "eot": ours.eot,
         "sot": ours.sot,
