@@ -69,16 +69,7 @@ class GraphDecoder(Protocol):
     def reorder_beams(self, cache: Any, source: Any, beams: list[int]) -> None:
         """Make beam `i` of `cache` a copy of beam `beams[i]` of `source`."""
 
-    def step(
-        self,
-        tokens: IntArray,
-        cross: Any,
-        cache: Any,
-        rows: IntArray,
-        constraints: TokenConstraints,
-        ranges: IntArray,
-        k: int,
-    ) -> Step:
+    def step(self, *arguments: Any, **select: Any) -> Step:
         """Append tokens `(batch, new)` to the cache and decode the selected rows."""
 
     def align(self, tokens: IntArray, cross: Any) -> tuple[FloatArray, FloatArray]:

@@ -98,16 +98,13 @@ class Decoder:
         return self._graphs.compile(self._graphs.align())
 
     def compute_cross_kv(self, features: FloatArray) -> CrossKV:
-        """Return cross-attention keys and values of features `(n_audio_ctx, n_audio_state)`."""
         found = self._cross.infer([features[None]])
         return [openvino.Tensor(found[place].copy()) for place in range(len(found))]
 
     def new_cache(self, batch: int) -> Cache:
-        """Return an empty cache for `batch` beams."""
         return Cache(list(range(batch)))
 
     def reorder_beams(self, cache: Cache, source: Cache, beams: list[int]) -> None:
-        """Make beam `i` of `cache` continue beam `beams[i]` of `source`."""
         cache.sources = [source.sources[beam] for beam in beams]
         cache.empty = source.empty
 

@@ -191,16 +191,7 @@ def print_table(rows: Sequence[Mapping[str, str]], markdown: bool = False) -> No
     """Print rows of cells by title, as Markdown where asked to or standard output is a pipe."""
     markdown = markdown or not sys.stdout.isatty()
     table = Table(box=box.MARKDOWN if markdown else box.SIMPLE_HEAD)
-    texts = (
-        "model",
-        "clip",
-        "engine",
-        "device",
-        "counted by",
-        "stage",
-        "encoder",
-        "decoder",
-    )  # the rest are figures
+    texts = ("model", "clip", "engine", "device", "counted by", "stage", "encoder", "decoder")
     for title in rows[0] if rows else ():
         table.add_column(title, justify="left" if title in texts else "right")  # figures
     for row in rows:

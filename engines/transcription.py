@@ -153,6 +153,22 @@ def current_state() -> TranscriptionState | None:
     return cast("TranscriptionState | None", whisper_hooks.current_transcription.get())
 
 
+def call_state(method: Callable[[TranscriptionState], None]) -> Callable[..., None]:
+    """Return a hook of a module that calls a method of this thread's transcription, if any."""
+
+    def hook(*_: Any) -> None:
+        if state := current_state():
+            method(state)
+
+    return hook
+
+
+def time_encoder(encoder: torch.nn.Module) -> None:
+    """Time every call of an encoder."""
+    encoder.register_forward_pre_hook(call_state(TranscriptionState.start_encoding))
+    encoder.register_forward_hook(call_state(TranscriptionState.end_encoding))
+
+
 class TimedWhisper(Whisper):
     """A Whisper that times its encoder, keeps its features and can be stopped in its decoder.
 
@@ -162,17 +178,8 @@ class TimedWhisper(Whisper):
 
     def install_hooks(self) -> None:
         """Install the clock and the stop check; call it once the modules are in place."""
-
-        def calling(method: Callable[[TranscriptionState], None]) -> Callable[..., None]:
-            def hook(*_: Any) -> None:
-                if state := current_state():
-                    method(state)
-
-            return hook
-
-        self.encoder.register_forward_pre_hook(calling(TranscriptionState.start_encoding))
-        self.encoder.register_forward_hook(calling(TranscriptionState.end_encoding))
-        self.decoder.register_forward_pre_hook(calling(lambda s: s.listener.check_stopped()))
+        time_encoder(self.encoder)
+        self.decoder.register_forward_pre_hook(call_state(lambda s: s.listener.check_stopped()))
 
     def decode(self, mel: Tensor, options: Any = None, **kwargs: Any) -> Any:
         """Whisper's `decode` for one window `(n_mels, 3000)`, keeping the features it used."""

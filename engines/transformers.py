@@ -35,7 +35,7 @@ from engines.runtimes import (
     language_code,
     running_state,
 )
-from engines.transcription import TimedWhisper, TranscriptionState, current_state
+from engines.transcription import TimedWhisper, TranscriptionState, time_encoder
 
 transformers_logging.set_verbosity_error()  # its warnings are about how it calls itself
 
@@ -95,7 +95,7 @@ class TransformersEngine(RuntimeEngine):
                     suppress_tokens=list_suppressed(model.tokenizer, options),
                     condition_on_prev_tokens=options.condition_on_previous_text,
                     monitor_progress=run.open_window,
-                    stopping_criteria=StoppingCriteriaList([run.hear]),
+                    stopping_criteria=StoppingCriteriaList([run.report_tokens]),
                     **told,
                 )
         finally:
@@ -125,7 +125,7 @@ def name_prompt(tokenizer: Tokenizer, options: Options) -> dict[str, Any]:
 
 
 class TransformersRun:
-    """What one transcription hears from the loop."""
+    """One transcription, to which the loop reports."""
 
     def __init__(
         self,
@@ -138,18 +138,18 @@ class TransformersRun:
         self.language = language
         self._state, self._model, self._options = state, model, options
         self._tokenizer = model.tokenizer
-        self._told = perf_counter()
+        self._reported = perf_counter()
 
     def open_window(self, progress: Tensor) -> None:
         """Take in where the next window begins, `[[frame, frames]]`."""
         self._state.window_starts.append(float(progress[0, 0]) / FRAMES_PER_SECOND)
 
-    def hear(self, tokens: Tensor, scores: Any, **_: Any) -> Tensor:
-        """Raise `Stopped` once asked to, and tell the best beam of `(beams, tokens)` so far."""
+    def report_tokens(self, tokens: Tensor, scores: Any, **_: Any) -> Tensor:
+        """Raise `Stopped` once asked to, and report the best beam of `(beams, tokens)` so far."""
         self._state.listener.check_stopped()
         now = perf_counter()
-        if self._state.live and now - self._told >= whisper_hooks.TELL_SECONDS:
-            self._told = now
+        if self._state.live and now - self._reported >= whisper_hooks.TELL_SECONDS:
+            self._reported = now
             best = tokens[0].tolist()
             begin = len(best) - best[::-1].index(self._tokenizer.sot)
             self._state.report_words(self._tokenizer, best[begin:])
@@ -239,18 +239,12 @@ def load(checkpoint: Checkpoint, model: RuntimeWhisper) -> TimedGeneration:
     made.generation_config = GenerationConfig(**ends, **list_rules(model))
     made.eval().requires_grad_(False)
 
-    def start(*_: Any) -> None:
-        if running := current_state():
-            running.start_encoding()
+    def keep_features(_: Any, __: Any, output: Any) -> None:
+        if made.run is not None:
+            made.run.keep_features(output[0])
 
-    def end(_: Any, __: Any, output: Any) -> None:
-        if running := current_state():
-            running.end_encoding()
-            if made.run is not None:
-                made.run.keep_features(output[0])
-
-    made.model.encoder.register_forward_pre_hook(start)
-    made.model.encoder.register_forward_hook(end)
+    time_encoder(made.model.encoder)
+    made.model.encoder.register_forward_hook(keep_features)
     return made
 
 

@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 from demo.panels.templating import render_template
+from demo.rules import RULES
 from demo.snapshot import Comparison
 from engines.languages import LANGUAGES
 from engines.metrics import name_count
 from engines.options import OPTIONS, WhisperOptions
-
-SCHEDULES = {
-    "both": "at once, then each alone",
-    "parallel": "all at once",
-    "one at a time": "each alone",
-}
 
 
 def render(comparison: Comparison) -> str:
@@ -23,7 +18,7 @@ def render(comparison: Comparison) -> str:
         settings.models,
         name_language(comparison),
         name_count(len(comparison.lanes), "engine"),
-        SCHEDULES[settings.schedule],
+        RULES["schedule"].values[settings.schedule].lower(),
         "greedy" if settings.beam_size == 1 else f"beam {settings.beam_size}",
     ]
     if settings.repeats > 1:

@@ -1,7 +1,7 @@
-"""The verdict: a comparison in one sentence, true and short, and beneath it how it was found.
+"""The verdict: a comparison in one sentence, and a note that says how it was found.
 
-A ratio is printed only of times that no other engine on the same device disturbed, and only where
-they are apart: by 5 % after one run each, by more than their spread after several.
+A ratio is given only of times that no other engine on the same device disturbed, and only where
+they differ by 5 % and, after several runs, by more than their spread.
 """
 
 from __future__ import annotations
@@ -78,16 +78,15 @@ def find_common_reason(comparison: Comparison) -> str | None:
 def _say_what_runs(comparison: Comparison) -> str:
     """Name what each engine is doing, those that do the same together."""
     doing = {
-        "are {}": ("transcribing", ("mel", "encoding", "decoding")),
-        "are {} the model": ("loading", ("loading",)),
-        "are {} the graph": ("compiling", ("compiling",)),
+        "transcribing": ("mel", "encoding", "decoding"),
+        "loading the model": ("loading",),
+        "compiling the graph": ("compiling",),
     }
     parts = []
-    for form, (verb, states) in doing.items():
+    for what, states in doing.items():
         names = [lane.label for lane in comparison.lanes if lane.state in states]
         if names:
-            said = form.format(verb)
-            parts.append(f"{join_names(names)} {said if len(names) > 1 else f'is{said[3:]}'}")
+            parts.append(f"{join_names(names)} {'are' if len(names) > 1 else 'is'} {what}")
     alone = comparison.settings.schedule != "parallel" and not comparison.racing
     start = "Timing each engine alone: " if alone and len(comparison.lanes) > 1 else ""
     return f"{start}{', '.join(parts)}." if parts else f"{start or 'About to start'}…"

@@ -109,9 +109,8 @@ def _format_figure(value: float) -> str:
 
 def _describe_engine(lane: Lane) -> str:
     """Say in plain words what an engine is."""
-    same = lane.encoder == lane.decoder
-    halves = f"{lane.encoder} encoder" + ("" if same else f", {lane.decoder}") + " decoder"
-    if same:
+    halves = f"{lane.encoder} encoder, {lane.decoder} decoder"
+    if lane.encoder == lane.decoder:
         halves = f"{lane.encoder} encoder and decoder"
     return " · ".join(part for part in (halves, lane.device, lane.dtype) if part)
 

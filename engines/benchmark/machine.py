@@ -123,7 +123,7 @@ def list_cores() -> list[int]:
 READ_BYTES = 512 * 2**20
 """More than the last-level cache of most processors holds."""
 
-LANES, DEPTH, ROUNDS = 4096, 4, 20_000
+VALUES, DEPTH, ROUNDS = 4096, 4, 20_000
 """Numbers that stay in the first-level cache, multiply-adds on each in a row, and how often."""
 
 LIMIT_RUNS = 7
@@ -143,7 +143,7 @@ def measure_limits() -> dict[str, dict[str, Any]]:
 
 
 class LimitsHandler:
-    """The worker's handler: measures in its own process."""
+    """The worker's handler."""
 
     def measure(self, listener: Listener) -> dict[str, dict[str, Any]]:
         return _measure_limits()
@@ -170,9 +170,9 @@ def _measure_limits() -> dict[str, dict[str, Any]]:
     def multiply_add(parts, a, b):  # type: ignore[no-untyped-def]
         sums = np.zeros(parts, np.float32)
         for part in prange(parts):
-            x = np.full(LANES, np.float32(0.5), np.float32)
+            x = np.full(VALUES, np.float32(0.5), np.float32)
             for _ in range(ROUNDS):
-                for i in range(LANES):
+                for i in range(VALUES):
                     value = x[i]
                     for _ in range(DEPTH):
                         value = value * a + b
@@ -182,7 +182,7 @@ def _measure_limits() -> dict[str, dict[str, Any]]:
 
     numbers, parts = np.ones(READ_BYTES // 4, np.float32), get_num_threads()
     a, b = np.float32(0.999), np.float32(0.001)
-    operations = 2 * parts * ROUNDS * LANES * DEPTH
+    operations = 2 * parts * ROUNDS * VALUES * DEPTH
     return {
         "read_bytes_per_second": measure_rate(lambda: read(numbers), READ_BYTES),
         "multiply_add_flops": measure_rate(lambda: multiply_add(parts, a, b), operations),
