@@ -30,7 +30,7 @@ from demo.request import ComparisonRequest
 from demo.rules import RULES
 from demo.snapshot import Comparison, Lane
 from demo.visits import Saved, SavedResults
-from demo.wiring import QUICK, Component
+from demo.wiring import QUICK, Component, build_note
 from engines.base import StageSeconds
 from engines.transcript_files import (
     FORMULA,
@@ -106,12 +106,7 @@ def build_exports(
                 gr.Textbox(label=label, elem_id=name, min_width=160, max_length=3)
                 for name, label in BREAK_FIELDS.items()
             ]
-        note = gr.HTML(
-            "",
-            html_template='<p class="note" role="status">${value}</p>',
-            elem_id="export-note",
-            apply_default_css=False,
-        )
+        note = build_note("export-note")
         gr.HTML(HINT, apply_default_css=False)
     file = gr.Textbox(visible=False)
 

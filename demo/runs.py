@@ -17,7 +17,7 @@ from demo.panels.templating import render_template
 from demo.rules import RULES
 from demo.snapshot import Comparison, Lane
 from demo.visits import Saved, SavedResults
-from demo.wiring import QUICK, Component, JobPanel
+from demo.wiring import QUICK, Component, JobPanel, build_note
 from engines.metrics import Edit, compare, name_count
 from engines.options import OPTIONS
 
@@ -54,12 +54,7 @@ def build_runs() -> RunsTab:
             button = gr.Button(
                 "Compare the two ticked", elem_id="compare-runs", size="sm", scale=0, min_width=220
             )
-            note = gr.HTML(
-                "",
-                html_template='<p class="note" role="status">${value}</p>',
-                elem_id="runs-note",
-                apply_default_css=False,
-            )
+            note = build_note("runs-note")
         comparison = gr.HTML("", elem_id="two-runs", apply_default_css=False)
         chart = gr.HTML("", elem_id="speed-accuracy-runs", apply_default_css=False)
     return RunsTab(listing, button, note, comparison, chart)
@@ -116,27 +111,16 @@ def connect_runs(
 # The list.
 
 
-@dataclass(frozen=True)
-class Row:
-    """A run in the list."""
-
-    saved: Saved
-    clip: str
-    settings: str
-    engines: str
-    outcome: str
-
-
 def render_runs(results: Sequence[Saved], shown: str) -> str:
     """Render a row for each run; `shown`: the id of the one that the page shows."""
     rows = [
-        Row(
-            saved,
-            saved.snapshot.clip_name or "a clip",
-            f"{saved.snapshot.settings.models}, {name_language(saved.snapshot)}",
-            ", ".join(lane.label for lane in saved.snapshot.lanes),
-            describe_outcome(saved.snapshot),
-        )
+        {
+            "saved": saved,
+            "clip": saved.snapshot.clip_name or "a clip",
+            "settings": f"{saved.snapshot.settings.models}, {name_language(saved.snapshot)}",
+            "engines": ", ".join(lane.label for lane in saved.snapshot.lanes),
+            "outcome": describe_outcome(saved.snapshot),
+        }
         for saved in results
     ]
     return render_template("runs.html", rows=rows, shown=shown)

@@ -100,6 +100,12 @@ class JobPanel:
         }
 
 
+def build_note(elem_id: str) -> gr.HTML:
+    """Build a line for a sentence, which screen readers speak when it changes."""
+    template = '<p class="note" role="status">${value}</p>'
+    return gr.HTML("", html_template=template, elem_id=elem_id, apply_default_css=False)
+
+
 def connect_panel(panel: JobPanel, queue: JobQueue, saved: SavedResults, visit: gr.Textbox) -> Any:
     """Tie a panel's buttons to its jobs; return the last step of one, for what follows it.
 

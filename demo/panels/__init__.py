@@ -44,7 +44,8 @@ class Panel:
 
 PANELS: tuple[Panel, ...] = (
     Panel("summary", "", headline.render, live=True),
-    Panel("chips", "", chips.render, live=True, document=chips.render_nothing),
+    # The report lists all settings in a table of its own.
+    Panel("chips", "", chips.render, live=True, document=lambda comparison: ""),
     Panel("race", "", race.render, live=True, document=race.render_document),
     Panel("lanes", "", lanes.render, live=True, document=lanes.render_document),
     Panel("timings", "Where the time went", times.render_bars, tab="Time"),

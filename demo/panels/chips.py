@@ -51,8 +51,3 @@ def name_language(comparison: Comparison) -> str:
     told = next((each for each in found if each.language_probability is not None), found[0])
     name, sure = LANGUAGES.get(told.language, told.language).title(), told.language_probability
     return f"{name} detected" if sure is None else f"{name} detected ({sure:.0%})"
-
-
-def render_nothing(comparison: Comparison) -> str:
-    """Render nothing: the report lists all settings in a table of its own."""
-    return ""
