@@ -52,9 +52,9 @@ logger = logs.logger(__name__)
 class Task(Listener):
     """Work in a thread that is shown as snapshots, and the listener of that work; used once.
 
-    Its snapshots are frozen. They have `finished`, and `over` where nothing comes after that;
-    `complete`, `as_started(now)`, `at(now)`, `as_stopped()`, and `to_save()`, which gives what a
-    reload of the page shall find, or None.
+    A snapshot is frozen and has `finished` (the result is there), `over` (no snapshot follows),
+    `complete` (the work neither failed nor was stopped), `as_started(now)`, `at(now)` and
+    `as_stopped()`, which return changed copies, and `to_save()`: what a reload finds, or None.
     """
 
     def __init__(self, snapshot: Any, kind: Kind = ()) -> None:
@@ -90,7 +90,7 @@ class Task(Listener):
         return self._stopping or time.monotonic() > self._deadline
 
     def limit(self, seconds: float) -> None:
-        """Let the work end, with a sentence, so many seconds after its first limit was set."""
+        """Stop the work so long after the first limit was set; the shortest limit counts."""
         self._begun = self._begun or time.monotonic()
         self._longest = min(seconds, self._longest)
         self._deadline = self._begun + self._longest
@@ -346,7 +346,7 @@ class JobQueue:
 class PastJobs:
     """Durations of the last jobs of each kind.
 
-    A kind belongs to more general ones, the last being what runs and with which model.
+    A kind's first two parts or more are a more general kind, down to what runs with which model.
     """
 
     def __init__(self) -> None:
