@@ -71,11 +71,10 @@
   };
   /* The address bar is where a link belongs; the clipboard is a courtesy that a browser may refuse.
      `stage` and other words in the address stay. */
-  window.showLink = (query) => {
+  window.showLink = (query, names) => {
     const address = new URL(location.href);
-    const ours = new URLSearchParams(query);
-    for (const [key, value] of ours) address.searchParams.set(key, value);
-    for (const key of ["sample", "model"]) if (!ours.has(key)) address.searchParams.delete(key);
+    for (const name of names) address.searchParams.delete(name);
+    for (const [name, value] of new URLSearchParams(query)) address.searchParams.set(name, value);
     history.replaceState(history.state, "", address);
     if (navigator.clipboard) navigator.clipboard.writeText(address.href).catch(() => {});
   };

@@ -1,4 +1,4 @@
-"""The clip's controls: samples, the player, and which track and channel of a film are taken."""
+"""The clip's controls: samples, the player, and which part, track and channel are taken."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from demo.rules import RULES, Choices
 from demo.wiring import QUICK, Component
 from engines.base import EngineError
 from engines.clip_source import Source
+from engines.options import OPTIONS
 
 
 def build_clip(backend: Backend, choices: Choices, first: ComparisonRequest) -> dict[str, Any]:
     """Build the choice of a sample, and the player; the visitor's own clip unchooses a sample.
 
     What browsers can't play is heard as a copy. A choice of tracks and channels is shown where a
-    clip has several.
+    clip has several. A part is chosen on the waveform, by `assets/part.js`.
     """
     titles = [(title, key) for key, title in choices.values("sample").items()]
     sample = gr.Radio(
@@ -41,6 +42,16 @@ def build_clip(backend: Backend, choices: Choices, first: ComparisonRequest) -> 
         buttons=[],
         waveform_options={"waveform_color": "#8b93a1", "waveform_progress_color": "#0072B2"},
     )
+    row = OPTIONS["clip_timestamps"]
+    part = gr.Textbox(
+        row.hold(first.clip_timestamps),
+        label="Only from, to (s)",
+        placeholder="whole clip",
+        elem_id="clip_timestamps",
+        max_lines=1,
+        max_length=row.longest * 10,
+        interactive=True,
+    )
     with gr.Row(elem_classes="clip-parts"):
         track, channel = build_part("track"), build_part("channel")
     parts: list[Component] = [track, channel]
@@ -48,14 +59,17 @@ def build_clip(backend: Backend, choices: Choices, first: ComparisonRequest) -> 
     audio.change(None, audio, None, js="(file) => { noteClip(file); }", **QUICK)
     for event in (audio.clear, audio.upload, audio.start_recording):
         event(lambda: OWN_CLIP, None, sample, **QUICK)
+    part.change(None, None, None, js="() => { showPart(); }", **QUICK)
+    for event in (sample.input, audio.clear, audio.upload, audio.start_recording):
+        event(None, None, part, js="() => ''", **QUICK)  # its seconds were another clip's
     for event in (sample.input, audio.clear, audio.start_recording):
         event(lambda: [HIDDEN, HIDDEN], None, parts, **QUICK)
     if backend.show_clip is not None:
         show = partial(show_clip, backend)
         audio.upload(lambda path: show(path, 0, 0), audio, [audio, *parts], **QUICK)
-        for part in (track, channel):
-            part.input(show, [audio, *parts], [audio, *parts], **QUICK)
-    return {"sample": sample, "audio": audio, "track": track, "channel": channel}
+        gr.on([track.input, channel.input], show, [audio, *parts], [audio, *parts], **QUICK)
+    held = {"sample": sample, "audio": audio, "track": track, "channel": channel}
+    return held | {"clip_timestamps": part}
 
 
 HIDDEN: dict[str, Any] = gr.update(value=0, visible=False)

@@ -13,6 +13,7 @@ import json
 import re
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import fields
 from functools import cache
 from html import escape
@@ -32,6 +33,7 @@ from demo.snapshot import Comparison, Lane
 from demo.visits import Saved, SavedResults
 from demo.wiring import QUICK, Component, build_note
 from engines.base import StageSeconds
+from engines.options import OPTIONS
 from engines.transcript_files import (
     FORMULA,
     UNBROKEN,
@@ -141,13 +143,18 @@ def connect_link(
     def write_link(*values: Any) -> tuple[str, str]:
         choices, held = backend.choices(), dict(zip(names, values, strict=True))
         held["engines"] = tuple(held["engines"])
+        for name, row in OPTIONS.items():
+            value = held.pop(name)
+            with suppress(ValueError):  # a run would say why
+                held[name] = row.read(name, value)
         request = ComparisonRequest(**held)
         complete = choices.find_sample(request.sample) and request.model in choices.models
         told = LINKED if complete else LINKED + OWN_CLIP_STAYS
         return request.to_query(choices), told
 
     asked = link.click(write_link, [controls[name] for name in names], [query, note], **QUICK)
-    asked.then(None, query, None, js="(query) => { showLink(query); }", **QUICK)
+    ours = json.dumps([rule.link for rule in RULES.values() if rule.link])
+    asked.then(None, query, None, js=f"(query) => {{ showLink(query, {ours}); }}", **QUICK)
 
 
 def make_file(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from itertools import groupby
 from typing import Any
 
@@ -11,8 +12,11 @@ from demo.wiring import Component
 from engines.options import OPTIONS, Option, WhisperOptions
 
 
-def build_whisper_options(first: WhisperOptions) -> dict[str, Any]:
-    """Build a control for each option under its group's heading; return them by name."""
+def build_whisper_options(first: WhisperOptions, built: Container[str]) -> dict[str, Any]:
+    """Build a control for each option under its group's heading; return them by name.
+
+    `built`: those that have one elsewhere.
+    """
     controls: dict[str, Any] = {}
     with gr.Accordion("Whisper’s options", open=False, elem_id="whisper-options"):
         for group, rows in groupby(OPTIONS.items(), lambda item: item[1].group):
@@ -20,6 +24,8 @@ def build_whisper_options(first: WhisperOptions) -> dict[str, Any]:
             flags: list[str] = []
             boxes: list[str] = []
             for name, row in rows:
+                if name in built:
+                    continue
                 (flags if row.kind == "flag" else boxes).append(name)
             # A flag has a row to itself: beside a box a phone would leave it a few letters' width.
             lines = [*(boxes[at : at + 3] for at in range(0, len(boxes), 3)), *([x] for x in flags)]

@@ -128,7 +128,7 @@ def build_setup(
                 for row in (rest[at : at + 4] for at in range(0, len(rest), 4)):
                     with gr.Row():
                         controls |= {name: build_option(name, choices, first) for name in row}
-                controls |= build_whisper_options(first)
+                controls |= build_whisper_options(first, controls)
     lanes = [controls["engines"], controls["other_model"]]
     gr.on([each.change for each in lanes], name_start, lanes, start, **QUICK)
     with gr.Row(elem_classes="result-actions"):

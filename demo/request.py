@@ -134,12 +134,13 @@ class ComparisonRequest(Settings):
         return replace(made, baseline=asked if asked in made.lanes else "")
 
     def to_query(self, choices: Choices) -> str:
-        """Write a link's query, without what can't travel: an own clip, a checkpoint's path."""
-        parts = {}
+        """Write a link's query: what differs from the page's defaults, without what can't travel,
+        an own clip and a checkpoint's path."""
+        parts, default = {}, ComparisonRequest.default(choices)
         for name, rule in RULES.items():
-            if isinstance(rule, Option):
-                continue
             value, known = getattr(self, name), choices.values(name)
+            if isinstance(rule, Option) or value == getattr(default, name):
+                continue
             if isinstance(value, tuple):
                 parts[rule.link] = ",".join(each for each in value if can_travel(each, choices))
             elif name == "baseline":

@@ -158,10 +158,19 @@ def serve(
     gradio_hooks.harden_gradio(page)
     trust_proxies_of_spaces()
     # The sheet stands in the head, as Gradio would confine it.
-    names = ("slides.js", "stage.js", "page.js", "upload.js", "words.js", "charts.js", "stage.css")
+    names = (
+        "slides.js",
+        "stage.js",
+        "page.js",
+        "upload.js",
+        "part.js",
+        "words.js",
+        "charts.js",
+        "stage.css",
+    )
     *scripts, style = ((ASSETS / name).read_text("utf-8") for name in names)
     colours = "".join(f"--engine-{row.key}:{row.colour};" for row in ENGINES)
-    style += f"\n:root {{{colours}}}"
+    style = (ASSETS / "stage.css").read_text("utf-8") + f"\n:root {{{colours}}}"
     return page.launch(
         server_name=pick_address(),
         theme=choose_theme(),

@@ -186,9 +186,14 @@ async def run_task(
             return
         whole = not shown or snapshot.finished != ended
         ended = snapshot.finished
+        if ended:  # what is exported is there before all of it is drawn
+            keep(snapshot)
         for drawn in panel.draw(snapshot, whole):
             shown.update(drawn)
             yield panel.show(drawn, running=not snapshot.finished)
+        keep(snapshot)
+
+    def keep(snapshot: Any) -> None:
         if (light := snapshot.to_save()) is not None:
             drawn = dict(shown) if snapshot.finished else {}
             saved.save(visit, panel.name, Saved(held, light, drawn, snapshot.finished))

@@ -245,14 +245,18 @@ def _show_row(
 ) -> dict[str, Any]:
     cells, changed = [], False
     for lane, segments in zip(comparison.lanes, row.segments, strict=True):
-        part = [(lane.segments[at].end, lines[lane.key][at]) for at in segments]
+        part = [(lane.segments[at], lines[lane.key][at]) for at in segments]
         changed = changed or any(token.change for _, line in part for token in line)
+        most = comparison.settings.no_speech_threshold
         newest = segments.stop == len(lane.segments)
         cells.append(
             {
                 "lane": lane,
                 "twin": lane.key not in twins,
-                "lines": [render_line(line, end, document) for end, line in part],
+                "lines": [
+                    render_line(line, each.end, document, is_silent(each, most))
+                    for each, line in part
+                ],
                 "partial": lane.partial if newest and (segments or first) else "",
                 "why_empty": ""
                 if lane.segments or lane.partial or not first
@@ -260,6 +264,15 @@ def _show_row(
             }
         )
     return {"start": row.start, "cells": cells, "changed": changed}
+
+
+def is_silent(segment: Segment, most: float | None) -> bool:
+    """Tell whether whisper takes a segment's window for no speech; it keeps words that are likely.
+
+    `most`: the probability from which it does, `no_speech_threshold`; None for never.
+    """
+    found = segment.no_speech_prob
+    return most is not None and found is not None and found > most
 
 
 def find_differing(comparison: Comparison) -> set[str]:
@@ -284,6 +297,6 @@ def _explain_empty(lane: Lane) -> str:
 
 
 @lru_cache(maxsize=4096)
-def render_line(line: Line, end: float, document: bool) -> str:
-    """Render the words of a segment that ends at `end` seconds."""
-    return render_template("segment.html", line=line, end=end, document=document)
+def render_line(line: Line, end: float, document: bool, silent: bool) -> str:
+    """Render the words of a segment that ends at `end` seconds; `silent`: see `is_silent`."""
+    return render_template("segment.html", line=line, end=end, document=document, silent=silent)

@@ -17,6 +17,8 @@ TERMS = {
     "MAX full": "Encoder and decoder both run as graphs of MAX, Modular’s compiler for models.",
     "MAX hybrid": "The encoder runs as a graph of MAX, Modular’s compiler for models; the decoder "
     "in PyTorch.",
+    "no speech?": "Whisper finds it likely that nobody speaks in this window of 30 s. It kept the "
+    "words, since they are likely as a text; where nobody speaks it may make such words up.",
     "normalised": "After the normaliser of the Whisper paper: case, punctuation, and spellings "
     "such as colour and color don’t count.",
     "peak memory": "The most memory that a run held at a time: the process’s, or the GPU’s.",

@@ -83,6 +83,9 @@ def check_report(browser: Browser, report: Path, theme: Any) -> None:
     checked.close()
 
 
+PART = "#clip_timestamps input"
+
+
 def test_a_link_brings_the_settings_to_another_visitor(
     fake_page: FakePage, open_page: Open
 ) -> None:
@@ -91,15 +94,27 @@ def test_a_link_brings_the_settings_to_another_visitor(
     page.locator("#word_timestamps input").check()
     page.get_by_label("Each alone", exact=True).check()
     page.locator("#sample label", has_text="Address").click()
+    page.wait_for_function("nameClip() === 'columbia'")
+    page.wait_for_function("document.querySelector('.part .to')?.value === '2'")
+    for slider, key, part in (("from", "ArrowRight", "0.1"), ("to", "ArrowLeft", "0.1, 1.9")):
+        page.locator(f".part .{slider}").press(key)
+        page.wait_for_function(f"document.querySelector('{PART}').value === '{part}'")
     open_tab(page, "Export")
     page.click("#link")
     page.wait_for_function("location.search.includes('sample=columbia')")
     query = page.evaluate("location.search")
-    assert "schedule=in-turn" in query and "words=1" in query and "__theme=light" in query
+    changed = ("__theme=light", "schedule=in-turn", "words=1", "part=0.1%2C1.9", "sample=columbia")
+    assert set(query.removeprefix("?").split("&")) == set(changed)
+    page.locator("#word_timestamps input").uncheck()
+    page.click("#link")
+    page.wait_for_function("!location.search.includes('words')")
     other = open_page(fake_page.url, query="&" + query.removeprefix("?"))
     edit(other)
     other.wait_for_function("document.querySelector('#word_timestamps input').checked")
     other.wait_for_function("nameClip() === 'columbia'")
+    other.wait_for_function("document.querySelector('.part .to')?.value === '1.9'")
+    other.locator("#sample label", has_text="Kennedy").click()
+    other.wait_for_function(f"document.querySelector('{PART}').value === ''")
     other.wait_for_function(
         "document.querySelector('#schedule input:checked')?.value === 'one at a time'"
     )

@@ -188,3 +188,14 @@ def test_words_say_when_they_are_heard_and_how_sure_the_engine_was() -> None:
         if "data-t" in word.attributes
     ]
     assert times == ["2.00", "2.40", "3.60"]
+
+
+def test_words_of_a_window_that_seems_silent_are_marked() -> None:
+    done = compare()
+    first, *rest = done.lanes[1].segments
+    silent = change_last(done, segments=(replace(first, no_speech_prob=0.7), *rest))
+    column = read_column(silent)
+    assert column[0].startswith("∅ no speech? The compiler") and "∅" not in "".join(column[1:])
+    for most in (0.8, None):
+        asked = replace(silent, settings=replace(silent.settings, no_speech_threshold=most))
+        assert "∅" not in "".join(read_column(asked))
