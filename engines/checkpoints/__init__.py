@@ -20,13 +20,15 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
 import filelock
 import torch
 import whisper
 from torch import Tensor
+from torch.nn import init
+from torch.overrides import TorchFunctionMode
 from whisper.model import ModelDimensions, Whisper
 
 from engines.base import SILENT, CheckpointError, Listener
@@ -65,7 +67,8 @@ class Checkpoint:
 
     def build(self, kind: type[AnyWhisper]) -> AnyWhisper:
         """Return a model of class `kind` on the CPU whose parameters are this checkpoint's."""
-        model = kind(self.dims)
+        with KeepUnset():
+            model = kind(self.dims)
         model.load_state_dict(self.state, assign=True)
         if self.name in whisper._ALIGNMENT_HEADS:
             model.set_alignment_heads(whisper._ALIGNMENT_HEADS[self.name])
@@ -74,6 +77,18 @@ class Checkpoint:
             mask[tuple(zip(*self.heads, strict=True))] = True
             model.register_buffer("alignment_heads", mask.to_sparse(), persistent=False)
         return model.eval().requires_grad_(False)
+
+
+class KeepUnset(TorchFunctionMode):
+    """Leaves a new model's parameters as the memory has them: all are replaced, and random numbers
+    for them take longer than the rest of making a model."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        if func in (init.kaiming_uniform_, init.uniform_, init.normal_):
+            return None  # nobody asks for what they return
+        return func(*args, **(kwargs or {}))
 
 
 def matrices(state: dict[str, Tensor]) -> list[Tensor]:

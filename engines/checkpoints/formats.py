@@ -361,7 +361,8 @@ def _check_tensors(file: str, content: Content) -> None:
     if problems := difference(expected, found):
         raise CheckpointError(f"{file} doesn't fit its dimensions: {problems}.")
     for name, tensor in content.state.items():
-        if not torch.isfinite(tensor.float()).all():
+        # A sum takes a fifth of the time, and is finite only where all are.
+        if not tensor.sum(dtype=torch.float32).isfinite() and not tensor.float().isfinite().all():
             raise CheckpointError(
                 f"{file} has values in {name} that are not numbers (NaN or infinite) or that "
                 "float32 can't hold: use another copy of the file."
