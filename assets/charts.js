@@ -183,6 +183,9 @@
     const trace = plot.querySelector(".canvas").data[point.curveNumber];
     const seconds = trace.meta?.seconds === "x" ? point.x : point.customdata;
     if (typeof seconds === "number") window.playFrom?.(seconds);
+    if (typeof point.customdata === "string") {
+      plot.dispatchEvent(new CustomEvent("pick", {bubbles: true, detail: point.customdata}));
+    }
     const control = document.querySelector(`[data-control="${plot.dataset.chooses}"]`);
     if (control) chooseAll(control, point.pointNumber);
   };

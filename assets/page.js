@@ -69,6 +69,21 @@
     watch("value", settle);
     settle();
   };
+  /* Many clips: a row's button, and a dot of the chart, open a clip as a comparison. */
+  window.connectClips = (element, trigger) => {
+    const open = (clip) => trigger("click", {clip});
+    element.addEventListener("click", ({target}) => {
+      const {clip} = target.closest("[data-clip]")?.dataset ?? {};
+      if (clip !== undefined) open(clip);
+    });
+    element.addEventListener("pick", ({detail}) => open(detail));
+  };
+  window.openClip = (note) => {
+    if (note) return;
+    editing = false;
+    document.querySelector("#compare").click();
+    document.querySelector("#summary").scrollIntoView({behavior: "smooth"});
+  };
   /* The address bar is where a link belongs; the clipboard is a courtesy that a browser may refuse.
      `stage` and other words in the address stay. */
   window.showLink = (query, names) => {
@@ -142,12 +157,16 @@
     }
   };
   document.addEventListener("click", (event) => {
-    const button = event.target.closest?.("#compare, #again, #edit, #show-tabs");
+    const button = event.target.closest?.("#compare, #again, #edit, #show-tabs, #show-clips");
     if (!button) return;
-    if (button.id === "show-tabs") {
+    if (button.id.startsWith("show-")) {
       wantsTabs = true;
       sessionStorage.setItem("tabs", "1");
       chooseView();
+      if (button.id === "show-clips") {
+        [...document.querySelectorAll("#tabs [role=tab]")]
+          .find((tab) => tab.textContent.trim() === "Many clips")?.click();
+      }
       document.querySelector("#tabs").scrollIntoView();
       return;
     }

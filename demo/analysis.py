@@ -9,14 +9,22 @@ from typing import Any
 
 import gradio as gr
 
-from demo.analysis_task import AnalysisSnapshot, make_task, pick_transcripts
+from demo.analysis_task import make_task, pick_transcripts
 from demo.comparison import Analyses, Backend
-from demo.jobs import Task
+from demo.jobs import JobSnapshot, Task
 from demo.limits import format_left
 from demo.panels import faults, layers, why
 from demo.request import RequestError
 from demo.visits import SavedResults
-from demo.wiring import QUICK, Component, Drawn, JobPanel
+from demo.wiring import (
+    QUICK,
+    Component,
+    Drawn,
+    JobPanel,
+    build_job,
+    render_message,
+    render_status,
+)
 from engines.base import Clip, Listener
 
 LAYERS = """<h2>Inspect layers</h2><p class="intro">Two encoders may write the same words and
@@ -159,22 +167,8 @@ def build_why(
     return JobPanel("why", start, stop, inputs, outputs, "status", make, draw, render_message)
 
 
-def build_job(
-    title: str, name: str, ready: str, enabled: bool, result: str, placeholder: str
-) -> tuple[gr.Button, gr.Button, Controls]:
-    """A button to start and one to stop, the line that says how it stands, the result's place."""
-    with gr.Row(elem_classes="lab-actions"):
-        start = gr.Button(
-            title, variant="primary", elem_id=name, interactive=enabled, scale=0, min_width=220
-        )
-        stop = gr.Button("Stop", elem_id=f"{name}-stop", interactive=False, scale=0, min_width=96)
-    status = gr.HTML(render_status(ready), elem_id=f"{name}-status", apply_default_css=False)
-    shown = gr.HTML(placeholder, elem_id=result, apply_default_css=False)
-    return start, stop, {"status": status, "result": shown}
-
-
 def draw_analysis(
-    snapshot: AnalysisSnapshot,
+    snapshot: JobSnapshot,
     first: bool,
     render: Callable[[Any], str],
     summarise: Callable[[Any], str],
@@ -192,23 +186,3 @@ def draw_analysis(
         case "done":
             status = render_status(summarise(snapshot.result), clock=f"{snapshot.seconds:.1f} s")
             yield {"status": status, "result": render(snapshot.result)}
-
-
-def render_message(sentence: str, note: str, alert: bool) -> str:
-    """Render a sentence in an analysis's status."""
-    return render_status(f"{sentence} {note}".strip(), alert=alert)
-
-
-def render_status(
-    sentence: str, share: float | None = None, alert: bool = False, clock: str = ""
-) -> str:
-    """Render the line above a result and its bar, as tall when there is none."""
-    kind, role = (" alert", "alert") if alert else ("", "status")
-    mark = '<span aria-hidden="true">⚠ </span>' if alert else ""
-    bar = "" if share is None else f'<span style="width:{100 * share:.0f}%"></span>'
-    shown = "bar" if share is not None else "bar bar--none"
-    return (
-        f'<div class="job-status{kind}"><p><span role="{role}">{mark}{escape(sentence)}</span>'
-        f'<span class="clock" aria-hidden="true">{clock}</span></p>'
-        f'<div class="{shown}">{bar}</div></div>'
-    )

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
-from typing import Any, Literal
+from typing import Any
 
 from demo import uploads
 from demo.comparison import Backend
-from demo.jobs import Kind, Task
+from demo.jobs import JobSnapshot, Kind, State, Task
 from demo.request import (
     CLIP_GONE,
     NO_CLIP,
@@ -23,62 +23,12 @@ from demo.request import (
 from demo.snapshot import Comparison
 from engines.base import Clip, Listener, PartListener, Progress, Transcript
 
-State = Literal["running", "done", "failed", "stopped"]
-
-
-@dataclass(frozen=True)
-class AnalysisSnapshot:
-    """A task as it stood at one moment.
-
-    `what` it is at; `share` of it that is done, 0 to 1; `seconds` since its `start`; `expected`:
-    how many there may be, going by past runs; `result` once it is done; `reason`: a sentence, once
-    it failed. Its methods are those that `Task` asks for.
-    """
-
-    state: State = "running"
-    what: str = "getting ready"
-    share: float = 0.0
-    start: float = 0.0
-    seconds: float = 0.0
-    expected: float | None = None
-    result: Any = None
-    reason: str = ""
-
-    @property
-    def left(self) -> float | None:
-        """Seconds that it may still take, 0 past the last time's; None where nothing tells."""
-        return None if self.expected is None else max(self.expected - self.seconds, 0.0)
-
-    def as_started(self, now: float) -> AnalysisSnapshot:
-        return replace(self, start=now)
-
-    def at(self, now: float) -> AnalysisSnapshot:
-        return self if self.finished else replace(self, seconds=now - self.start)
-
-    def as_stopped(self) -> AnalysisSnapshot:
-        return self if self.finished else replace(self, state="stopped")
-
-    @property
-    def finished(self) -> bool:
-        return self.state != "running"
-
-    @property
-    def over(self) -> bool:
-        return self.finished
-
-    @property
-    def complete(self) -> bool:
-        return self.state == "done"
-
-    def to_save(self) -> AnalysisSnapshot | None:
-        return self if self.complete else None
-
 
 class AnalysisTask(Task):
     """Runs `work(task)`, whose listener it is."""
 
     def __init__(self, work: Callable[[AnalysisTask], Any], kind: Kind = ()) -> None:
-        super().__init__(AnalysisSnapshot(), kind)
+        super().__init__(JobSnapshot(), kind)
         self._work = work
 
     def work(self) -> None:

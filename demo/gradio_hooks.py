@@ -69,6 +69,8 @@ def send_changes(old: Any, new: Any) -> list[Any]:
 def harden_gradio(page: gr.Blocks) -> None:
     """Give every upload a folder of its own, send lists that shrink whole, let the idle page rest.
 
+    Boxes for files give their paths; by themselves they leave an empty file for each, at each call.
+
     Gradio fetches no address that a visitor names as a clip: any component takes one, so there is
     one place to close, not one for each. What it can't read is refused in a sentence, without a
     traceback in the log.
@@ -76,6 +78,8 @@ def harden_gradio(page: gr.Blocks) -> None:
     routes.templates.env.loader = jinja2.FunctionLoader(read_template)
     utils.diff = send_changes
     route_utils.GradioUploadFile = OwnFolder  # type: ignore[misc]
+    for box in (gr.File, gr.UploadButton):
+        box._process_single_file = lambda _, file: file.path  # type: ignore[assignment,method-assign]
     processing_utils.async_ssrf_protected_get = refuse_address
     processing_utils.async_ssrf_protected_download = refuse_address
     read = page.preprocess_data

@@ -1,8 +1,7 @@
 """The job queue: one job runs at a time; page, endpoints and MCP tools share it.
 
-A job is a `Task` of a caller: a comparison, a layer inspection or a fault. The queue is ours and
-not Gradio's, which can neither tell every caller the place in it, estimate a wait by the kind of
-job, nor limit a single visitor. `demo.limits` has the figures.
+A job is a `Task` of a caller. The queue is ours and not Gradio's, which can neither tell every
+caller the place in it, estimate a wait by the kind of job, nor limit a single visitor.
 """
 
 from __future__ import annotations
@@ -16,9 +15,9 @@ from collections import OrderedDict, deque
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import copy_context
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from starlette.concurrency import iterate_in_threadpool
 
@@ -133,6 +132,56 @@ class Task(Listener):
             sentence = f"{type(error).__name__}: {error}"
             logger.exception("failed", error=sentence, **about)
             fail(sentence)
+
+
+State = Literal["running", "done", "failed", "stopped"]
+
+
+@dataclass(frozen=True)
+class JobSnapshot:
+    """A task with a single result, as it stood at one moment.
+
+    `what` it is at; `share` of it that is done, 0 to 1; `seconds` since its `start`; `expected`:
+    how many there may be; `result` once it is done; `reason`: a sentence, once it failed.
+    """
+
+    state: State = "running"
+    what: str = "getting ready"
+    share: float = 0.0
+    start: float = 0.0
+    seconds: float = 0.0
+    expected: float | None = None
+    result: Any = None
+    reason: str = ""
+
+    @property
+    def left(self) -> float | None:
+        """Seconds that it may still take, 0 past the last time's; None where nothing tells."""
+        return None if self.expected is None else max(self.expected - self.seconds, 0.0)
+
+    def as_started(self, now: float) -> JobSnapshot:
+        return replace(self, start=now)
+
+    def at(self, now: float) -> JobSnapshot:
+        return self if self.finished else replace(self, seconds=now - self.start)
+
+    def as_stopped(self) -> JobSnapshot:
+        return self if self.finished else replace(self, state="stopped")
+
+    @property
+    def finished(self) -> bool:
+        return self.state != "running"
+
+    @property
+    def over(self) -> bool:
+        return self.finished
+
+    @property
+    def complete(self) -> bool:
+        return self.state == "done"
+
+    def to_save(self) -> JobSnapshot | None:
+        return self if self.complete else None
 
 
 def start_thread(work: Callable[[], None]) -> threading.Thread:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -19,8 +19,9 @@ from engines.audio import MAX_BYTES
 MOST_BYTES = MAX_BYTES + 2**20
 """What a request with a clip may have."""
 
-MOST_FILES = 4
-"""Files in one request; the page and `gradio_client` send one."""
+MOST_FILES, MOST_OPEN_FILES = 100, 400
+"""Files in one request, and in all at a time: each is open until its request ends. Many clips come
+in one."""
 
 MOST_OPEN, MOST_OPEN_EACH = 64, 4
 """Uploads under way at a time: of all visitors, and of one where strangers may come."""
@@ -40,19 +41,25 @@ current: ContextVar[Upload | None] = ContextVar("current", default=None)
 @dataclass(eq=False)
 class Upload:
     """A request that brings clips. `size`: its bytes, or the most where it doesn't say; `seen`:
-    those that came; `files`: where Gradio puts them first, before each gets a folder."""
+    those that came; `files`: where Gradio puts them first, before each gets a folder; `others`: all
+    that are under way."""
 
     visitor: str
     size: int
     id: str = ""
     seen: int = 0
     files: list[Path] = field(default_factory=list)
+    others: Collection[Upload] = ()
 
     def add(self, path: str) -> None:
         """Note a file that was begun; raise what Gradio's parser answers with 400."""
         self.files.append(Path(path))
         if len(self.files) > MOST_FILES:
-            raise MultiPartException(f"A request may bring {MOST_FILES} files, and this has more.")
+            raise MultiPartException(
+                f"{MOST_FILES} files may come at a time, and these are more: send the rest later."
+            )
+        if sum(len(each.files) for each in self.others) > MOST_OPEN_FILES:
+            raise MultiPartException("Too many files are on their way: try again in a while.")
 
 
 class OpenUploads:
@@ -87,6 +94,7 @@ class OpenUploads:
     def track(self, upload: Upload) -> Iterator[None]:
         """Count an upload while it goes on; whatever is left of it goes at its end."""
         self._open.add(upload)
+        upload.others = self._open
         token = current.set(upload)
         try:
             yield

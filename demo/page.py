@@ -13,6 +13,7 @@ from demo.analysis_api import add_why
 from demo.api import add_endpoints
 from demo.clip import build_clip, find_path
 from demo.comparison import Backend
+from demo.evaluation import build_evaluation
 from demo.exports import build_exports
 from demo.jobs import JobQueue, Task
 from demo.limits import format_estimate
@@ -46,7 +47,8 @@ FOOTER = """<footer class="credits"><p>Runs OpenAI’s Whisper on PyTorch and on
 under the Modular MAX Community License; not endorsed by Modular.</p>
 <p><a href="?stage=1">Stage mode</a> for a talk</p></footer>"""
 
-TOOLS = """<p class="tools"><button type="button" id="show-tabs">Inspect layers or try faults
+TOOLS = """<p class="tools"><button type="button" id="show-clips">Many clips</button>
+<span aria-hidden="true">·</span> <button type="button" id="show-tabs">Inspect layers or try faults
 without a comparison</button></p>"""
 
 FIRST_CONTROLS = ("sample", "audio", "track", "channel", "engines", "model", "language")
@@ -84,6 +86,8 @@ def build(
                     analyses.append(build_layers(backend, backend.analyses, controls))
                 with gr.Tab("Faults", render_children=True):
                     analyses.append(build_faults(backend, backend.analyses, controls))
+            with gr.Tab("Many clips", render_children=True):
+                analyses.append(build_evaluation(backend, saved, visit, controls))
             with gr.Tab("Export", render_children=True):
                 build_exports(backend, saved, visit, controls)
             with gr.Tab("Runs", render_children=True) as tab:
@@ -374,7 +378,8 @@ def connect_load(
                 changed["audio"] = find_path(choices, changed["sample"])
             found |= {controls[each]: value for each, value in changed.items()}
         if was_reloaded:
-            for panel, job in zip(panels, jobs, strict=True):
+            for panel, job in reversed(list(zip(panels, jobs, strict=True))):
+                # The comparison comes last: others hold its controls as they were for them.
                 last = saved.find(name, panel.name)
                 found |= panel.hold(job.controls) if job else panel.restore(last)
         return found

@@ -16,6 +16,7 @@ from collections.abc import (
 )
 from contextlib import aclosing
 from dataclasses import dataclass
+from html import escape
 from typing import Any
 
 import gradio as gr
@@ -93,11 +94,48 @@ class JobPanel:
         return drawn
 
     def hold(self, controls: dict[str, Any]) -> dict[Component, Any]:
-        """Return the inputs as they were, without a clip that is gone."""
-        return {
-            self.inputs[name]: None if uploads.is_gone(value) else value
-            for name, value in controls.items()
-        }
+        """Return the inputs as they were, without clips that are gone."""
+
+        def keep(value: Any) -> Any:
+            if isinstance(value, list):
+                return [each for each in value if not uploads.is_gone(each)]
+            return None if uploads.is_gone(value) else value
+
+        return {self.inputs[name]: keep(value) for name, value in controls.items()}
+
+
+def build_job(
+    title: str, name: str, ready: str, enabled: bool, result: str, placeholder: str
+) -> tuple[gr.Button, gr.Button, dict[str, Component]]:
+    """A button to start and one to stop, the line that says how it stands, the result's place."""
+    with gr.Row(elem_classes="lab-actions"):
+        start = gr.Button(
+            title, variant="primary", elem_id=name, interactive=enabled, scale=0, min_width=220
+        )
+        stop = gr.Button("Stop", elem_id=f"{name}-stop", interactive=False, scale=0, min_width=96)
+    status = gr.HTML(render_status(ready), elem_id=f"{name}-status", apply_default_css=False)
+    shown = gr.HTML(placeholder, elem_id=result, apply_default_css=False)
+    return start, stop, {"status": status, "result": shown}
+
+
+def render_message(sentence: str, note: str, alert: bool) -> str:
+    """Render a sentence in an analysis's status."""
+    return render_status(f"{sentence} {note}".strip(), alert=alert)
+
+
+def render_status(
+    sentence: str, share: float | None = None, alert: bool = False, clock: str = ""
+) -> str:
+    """Render the line above a result and its bar, as tall when there is none."""
+    kind, role = (" alert", "alert") if alert else ("", "status")
+    mark = '<span aria-hidden="true">⚠ </span>' if alert else ""
+    bar = "" if share is None else f'<span style="width:{100 * share:.0f}%"></span>'
+    shown = "bar" if share is not None else "bar bar--none"
+    return (
+        f'<div class="job-status{kind}"><p><span role="{role}">{mark}{escape(sentence)}</span>'
+        f'<span class="clock" aria-hidden="true">{clock}</span></p>'
+        f'<div class="{shown}">{bar}</div></div>'
+    )
 
 
 def build_note(elem_id: str) -> gr.HTML:

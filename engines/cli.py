@@ -21,7 +21,7 @@ from engines import logs, printing, registry, worker
 from engines.analysis import faults, records
 from engines.audio import find_clip, load_clip
 from engines.base import EngineError, Options, explain
-from engines.benchmark import clip_list, evaluation, machine, speed
+from engines.benchmark import clip_list, evaluation, evaluation_lines, machine, speed
 from engines.command_options import (
     WHISPER_SPELLING,
     AsJson,
@@ -372,7 +372,7 @@ def evaluate(
     asked = make_options(whisper, language, beam_size, word_timestamps)
     lanes = [(engine, model) for model in split_names(models) for engine in pick_engines(engines)]
     found = clip_list.find_clips(source)
-    tasks = evaluation.make_tasks(lanes, found, asked, threads, workers)
+    tasks = evaluation_lines.make_tasks(lanes, found, asked, threads, workers)
     check_writable(out)
     with Console(stderr=True).status("") as status:
         summaries, interrupted = evaluation.run(tasks, out, where, status.update)

@@ -3,7 +3,8 @@
 A figure travels as JSON in an attribute of its element, with a table of the same figures behind it.
 Colours are CSS variables, which the browser works out anew whenever the theme changes; `tone` and
 `shade` make those of an engine. A click on a point plays the clip from there, where the point's
-`customdata` is a number of seconds, or its trace says `meta={"seconds": "x"}`.
+`customdata` is a number of seconds, or its trace says `meta={"seconds": "x"}`; a text there is
+handed on as the event `pick`.
 """
 
 from __future__ import annotations

@@ -1,16 +1,7 @@
 """Error rates and real-time factors over many clips with reference texts, here or on Ray.
 
-Each clip is a line of JSON in a file as soon as it is done; a later run goes on from there:
-
-    engine, model, clip, beam, language, options, reference, threads, workers
-                     the task: with another text, or under other conditions, a clip is run again;
-                     `options` are Whisper's that differ from its defaults
-    text             what was written, as it is
-    unit             `word`, or `character` for languages written without spaces
-    expected, errors, error_rate   units in the reference, wrong ones after Whisper's normalizer,
-                     and their ratio, null where nothing is spoken; all null without a reference
-    audio_seconds, seconds, real_time_factor   length of the clip, time by stage, total over length
-    error            null, or why there is no text: then nothing from `text` on is there
+Each clip is a line of JSON in a file as soon as it is done; a later run goes on from there.
+`engines.benchmark.evaluation_lines` says what stands in it.
 """
 
 from __future__ import annotations
@@ -20,74 +11,27 @@ import logging
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from engines import metrics, registry, worker
+from engines import registry, worker
 from engines.audio import load_clip
-from engines.base import Engine, EngineError, Options, Transcript, explain
+from engines.base import Engine, EngineError, Options, explain
 from engines.benchmark import machine
-from engines.benchmark.clip_list import ListedClip
+from engines.benchmark.evaluation_lines import (
+    Line,
+    Task,
+    fail,
+    key_of,
+    parse_lines,
+    summarise,
+    write_line,
+)
 
 ROOT = Path(__file__).parents[2]
-
-Line = Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Task:
-    """One clip for one engine, and how many threads and workers its time is taken under.
-
-    `clip`: its name. `beam`: 1 is greedy. `language`: None to detect it. `reference`: None where
-    the words are not known. `options`: fields of `Options` that are not its defaults.
-    """
-
-    engine: str
-    model: str
-    clip: str
-    beam: int
-    language: str | None
-    reference: str | None
-    threads: int
-    workers: int
-    path: Path
-    options: Mapping[str, Any] = field(default_factory=dict)
-
-
-def make_tasks(
-    lanes: Iterable[tuple[str, str]],
-    clips: Sequence[ListedClip],
-    options: Options,
-    threads: int,
-    workers: int,
-) -> list[Task]:
-    """Return a task for each clip and each lane, one lane after another.
-
-    `lanes`: an engine's name, perhaps with a type or a model of its own, and the model for those
-    that name none.
-    """
-    named = ((name.partition("@")[0], registry.read_lane(name).model or m) for name, m in lanes)
-    timed = {"word_timestamps": True} if options.word_timestamps else {}
-    changed = {**options.changed(), **timed}
-    search, how = (options.beam_size or 1, options.language), (threads, workers)
-    return [
-        Task(engine, model, clip.name, *search, clip.reference, *how, clip.path, changed)
-        for engine, model in dict.fromkeys(named)
-        for clip in clips
-    ]
-
-
-KEY = tuple(each.name for each in fields(Task) if each.name not in ("path", "options"))
-"""What tells tasks, and their lines, apart, beside the options."""
-
-
-def key_of(line: Line) -> tuple[Any, ...]:
-    """Return what tells a line, or a task's fields, from those of other tasks."""
-    options = json.dumps(line.get("options", {}), sort_keys=True)  # lines of old have none
-    return (*(line[name] for name in KEY), options)
 
 
 def run(
@@ -128,20 +72,6 @@ def read_lines(path: Path) -> list[Line]:
     return lines
 
 
-def parse_lines(content: bytes) -> tuple[list[Line], int]:
-    """Return the whole lines of a file, and their bytes; raise `ValueError` for anything else."""
-    *whole, half = content.split(b"\n")
-    try:
-        lines: list[Line] = [json.loads(text) for text in whole]
-        for line in lines:
-            key_of(line), line["error"]
-    except (KeyError, TypeError, RecursionError, AttributeError) as error:
-        raise ValueError("no line of an evaluation") from error
-    if half and not lines:
-        raise ValueError("no whole line")
-    return lines, len(content) - len(half)
-
-
 def run_here(tasks: Sequence[Task]) -> Iterator[Line]:
     """Run the tasks one after another; each engine has a process, which ends before the next."""
     for _, group in groupby(tasks, lambda task: (task.engine, task.model)):
@@ -158,72 +88,6 @@ def run_task(task: Task, get_engine: Callable[[str, str], Engine]) -> Line:
         return write_line(task, engine.transcribe(load_clip(task.path), options))
     except Exception as error:
         return fail(task, explain(error))
-
-
-def write_line(task: Task, transcript: Transcript) -> Line:
-    """Return the line of a task that was transcribed."""
-    unit, expected, errors, rate = None, None, None, None
-    if task.reference is not None:
-        language = task.language or transcript.language
-        if task.options.get("task") == "translate":
-            language = "en"
-        unit, alignment = align(task.reference, transcript.text, language)
-        expected, errors, rate = alignment.words, alignment.errors, alignment.word_error_rate
-    return {
-        **fail(task, None),
-        "text": transcript.text.strip(),
-        "unit": unit,
-        "expected": expected,
-        "errors": errors,
-        "error_rate": rate,
-        "audio_seconds": transcript.audio_seconds,
-        "seconds": transcript.seconds.as_dict(),
-        "real_time_factor": transcript.real_time_factor,
-    }
-
-
-def align(reference: str, text: str, language: str) -> tuple[str, metrics.Alignment]:
-    """Align a text with the right one after Whisper's normalizer; also name the unit counted."""
-    unspaced = ("zh", "ja", "th", "lo", "my", "yue", "km")  # where a word is no unit
-    expected, found = (metrics.normalise(each, language).split() for each in (reference, text))
-    if language not in unspaced:
-        return "word", metrics.align(expected, found)
-    return "character", metrics.align(list("".join(expected)), list("".join(found)))
-
-
-def fail(task: Task, error: str | None) -> Line:
-    """Return the line of a task that has no text."""
-    named = {name: getattr(task, name) for name in KEY}
-    return {**named, "options": dict(task.options), "error": error}
-
-
-def summarise(tasks: Iterable[Task], lines: Iterable[Line]) -> list[dict[str, Any]]:
-    """Return a summary for each engine, model and unit, by each task's last line, best first.
-
-    Errors are over all units and seconds over all audio, so that long clips count more.
-    `interval`: of the error rate, 95 % by bootstrap over the clips.
-    """
-    last = {key_of(line): line for line in lines}
-    groups: dict[tuple[str, str, str], list[Line]] = {}
-    for task in tasks:
-        if line := last.get(key_of(vars(task))):
-            group = (task.engine, task.model, line.get("unit") or "word")
-            groups.setdefault(group, []).append(line)
-    summaries = []
-    for (engine, model, unit), found in groups.items():
-        fine = [line for line in found if line["error"] is None]
-        counted = [line for line in fine if line["expected"] is not None]
-        errors, expected = ([line[name] for line in counted] for name in ("errors", "expected"))
-        audio = sum(line["audio_seconds"] for line in fine)
-        spent = sum(line["seconds"]["total"] for line in fine)
-        summary = {"engine": engine, "model": model, "unit": unit, "clips": len(fine)}
-        summary |= {"failed": len(found) - len(fine)}
-        summary |= {"expected": sum(expected), "errors": sum(errors)}
-        summary["error_rate"] = sum(errors) / sum(expected) if sum(expected) else None
-        summary["interval"] = metrics.bootstrap_rate(errors, expected)
-        summary["real_time_factor"] = spent / audio if audio else None
-        summaries.append(summary)
-    return sorted(summaries, key=lambda each: (each["error_rate"] is None, each["error_rate"] or 0))
 
 
 # The same on Ray: needs `requirements-ray.txt`. Clips travel to the workers with their tasks, so

@@ -15,7 +15,7 @@ import soundfile
 from engines import worker
 from engines.base import EngineError, Transcript
 from engines.benchmark import clip_list, evaluation
-from engines.benchmark.evaluation import Line, Task
+from engines.benchmark.evaluation_lines import Line, Task
 from tests import fakes
 from tests.commands.conftest import SPOKEN, Command
 
