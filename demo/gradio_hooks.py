@@ -79,7 +79,7 @@ def harden_gradio(page: gr.Blocks) -> None:
     utils.diff = send_changes
     route_utils.GradioUploadFile = OwnFolder  # type: ignore[misc]
     for box in (gr.File, gr.UploadButton):
-        box._process_single_file = lambda _, file: file.path  # type: ignore[assignment,method-assign]
+        box._process_single_file = lambda _, file: file.path  # type: ignore[method-assign]
     processing_utils.async_ssrf_protected_get = refuse_address
     processing_utils.async_ssrf_protected_download = refuse_address
     read = page.preprocess_data

@@ -94,7 +94,7 @@ def test_only_differences_hides_rows_and_an_earlier_file_goes_on(
     page.locator("#clip-chart .plot").wait_for()
     rows = page.locator("#clip-table tbody tr:visible")
     assert rows.count() == 2
-    page.get_by_label("Only differences").check()
+    page.locator("#only-differences input").check()
     rows.first.wait_for(state="hidden")
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     with page.expect_download() as download:
