@@ -11,7 +11,8 @@ import gradio as gr
 
 from demo.analysis_task import make_task, pick_transcripts
 from demo.comparison import Analyses, Backend
-from demo.jobs import JobSnapshot, Task
+from demo.job_snapshot import JobSnapshot
+from demo.jobs import Task
 from demo.limits import format_left
 from demo.panels import faults, layers, why
 from demo.request import RequestError

@@ -10,7 +10,8 @@ from typing import Any
 
 from demo import uploads
 from demo.comparison import Backend
-from demo.jobs import JobSnapshot, Kind, State, Task
+from demo.job_snapshot import JobSnapshot, State
+from demo.jobs import Kind, Task
 from demo.request import (
     CLIP_GONE,
     NO_CLIP,

@@ -48,19 +48,7 @@ def build_evaluation(
     """Build the tab, and define its jobs."""
     with gr.Column(elem_classes=["sheet", "lab"], elem_id="many-clips"):
         gr.HTML(INTRO, apply_default_css=False)
-        files = gr.File(
-            label="Clips and words",
-            file_count="multiple",
-            elem_id="clip-files",
-            height=140,
-        )
-        with gr.Row():
-            more = gr.UploadButton(
-                "Add files", file_count="multiple", elem_id="add-files", size="sm", scale=0
-            )
-            samples = gr.Button(
-                "Take the samples", elem_id="take-samples", size="sm", scale=0, min_width=160
-            )
+        boxes = build_files()
         start, stop, outputs = build_job(
             "Run all clips", "evaluate", NO_CLIPS, True, "clip-totals", ""
         )
@@ -89,13 +77,7 @@ def build_evaluation(
             apply_default_css=False,
             js_on_load="connectClips(element, trigger)",
         )
-    folder = backend.samples.resolve()
-    taken = [str(path) for path in sorted(folder.glob("*")) if path.suffix in (".flac", ".txt")]
-    shown, show = [files, outputs["status"]], partial(describe_files, folder=folder)
-    for event in (files.upload, files.delete, files.clear):
-        event(lambda held: show(held)[1], files, outputs["status"], **QUICK)
-    samples.click(lambda held: show([*(held or ()), *taken]), files, shown, **QUICK)
-    more.upload(lambda held, new: show([*(held or ()), *new]), [files, more], shown, **QUICK)
+    connect_files(boxes, outputs["status"], backend.samples.resolve())
 
     def make(held: dict[str, Any]) -> Task:
         last = saved.find(held["visit"], NAME)
@@ -103,8 +85,39 @@ def build_evaluation(
 
     connect_save(saved, visit, save, note)
     connect_open(backend, saved, visit, controls, [outputs["table"], outputs["chart"]], note)
-    inputs = {"files": files, "visit": visit, **controls}
+    inputs = {"files": boxes[0], "visit": visit, **controls}
     return JobPanel(NAME, start, stop, inputs, outputs, "status", make, draw, render_message)
+
+
+def build_files() -> tuple[gr.File, gr.UploadButton, gr.Button]:
+    """Build the box for files, and the buttons that add a visitor's and the samples."""
+    files = gr.File(
+        label="Clips and words",
+        file_count="multiple",
+        elem_id="clip-files",
+        height=140,
+    )
+    with gr.Row():
+        more = gr.UploadButton(
+            "Add files", file_count="multiple", elem_id="add-files", size="sm", scale=0
+        )
+        samples = gr.Button(
+            "Take the samples", elem_id="take-samples", size="sm", scale=0, min_width=160
+        )
+    return files, more, samples
+
+
+def connect_files(
+    boxes: tuple[gr.File, gr.UploadButton, gr.Button], status: Component, folder: Path
+) -> None:
+    """Add files to those that are there, and say what they are. `folder`: that of the samples."""
+    files, more, samples = boxes
+    taken = [str(path) for path in sorted(folder.glob("*")) if path.suffix in (".flac", ".txt")]
+    shown, show = [files, status], partial(describe_files, folder=folder)
+    for event in (files.upload, files.delete, files.clear):
+        event(lambda held: show(held)[1], files, status, **QUICK)
+    samples.click(lambda held: show([*(held or ()), *taken]), files, shown, **QUICK)
+    more.upload(lambda held, new: show([*(held or ()), *new]), [files, more], shown, **QUICK)
 
 
 def describe_files(names: list[str] | None, folder: Path) -> tuple[list[str] | None, str]:

@@ -12,7 +12,8 @@ from typing import Any
 from demo import uploads
 from demo.clip_set import NO_CLIPS, Results, read_set
 from demo.comparison import Backend
-from demo.jobs import JobSnapshot, State, Task
+from demo.job_snapshot import JobSnapshot, State
+from demo.jobs import Task
 from demo.limits import format_wait
 from demo.request import OWN_CLIP, ComparisonRequest, RequestError
 from demo.snapshot import Lane, new_comparison
