@@ -104,6 +104,9 @@
       }
     }
   };
+  /* The box for many clips is named by what it shows; a label that says something else is a fault. */
+  const nameBox = () => document.querySelector("#clip-files .upload-container[aria-label]:not(.icon-mode)")
+    ?.removeAttribute("aria-label");
   /* Gradio names each radio button apart; one name for all of a choice makes the arrow keys work. */
   const nameChoices = () => {
     for (const choice of document.querySelectorAll(".pills[id], .cards[id]")) {
@@ -183,7 +186,7 @@
     if (press && target.checked !== false) document.querySelector(`#${press}`).click();
   });
 
-  new MutationObserver(() => { noteReady(false); nameSpeed(); nameChoices(); chooseView(); }).observe(document, {
+  new MutationObserver(() => { noteReady(false); nameSpeed(); nameBox(); nameChoices(); chooseView(); }).observe(document, {
     subtree: true, childList: true, characterData: true, attributeFilter: ["aria-label", "name"],
   });
 
