@@ -6,6 +6,7 @@ of their own. What a file names, other files or hosts, is never opened.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import BinaryIO, NoReturn
 
@@ -143,6 +144,7 @@ class TrackReader:
         self._file, self._listener = file, listener
         self.seconds, self.decoded, self.damaged, self.trouble = 0.0, 0, 0, ""
         self._lost, self._place = 0, 0  # packets lost since the last frame; a packet's first byte
+        self._size, self._whole = os.fstat(file.fileno()).st_size, False  # of the file; read to it
 
     def read(self, container: InputContainer, track: int) -> Iterator[AudioFrame]:
         """Yield a track's frames. Of chained Ogg streams, which FFmpeg leaves where their channels
@@ -172,6 +174,8 @@ class TrackReader:
             except IndexError:  # damage gave it streams that PyAV (18.1) can't flush, at the end
                 packet = None
             except av.FFmpegError as error:
+                if self._whole:  # Westwood's demuxer, for one, calls the end of a file an error
+                    break
                 failures, why = failures + 1, describe_failure(error)
                 if failures < MOST_FAILURES and container.format.name != "ogg":
                     packets = container.demux(stream)  # reads on
@@ -181,6 +185,7 @@ class TrackReader:
                 break
             if packet.size:
                 failures, self._place = 0, packet.pos or self._place
+                self._whole = self._place + packet.size == self._size and not packet.is_corrupt
             yield from self._decode(packet)
         self.trouble = why if failures else self.trouble
 
