@@ -8,7 +8,8 @@ in float64, because the differences of interest are near float32's own rounding.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from math import sqrt
@@ -95,8 +96,28 @@ def align(expected: Sequence[str], found: Sequence[str]) -> Alignment:
 
 @lru_cache(maxsize=64)
 def compare(expected: str, found: str) -> Alignment:
-    """Align two texts, split at white space."""
-    return align(expected.split(), found.split())
+    """Align two texts word by word; see `split_words`."""
+    return align(split_words(expected), split_words(found))
+
+
+UNSPACED = (
+    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"  # Thai and Lao, Burmese, Khmer
+    "\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"  # kana, Han
+)
+"""Ranges of characters of scripts that have no spaces between words."""
+WORD = re.compile(f"[{UNSPACED}]|[^\\s{UNSPACED}]+")
+INNER_SPACE = re.compile(f"(?<=[{UNSPACED}]) (?=[{UNSPACED}])")
+
+
+def split_words(text: str) -> list[str]:
+    """Split a text at white space, and where words have none between them into characters, as is
+    usual for error rates of Chinese, Japanese or Thai."""
+    return WORD.findall(text)
+
+
+def join_words(words: Iterable[str]) -> str:
+    """Join words of `split_words` to a text."""
+    return INNER_SPACE.sub("", " ".join(words))
 
 
 @lru_cache(maxsize=64)

@@ -178,7 +178,7 @@ def print_differences(
     verdict = f"{count} unlike" if alignment.errors else "the same words as"
     parts = []
     for edit in alignment.edits:  # marked as wdiff does, which needs no colour
-        before, after = " ".join(edit.expected), " ".join(edit.found)
+        before, after = map(metrics.join_words, (edit.expected, edit.found))
         if edit.change == "equal":
             parts.append(Text(after))
             continue

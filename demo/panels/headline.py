@@ -12,7 +12,7 @@ from operator import attrgetter
 from demo.limits import format_left
 from demo.panels.templating import render_template
 from demo.snapshot import Comparison, Lane
-from engines.metrics import Score, compare, join_names, name_count, score
+from engines.metrics import Score, compare, join_names, name_count, score, split_words
 
 INVITATION = (
     "The same speech through every way of running OpenAI’s Whisper here. Press Compare for the "
@@ -98,7 +98,7 @@ def _write_verdict(comparison: Comparison) -> tuple[str, str]:
     first = ranked[0]
     taken = format_seconds(first.total_seconds)
     if len(ranked) == 1:
-        return f"{first.label} wrote {name_count(len(first.text.split()))} in {taken}.", ""
+        return f"{first.label} wrote {name_count(len(split_words(first.text)))} in {taken}.", ""
     if comparison.shared:
         return f"{first.label} finished first, in {taken}.", ""
     return _describe_lead(ranked, comparison.baseline or first)
@@ -162,7 +162,7 @@ def _describe_words(comparison: Comparison) -> str:
             different.append(f"{lane.label} {f'by {name_count(errors)}' if different else by}")
     if different:
         return ", ".join(different)
-    count = len(expected.split())
+    count = len(split_words(expected))
     return f"every engine wrote the same {name_count(count)}" if count else "no engine found speech"
 
 

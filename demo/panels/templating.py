@@ -9,6 +9,7 @@ from typing import Any
 import jinja2
 
 from demo.panels.terms import explain
+from engines.metrics import join_words
 
 
 def render_template(name: str, **values: Any) -> str:
@@ -33,4 +34,4 @@ ENVIRONMENT = jinja2.Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-ENVIRONMENT.filters |= {"clock": format_clock, "explain": explain}
+ENVIRONMENT.filters |= {"clock": format_clock, "explain": explain, "join_words": join_words}

@@ -28,7 +28,8 @@ TERMS = {
     "where they are equal.",
     "set-up": "What an engine does before it encodes: most of it once in a process.",
     "tokens": "Words and pieces of words, as the model reads and writes them.",
-    "word error rate": "Wrong, missing and added words for each word that was really said.",
+    "word error rate": "Wrong, missing and added words for each word that was really said; of "
+    "Chinese, Japanese, Thai and the like each character counts as a word.",
 }
 _ANY = re.compile(rf"(?<!\w)({'|'.join(map(re.escape, TERMS))})(?!\w)", re.IGNORECASE)
 _MEANINGS = {term.lower(): meaning for term, meaning in TERMS.items()}

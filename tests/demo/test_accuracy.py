@@ -51,3 +51,13 @@ def test_normalisation_forgives_case_punctuation_and_spelling() -> None:
     done = compare("mister brown's color okay", reference="Mr. Brown's colour, okay?")
     row = read_rows(done)[1]
     assert row.startswith("MAX hybrid Reference 0.0% 0.0% 100.0%") and row.endswith("4 0 0")
+
+
+def test_where_words_have_no_spaces_each_character_counts() -> None:
+    done = compare("今天天气很好我们去公园散步啊", reference="今天天气很好我们去公园散步吧")
+    shown = read(render(done))
+    assert read_rows(done)[1].startswith("MAX hybrid Reference 7.1% 7.1% 7.1% 7.1% 1 0 0")
+    assert "Word error rate 7.1% normalised: 1 error in 14 words." in shown.text
+    assert "… 公园散步 − deleted: 吧 + inserted: 啊" in shown.text
+    mixed = compare("我在 Google 工作", reference="我在Google上班")
+    assert "2 errors in 5 words" in read(render(mixed)).text
