@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from demo import jobs
+from engines import audio
 from engines.analysis.sound import SoundView
 from engines.base import Clip, Listener, Stopped
 from tests import fakes
+from tests.bad_input.corpus import tone
 from tests.browser.driving import (
     Open,
     choose_own,
@@ -24,6 +26,7 @@ from tests.browser.driving import (
     show_features,
     wait_for_states,
 )
+from tests.test_audio import write_film
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page, Route
@@ -105,6 +108,26 @@ def test_what_can_t_be_done_is_a_sentence_and_the_page_goes_on(
     temperatures.fill("0, 0.4")
     compare(page)
     assert "Temperatures: 0, 0.4" in page.inner_text("#chips")
+
+
+def test_the_upload_box_takes_films_and_names_without_an_ending(
+    fake_page: FakePage, open_page: Open, tmp_path: Path
+) -> None:
+    """As its browser goes by a name's ending, one film under several names tries them all."""
+    write_film(tmp_path / "talk.mkv", tone(1.0)[None])
+    film, page = (tmp_path / "talk.mkv").read_bytes(), open_page(fake_page.url)
+    read: list[float] = []
+    fake_page.load_clip = lambda path, *how: (
+        read.append(audio.load_clip(path).seconds) or (fakes.make_clip())
+    )
+    for number, ending in enumerate((".mp4", ".mkv", ".webm", ""), 1):
+        (tmp_path / f"film{ending}").write_bytes(film)
+        edit(page)
+        choose_own(page, tmp_path / f"film{ending}")
+        compare(page)
+        assert read == [1.0] * number and f"“film{ending}”" in page.inner_text("#summary")
+        edit(page)
+        page.get_by_label("Clear").click()
 
 
 def test_the_microphone_s_sound_is_compared(fake_page: FakePage, open_page: Open) -> None:

@@ -11,6 +11,7 @@ from urllib.parse import urlencode
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from whisper import tokenizer
 
 from demo.request import CLIP_GONE, NO_CLIP, NO_ENGINE, OWN_CLIP, ComparisonRequest, RequestError
 from demo.rules import RULES, Choices
@@ -160,6 +161,14 @@ def test_every_right_value_is_taken_and_travels_in_a_link(choices: Choices) -> N
     assert ComparisonRequest.from_query("?" + query, choices) == request
     own = ComparisonRequest(upload="/tmp/a.wav", model="/home/me/secret.pt").to_query(choices)
     assert own == "", "neither is anybody else's"
+
+
+def test_every_language_of_whisper_can_be_chosen_and_a_link_s_is_kept(choices: Choices) -> None:
+    assert set(choices.values("language")) == {"", *tokenizer.LANGUAGES}
+    for code in tokenizer.LANGUAGES:
+        linked = ComparisonRequest.from_query(f"?language={code}", choices)
+        assert linked.options.language == code and linked.model == DEFAULT_MODEL
+    assert ComparisonRequest.from_query("", choices).options.language is None, "it is detected"
 
 
 def test_a_checkpoint_of_one_s_own_is_looked_up_at_once_and_only_where_it_may_be(
