@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -131,3 +133,24 @@ def test_whatever_was_tried_has_tests_that_exist() -> None:
         for path, test in named:
             written = (ROOT / "tests" / path).read_text(encoding="utf-8")
             assert re.search(rf"^(async )?def {test}\(", written, re.MULTILINE), f"{path}::{test}"
+
+
+@pytest.mark.slow
+def test_the_notebook_runs(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From its own folder, as Jupyter does."""
+    notebook = json.loads(read_docs("notebook.ipynb"))
+    assert len(notebook["cells"]) == 10
+    code = ["".join(each["source"]) for each in notebook["cells"] if each["cell_type"] == "code"]
+    assert not any(each.get("outputs") for each in notebook["cells"])
+    monkeypatch.chdir(ROOT / "docs")
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    named: dict[str, Any] = {}
+    for cell in code:
+        exec(compile(cell, "notebook", "exec"), named)
+    written = capsys.readouterr().out
+    for key in named["keys"]:
+        assert f"{key}: word error rate 0.0%, 0 words unlike cpu's, equal tokens: True" in written
+        assert re.search(rf"^{key} 0\.\d\d And", written, re.MULTILINE)
+        assert re.search(rf"^{key}: \d+\.\d\d s \(audio ", written, re.MULTILINE)

@@ -117,9 +117,12 @@ def test_the_upload_box_takes_films_and_names_without_an_ending(
     write_film(tmp_path / "talk.mkv", tone(1.0)[None])
     film, page = (tmp_path / "talk.mkv").read_bytes(), open_page(fake_page.url)
     read: list[float] = []
-    fake_page.load_clip = lambda path, *how: (
-        read.append(audio.load_clip(path).seconds) or (fakes.make_clip())
-    )
+
+    def load_clip(path: Path, *_: object) -> Clip:
+        read.append(audio.load_clip(path).seconds)
+        return fakes.make_clip()
+
+    fake_page.load_clip = load_clip
     for number, ending in enumerate((".mp4", ".mkv", ".webm", ""), 1):
         (tmp_path / f"film{ending}").write_bytes(film)
         edit(page)
