@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import sys
 import threading
 import time
@@ -42,6 +43,13 @@ def workers(group: int) -> list[int]:
             ours = os.getpgid(process.pid) == group and process.info["name"] != "sh"
             found += [process.pid] * (ours and is_living(process.pid))
     return found
+
+
+def find_port() -> int:
+    """A port that nobody listens at."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def wait_until(true: Callable[[], bool], what: str, seconds: float = PATIENCE) -> None:

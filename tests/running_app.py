@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import uuid
@@ -15,7 +14,7 @@ from typing import Any
 import httpx
 import psutil
 
-from tests.processes import wait_until
+from tests.processes import find_port, wait_until
 
 ROOT = Path(__file__).resolve().parents[1]
 START_SECONDS, END_SECONDS = 300.0, 60.0
@@ -33,9 +32,7 @@ class App:
         checkout: Path = ROOT,
     ) -> None:
         """`folder`: where its output goes. `variables`: all of them, if not this process's."""
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = str(probe.getsockname()[1])
+        port = str(find_port())
         self.mark, self.log = uuid.uuid4().hex, folder / "log.txt"
         self.url = f"http://127.0.0.1:{port}/"
         environment = dict(os.environ if variables is None else variables)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from threading import Event
 
 import pytest
 from gradio_client import Client, handle_file
@@ -15,7 +14,6 @@ from engines.base import Clip, EngineError, Listener
 from engines.clip_source import Source, Track
 from tests import fakes
 from tests.fake_page import FakePage
-from tests.processes import PATIENCE
 
 
 @pytest.fixture
@@ -110,13 +108,16 @@ def test_why_gives_the_step_and_who_is_right(fake_page: FakePage, client: Client
         client.predict(sample="jfk", engine="max_hybrid", api_name="/why")
 
 
-def test_wrong_calls_are_refused_in_a_sentence(client: Client, tmp_path: Path) -> None:
+def test_wrong_calls_are_refused_in_a_sentence_and_their_clip_goes(
+    client: Client, tmp_path: Path, uploads: Path
+) -> None:
     (tmp_path / "letter.wav").write_text("not audio")
     own = handle_file(tmp_path / "letter.wav")
     for arguments, sentence in (
         ({"sample": "../jfk"}, "use one of jfk, columbia"),
         ({"clip": own}, "letter.wav holds no audio"),
         ({"clip": own, "sample": "jfk"}, "not both"),
+        ({"clip": own, "model": "huge"}, "use one of base"),
         (
             {"sample": "jfk", "clip_timestamps": [7.0]},
             "begins at 7 s, and fake ends at 6.00 s",
@@ -126,17 +127,4 @@ def test_wrong_calls_are_refused_in_a_sentence(client: Client, tmp_path: Path) -
             client.predict(api_name="/compare", **arguments)
         refusal = str(caught.value)
         assert refusal.endswith(".") and "\n" not in refusal and "Traceback" not in refusal
-
-
-def test_a_caller_who_leaves_frees_the_processor(fake_page: FakePage) -> None:
-    never = Event()
-    engine = fakes.FakeEngine(last_word=never)
-    fake_page.use(cpu=engine)
-    leaving, other = (Client(fake_page.url, verbose=False) for _ in range(2))
-    waiting = leaving.submit(sample="jfk", engine="cpu", api_name="/transcribe")
-    assert engine.prepared.wait(PATIENCE)
-    leaving.close()
-    lane = other.predict(sample="jfk", engine="max_hybrid", api_name="/transcribe")
-    assert lane["text"] == fakes.WORDS and not never.is_set()
-    other.close()
-    waiting.cancel()
+        assert not [path for path in uploads.rglob("*") if path.is_file()], arguments

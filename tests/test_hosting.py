@@ -8,7 +8,6 @@ import os
 import pwd
 import re
 import shutil
-import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -21,7 +20,7 @@ from gradio_client import Client, handle_file
 from demo import middleware, server
 from tests import fakes
 from tests.fake_page import FakePage
-from tests.processes import wait_until
+from tests.processes import find_port, wait_until
 
 ROOT = Path(__file__).resolve().parents[1]
 NGINX = shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:/usr/local/bin:/usr/bin:/bin")
@@ -43,13 +42,6 @@ http {{
     {server}
 }}
 """
-
-
-def find_port() -> int:
-    """A port that nobody listens at."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def answers(url: str) -> bool:

@@ -116,16 +116,6 @@ def test_wrong_calls_are_errors_with_a_sentence(fake_page: FakePage) -> None:
         assert result.isError and sentence in result.content[0].text
 
 
-def test_a_page_of_another_host_can_t_use_a_visitor_s_browser(fake_page: FakePage) -> None:
-    address = f"{fake_page.url}gradio_api/mcp/"
-    opening = {"jsonrpc": "2.0", "id": 1, "method": "ping"}
-    accept = {"accept": "application/json, text/event-stream"}
-    assert httpx.post(address, json=opening, headers=accept).status_code == 200
-    for strange in ({"host": "evil.example"}, {"origin": "https://evil.example"}):
-        answer = httpx.post(address, json=opening, headers={**accept, **strange})
-        assert answer.status_code in (403, 421)
-
-
 def test_with_the_password_tools_answer_and_without_the_package_only_the_page(
     serve_fakes: Callable[..., FakePage], monkeypatch: pytest.MonkeyPatch
 ) -> None:

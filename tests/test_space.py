@@ -72,29 +72,20 @@ def test_nothing_is_set_elsewhere_nor_without_storage_nor_what_the_owner_set(
 @pytest.mark.parametrize(
     ("name", "value", "sentence"),
     [
-        (
-            "DEMO_QUEUE",
-            "many",
-            "DEMO_QUEUE must be a whole number from 1 to 10000, and 'many'",
+        *(
+            ("DEMO_QUEUE", wrong, f"a whole number from 1 to 10000, and '{wrong}'")
+            for wrong in ("0", "many", "-3", "1.5", "99999999999")
         ),
-        (
-            "DEMO_GPU_SECONDS",
-            "2m",
-            "DEMO_GPU_SECONDS must be a whole number from 1 to 3600",
-        ),
-        (
-            "GRADIO_SERVER_PORT",
-            "x",
-            "GRADIO_SERVER_PORT must be a port such as 7860",
-        ),
-        ("DEMO_AUTH", ":secret", "DEMO_AUTH must be name:password, with something on both sides."),
+        ("DEMO_GPU_SECONDS", "2m", "a whole number from 1 to 3600"),
+        ("GRADIO_SERVER_PORT", "x", "a port such as 7860"),
+        ("DEMO_AUTH", ":secret", "name:password, with something on both sides."),
     ],
 )
 def test_a_wrong_variable_ends_the_start_with_a_sentence(
     name: str, value: str, sentence: str, environment: None
 ) -> None:
     os.environ[name] = value
-    with pytest.raises(SystemExit, match=sentence) as caught:
+    with pytest.raises(SystemExit, match=f"{name} must be {sentence}") as caught:
         server.set_environment()
     assert "secret" not in str(caught.value)
 

@@ -79,18 +79,6 @@ def call_tool(url: str, headers: dict[str, str] | None = None, **arguments: Any)
 # What is left behind.
 
 
-def test_a_clip_goes_with_its_call(
-    fake_page: FakePage, connect: Callable[..., Client], sample_folder: Path, uploads: Path
-) -> None:
-    client, clip = connect(fake_page.url), sample_folder / "columbia.flac"
-    assert client.predict(clip=handle_file(clip), api_name="/compare")["lanes"]
-    with pytest.raises(AppError, match="use one of base"):
-        client.predict(clip=handle_file(clip), model="huge", api_name="/compare")
-    with pytest.raises(AppError, match="not both"):
-        client.predict(clip=handle_file(clip), sample="jfk", api_name="/compare")
-    assert list_files(uploads) == []
-
-
 def test_two_visitors_with_one_clip_don_t_take_it_from_each_other(
     fake_page: FakePage, sample_folder: Path
 ) -> None:

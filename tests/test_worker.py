@@ -19,8 +19,6 @@ import psutil
 import pytest
 
 from engines import process, worker
-from engines.analysis import layers
-from engines.analysis.faults import FAULTS as FAULT_CATALOGUE
 from engines.audio import load_clip
 from engines.base import (
     EngineError,
@@ -304,19 +302,3 @@ def measure_use(group: int, seconds: float = 0.5) -> float:
     before = spent()
     time.sleep(seconds)
     return max(0.0, spent() - before) / seconds
-
-
-@pytest.mark.max
-@pytest.mark.slow
-def test_real_layers_and_a_real_fault_are_as_in_this_process() -> None:
-    clip = worker.load_clip("audio_samples/jfk.flac")
-    names = ["cpu:float32", "max_hybrid:float16"]
-    apart = worker.compare_layers(names, "tiny.en", clip)
-    found = worker.run_fault("scaled", "tiny.en", clip)
-    worker.analysis.close()
-    here = layers.compare_layers(names, "tiny.en", clip)
-    assert [stage.statistics for stage in apart.stages] == [s.statistics for s in here.stages]
-    assert found.fault is next(fault for fault in FAULT_CATALOGUE if fault.key == "scaled")
-    assert found.first_stage == "ln_post"
-    assert found.right.text.strip() and found.right.features.size == 0
-    assert found.faulty is not None and found.faulty.features.size == 0

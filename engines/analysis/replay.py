@@ -388,10 +388,8 @@ class Judge:
             for token in tokens
         )
 
-    def list_best(
-        self, logits: np.ndarray, allowed: np.ndarray, count: int = 5
-    ) -> tuple[tuple[str, float], ...]:
-        """Return the likeliest tokens as text, with their log-probabilities."""
+    def list_best(self, logits: np.ndarray, allowed: np.ndarray) -> tuple[tuple[str, float], ...]:
+        """Return the five likeliest tokens as text, with their log-probabilities."""
         logprobs = normalise(logits, allowed)
-        best = np.argsort(-logprobs, kind="stable")[:count]
+        best = np.argsort(-logprobs, kind="stable")[:5]
         return tuple((self.spell(token), float(logprobs[token])) for token in best.tolist())

@@ -70,10 +70,6 @@ def test_limits_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("DEMO_QUEUE", "7")
     monkeypatch.setenv("DEMO_RATE", "0")
     assert read_limits(only_this_machine=False) == Limits(7)
-    for wrong in ("0", "many", "-3", "1.5", "99999999999"):
-        monkeypatch.setenv("DEMO_QUEUE", wrong)
-        with pytest.raises(ValueError, match="DEMO_QUEUE must be a whole number from 1 to 10000"):
-            read_limits(only_this_machine=True)
 
 
 def test_on_spaces_and_nowhere_else_the_proxy_is_believed(monkeypatch: pytest.MonkeyPatch) -> None:
