@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from threading import Event
 
 import pytest
 from gradio_client import Client, handle_file
@@ -14,6 +15,7 @@ from engines.base import Clip, EngineError, Listener
 from engines.clip_source import Source, Track
 from tests import fakes
 from tests.fake_page import FakePage
+from tests.processes import PATIENCE
 
 
 @pytest.fixture
@@ -128,3 +130,18 @@ def test_wrong_calls_are_refused_in_a_sentence_and_their_clip_goes(
         refusal = str(caught.value)
         assert refusal.endswith(".") and "\n" not in refusal and "Traceback" not in refusal
         assert not [path for path in uploads.rglob("*") if path.is_file()], arguments
+
+
+def test_a_caller_who_leaves_frees_the_processor(fake_page: FakePage) -> None:
+    """By its heartbeat alone, as `Client.close` leaves: its streams stay open."""
+    never = Event()
+    engine = fakes.FakeEngine(last_word=never)
+    fake_page.use(cpu=engine)
+    leaving, other = (Client(fake_page.url, verbose=False) for _ in range(2))
+    waiting = leaving.submit(sample="jfk", engine="cpu", api_name="/transcribe")
+    assert engine.prepared.wait(PATIENCE)
+    leaving.close()
+    lane = other.predict(sample="jfk", engine="max_hybrid", api_name="/transcribe")
+    assert lane["text"] == fakes.WORDS and not never.is_set()
+    other.close()
+    waiting.cancel()
