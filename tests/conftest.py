@@ -14,6 +14,7 @@ from engines import logs
 from tests.install_browser import find_browser
 
 if TYPE_CHECKING:
+    from gradio_client import Client
     from playwright.sync_api import Browser, Page
 
     from tests.fake_page import FakePage
@@ -136,6 +137,21 @@ def serve_fakes(sample_folder: Path, uploads: Path) -> Iterator[Callable[..., Fa
 def shared_page(serve_fakes: Callable[..., FakePage]) -> FakePage:
     """The page that the tests of a module share."""
     return serve_fakes()
+
+
+@pytest.fixture
+def connect() -> Iterator[Callable[..., Client]]:
+    """Connects programs to a page, each a visitor of its own."""
+    from gradio_client import Client
+
+    with ExitStack() as clients:
+
+        def connect_to(url: str, **named: Any) -> Client:
+            client = Client(url, verbose=False, **named)
+            clients.callback(client.close)
+            return client
+
+        yield connect_to
 
 
 @pytest.fixture

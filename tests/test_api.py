@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from threading import Event
@@ -19,11 +19,9 @@ from tests.processes import PATIENCE
 
 
 @pytest.fixture
-def client(fake_page: FakePage) -> Iterator[Client]:
+def client(fake_page: FakePage, connect: Callable[..., Client]) -> Client:
     """A program that calls the page."""
-    made = Client(fake_page.url, verbose=False)
-    yield made
-    made.close()
+    return connect(fake_page.url)
 
 
 def test_compare_gives_every_lane_and_its_differences(fake_page: FakePage, client: Client) -> None:
@@ -132,16 +130,17 @@ def test_wrong_calls_are_refused_in_a_sentence_and_their_clip_goes(
         assert not [path for path in uploads.rglob("*") if path.is_file()], arguments
 
 
-def test_a_caller_who_leaves_frees_the_processor(fake_page: FakePage) -> None:
+def test_a_caller_who_leaves_frees_the_processor(
+    fake_page: FakePage, connect: Callable[..., Client]
+) -> None:
     """By its heartbeat alone, as `Client.close` leaves: its streams stay open."""
     never = Event()
     engine = fakes.FakeEngine(last_word=never)
     fake_page.use(cpu=engine)
-    leaving, other = (Client(fake_page.url, verbose=False) for _ in range(2))
+    leaving, other = (connect(fake_page.url) for _ in range(2))
     waiting = leaving.submit(sample="jfk", engine="cpu", api_name="/transcribe")
     assert engine.prepared.wait(PATIENCE)
     leaving.close()
     lane = other.predict(sample="jfk", engine="max_hybrid", api_name="/transcribe")
     assert lane["text"] == fakes.WORDS and not never.is_set()
-    other.close()
     waiting.cancel()

@@ -83,17 +83,14 @@ def proxied(
         nginx.wait()
 
 
-def test_behind_nginx_with_a_password_a_clip_is_compared(proxied: str, sample_folder: Path) -> None:
+def test_behind_nginx_with_a_password_a_clip_is_compared(
+    proxied: str, sample_folder: Path, connect: Callable[..., Client]
+) -> None:
     assert httpx.get(proxied).status_code == 401
     code = base64.b64encode(f"team:{PASSWORD}".encode()).decode()
     me = {"authorization": f"Basic {code}"}
-    client = Client(proxied, headers=me, verbose=False)
-    try:
-        record = client.predict(
-            clip=handle_file(sample_folder / "columbia.flac"), api_name="/compare"
-        )
-    finally:
-        client.close()
+    clip = handle_file(sample_folder / "columbia.flac")
+    record = connect(proxied, headers=me).predict(clip=clip, api_name="/compare")
     assert {lane["text"] for lane in record["lanes"]} == {fakes.WORDS}
     for origin, status in (("http://127.0.0.1", 200), ("http://evil.example", 403)):
         files = {"files": ("a.wav", b"RIFF")}

@@ -44,20 +44,19 @@ VARIABLES = {
 
 
 def test_sigterm_stops_what_runs_and_leaves_nothing(
-    start: Callable[..., App], tmp_path: Path
+    start: Callable[..., App], connect: Callable[..., Client], tmp_path: Path
 ) -> None:
     app = start(**VARIABLES)
     claimed = {"X-Forwarded-For": "192.0.2.7"}  # nobody who may say so
-    clients = [Client(app.url, headers=claimed, verbose=False) for _ in range(2)]
+    clients = [connect(app.url, headers=claimed) for _ in range(2)]
     ask: dict[str, Any] = {"sample": "columbia", "engines": ["cpu"], "api_name": "/compare"}
     first = clients[0].submit(repeats=5, **ask)
     wait_until(lambda: app.queue()["running"] == 1, "the first run", START_SECONDS)
     second = clients[1].submit(**ask)
     wait_until(lambda: app.queue()["waiting"] == 1, "the second run's waiting", START_SECONDS)
     claimed["X-Forwarded-For"] = "192.0.2.8"
-    clients.append(Client(app.url, headers=claimed, verbose=False))
     with pytest.raises(AppError, match="2 runs a minute are the most for one visitor"):
-        clients[2].predict(**ask)
+        connect(app.url, headers=claimed).predict(**ask)
     assert app.queue()["most_waiting"] == 7
     wait_until(lambda: '"engine": "cpu"' in app.log.read_text(), "the engine", START_SECONDS)
     assert len(app.find_processes()) > 1 and any((tmp_path / "uploads").glob("clips-*"))
@@ -67,8 +66,6 @@ def test_sigterm_stops_what_runs_and_leaves_nothing(
         second.result(END_SECONDS)
     assert not list((tmp_path / "uploads").glob("clips-*"))
     assert "Traceback" not in said and "memory runs out" not in said, said
-    for client in clients:
-        client.close()
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -42,19 +42,6 @@ from tests.load.check import start_as_browser, visit_as_browser
 from tests.processes import wait_until
 
 Serve = Callable[..., FakePage]
-
-
-@pytest.fixture
-def connect() -> Iterator[Callable[..., Client]]:
-    """Clients, each a visitor."""
-    with ExitStack() as clients:
-
-        def connect_to(url: str, **named: Any) -> Client:
-            client = Client(url, verbose=False, **named)
-            clients.callback(client.close)
-            return client
-
-        yield connect_to
 
 
 def list_files(folder: Path) -> list[Path]:
