@@ -29,6 +29,7 @@ class BareTabs(csv.excel_tab):
 
 TABLES: dict[str, type[csv.Dialect]] = {".csv": csv.excel, ".tsv": BareTabs}
 JSON_LINES = (".jsonl", ".json")
+MANIFESTS = (*JSON_LINES, *TABLES)
 """Endings of manifests; any other file is a list with a path on each line."""
 
 
