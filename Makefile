@@ -66,7 +66,7 @@ gpu-check: $(RUN) ## what PyTorch and MAX see of a GPU, and whether it works
 compare-simple: $(RUN) ## what every engine wrote, differences marked: ARGS="CLIP"
 	$(PY) -m engines.cli compare $(ARGS)
 
-debug-encoder: $(RUN) ## compare two encoders after every stage: ARGS="cpu max_hybrid --clip CLIP"
+debug-encoder: $(RUN) ## compare encoders, or with --part decoder decoders, stage by stage: ARGS="cpu max_full --clip CLIP"
 	$(PY) -m engines.cli layers $(ARGS)
 
 why: $(RUN) ## where two engines' tokens part, and who is right: ARGS="CLIP cpu max_full --margin 0.1"

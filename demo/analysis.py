@@ -28,14 +28,14 @@ from demo.wiring import (
 )
 from engines.base import Clip, Listener
 
-LAYERS = """<h2>Inspect layers</h2><p class="intro">Two encoders may write the same words and
-still differ. Here is how far each is from PyTorch on the processor after every layer; choose one to
-see its values.</p>"""
+LAYERS = """<h2>Inspect layers</h2><p class="intro">Two engines may write the same words and
+still differ inside. Here is how far each one’s encoder or decoder is from PyTorch on the processor
+after every layer; choose a layer to see its values.</p>"""
 FAULTS = """<h2>Faults</h2><p class="intro">Put a mistake into MAX’s encoder and watch
 what it does. Five of them really happened in 2025, in an earlier attempt of this project to write
 Whisper in MAX.</p>"""
 
-NO_LAYERS = """<p class="caption">Each stage of the encoders appears here: how far it is from the
+NO_LAYERS = """<p class="caption">Each stage appears here: how far it is from the
 baseline, and its histogram.</p>"""
 NO_FAULT = """<p class="caption">Choose a fault and run it: the text that comes out appears here
 beside the right one, and the stage where the fault first shows.</p>"""
@@ -48,35 +48,44 @@ and PyTorch in float64 find them.</p>"""
 NOT_COMPARED = "Compare engines first: here it is asked why their results differ."
 
 Controls = dict[str, Component]
-CLIP_CONTROLS = ("sample", "audio", "track", "channel", "model", "language")
-"""The comparison's controls that an analysis reads as well."""
+
+
+def pick_controls(controls: Controls) -> Controls:
+    """Return the comparison's controls that an analysis reads as well."""
+    names = "sample", "audio", "track", "channel", "model", "language"
+    return {name: controls[name] for name in names}
 
 
 def build_layers(backend: Backend, analyses: Analyses, controls: Controls) -> JobPanel:
     """Which encoders to inspect and in which window, and the panel."""
-    first, *others = analyses.candidates()
+    halves = {half: analyses.candidates(half) for half in ("encoder", "decoder")}
+    first, *others = halves["encoder"]
+    inputs: Controls = {}
     with gr.Column(elem_classes=["sheet", "lab"]):
         gr.HTML(LAYERS, apply_default_css=False)
+        half = gr.Radio(
+            [("Encoder", "encoder"), ("Decoder", "decoder")],
+            value="encoder",
+            label="Half of the model",
+            elem_id="half",
+            elem_classes="pills",
+            visible=bool(others),
+        )
         with gr.Row():
-            names = gr.CheckboxGroup(
-                [(each.label, each.name) for each in others],
-                value=[each.name for each in others],
-                label=f"Against {first.label}",
-                elem_id="specimens",
-                elem_classes="pills",
-                visible=bool(others),
-                scale=3,
-            )
+            for name, found in halves.items():  # `style.css` shows those of the chosen half
+                inputs[name] = gr.CheckboxGroup(
+                    [(each.label, each.name) for each in found[1:]],
+                    value=[each.name for each in found[1:]],
+                    label=f"Against {first.label}",
+                    elem_id=f"{name}s",
+                    elem_classes="pills",
+                    visible=bool(others),
+                    scale=3,
+                )
             window = gr.Number(
-                0,
-                label="From second",
-                elem_id="window-start",
-                minimum=0,
-                step=30,
-                visible=bool(others),
-                scale=1,
-                min_width=120,
-            )
+                0, label="From second", elem_id="window-start", minimum=0, step=30,
+                visible=bool(others), scale=1, min_width=120,
+            )  # fmt: skip
         ready = "Inspects 30 seconds of the clip above."
         if not others:
             ready = "This machine has no second encoder to inspect."
@@ -85,17 +94,19 @@ def build_layers(backend: Backend, analyses: Analyses, controls: Controls) -> Jo
         )
 
     def make(held: dict[str, Any]) -> Task:
-        if not held["names"]:
-            raise RequestError("Choose at least one encoder.")
-        chosen, at = [first.name, *held["names"]], float(held["window"] or 0)
+        which = held["half"]
+        if not held[which]:
+            raise RequestError(f"Choose at least one {which}.")
+        chosen, at = [halves[which][0].name, *held[which]], float(held["window"] or 0)
 
         def compare(clip: Clip, listener: Listener) -> Any:
-            return analyses.compare_layers(chosen, held["model"], clip, listener, at)
+            asked = held["model"], clip, listener, at, held["language"] or None
+            return analyses.compare_halves(which, chosen, *asked)
 
-        return make_task(backend, "layers", held, compare, False, tuple(chosen))
+        return make_task(backend, f"{which} layers", held, compare, False, tuple(chosen))
 
     draw = partial(draw_analysis, render=layers.render, summarise=layers.summarise)
-    inputs = {"names": names, "window": window, **{each: controls[each] for each in CLIP_CONTROLS}}
+    inputs |= {"half": half, "window": window, **pick_controls(controls)}
     return JobPanel("layers", start, stop, inputs, outputs, "status", make, draw, render_message)
 
 
@@ -126,7 +137,7 @@ def build_faults(backend: Backend, analyses: Analyses, controls: Controls) -> Jo
 
     fault.change(lambda key: stories.get(key, ""), fault, story, **QUICK)
     draw = partial(draw_analysis, render=faults.render, summarise=faults.summarise)
-    inputs = {"fault": fault, **{each: controls[each] for each in CLIP_CONTROLS}}
+    inputs = {"fault": fault, **pick_controls(controls)}
     return JobPanel("faults", start, stop, inputs, outputs, "status", make, draw, render_message)
 
 

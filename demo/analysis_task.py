@@ -115,25 +115,27 @@ def make_explanation(
 
 def pick_transcripts(comparison: Comparison, key: str) -> tuple[Transcript, Transcript]:
     """Return the baseline's transcript and an engine's, with "" that of the first that differs from
-    it, else of the first one; raise `RequestError` where one is not there."""
+    it, by the baseline's model if there is one, else of the first one.
+
+    Raises `RequestError` where one is not there.
+    """
     baseline = comparison.baseline
     if baseline is None or baseline.transcript is None:
         raise RequestError("The baseline has no transcript in the comparison above: run it again.")
-    model = comparison.settings.model_for(baseline.key)
+    first = baseline.transcript
     others = [
         (lane.key, lane.transcript)
         for lane in comparison.done
         if lane.transcript and lane is not baseline
-        if comparison.settings.model_for(lane.key) == model
     ]
+    others.sort(key=lambda each: each[1].model != first.model)  # the baseline's model first
     if not key:
-        differing = [each for each in others if each[1].tokens != baseline.transcript.tokens]
+        differing = [each for each in others if each[1].tokens != first.tokens]
         others = [*differing, *others][:1]
     found = next((transcript for name, transcript in others if key in ("", name)), None)
     if found is None:
         asked = "This engine" if key else "No other engine"
         raise RequestError(
-            f"{asked} has no transcript in the comparison above with the baseline’s model: choose "
-            "another, or compare again."
+            f"{asked} has no transcript in the comparison above: choose another, or compare again."
         )
-    return baseline.transcript, found
+    return first, found

@@ -48,15 +48,15 @@ Finish = Callable[[Lane, Transcript, bool, float], Lane]
 class Analyses:
     """The part of `engines.analysis` that the page uses; tests put fakes here.
 
-    `compare_layers(names, model, clip, listener, start)`, of the window at `start` seconds, and
-    `run_fault(key, model, clip, language, listener)` raise `EngineError` with a sentence for the
-    visitor, and so does `explain(transcripts, clip, options, listener)`: why two engines differ.
-    `candidates`: the encoders to inspect, the baseline first. `why_no_faults`: why this machine
-    can't run faults, or None.
+    `compare_halves(half, names, model, clip, listener, start, language)`, of the window at `start`
+    seconds, and `run_fault(key, model, clip, language, listener)` raise `EngineError` with a
+    sentence for the visitor, and so does `explain(transcripts, clip, options, listener)`: why two
+    engines differ. `candidates(half)`: the encoders or decoders to inspect, the baseline first.
+    `why_no_faults`: why this machine can't run faults, or None.
     """
 
-    candidates: Callable[[], Sequence[Any]]
-    compare_layers: Callable[[Sequence[str], str, Clip, Listener, float], Any]
+    candidates: Callable[[Any], Sequence[Any]]
+    compare_halves: Callable[[Any, Sequence[str], str, Clip, Listener, float, str | None], Any]
     faults: Sequence[Any]
     run_fault: Callable[[str, str, Clip, str | None, Listener], Any]
     why_no_faults: Callable[[], str | None]

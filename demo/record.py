@@ -14,7 +14,7 @@ from typing import Any
 
 from demo.panels.headline import score_lane, summarise
 from demo.snapshot import Comparison, Lane, Settings
-from engines.analysis.records import Divergence
+from engines.analysis.divergence_records import Divergence
 from engines.base import Segment
 from engines.clip_source import Track
 from engines.metrics import Score

@@ -42,14 +42,17 @@ from engines.command_options import (
     Markdown,
     Model,
     OnRay,
+    OtherEngines,
     OutputDir,
     OutputFormat,
+    Part,
     RayAddress,
     RecordPath,
     ShownRecord,
     Threads,
     Track,
     TranscriptFiles,
+    WindowStart,
     WordTimestamps,
     Workers,
     check_complete,
@@ -227,23 +230,21 @@ def doctor(
 @app.command()
 def layers(
     baseline: Annotated[str, typer.Argument(help="ENGINE or ENGINE:TYPE")] = registry.BASELINE,
-    engines: Annotated[
-        list[str] | None,
-        typer.Argument(help="those to compare with it; the other candidates if none"),
-    ] = None,
+    engines: OtherEngines = None,
     clip: ClipOption = "jfk",
-    start: Annotated[float, typer.Option("--start", help="seconds to the window")] = 0.0,
+    start: WindowStart = 0.0,
+    part: Part = "encoder",
     model: Model = DEFAULT_MODEL,
+    language: Language = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Compare encoders after every stage. Exit status 1 past the bound."""
-    from engines.analysis.layers import compare_layers
-
+    """Compare encoders or decoders after every stage. Exit status 1 past the bound."""
     key = baseline.split(":")[0]
-    others = [each.name for each in records.candidates() if each.name.split(":")[0] != key]
-    names = (baseline, *(engines or others))
-    found = compare_layers(names, model, load_clip(find_clip(clip)), start=start)
-    printing.print_layers(found)
-    raise typer.Exit(int(any(found.first_past(encoder.name) for encoder in found.others)))
+    others = [each.name for each in records.candidates(part) if each.name.split(":")[0] != key]
+    asked = part, (baseline, *(engines or others)), model, load_clip(find_clip(clip))
+    found = records.compare_halves(*asked, start=start, language=language)
+    printing.print_layers(found, as_json)
+    raise typer.Exit(int(any(found.first_past(half.name) for half in found.others)))
 
 
 @app.command()

@@ -13,6 +13,7 @@ import numpy as np
 import typer
 
 from engines import registry
+from engines.analysis.records import HalfName
 from engines.audio import find_clip, load_clip
 from engines.base import AudioError, Clip, Dtype, EngineError, Options, Transcript
 from engines.clip_clock import set_clock
@@ -27,6 +28,12 @@ ClipNames = Annotated[
     typer.Argument(help="audio files, films, names of samples, or folders with such files"),
 ]
 ClipOption = Annotated[str, typer.Option("--clip", help="any audio file or film, or a sample")]
+OtherEngines = Annotated[
+    list[str] | None,
+    typer.Argument(help="those to compare with it; the other candidates if none"),
+]
+WindowStart = Annotated[float, typer.Option("--start", help="seconds to the window")]
+Part = Annotated[HalfName, typer.Option("--part", help="the half of the model")]
 Model = Annotated[str, typer.Option("--model", help="an official name, or a path")]
 Engines = Annotated[
     str | None,

@@ -15,6 +15,8 @@ from engines.token_selection import TorchInference
 from engines.transcription import TimedWhisper, WhisperEngine
 
 if TYPE_CHECKING:
+    from max.dtype import DType
+
     from engines.max_graph.decoder import Decoder
     from engines.max_graph.encoder import MaxEncoder
     from engines.max_graph.weights import EncoderWeights
@@ -96,12 +98,13 @@ def load_max_decoder(
     listener: Listener = SILENT,
     dtype: Dtype = "float32",
     on_cpu: bool = False,
+    weight: DType | None = None,
 ) -> tuple[Decoder, float]:
     """Return the MAX decoder of a checkpoint, and the seconds that compiling its graphs took.
 
     `dtype`: the type of an accelerator's products. A CPU's are always float32, with matrices kept
     in float16 when it holds all of them exactly. `on_cpu`: on the CPU, even where there is an
-    accelerator.
+    accelerator. `weight`: the type to keep matrices in, whatever is exact.
     """
     from max.driver import CPU
 
@@ -112,7 +115,7 @@ def load_max_decoder(
 
     dims, weights = checkpoint.dims, decoder_weights(checkpoint.state, checkpoint.dims)
     device = CPU() if on_cpu else compile_cache.pick_device()
-    weight = compile_cache.pick_weight(checkpoint, device, dtype)
+    weight = weight or compile_cache.pick_weight(checkpoint, device, dtype)
     start = perf_counter()
     models, op = compile_cache.load_graphs("decoder", dims, device, weight, listener)
     seconds = perf_counter() - start

@@ -18,8 +18,9 @@ from rich.table import Table
 from rich.text import Text
 
 from engines import metrics
+from engines.analysis.divergence_records import Divergence, format_margin
 from engines.analysis.faults import FaultResult
-from engines.analysis.records import Divergence, LayerComparison, format_margin
+from engines.analysis.records import LayerComparison
 from engines.base import Clip, Listener, PrepareSeconds, Progress, Segment, Transcript
 from engines.benchmark.machine import Machine
 from engines.clip_clock import set_clock
@@ -290,10 +291,14 @@ def print_evaluation(summaries: Sequence[Mapping[str, Any]], as_json: bool, mark
     print_table(rows, markdown)
 
 
-def print_layers(result: LayerComparison) -> None:
-    """Print a table for each encoder but the baseline, and a verdict below it."""
+def print_layers(result: LayerComparison, as_json: bool) -> None:
+    """Print a table for each half but the baseline, and a verdict below it; or all as JSON."""
+    if as_json:
+        return print_json(result.as_dict())
     baseline, than = result.baseline, f"{result.factor:g} times PyTorch's float32 error"
     typer.echo(f"{result.model}, {result.clip}, the window at {result.start:g} s")
+    if result.text:
+        typer.echo(f"every decoder reads PyTorch's features and the tokens of: {result.text}")
     typer.echo(f"baseline: {baseline.label} ({baseline.device}); errors are against float64")
     for encoder in result.others:
         rows = []
@@ -305,7 +310,9 @@ def print_layers(result: LayerComparison) -> None:
             row["error"] = f"{stage.errors[encoder.name]:.1e}"
             row["bound"] = f"{result.bound(stage):.1e}"
             row["cosine"] = number(near.cosine if near else None, ".9f")
-            row["max |Δ|"] = number(near.max_abs if near else None, ".1e")
+            worst = stage.worst[encoder.name]
+            row["max |Δ|"] = number(worst.gap if worst else None, ".1e")
+            row["in"] = str(worst or "")
             rows.append(row)
         typer.echo(f"\n{encoder.label} ({encoder.device})")
         print_table(rows)
@@ -335,11 +342,12 @@ def print_divergence(result: Divergence) -> None:
     typer.echo(f"{result.clip}, {result.model}, {' and '.join(result.engines)}")
     for sentence in result.sentences():
         typer.echo(sentence)
-    if result.parts != "token" or result.judge is None:
+    judges = [result.judge] if result.judge else result.judges
+    if result.parts != "token" or not judges:
         return
     typer.echo(f"window {result.window + 1}, token {result.position + 1}, after: {result.before}")
     rows = []
-    for each in (*result.pairings, result.judge):
+    for each in (*result.pairings, *judges):
         row = {"encoder": each.encoder, "decoder": each.decoder}
         for candidate, logprob in zip(result.candidates, each.logprobs, strict=True):
             row[f"log p of {candidate.text!r} ({candidate.token})"] = number(logprob, ".4f")
@@ -351,5 +359,6 @@ def print_divergence(result: Divergence) -> None:
             f"of the margins' difference the encoder makes {result.encoder_moves:.4f}, the decoder "
             f"{result.decoder_moves:.4f}"
         )
-    best = ", ".join(f"{text!r} {logprob:.3f}" for text, logprob in result.judge_best)
-    typer.echo(f"likeliest by float64: {best}")
+    if result.judge_best:
+        best = ", ".join(f"{text!r} {logprob:.3f}" for text, logprob in result.judge_best)
+        typer.echo(f"likeliest by float64: {best}")

@@ -28,11 +28,11 @@ class EngineRow:
     `#rrggbb`. `dtypes`: the types it can compute in, on a GPU at least. `uses_gpu`: whether it runs
     on a GPU where there is one. Functions and classes are named `module:name`. `make(row, model,
     dtype)` returns the engine, not loaded yet; `why_not()` why this machine can't run it, or None.
-    `open_stages(checkpoint, dtype, listener)` opens its encoder for the layer inspection
-    (`engines.analysis.layers`); engines of the same encoder name the same function, and an engine
-    without one is not offered there. `offers_dtypes`: whether the page lets one choose its type.
-    `packages`: optional ones that it imports. `own_loop`: how its runtime's loop differs from
-    whisper's; "" where it runs whisper's.
+    `open_encoder(checkpoint, dtype, listener)` opens its encoder for the layer inspection
+    (`engines.analysis.layers`), `open_decoder` its decoder; engines of the same half name the same
+    function, and an engine without one is not offered there. `offers_dtypes`: whether the page lets
+    one choose its type. `packages`: optional ones that it imports. `own_loop`: how its runtime's
+    loop differs from whisper's; "" where it runs whisper's.
     """
 
     key: str
@@ -45,7 +45,8 @@ class EngineRow:
     uses_gpu: bool
     make: str
     why_not: str | None = None
-    open_stages: str | None = None
+    open_encoder: str | None = None
+    open_decoder: str | None = None
     offers_dtypes: bool = False
     packages: tuple[str, ...] = ()
     own_loop: str = ""
@@ -54,6 +55,10 @@ class EngineRow:
     def is_optional(self) -> bool:
         """Whether it needs optional packages; it runs only where it is asked for."""
         return bool(self.packages)
+
+    def find_stages(self, half: str) -> str | None:
+        """Return where the function is that opens its `encoder` or `decoder`, or None."""
+        return {"encoder": self.open_encoder, "decoder": self.open_decoder}[half]
 
     def make_engine(self, model: str, dtype: Dtype) -> Engine:
         """Make the engine for a model; raises `EngineUnavailable` where it can't run so."""
@@ -152,7 +157,8 @@ ENGINES: tuple[EngineRow, ...] = (
         dtypes=("float32",),
         uses_gpu=False,
         make="engines.whisper_torch:TorchEngine",
-        open_stages="engines.analysis.layers:open_torch_cpu",
+        open_encoder="engines.analysis.layers:open_torch_cpu",
+        open_decoder="engines.analysis.decoder_layers:open_torch_cpu",
     ),
     EngineRow(
         key="gpu",
@@ -166,7 +172,8 @@ ENGINES: tuple[EngineRow, ...] = (
         make="engines.whisper_torch:TorchEngine",
         why_not="engines.hardware:why_no_cuda",
         offers_dtypes=True,
-        open_stages="engines.analysis.layers:open_torch_gpu",
+        open_encoder="engines.analysis.layers:open_torch_gpu",
+        open_decoder="engines.analysis.decoder_layers:open_torch_gpu",
     ),
     EngineRow(
         key="max_hybrid",
@@ -179,7 +186,7 @@ ENGINES: tuple[EngineRow, ...] = (
         uses_gpu=True,
         make="engines.max_whisper:MaxHybridEngine",
         why_not="engines.hardware:why_no_max",
-        open_stages="engines.analysis.layers:open_max",
+        open_encoder="engines.analysis.layers:open_max",
     ),
     EngineRow(
         key="max_full",
@@ -192,7 +199,8 @@ ENGINES: tuple[EngineRow, ...] = (
         uses_gpu=True,
         make="engines.max_whisper:MaxFullEngine",
         why_not="engines.hardware:why_no_max",
-        open_stages="engines.analysis.layers:open_max",
+        open_encoder="engines.analysis.layers:open_max",
+        open_decoder="engines.analysis.decoder_layers:open_max",
     ),
     FASTER_WHISPER,
     make_variant(FASTER_WHISPER, "int8", "#1B9E9E"),

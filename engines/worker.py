@@ -22,7 +22,8 @@ from typing import Any
 import numpy as np
 
 from engines import audio, base, logs, registry, zero_gpu
-from engines.analysis import sound
+from engines.analysis import records, sound
+from engines.analysis.records import HalfName
 from engines.analysis.sound import SoundView
 from engines.base import (
     SILENT,
@@ -304,13 +305,18 @@ class AnalysisHandler:
     def __init__(self) -> None:
         self._model = ""
 
-    def compare_layers(
-        self, names: tuple[str, ...], model: str, clip: Clip, start: float, listener: Listener
+    def compare_halves(
+        self,
+        half: HalfName,
+        names: tuple[str, ...],
+        model: str,
+        clip: Clip,
+        start: float,
+        language: str | None,
+        listener: Listener,
     ) -> Any:
-        from engines.analysis import layers
-
         self._keep_only(model)
-        return layers.compare_layers(names, model, clip, listener, start)
+        return records.compare_halves(half, names, model, clip, listener, start, language)
 
     def explain(
         self, found: tuple[Transcript, Transcript], clip: Clip, options: Options, listener: Listener
@@ -340,15 +346,18 @@ class AnalysisHandler:
 analysis = Worker("the analysis", "engines.worker:AnalysisHandler", idle_seconds=300.0)
 
 
-def compare_layers(
+def compare_halves(
+    half: HalfName,
     names: Sequence[str],
     model: str,
     clip: Clip,
     listener: Listener = SILENT,
     start: float = 0.0,
+    language: str | None = None,
 ) -> Any:
-    """Compare encoders layer by layer, as `analysis.layers.compare_layers` does."""
-    return analysis.ask("compare_layers", tuple(names), model, clip, start, listener=listener)
+    """Compare encoders or decoders layer by layer, as `analysis.records.compare_halves` does."""
+    asked = half, tuple(names), model, clip, start, language
+    return analysis.ask("compare_halves", *asked, listener=listener)
 
 
 def explain(

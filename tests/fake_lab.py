@@ -11,16 +11,10 @@ import numpy as np
 
 from demo.comparison import Analyses
 from engines import registry
+from engines.analysis.divergence_records import Candidate, Divergence, Pairing
 from engines.analysis.faults import Fault, FaultResult
-from engines.analysis.layers import compare_stage
-from engines.analysis.records import (
-    Candidate,
-    Divergence,
-    Encoder,
-    LayerComparison,
-    Pairing,
-    StageComparison,
-)
+from engines.analysis.layers import Rows, compare_stage
+from engines.analysis.records import Half, HalfName, LayerComparison, StageComparison
 from engines.base import (
     SILENT,
     Clip,
@@ -50,7 +44,7 @@ def make_encoder(
     noise: float = 0.0,
     place: str | None = None,
     names: Sequence[str] = NAMES,
-) -> Encoder:
+) -> Half:
     """Seeded stages with so much noise, and half as large from `place` on."""
 
     def stages(mel: FloatArray) -> Stages:
@@ -62,20 +56,29 @@ def make_encoder(
             output = output * (0.5 if at_fault else 1.0) + quiet * rng.normal(size=output.shape)
             yield stage, output.astype(np.float32)
 
-    return Encoder(name, label, "cpu", stages)
+    return Half(name, label, "cpu", stages)
 
 
 CPU = make_encoder("cpu:float32", "PyTorch CPU, float32")
 MAX = make_encoder("max_hybrid:float16", "MAX, float16 weights", noise=1e-7)
 WIDE = make_encoder("max_hybrid:float32", "MAX, float32 weights", noise=2e-7)
+STAGES = ("embedding", "blocks.0.self_keys", "blocks.0.cross_attention", "blocks.0.mlp", "logits")
+CANDIDATES: dict[HalfName, tuple[Half, ...]] = {
+    "encoder": (CPU, MAX, WIDE),
+    "decoder": (
+        make_encoder(CPU.name, CPU.label, names=STAGES),
+        make_encoder("max_full:float32", "MAX full, float32", 1e-7, names=STAGES),
+    ),
+}
 
 
 def compare_encoders(
-    encoders: Sequence[Encoder],
+    encoders: Sequence[Half],
     model: str = "tiny.en",
     clip: str = "fake",
     start: float = 0.0,
     listener: Listener = SILENT,
+    half: HalfName = "encoder",
 ) -> LayerComparison:
     """Compare encoders with an exact one, from which float32 is 1e-6 away."""
     mel = np.zeros((80, 3000), np.float32)
@@ -85,8 +88,8 @@ def compare_encoders(
         outputs = {each.name: output for each, (_, output) in zip(encoders, step, strict=True)}
         exact = outputs[encoders[0].name].astype(np.float64)
         plain = (exact * (1 + 1e-6)).astype(np.float32)
-        stages.append(compare_stage(step[0][0], exact, plain, outputs))
-    return LayerComparison(model, clip, start, tuple(encoders), tuple(stages))
+        stages.append(compare_stage(step[0][0], exact, plain, outputs, Rows(start)))
+    return LayerComparison(model, clip, start, tuple(encoders), tuple(stages), half)
 
 
 def make_comparison(
@@ -159,15 +162,22 @@ class FakeLab:
             listener.report("comparing", 0.4, 1.0, what)
             self.gate.wait(0.02)
 
-    def compare_layers(
-        self, names: Sequence[str], model: str, clip: Clip, listener: Listener, start: float
+    def compare_halves(
+        self,
+        half: HalfName,
+        names: Sequence[str],
+        model: str,
+        clip: Clip,
+        listener: Listener,
+        start: float,
+        language: str | None,
     ) -> LayerComparison:
         self.wait(listener, "looking at stage 3")
         if start > clip.seconds:
             raise EngineError(f"The clip has {clip.seconds:.1f} s.")
-        encoders = {each.name: each for each in (CPU, MAX, WIDE)}
-        chosen = [encoders[name] for name in names]
-        return compare_encoders(chosen, model, clip.name, start, listener)
+        offered = {each.name: each for each in CANDIDATES[half]}
+        chosen = [offered[name] for name in names]
+        return compare_encoders(chosen, model, clip.name, start, listener, half)
 
     def run_fault(
         self, key: str, model: str, clip: Clip, language: str | None, listener: Listener
@@ -190,8 +200,8 @@ class FakeLab:
 
     def analyses(self) -> Analyses:
         return Analyses(
-            lambda: (CPU, MAX, WIDE),
-            self.compare_layers,
+            CANDIDATES.__getitem__,
+            self.compare_halves,
             FAULTS,
             self.run_fault,
             lambda: self.reason,

@@ -1,7 +1,8 @@
-"""How far encoders are apart after every stage.
+"""How far encoders or decoders are apart after every stage.
 
-Stages stand from left to right, from the sound to the decoder; a mark stands the higher the larger
-the difference, on a log scale. A click on a stage, or the menu, chooses whose histograms are drawn.
+Stages stand from left to right, from what goes in to what comes out; a mark stands the higher the
+larger the difference, on a log scale. A click on a stage, or the menu, chooses whose histograms are
+drawn.
 """
 
 from __future__ import annotations
@@ -35,11 +36,11 @@ from demo.panels.encoder_output import (
     trace_steps,
 )
 from demo.panels.templating import render_template
-from engines.analysis.records import Encoder, LayerComparison, StageComparison
+from engines.analysis.records import Half, LayerComparison, StageComparison
 from engines.metrics import SharedHistograms
 
 COLOURS = ("#0072B2", "#009E73", "#D55E00", "#CC79A7", "#E69F00", "#56B4E9")
-"""Okabe and Ito's, the baseline first; shapes tell encoders apart as well."""
+"""Okabe and Ito's, the baseline first; shapes tell them apart as well."""
 
 SIGNS = ("●", "◆", "▲", "■", "★", "✚")
 """Plotly's `SYMBOLS` in words: as many as a machine with everything has encoders in all types."""
@@ -55,7 +56,20 @@ MEANING = {
     "conv2": "second convolution and GELU, every other frame",
     "positions": "conv2 with the positions added",
     "ln_post": "the last layer norm: what the decoder is given",
+    "embedding": "the tokens, with their positions added",
+    "self_keys": "keys of the tokens, as the cache holds them",
+    "self_values": "values of the tokens, as the cache holds them",
+    "self_attention": "self-attention, added to what came in",
+    "cross_keys": "keys of the audio, as the cache holds them",
+    "cross_values": "values of the audio, as the cache holds them",
+    "cross_attention": "cross-attention, added to what came in",
+    "mlp": "MLP, added to what came in",
+    "ln": "the last layer norm",
+    "logits": "by which the next token is chosen",
 }
+"""By a stage's name, or its name within its block."""
+
+WHOLE_BLOCK = "attention and MLP, each added to what came in"
 NO_HISTOGRAM = "Some values are not finite, so there is no histogram."
 
 HEIGHT = 420
@@ -96,7 +110,7 @@ def render(result: LayerComparison, prefix: str = "stage", chosen: str = "") -> 
     return render_template(
         "layers.html",
         result=result,
-        marks={each.name: (COLOURS[at], SIGNS[at]) for at, each in enumerate(result.encoders)},
+        marks={each.name: (COLOURS[at], SIGNS[at]) for at, each in enumerate(result.halves)},
         verdicts={each.name: judge(result, each) for each in result.others},
         curves=_render_curves(result, prefix, opened),
         histograms=_render_histograms(result, prefix, opened),
@@ -104,7 +118,7 @@ def render(result: LayerComparison, prefix: str = "stage", chosen: str = "") -> 
 
 
 def _list_errors(result: LayerComparison) -> Table:
-    """List every encoder's error and figures at every stage."""
+    """List every half's error and figures at every stage."""
     rows = [
         [
             stage.name,
@@ -112,11 +126,14 @@ def _list_errors(result: LayerComparison) -> Table:
             format_error(stage.errors[each.name]),
             format_error(result.bound(stage)),
             *_list_figures(stage, each),
+            tell_worst(stage, each),
         ]
         for stage in result.stages
-        for each in result.encoders
+        for each in result.halves
     ]
-    return Table(("Stage", "Encoder", "Relative error", "Limit", *FIGURES), rows)
+    return Table(
+        ("Stage", result.half.title(), "Relative error", "Limit", *FIGURES, "Worst element"), rows
+    )
 
 
 def _list_measures(shown: list[str], scales: dict[str, Scale]) -> list[Option]:
@@ -132,7 +149,7 @@ def _list_measures(shown: list[str], scales: dict[str, Scale]) -> list[Option]:
 
 
 def _render_curves(result: LayerComparison, prefix: str, opened: int) -> Markup:
-    """Render how far every encoder is from the baseline at every stage, by both measures."""
+    """Render how far every half is from the baseline at every stage, by both measures."""
     names = [stage.name for stage in result.stages]
     scales = {what: find_scale(result, what) for what in MEASURES}
     figure, shown = go.Figure(), []
@@ -148,8 +165,9 @@ def _render_curves(result: LayerComparison, prefix: str, opened: int) -> Markup:
                 line={"color": tone(COLOURS[at]), "width": 2, "dash": DASHES[at - 1]},
                 marker={"symbol": SYMBOLS[at], "size": 10},
                 hovertext=[
-                    f"{plain(each.label)}<br>{name}: {format_error(value)}"
-                    for name, value in zip(names, found, strict=True)
+                    f"{plain(each.label)}<br>{stage.name}: {format_error(value)}"
+                    f"<br>worst: {plain(tell_worst(stage, each))}"
+                    for stage, value in zip(result.stages, found, strict=True)
                 ],
                 hovertemplate="%{hovertext}<extra></extra>",
             )
@@ -165,7 +183,8 @@ def _render_curves(result: LayerComparison, prefix: str, opened: int) -> Markup:
     shown.append("error")
     figure.update_layout(
         margin={"l": 60, "r": 12, "t": 56, "b": 72},
-        xaxis={"type": "category", "categoryarray": names, "range": [-0.5, len(names) - 0.5]},
+        xaxis={"type": "category", "categoryarray": names, "range": [-0.5, len(names) - 0.5]}
+        | _mark_blocks(result),
         yaxis={"type": "log", **scales["error"].ticks},
         shapes=[{"yref": "paper", "y0": 0, "y1": 1, "line": {"width": 0}, "fillcolor": LINE}
                 | {"layer": "below", "x0": opened - 0.5, "x1": opened + 0.5}],
@@ -176,7 +195,7 @@ def _render_curves(result: LayerComparison, prefix: str, opened: int) -> Markup:
     ]
     return render_chart(
         figure,
-        f"How far each encoder is from {result.baseline.label}, stage by stage",
+        f"How far each {result.half} is from {result.baseline.label}, stage by stage",
         _list_errors(result),
         HEIGHT,
         f"{prefix}-curves",
@@ -189,7 +208,7 @@ def _render_curves(result: LayerComparison, prefix: str, opened: int) -> Markup:
 
 
 def _render_histograms(result: LayerComparison, prefix: str, opened: int) -> Markup | None:
-    """Render all encoders' histograms at the chosen stage, and the differences beneath."""
+    """Render all halves' histograms at the chosen stage, and the differences beneath."""
     drawn = [stage.histograms for stage in result.stages if stage.histograms is not None]
     if not drawn:
         return None
@@ -200,7 +219,7 @@ def _render_histograms(result: LayerComparison, prefix: str, opened: int) -> Mar
     )
     options = []
     for stage in result.stages:
-        meaning = MEANING.get(stage.name, "attention and MLP, each added to what came in")
+        meaning = MEANING.get(stage.name.rpartition(".")[2], WHOLE_BLOCK)
         label = f"{stage.name}: {meaning}; {' × '.join(map(str, stage.shape))} values"
         if stage.histograms is None:
             hidden: dict[str, list[list[float]]] = {"y": [[] for _ in figure.data]}
@@ -208,7 +227,7 @@ def _render_histograms(result: LayerComparison, prefix: str, opened: int) -> Mar
             continue
         columns = _list_columns(result, stage.histograms)
         traces, axis = trace_steps(stage.histograms.edges, columns)
-        first = len(result.encoders) + 1
+        first = len(result.halves) + 1
         axes = [f"yaxis{first + at}" for at in range(len(result.others))]
         layout = {f"{each}.{trait}": value for each in axes for trait, value in axis.items()}
         options.append(Option(label, traces, layout))
@@ -228,7 +247,7 @@ def _render_histograms(result: LayerComparison, prefix: str, opened: int) -> Mar
 
 
 def _list_columns(result: LayerComparison, histograms: SharedHistograms) -> list[Column]:
-    """Return every encoder's histogram, and its difference from the baseline's."""
+    """Return every half's histogram, and its difference from the baseline's."""
     theirs = histograms.shares[result.baseline.name]
     return [
         Column(
@@ -237,7 +256,7 @@ def _list_columns(result: LayerComparison, histograms: SharedHistograms) -> list
             histograms.shares[each.name],
             histograms.shares[each.name] - theirs if at else None,
         )
-        for at, each in enumerate(result.encoders)
+        for at, each in enumerate(result.halves)
     ]
 
 
@@ -254,31 +273,52 @@ def summarise(result: LayerComparison) -> str:
     return f"{seen}: {which}."
 
 
-def judge(result: LayerComparison, encoder: Encoder) -> str:
-    """Say how far an encoder is from the exact result; float32's bound is for float32."""
-    label, baseline = encoder.label, result.baseline.label
-    errors = {stage.name: stage.errors[encoder.name] for stage in result.stages}
-    worst = max(errors, key=errors.__getitem__)
-    first = find_departure(result, encoder)
+def judge(result: LayerComparison, half: Half) -> str:
+    """Say how far a half is from the exact result; float32's bound is for float32."""
+    label, baseline = half.label, result.baseline.label
+    errors = {stage.name: stage.errors[half.name] for stage in result.stages}
+    stage = result.find_worst(half.name)
+    worst, element = stage.name, stage.worst[half.name]
+    where = f"{worst}, most in {element}" if element and element.gap else worst
+    first = find_departure(result, half)
     if first is not None:
         far = f"by {format_error(errors[first])}" if math.isfinite(errors[first]) else "not finite"
-        return f"{label}: differs from {baseline} at {first}, {far}."
-    if encoder.rounds_to:
-        found = f"relative error {format_error(errors[worst])} at most, at {worst}"
-        return f"{label}: rounds to {encoder.rounds_to}; {found}."
-    found = f"the largest relative error is {format_error(errors[worst])}, at {worst}"
+        at = next(stage for stage in result.stages if stage.name == first)
+        return f"{label}: differs from {baseline} at {first}, {far}. Worst: {tell_worst(at, half)}."
+    if half.rounds_to:
+        found = f"relative error {format_error(errors[worst])} at most, at {where}"
+        return f"{label}: rounds to {half.rounds_to}; {found}."
+    found = f"the largest relative error is {format_error(errors[worst])}, at {where}"
     return f"{label}: matches {baseline} at every stage; {found}."
 
 
-def find_departure(result: LayerComparison, encoder: Encoder) -> str | None:
+def tell_worst(stage: StageComparison, half: Half) -> str:
+    """Say which element of a stage is farthest from float64's, and how far."""
+    worst = stage.worst[half.name]
+    if worst is None:
+        return "other shape"
+    return f"{worst}, off by {format_error(worst.gap)}" if worst.gap else "equal"
+
+
+def _mark_blocks(result: LayerComparison) -> dict[str, Sequence[str]]:
+    """Return the labels of an axis on which every block of a decoder has many stages."""
+    if result.half == "encoder":
+        return {}
+    middle = ".cross_keys"  # at which a block's name stands
+    names = [stage.name for stage in result.stages]
+    marked = [name for name in names if name.endswith(middle) or name in (names[0], names[-1])]
+    return {"tickvals": marked, "ticktext": [name.removesuffix(middle) for name in marked]}
+
+
+def find_departure(result: LayerComparison, half: Half) -> str | None:
     """Find the first stage that neither the order of float32 sums nor rounding explains.
 
-    Of an encoder that rounds to a half type that is only one that is not finite.
+    Of one that rounds to a half type that is only one that is not finite.
     """
-    if not encoder.rounds_to:
-        return result.first_past(encoder.name)
+    if not half.rounds_to:
+        return result.first_past(half.name)
     stages = result.stages
-    return next((s.name for s in stages if not math.isfinite(s.errors[encoder.name])), None)
+    return next((s.name for s in stages if not math.isfinite(s.errors[half.name])), None)
 
 
 def format_error(error: float) -> str:
@@ -288,13 +328,13 @@ def format_error(error: float) -> str:
     return f"{error:.1e}" if 0 < error < 0.01 else f"{error:.2g}"
 
 
-def measure(stage: StageComparison, encoder: str, what: str) -> float:
+def measure(stage: StageComparison, half: str, what: str) -> float:
     """Return a stage's error against float64, or one less its cosine to the baseline."""
     if what == "error":
-        return stage.errors[encoder]
-    figures = stage.similarity[encoder]
+        return stage.errors[half]
+    figures = stage.similarity[half]
     if figures is None or not math.isfinite(figures.cosine):
-        return 0.0 if stage.errors[encoder] == 0 else math.inf
+        return 0.0 if stage.errors[half] == 0 else math.inf
     return max(1 - figures.cosine, 0.0)
 
 
@@ -306,6 +346,6 @@ def find_scale(result: LayerComparison, what: str) -> Scale:
     return Scale(lowest, math.ceil(math.log10(max([*values, HIGHEST]))))
 
 
-def _list_figures(stage: StageComparison, encoder: Encoder) -> list[str]:
-    near = stage.similarity.get(encoder.name, "baseline") or "other shape"
-    return format_figures(stage.statistics[encoder.name], near)
+def _list_figures(stage: StageComparison, half: Half) -> list[str]:
+    near = stage.similarity.get(half.name, "baseline") or "other shape"
+    return format_figures(stage.statistics[half.name], near)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from demo.panels.templating import render_template
-from engines.analysis.records import Divergence, Pairing, format_margin, quote
+from engines.analysis.divergence_records import Divergence, Pairing, format_margin
+from engines.analysis.records import quote
 
 EXACT = "PyTorch in float64"
 
@@ -15,8 +14,12 @@ MOST_LETTERS = 160
 
 def render(result: Divergence) -> str:
     """Render the sentences, the text up to the candidates, and the step in every pairing."""
-    labels = dict(zip(result.engines, result.labels, strict=True)) | {"float64": EXACT}
-    steps = [*result.pairings, *([result.judge] if result.judge else [])]
+    one, other = result.labels
+    halves = [(one, one), (one, other), (other, one), (other, other)]
+    rows = [list_figures(*each) for each in zip(result.pairings, halves, strict=False)]
+    judges = [result.judge] if result.judge else result.judges
+    names = [f"{EXACT}, {model}" for model in result.models] or [EXACT]
+    rows += [list_figures(each, (name, name)) for each, name in zip(judges, names, strict=False)]
     moves = (result.encoder_moves, result.decoder_moves)
     return render_template(
         "why.html",
@@ -25,17 +28,17 @@ def render(result: Divergence) -> str:
         before=result.before[-MOST_LETTERS:],
         cut=len(result.before) > MOST_LETTERS,
         columns=["Encoder", "Decoder", *map(str, result.candidates), "Margin"],
-        rows=[list_figures(each, labels) for each in steps],
+        rows=rows,
         best=[f"{quote(text)} {logprob:.3f}" for text, logprob in result.judge_best],
         moves=[format_margin(each) for each in moves if each is not None],
     )
 
 
-def list_figures(step: Pairing, labels: Mapping[str, str]) -> list[str]:
+def list_figures(step: Pairing, halves: tuple[str, str]) -> list[str]:
     """Return a row: what computed the step, both candidates' log-probabilities, and the margin."""
     figures = ["–" if each is None else f"{each:.4f}" for each in step.logprobs]
     margin = "–" if step.margin is None else format_margin(step.margin)
-    return [labels[step.encoder], labels[step.decoder], *figures, margin]
+    return [*halves, *figures, margin]
 
 
 def summarise(result: Divergence) -> str:

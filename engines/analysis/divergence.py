@@ -15,7 +15,7 @@ from itertools import zip_longest
 from whisper.audio import HOP_LENGTH, N_FRAMES, SAMPLE_RATE
 from whisper.tokenizer import Tokenizer
 
-from engines.analysis.records import Parts
+from engines.analysis.divergence_records import Parts
 from engines.base import Transcript, Window
 
 WINDOW_SECONDS = N_FRAMES * HOP_LENGTH / SAMPLE_RATE

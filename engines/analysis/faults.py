@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from engines import registry
-from engines.analysis.records import Encoder, LayerComparison
+from engines.analysis.records import Half, LayerComparison
 from engines.base import (
     SAMPLE_RATE,
     SILENT,
@@ -294,14 +294,14 @@ class FaultResult:
     inputs: Inputs | None = None
 
     @property
-    def right_encoder(self) -> Encoder:
+    def right_encoder(self) -> Half:
         """MAX's encoder without the fault."""
-        return self.layers.encoders[1]
+        return self.layers.halves[1]
 
     @property
-    def faulty_encoder(self) -> Encoder:
+    def faulty_encoder(self) -> Half:
         """MAX's encoder with the fault."""
-        return self.layers.encoders[2]
+        return self.layers.halves[2]
 
     @property
     def first_stage(self) -> str | None:
@@ -350,7 +350,7 @@ def run_fault(
         broken.close()
     part = PartListener(listener, 0.75, 1.0)
     part.report("comparing", 0.0, 1.0, "opening the encoders")
-    baseline = layers.open_encoder(registry.BASELINE, checkpoint, part)
+    baseline = layers.open_half("encoder", registry.BASELINE, checkpoint, part)
     sound = replace(layers.open_max(checkpoint), name=ENGINE, label="MAX")
     changed = layers.open_max(checkpoint, change=fault.weights)
     stages = partial(fault.run_stages, changed.stages)

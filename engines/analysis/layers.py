@@ -1,14 +1,14 @@
-"""Compare encoders after every stage of one window.
+"""Compare encoders after every stage of one window, and what decoders' comparison shares.
 
 Stages in order of depth: `log-mel` (the encoder's input), `conv1`, `conv2`, `positions` (`conv2`
 with the positional embedding added), `blocks.0`, …, `ln_post`. All are float32 on the host,
 whatever an encoder computes in: `log-mel` is `(n_mels, 3000)`, `conv1` `(3000, n_state)` and the
 rest `(n_audio_ctx, n_state)`.
 
-An encoder is spelled `ENGINE` or `ENGINE:DTYPE`. It is opened by its registry row's `open_stages`,
-a function of checkpoint, dtype (None: the engine's own choice) and listener that returns an open
-`Encoder`. For a MAX encoder on a CPU the dtype is that of its weights; it computes in float32
-either way.
+An encoder is spelled `ENGINE` or `ENGINE:DTYPE`. It is opened by its registry row's
+`open_encoder`, a function of checkpoint, dtype (None: the engine's own choice) and listener that
+returns an open `Half`. For a MAX encoder on a CPU the dtype is that of its weights; it computes in
+float32 either way.
 
 Every encoder is judged against PyTorch's in float64, which stands in for the exact result. An
 encoder passes a stage if its relative L2 error is at most `records.FACTOR` times the error that
@@ -24,11 +24,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice, zip_longest
 from pkgutil import resolve_name
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -44,13 +44,22 @@ from whisper.audio import (
 from whisper.model import AudioEncoder, Whisper
 
 from engines import checkpoints, registry
-from engines.analysis.records import Encoder, LayerComparison, StageComparison, not_open
+from engines.analysis.records import (
+    Half,
+    HalfName,
+    LayerComparison,
+    StageComparison,
+    WorstElement,
+    not_open,
+)
 from engines.base import SILENT, Clip, EngineError, EngineUnavailable, FloatArray, Listener, Stages
 from engines.checkpoints import Checkpoint
 from engines.metrics import bin_together, measure_similarity, summarise
 
 if TYPE_CHECKING:
     from engines.max_graph.weights import EncoderWeights
+
+WINDOW_SECONDS = N_FRAMES * HOP_LENGTH / SAMPLE_RATE
 
 AnyWhisper = TypeVar("AnyWhisper", bound=Whisper)
 
@@ -98,13 +107,11 @@ def torch_stages(encoder: AudioEncoder, mel: FloatArray, dtype: torch.dtype) -> 
     yield "ln_post", on_host(encoder.ln_post(x)[0])
 
 
-def open_torch(
-    checkpoint: Checkpoint, dtype: str | None, listener: Listener, device: str
-) -> Encoder:
+def open_torch(checkpoint: Checkpoint, dtype: str | None, listener: Listener, device: str) -> Half:
     """Open PyTorch's encoder; float16 has half inputs and activations, as whisper's `fp16`."""
     encoder, name = checkpoint.build(Whisper).encoder.to(device), dtype or "float32"
     stages = partial(torch_stages, encoder, dtype=getattr(torch, name))
-    return Encoder(name, name, device, stages, rounds_to="" if name == "float32" else name)
+    return Half(name, name, device, stages, rounds_to="" if name == "float32" else name)
 
 
 open_torch_cpu = partial(open_torch, device="cpu")
@@ -130,7 +137,7 @@ def open_max(
     dtype: str | None = None,
     listener: Listener = SILENT,
     change: Callable[[EncoderWeights], EncoderWeights] = lambda weights: weights,
-) -> Encoder:
+) -> Half:
     """Open MAX's encoder where the engines run it; `dtype` of its weights, else the engines' own.
 
     `change` is applied to the weights before they are laid out. On an accelerator `dtype` is that
@@ -167,18 +174,32 @@ def open_max(
 
     exact = dtype == "float32" or (on_cpu and checkpoint.fits_float16)
     label = f"{dtype} weights" if on_cpu else dtype
-    return Encoder(dtype, label, device.label, stages, rounds_to="" if exact else dtype)
+    return Half(dtype, label, device.label, stages, rounds_to="" if exact else dtype)
 
 
-def open_encoder(name: str, checkpoint: Checkpoint, listener: Listener = SILENT) -> Encoder:
-    """Open the encoder spelled `ENGINE` or `ENGINE:DTYPE`.
+def open_halves(
+    half: HalfName, names: Sequence[str], checkpoint: Checkpoint, listener: Listener
+) -> list[Half]:
+    """Open several encoders or decoders; raises as `open_half` does."""
+    opened = []
+    for name in names:
+        listener.report("comparing", 0.0, 1.0, f"opening {name}")
+        opened.append(open_half(half, name, checkpoint, listener))
+    return opened
+
+
+def open_half(
+    half: HalfName, name: str, checkpoint: Checkpoint, listener: Listener = SILENT
+) -> Half:
+    """Open the encoder or decoder spelled `ENGINE` or `ENGINE:DTYPE`.
 
     Raises `EngineUnavailable` where this machine has none, `EngineError` for a wrong spelling or
     an engine whose stages can't be opened.
     """
     key, _, dtype = name.partition(":")
     row = registry.row(key)
-    if row.open_stages is None:
+    place = row.find_stages(half)
+    if place is None:
         raise EngineError(f"{key} can't be inspected layer by layer: it has no stages to open.")
     if dtype and dtype not in row.dtypes:
         raise EngineError(
@@ -186,7 +207,7 @@ def open_encoder(name: str, checkpoint: Checkpoint, listener: Listener = SILENT)
         )
     if reason := row.why_unavailable():
         raise EngineUnavailable(f"{key} can't run here: {reason}.")
-    opened: Encoder = resolve_name(row.open_stages)(checkpoint, dtype or None, listener)
+    opened: Half = resolve_name(place)(checkpoint, dtype or None, listener)
     return replace(opened, name=f"{key}:{opened.name}", label=f"{row.label}, {opened.label}")
 
 
@@ -196,59 +217,105 @@ def compare_layers(
     clip: Clip,
     listener: Listener = SILENT,
     start: float = 0.0,
+    language: str | None = None,
 ) -> LayerComparison:
     """Open encoders and compare them over one window of the clip; the first is the baseline.
 
-    Raises any `EngineError`, `Stopped` among them.
+    `language`: of the words, of which an encoder knows nothing. Raises any `EngineError`, `Stopped`
+    among them.
     """
     listener.report("loading")
     checkpoint = checkpoints.load(model, listener)
-    opened = []
-    for name in names:
-        listener.report("comparing", 0.0, 1.0, f"opening {name}")
-        opened.append(open_encoder(name, checkpoint, listener))
+    opened = open_halves("encoder", names, checkpoint, listener)
     mel = cut_window(clip, checkpoint.dims.n_mels, start)
     return compare_encoders(opened, checkpoint, mel, clip.name, start, listener)
 
 
 def compare_encoders(
-    encoders: Sequence[Encoder],
+    encoders: Sequence[Half],
     checkpoint: Checkpoint,
     mel: FloatArray,
     clip: str,
     start: float = 0.0,
     listener: Listener = SILENT,
 ) -> LayerComparison:
-    """Run open encoders over one window in step, so that only one stage is held at a time.
+    """Run open encoders over one window in step; `clip`, `start`: where it is from.
 
-    `clip`, `start`: where the window is from. Raises `Stopped`, and `EngineError` when the encoders
-    have different stages.
+    Raises as `compare_stages` does.
     """
-    if len({encoder.name for encoder in encoders}) < len(encoders):
-        raise EngineError("Name each encoder once: there is nothing to compare one with itself.")
     plain = checkpoint.build(Whisper).encoder
-    runs = [
-        float64_stages(checkpoint, mel),
-        torch_stages(plain, mel, torch.float32),
-        *(encoder.stages(mel) for encoder in encoders),
-    ]
-    stages: list[StageComparison] = []
+    references = float64_stages(checkpoint, mel), torch_stages(plain, mel, torch.float32)
+    about = LayerComparison(checkpoint.name, clip, start, tuple(encoders), ())
     total = 5 + checkpoint.dims.n_audio_layer  # as the stages beside the blocks are five
+    return compare_stages(about, mel, references, Rows(start), total, listener)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What the rows of stages stand for: frames of a window that begins at `start` seconds, or
+    `tokens`, each with its text and, in seconds from there, when it is said, if that is known."""
+
+    start: float = 0.0
+    tokens: tuple[tuple[str, float | None], ...] = ()
+
+    def find_worst(self, found: np.ndarray, exact: np.ndarray) -> WorstElement | None:
+        """Return the element farthest from the exact one, or the first that is not finite; None
+        where shapes differ."""
+        if found.shape != exact.shape:
+            return None
+        gaps = np.abs(found.astype(np.float64) - exact)
+        gaps[~np.isfinite(gaps)] = np.inf
+        row, unit = map(int, np.unravel_index(gaps.argmax(), gaps.shape))
+        gap, value = float(gaps[row, unit]), float(exact[row, unit])
+        if len(found) == len(self.tokens):
+            text, time = self.tokens[row]
+            at = None if time is None else self.start + time
+            return WorstElement("token", row, unit, gap, value, at, text)
+        if len(found) < found.shape[1] == N_FRAMES:  # log-mel has its frames in columns
+            row, unit, frames = unit, row, N_FRAMES
+        else:
+            frames = len(found)
+        time = row * WINDOW_SECONDS / frames
+        return WorstElement("frame", row, unit, gap, value, self.start + time)
+
+
+def compare_stages(
+    about: LayerComparison,
+    given: Any,
+    references: tuple[Stages, Stages],
+    rows: Rows,
+    total: int,
+    listener: Listener = SILENT,
+) -> LayerComparison:
+    """Run open encoders or decoders in step, so that only one stage of each is held at a time.
+
+    `about`: the comparison without its stages. `given`: what the halves are given. `references`:
+    the stages of PyTorch in float64 and in float32; `total`: how many there are. Raises `Stopped`,
+    and `EngineError` when the halves have different stages.
+    """
+    if len({half.name for half in about.halves}) < len(about.halves):
+        raise EngineError("Name each engine once: there is nothing to compare one with itself.")
+    runs = [*references, *(half.stages(given) for half in about.halves)]
+    stages: list[StageComparison] = []
     nothing = "", np.zeros(0)
     for step in zip_longest(*runs, fillvalue=nothing):
         share = len(stages) / total
         listener.report("comparing", share, 1.0, f"comparing stage {len(stages) + 1}")
         if len({name for name, _ in step}) > 1:
-            raise EngineError("These encoders have different stages and can't be compared.")
+            raise EngineError("These engines have different stages and can't be compared.")
         exact, float32, *outputs = (output for _, output in step)
-        by_name = {each.name: output for each, output in zip(encoders, outputs, strict=True)}
-        stages.append(compare_stage(step[0][0], exact, float32, by_name))
-    closed = tuple(replace(each, stages=not_open) for each in encoders)
-    return LayerComparison(checkpoint.name, clip, start, closed, tuple(stages))
+        by_name = {each.name: output for each, output in zip(about.halves, outputs, strict=True)}
+        stages.append(compare_stage(step[0][0], exact, float32, by_name, rows))
+    closed = tuple(replace(each, stages=not_open) for each in about.halves)
+    return replace(about, halves=closed, stages=tuple(stages))
 
 
 def compare_stage(
-    name: str, exact: np.ndarray, float32: FloatArray, outputs: Mapping[str, FloatArray]
+    name: str,
+    exact: np.ndarray,
+    float32: FloatArray,
+    outputs: Mapping[str, FloatArray],
+    rows: Rows,
 ) -> StageComparison:
     """Return the figures of one stage; the first of `outputs` is the baseline's.
 
@@ -270,6 +337,7 @@ def compare_stage(
         },
         errors={key: relative_error(output, exact) for key, output in outputs.items()},
         float32_error=relative_error(float32, exact),
+        worst={key: rows.find_worst(output, exact) for key, output in outputs.items()},
     )
 
 

@@ -1,13 +1,15 @@
-"""Results of the analyses, and the encoders to inspect; NumPy only, importable without PyTorch."""
+"""The halves to inspect and the results of the layer inspection; importable without PyTorch."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from pkgutil import resolve_name
+from typing import Any, Literal
 
-from engines import registry
-from engines.base import FloatArray, Stages
+from engines import hardware, registry
+from engines.base import SILENT, Clip, FloatArray, Listener, Stages
 from engines.metrics import FeatureSimilarity, FeatureStatistics, SharedHistograms
 
 FACTOR = 8.0
@@ -19,49 +21,87 @@ checkpoint: one with outlier channels, such as `base`, magnifies every rounding 
 """
 
 
-def not_open(mel: FloatArray) -> Stages:
-    """Stand in for the stages of an encoder that is not open."""
-    raise ValueError("this encoder is not open")
+HalfName = Literal["encoder", "decoder"]
+
+
+def not_open(given: Any) -> Stages:
+    """Stand in for the stages of a half that is not open."""
+    raise ValueError("this half is not open")
 
 
 @dataclass(frozen=True)
-class Encoder:
-    """An encoder of this machine; `name` is spelled `ENGINE:DTYPE`.
+class DecoderInput:
+    """What decoders are given: a window's features `(n_audio_ctx, n_state)`, and tokens."""
+
+    features: FloatArray
+    tokens: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Half:
+    """An encoder or a decoder of this machine; `name` is spelled `ENGINE:DTYPE`.
 
     `rounds_to`: the half type that its weights or products are rounded to, or "". The bound, which
-    is float32's, does not apply to such an encoder. `stages`, once it is open, maps one log-mel
-    window, float32 `(n_mels, 3000)`, to the output of every stage.
+    is float32's, does not apply to it then. `stages`, once it is open, maps what it is given to the
+    output of every stage: an encoder one log-mel window, float32 `(n_mels, 3000)`, a decoder a
+    `DecoderInput`.
     """
 
     name: str
     label: str
     device: str = ""
-    stages: Callable[[FloatArray], Stages] = field(default=not_open, repr=False, compare=False)
+    stages: Callable[[Any], Stages] = field(default=not_open, repr=False, compare=False)
     rounds_to: str = ""
 
 
-def candidates() -> tuple[Encoder, ...]:
-    """Return every encoder that this machine can open, the baseline first.
+def candidates(half: HalfName = "encoder") -> tuple[Half, ...]:
+    """Return every encoder or decoder that this machine can open, the baseline first.
 
-    Engines that share an encoder, and so name the same `open_stages`, are offered once.
+    Engines that share one, and so name the same function to open it, are offered once.
     """
     found, offered = [], set()
+    no_cuda = hardware.why_no_cuda()
     for row in registry.ENGINES:
-        if row.open_stages in offered or not row.open_stages or row.why_unavailable():
+        place = row.find_stages(half)
+        if place in offered or not place or row.why_unavailable():
             continue
-        offered.add(row.open_stages)
-        found += [Encoder(f"{row.key}:{dtype}", f"{row.label}, {dtype}") for dtype in row.dtypes]
+        offered.add(place)
+        here = [dtype for dtype in row.dtypes if dtype != "bfloat16" or not no_cuda]
+        found += [Half(f"{row.key}:{dtype}", f"{row.label}, {dtype}") for dtype in here]
     return tuple(found)
 
 
 @dataclass(frozen=True)
-class StageComparison:
-    """One stage of all encoders, by name.
+class WorstElement:
+    """The element of a stage that is farthest from float64's.
 
-    `similarity` is to the baseline, which has no entry. `errors`: relative L2 error against the
-    float64 encoder, infinite where values are not finite or have another shape. `float32_error`:
-    the same error of PyTorch in float32 on the CPU. `histograms`, `statistics` and `similarity`
-    are None where an encoder's values are not finite.
+    `row`: of a token or of a frame, as `axis` says; `unit`: its place in that row. `gap`: how far
+    it is off, infinite where it is not finite; `exact`: what it should be. `time`: in seconds of
+    the clip, None where a token is not said. `token`: its text.
+    """
+
+    axis: Literal["token", "frame"]
+    row: int
+    unit: int
+    gap: float
+    exact: float
+    time: float | None
+    token: str = ""
+
+    def __str__(self) -> str:
+        said = f" {quote(self.token)}" if self.token else ""
+        when = "" if self.time is None else f" at {self.time:.2f} s"
+        return f"unit {self.unit} of {self.axis} {self.row}{said}{when}"
+
+
+@dataclass(frozen=True)
+class StageComparison:
+    """One stage of all halves, by name.
+
+    `similarity` is to the baseline, which has no entry. `errors`: relative L2 error against
+    float64, infinite where values are not finite or have another shape. `float32_error`: the same
+    error of PyTorch in float32 on the CPU. `histograms`, `statistics` and `similarity` are None
+    where a half's values are not finite, `worst` where they have another shape.
     """
 
     name: str
@@ -71,200 +111,111 @@ class StageComparison:
     similarity: Mapping[str, FeatureSimilarity | None]
     errors: Mapping[str, float]
     float32_error: float
+    worst: Mapping[str, WorstElement | None]
 
 
 @dataclass(frozen=True)
 class LayerComparison:
-    """Several encoders after every stage of one window; the first encoder is the baseline.
+    """Several encoders or decoders after every stage of one window; the first is the baseline.
 
-    `start`: seconds from the clip's start to the window's. `factor`: see `FACTOR`.
+    `start`: seconds from the clip's start to the window's. `text`: the tokens that decoders were
+    given, as text. `factor`: see `FACTOR`.
     """
 
     model: str
     clip: str
     start: float
-    encoders: tuple[Encoder, ...]
+    halves: tuple[Half, ...]
     stages: tuple[StageComparison, ...]
+    half: HalfName = "encoder"
+    text: str = ""
     factor: float = FACTOR
 
     @property
-    def baseline(self) -> Encoder:
-        """The encoder that the others are compared with."""
-        return self.encoders[0]
+    def baseline(self) -> Half:
+        """The half that the others are compared with."""
+        return self.halves[0]
 
     @property
-    def others(self) -> tuple[Encoder, ...]:
-        """All encoders but the baseline."""
-        return self.encoders[1:]
+    def others(self) -> tuple[Half, ...]:
+        """All halves but the baseline."""
+        return self.halves[1:]
 
     def bound(self, stage: StageComparison) -> float:
         """Return the largest error of a stage that counts as the same in float32."""
         return self.factor * stage.float32_error
 
     def first_past(self, name: str) -> str | None:
-        """Return the first stage at which an encoder's error is above the bound, or None."""
+        """Return the first stage at which a half's error is above the bound, or None."""
         past = (stage.name for stage in self.stages if stage.errors[name] > self.bound(stage))
         return next(past, None)
 
+    def as_dict(self) -> dict[str, Any]:
+        """Return the comparison without histograms, for JSON: what is not finite is None."""
 
-# Where two engines part
-
-
-Parts = Literal["nowhere", "token", "prompt", "window", "fallback"]
-Cause = Literal["encoder", "decoder", "both", "neither", ""]
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """One of the two tokens that engines chose; `allowed`: whether whisper's filters leave it."""
-
-    token: int
-    text: str
-    allowed: bool = True
-
-    def __str__(self) -> str:
-        return quote(self.text)
-
-
-@dataclass(frozen=True)
-class Pairing:
-    """One step of decoding by one engine's encoder and another's decoder.
-
-    `logprobs`: of both candidates; `margin`: by how much the first is preferred to the second,
-    negative where it isn't. None is a number that is not finite.
-    """
-
-    encoder: str
-    decoder: str
-    logprobs: tuple[float | None, float | None]
-    margin: float | None
-
-
-@dataclass(frozen=True)
-class Divergence:
-    """Where two engines' tokens for one clip part, and why.
-
-    `parts`: at a `token`; at a token of the `prompt`; at a `window` that begins elsewhere, is
-    missing or was taken for silence by one; at a window that one sampled above temperature 0
-    (`fallback`); or `nowhere`. `window`: counted from 0, beginning at `start` seconds; `position`:
-    of the token among those chosen for the window, or in its prompt. `time`: when the candidates
-    are said, in seconds of the clip. `before`: the window's text up to there. `candidates`: what
-    the first and the second engine chose. `judge`: the same step in PyTorch in float64, and
-    `judge_best` the tokens that it finds likeliest. `sequences`: after a beam search the scores
-    that the judge gives both engines' whole windows. `pairings`: the engines' halves in all four
-    pairings, first-first, first-second, second-first and second-second; none where an engine's
-    halves can't be replayed. `cause`: the half that the choice follows; `both` where it follows
-    neither alone, `neither` where the step by itself does not repeat both choices. `encoder_moves`
-    and `decoder_moves`: each half's part in the difference of the margins.
-    """
-
-    engines: tuple[str, str]
-    labels: tuple[str, str]
-    model: str
-    clip: str
-    beam_size: int
-    parts: Parts
-    window: int
-    start: float
-    position: int
-    time: float
-    before: str
-    candidates: tuple[Candidate, ...] = ()
-    judge: Pairing | None = None
-    judge_best: tuple[tuple[str, float], ...] = ()
-    sequences: tuple[float, ...] = ()
-    pairings: tuple[Pairing, ...] = ()
-    cause: Cause = ""
-    encoder_moves: float | None = None
-    decoder_moves: float | None = None
-
-    @property
-    def right(self) -> int | None:
-        """Which engine wrote what the judge prefers, 0 or 1; None where it doesn't say."""
-        if self.sequences:
-            return int(self.sequences[0] < self.sequences[1])
-        if self.judge is None:
-            return None
-        if self.judge.margin is None:  # one of them is against whisper's rules
-            allowed = [each.allowed for each in self.candidates]
-            return allowed.index(True) if sum(allowed) == 1 else None
-        return int(self.judge.margin < 0)
-
-    def is_past(self, margin: float) -> bool:
-        """Return whether the engines part for more than a call that the judge finds this close."""
-        if self.parts != "token" or self.judge is None or self.judge.margin is None:
-            return self.parts != "nowhere"
-        return abs(self.judge.margin) > margin
-
-    def sentences(self) -> tuple[str, ...]:
-        """Say where the engines part, which half parts them and who is right, in a sentence each,
-        as far as it is known."""
-        return tuple(filter(None, (self._tell_where(), self._tell_cause(), self._tell_verdict())))
-
-    def _tell_where(self) -> str:
-        first, second = self.labels
-        window = f"the window at {self.start:.1f} s"
-        match self.parts:
-            case "nowhere":
-                return f"{first} and {second} chose the same tokens."
-            case "window":
-                return (
-                    f"From {window} on they decoded other windows: one begins elsewhere, or was "
-                    "taken for silence."
-                )
-            case "fallback":
-                return (
-                    f"One of them decoded {window} anew by sampling, after Whisper’s tests had "
-                    "failed: no single step explains what it chose."
-                )
-        one, other = self.candidates
-        if self.parts == "prompt":
-            return f"Their prompts for {window} differ: {first} was given {one}, {second} {other}."
-        return f"They part at {self.time:.1f} s: {first} chose {one}, {second} {other}."
-
-    def _tell_cause(self) -> str:
-        if self.parts != "token":
-            return ""
-        match self.cause:
-            case "encoder" | "decoder":
-                other = "decoder" if self.cause == "encoder" else "encoder"
-                return f"The {self.cause}s part them: the choice is the same with either {other}."
-            case "both":
-                return "Both halves have a part in it: neither alone decides the choice."
-            case "neither":
-                return "This step by itself does not repeat both choices."
-        return "Which half parts them can’t be told: an engine keeps what its halves compute."
-
-    def _tell_verdict(self) -> str:
-        forbidden = [str(each) for each in self.candidates if not each.allowed]
-        if self.right is None:
-            if forbidden:
-                return f"Whisper’s rules allow neither of them here: {' and '.join(forbidden)}."
-            return ""
-        label, best = self.labels[self.right], self.judge_best[0][0] if self.judge_best else ""
-        if self.sequences:
-            scores = sorted(self.sequences, reverse=True)
+        def tell(stage: StageComparison, name: str) -> dict[str, Any]:
+            worst, near = stage.worst[name], stage.similarity.get(name)
+            element = worst and {**vars(worst), "gap": finite(worst.gap)}
+            told = {"error": finite(stage.errors[name]), "worst": element}
             return (
-                f"{label} is right: PyTorch in float64 gives its whole window {scores[0]:.4f} a "
-                f"token, the other {scores[1]:.4f}."
+                told
+                if near is None
+                else {**told, "max_abs": finite(near.max_abs), "cosine": finite(near.cosine)}
             )
-        if self.judge is None or self.judge.margin is None:
-            return f"{label} is right: Whisper’s rules don’t allow {forbidden[0]} here."
-        own = f" It would itself choose {quote(best)}."
-        if best in [each.text for each in self.candidates]:
-            own = ""
-        margin = abs(self.judge.margin)
-        return (
-            f"{label} is right: PyTorch in float64 prefers {self.candidates[self.right]} by "
-            f"{format_margin(margin)}.{own}"
-        )
+
+        return {
+            "model": self.model,
+            "clip": self.clip,
+            "start": self.start,
+            "part": self.half,
+            "text": self.text,
+            "baseline": self.baseline.name,
+            "past_the_limit": {each.name: self.first_past(each.name) for each in self.others},
+            "stages": [
+                {
+                    "name": stage.name,
+                    "shape": stage.shape,
+                    "limit": self.bound(stage),
+                    "halves": {each.name: tell(stage, each.name) for each in self.halves},
+                }
+                for stage in self.stages
+            ],
+        }
+
+    def find_worst(self, name: str) -> StageComparison:
+        """Return the stage at which a half's error is largest."""
+        return max(self.stages, key=lambda stage: stage.errors[name])
+
+
+def finite(value: float) -> float | None:
+    """Return a number, None for one that is not finite: JSON has no infinity."""
+    return float(value) if math.isfinite(value) else None
+
+
+COMPARISONS: Mapping[HalfName, str] = {
+    "encoder": "engines.analysis.layers:compare_layers",
+    "decoder": "engines.analysis.decoder_layers:compare_decoders",
+}
+
+
+def compare_halves(
+    half: HalfName,
+    names: Sequence[str],
+    model: str,
+    clip: Clip,
+    listener: Listener = SILENT,
+    start: float = 0.0,
+    language: str | None = None,
+) -> LayerComparison:
+    """Compare encoders or decoders over the window of a clip at `start` seconds.
+
+    `language`: in which decoders write; detected where it is None. Raises any `EngineError`.
+    """
+    compare = resolve_name(COMPARISONS[half])
+    found: LayerComparison = compare(names, model, clip, listener, start, language)
+    return found
 
 
 def quote(token: str) -> str:
     """Quote a token's text for a sentence, without the space that most words begin with."""
     return f"“{token.strip() or token}”"
-
-
-def format_margin(margin: float) -> str:
-    """Write a difference of log-probabilities with four digits, small ones with powers of ten."""
-    return f"{margin:.4f}" if abs(margin) >= 0.001 or not margin else f"{margin:.1e}"

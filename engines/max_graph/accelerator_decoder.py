@@ -6,14 +6,17 @@ beams and new tokens; `reorder` gathers beams. The host chooses the tokens.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from max.driver import Buffer
 from max.dtype import DType
 from max.graph import BufferType, DeviceRef, Graph, Module, TensorType, ops
 from whisper.model import ModelDimensions
 
+from engines.base import FloatArray
 from engines.max_graph.decoder import Cache, CrossKV, Decoder
-from engines.max_graph.operations import HEAD, AcceleratorOperations, new_graph, place, put
+from engines.max_graph.operations import HEAD, AcceleratorOperations, new_graph, place, put, read
 from engines.max_graph.weights import LAYER, DecoderWeights
 from engines.token_selection import MASKED, IntArray
 
@@ -84,7 +87,7 @@ def _layers_types(
 def _build_layers(
     name: str, module: Module, op: AcceleratorOperations, dims: ModelDimensions
 ) -> Graph:
-    """`step`: logits `(m, n_vocab)` of the selected rows. `align`: the same, and the scores."""
+    """`step`: logits `(m, n_vocab)` of the selected rows. `align`: more, as on the CPU."""
     n, heads = dims.n_text_state, dims.n_text_head
     with new_graph(name, _layers_types(op, dims), module) as graph:
         keys, values = (value.buffer for value in graph.inputs[:2])
@@ -96,7 +99,7 @@ def _build_layers(
         end = start + ops.shape_to_tensor(at.shape)[0].cast(DType.int64)
         x = ops.gather(embedding, tokens, axis=0).cast(DType.float32)  # (batch, new, n)
         x = ops.reshape(x + ops.gather(positions, at, axis=0), [batch * new, n])
-        all_scores = []
+        all_scores, states = [], [x]
         for layer in range(dims.n_text_layer):
             w = weights[layer * 2 * len(LAYER) :]
 
@@ -115,6 +118,7 @@ def _build_layers(
             )
             mixed, _ = op.attend(query, key, value, mask)  # (batch, new, heads, HEAD)
             x = op.linear(ops.reshape(mixed, [batch * new, n]), w[4], w[5], add=x)
+            states.append(x)
 
             # Cross-attention: all beams share keys and values, so they are rows of one product.
             query = op.linear(op.layer_norm(x, w[6], w[7]), w[8], w[9])
@@ -122,12 +126,15 @@ def _build_layers(
             mixed, scores = op.attend(query, cross_keys[layer], cross_values[layer])
             all_scores.append(scores)  # (heads, batch * new, n_ctx)
             x = op.linear(ops.reshape(mixed, [batch * new, n]), w[10], w[11], add=x)
+            states.append(x)
 
             hidden = op.linear(op.layer_norm(x, w[12], w[13]), w[14], w[15], gelu=True)
             x = op.linear(hidden, w[16], w[17], add=x)
-        x = ops.gather(op.layer_norm(x, last_scale, last_shift), rows, axis=0)  # (m, n)
-        logits = op.product(x, embedding, transposed=True)  # (m, n_vocab)
-        graph.output(logits, *([ops.stack(all_scores)] if name == "align" else []))
+            states.append(x)
+        hidden = op.layer_norm(x, last_scale, last_shift)  # (batch * new, n)
+        logits = op.product(ops.gather(hidden, rows, axis=0), embedding, transposed=True)
+        told = [ops.stack(all_scores), ops.stack(states), hidden] if name == "align" else []
+        graph.output(logits, *told)  # logits: (m, n_vocab)
     return graph
 
 
@@ -157,6 +164,15 @@ class AcceleratorDecoder(Decoder):
             *place(weights.last_norm, op, device),
             *(buffer for layer in weights.layers for buffer in place(layer, op, device)),
         ]
+
+    def _unpack(self, keys: Any, values: Any, length: int) -> tuple[FloatArray, FloatArray]:
+        layers, n = self.dims.n_text_layer, self.dims.n_text_state
+        keys, values = (read(each) for each in (keys, values))
+        if keys.ndim == 5:  # a cache: (layers, 1, n_text_ctx, heads, HEAD)
+            keys, values = keys[:, 0, :length], values[:, 0, :length]
+        else:  # (layers, heads, n_audio_ctx, HEAD)
+            keys, values = (each.transpose(0, 2, 1, 3) for each in (keys, values))
+        return keys.reshape(layers, length, n), values.reshape(layers, length, n)
 
     def _inputs(
         self, tokens: IntArray, cross: CrossKV, cache: Cache, rows: IntArray

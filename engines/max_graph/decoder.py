@@ -3,7 +3,8 @@
 - `cross`: encoder features to every layer's cross-attention keys and values, once per window.
 - `step`: new tokens through all layers, over caches written in place; returns the logits and, on
   the CPU, the top k tokens of selected rows.
-- `align`: logits of all rows and the cross-attention scores from which word timestamps are made.
+- `align`: logits of all rows, the cross-attention scores from which word timestamps are made, and
+  the residual stream after every part of a layer, which the layer inspection reads.
 
 On the CPU all sizes are symbolic, and matrices are kept in float16 where that is exact.
 """
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from max.driver import CPU, Buffer, Device
@@ -48,6 +49,22 @@ class Cache:
     keys: Any
     values: Any
     length: int = 0
+
+
+class Trace(NamedTuple):
+    """What every layer computed of some tokens of one window.
+
+    `states`: the residual stream `(1 + 3 * layers, tokens, n_state)`, the embedding first, then
+    after self-attention, cross-attention and MLP of each layer. `own`: self-attention's keys and
+    values, each `(layers, tokens, n_state)`. `cross`: cross-attention's, `(layers, n_audio_ctx,
+    n_state)`. `hidden`: after the last norm, `(tokens, n_state)`. `logits`: `(tokens, n_vocab)`.
+    """
+
+    states: FloatArray
+    own: tuple[FloatArray, FloatArray]
+    cross: tuple[FloatArray, FloatArray]
+    hidden: FloatArray
+    logits: FloatArray
 
 
 class Decoder(ABC):
@@ -108,8 +125,25 @@ class Decoder(ABC):
         `(layers, heads, new, n_audio_ctx)`.
         """
         rows = np.arange(tokens.size, dtype=np.int64)
-        logits, scores = self._run("align", tokens, cross, self.new_cache(1), rows)
+        logits, scores, *_ = self._run("align", tokens, cross, self.new_cache(1), rows)
         return logits, scores
+
+    def trace(self, tokens: IntArray, features: FloatArray) -> Trace:
+        """Return what every layer computes of `tokens` `(1, new)` from the first position on.
+
+        `features`: `(n_audio_ctx, n_audio_state)`. Caches and logits are those of `step`, which an
+        engine runs; the residual stream is that of `align`, the same kernel with more outputs.
+        """
+        cross, cache = self.compute_cross_kv(features), self.new_cache(1)
+        rows = np.arange(tokens.size, dtype=np.int64)
+        _, _, states, hidden = self._run("align", tokens, cross, self.new_cache(1), rows)
+        n_vocab = self.dims.n_vocab
+        every = TokenConstraints(np.zeros(n_vocab, np.float32), False)
+        ranges = np.tile(np.array([0, 0, 0, n_vocab]), (rows.size, 1))
+        logits, *_ = self.step(tokens, cross, cache, rows, every, ranges, 1)
+        own = self._unpack(cache.keys, cache.values, cache.length)
+        other = self._unpack(*cross, self.dims.n_audio_ctx)
+        return Trace(states, own, other, hidden, logits)
 
     def _run(
         self,
@@ -133,6 +167,10 @@ class Decoder(ABC):
         results = self._models[graph].execute(*inputs, *selection)
         cache.length += new
         return [result.to(CPU()).to_numpy() for result in results]
+
+    @abstractmethod
+    def _unpack(self, keys: Any, values: Any, length: int) -> tuple[FloatArray, FloatArray]:
+        """Return the keys and values of one beam's cache, or of the audio, as `Trace` has them."""
 
     @abstractmethod
     def _place(self, weights: DecoderWeights) -> list[Buffer]:
@@ -190,7 +228,8 @@ def _layers_types(op: CpuOperations) -> list[TensorType | BufferType]:
 def _build_layers(name: str, module: Module, op: CpuOperations) -> Graph:
     """`step`: logits `(m, n_vocab)`, top k tokens and their log-probabilities `(m, k)`.
 
-    `align`: logits and cross-attention scores `(layers, heads, new, n_ctx)`.
+    `align`: logits, cross-attention scores `(layers, heads, new, n_ctx)`, the residual stream
+    `(1 + 3 * layers, new, n_state)` and what the last norm makes of its end `(new, n_state)`.
     """
     align, shared = name == "align", _layers_types(op)
     selection = [
@@ -204,12 +243,14 @@ def _build_layers(name: str, module: Module, op: CpuOperations) -> Graph:
         no_bias, rows, *selected = (value.tensor for value in graph.inputs[len(shared) - 2 :])
         tokens, cross_keys, embedding = (values[at].tensor for at in (2, 4, 6))
         hidden_rows, n_ctx = tokens.shape[0] * tokens.shape[1], values[-1].tensor.shape[0]
-        scores = [*cross_keys.shape[:2], hidden_rows, n_ctx] if align else [1, 1, 1, 1]
-        hidden, qk = ops.inplace_custom(
+        n, layers = embedding.shape[1], cross_keys.shape[0]
+        scores = [layers, cross_keys.shape[1], hidden_rows, n_ctx] if align else [1, 1, 1, 1]
+        stream = [layers * 3 + 1, hidden_rows, n] if align else [1, 1, 1]
+        hidden, qk, states = ops.inplace_custom(
             "whisper_decoder",
             device=op.device,
             values=values,
-            out_types=[op.tensor(hidden_rows, embedding.shape[1]), op.tensor(*scores)],
+            out_types=[op.tensor(hidden_rows, n), op.tensor(*scores), op.tensor(*stream)],
             parameters={"weight": embedding.dtype, "align": align},
         )
         [logits] = op.call(
@@ -219,7 +260,7 @@ def _build_layers(name: str, module: Module, op: CpuOperations) -> Graph:
             weight=embedding.dtype,
         )
         if align:
-            graph.output(logits, qk.tensor)
+            graph.output(logits, qk.tensor, states.tensor, hidden.tensor)
         else:
             mask, ranges, dominate, like = selected
             top = [rows.shape[0], like.shape[0]]  # (m, k)
@@ -275,6 +316,14 @@ class CpuDecoder(Decoder):
         )
         into[..., : filled * PANEL] = values[:, beams, :, :, : filled * PANEL]
         cache.length = source.length
+
+    def _unpack(self, keys: Any, values: Any, length: int) -> tuple[FloatArray, FloatArray]:
+        layers, heads, n = self.dims.n_text_layer, self.dims.n_text_head, self.dims.n_text_state
+        keys, values = (np.from_dlpack(each) for each in (keys, values))
+        keys = keys.reshape(layers, heads, -1, HEAD, PANEL).transpose(0, 2, 4, 1, 3)
+        values = values.reshape(layers, heads, HEAD // PANEL, -1, PANEL).transpose(0, 3, 1, 2, 4)
+        keys, values = (each.reshape(layers, -1, n)[:, :length] for each in (keys, values))
+        return keys, values
 
     def _inputs(
         self, tokens: IntArray, cross: CrossKV, cache: Cache, rows: IntArray

@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import torch
-from max.driver import Buffer, Device
+from max.driver import CPU, Buffer, Device
 from max.dtype import DType
 from max.graph import (
     DeviceRef,
@@ -276,6 +276,12 @@ def put(array: np.ndarray, device: Device, dtype: DType | None = None) -> Buffer
     if dtype is not None:
         array = array.astype(dtype.to_numpy(), copy=False)
     return Buffer.from_numpy(array).to(device)
+
+
+def read(buffer: Buffer) -> FloatArray:
+    """Copy a buffer to the host, as float32 whatever its type."""
+    values: FloatArray = torch.from_dlpack(buffer.to(CPU())).float().numpy()
+    return values
 
 
 Operations: TypeAlias = "CpuOperations | AcceleratorOperations"

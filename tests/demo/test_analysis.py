@@ -10,7 +10,7 @@ import pytest
 from demo.analysis_task import AnalysisTask, pick_transcripts
 from demo.panels import why
 from demo.request import RequestError
-from engines.analysis.records import Candidate
+from engines.analysis.divergence_records import Candidate
 from engines.base import EngineError, Listener
 from tests import fakes
 from tests.demo.reading import read

@@ -51,8 +51,8 @@ def test_nothing_from_a_file_or_a_model_becomes_markup() -> None:
     """The report's test looks at the other panels."""
     result = make_fault_result("early")
     assert result.faulty is not None
-    encoders = tuple(replace(each, label=EVIL) for each in result.layers.encoders)
-    found = replace(result.layers, model=EVIL, clip=EVIL, encoders=encoders)
+    encoders = tuple(replace(each, label=EVIL) for each in result.layers.halves)
+    found = replace(result.layers, model=EVIL, clip=EVIL, halves=encoders)
     hostile = replace(result, faulty=replace(result.faulty, text=EVIL), layers=found)
     for shown in (
         read(render_headline(Headline(EVIL, EVIL, alert=True))),

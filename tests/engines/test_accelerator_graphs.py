@@ -15,7 +15,9 @@ pytest.importorskip("max.engine")
 from max.driver import CPU
 from max.graph import DeviceRef
 
+from engines.analysis import decoder_layers
 from engines.analysis.layers import relative_error
+from engines.analysis.records import DecoderInput
 from engines.max_graph import accelerator_decoder, encoder
 from engines.max_graph.accelerator_decoder import AcceleratorDecoder
 from engines.max_graph.compile_cache import compile_module, session
@@ -78,3 +80,8 @@ def test_the_decoder_computes_what_pytorch_computes(whisper: Whisper) -> None:
     assert relative_error(logits, expected[order, -1]) < RELATIVE_ERROR
     logits, _ = decoder.align(tokens[:1], audio)
     assert relative_error(logits, expected[0]) < RELATIVE_ERROR
+    given = DecoderInput(features, tuple(tokens[0].tolist()))
+    stages = dict(decoder_layers.torch_stages(whisper.decoder, given, torch.float32))
+    found = dict(decoder_layers.list_stages(decoder.trace(tokens[:1], features)))
+    assert list(found) == list(stages)
+    assert max(relative_error(found[name], stages[name]) for name in stages) < RELATIVE_ERROR

@@ -15,7 +15,9 @@ from whisper.decoding import DecodingOptions, DecodingTask
 from whisper.model import ModelDimensions, TextDecoder, Whisper
 from whisper.tokenizer import get_tokenizer
 
-from engines.analysis.layers import relative_error
+from engines.analysis import decoder_layers
+from engines.analysis.layers import Rows, relative_error
+from engines.analysis.records import DecoderInput
 from engines.base import EngineError
 from engines.checkpoints import Checkpoint
 from engines.graph_whisper import DecoderModule, GraphWhisper
@@ -119,6 +121,25 @@ def test_every_batch_agrees_with_float64(size: str, half: bool) -> None:
             logits, top, _ = step(decoder, tokens[:, place : place + 1], cross, kept)
             assert relative_error(logits, exact[:, place]) < RELATIVE_ERROR
             assert (top[:, 0] == logits.argmax(-1)).all()
+
+
+@pytest.mark.parametrize("name", ["", "attn.value", "cross_attn.key", "mlp.2"])
+def test_the_inspection_finds_a_fault_of_one_percent_where_it_is(name: str) -> None:
+    """In the second of two layers; without a fault every stage is within the bound."""
+    stage = {"attn.value": "self_values", "cross_attn.key": "cross_keys", "mlp.2": "mlp"}.get(name)
+
+    def change(sound: Checkpoint) -> Checkpoint:
+        key = f"decoder.blocks.1.{name}.weight"
+        return replace(sound, state={**sound.state, key: 1.01 * sound.state[key]})
+
+    opened = decoder_layers.open_max(checkpoint(), "float16", change=change if name else same)
+    given = DecoderInput(make_features(NARROW), tuple(range(400, 440)))
+    found = decoder_layers.compare_open([opened], checkpoint(), given, Rows(), "noise")
+    assert found.first_past(opened.name) == (f"blocks.1.{stage}" if stage else None)
+
+
+def same(sound: Checkpoint) -> Checkpoint:
+    return sound
 
 
 def test_positions_and_tokens_that_the_kernels_lack_are_refused() -> None:

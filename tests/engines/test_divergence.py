@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,13 +16,16 @@ from whisper.tokenizer import Tokenizer, get_tokenizer
 from engines import checkpoints, registry
 from engines.analysis import faults, replay
 from engines.analysis.divergence import Parting, find_parting
-from engines.analysis.records import Divergence, Pairing
+from engines.analysis.divergence_records import Divergence, Pairing
 from engines.audio import load_clip
-from engines.base import Clip, Engine, EngineError, Listener, Options, Segment, Transcript, Window
+from engines.base import Clip, Engine, Listener, Options, Segment, Transcript, Window
 from engines.checkpoints import Checkpoint
+from engines.graph_whisper import DecoderModule
+from engines.max_whisper import MaxFullEngine, load_max_decoder
 from engines.transcription import TimedWhisper
 from engines.whisper_torch import TorchEngine
 from tests import fakes
+from tests.engines.checkpoint_files import write_checkpoint
 
 # The first token that differs
 
@@ -259,12 +263,50 @@ def test_a_token_against_whispers_rules_is_wrong(
     assert found.sentences()[-1].endswith("Whisper’s rules don’t allow “<|2.00|>” here.")
 
 
-def test_engines_of_two_models_are_not_asked_why(
+def test_of_models_with_two_vocabularies_the_first_word_is_told(
     jfk: Clip, sound: tuple[Engine, Transcript]
 ) -> None:
-    other = replace(sound[1], model="base")
-    with pytest.raises(EngineError, match="only engines of one model"):
-        replay.explain_transcripts((sound[1], other), jfk, replay.GREEDY)
+    first = sound[1]
+    other = replace(first, model="base", text=first.text.replace("fellow", "yellow"))
+    found = replay.explain_transcripts((first, other), jfk, replay.GREEDY)
+    assert (found.parts, found.right, found.is_past(100.0)) == ("word", None, True)
+    assert [each.text for each in found.candidates] == ["fellow", "yellow"]
+    where, why = found.sentences()
+    assert where.endswith(
+        "PyTorch CPU with tiny.en wrote “fellow”, PyTorch CPU with base “yellow”."
+    )
+    assert "different vocabularies" in why
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strays", [False, True])
+def test_two_models_of_one_vocabulary_are_each_their_own_judge(
+    strays: bool,
+    jfk: Clip,
+    checkpoint: Checkpoint,
+    sound: tuple[Engine, Transcript],
+    tmp_path: Path,
+) -> None:
+    """A second model is made of tiny.en; one that strays only says to be that model."""
+    planted = PlantedEngine(scale_cross_keys).transcribe(jfk, replay.GREEDY)
+    state = checkpoint.state if strays else scale_cross_keys(dict(checkpoint.state))
+    write_checkpoint(path := tmp_path / "other.pt", checkpoint.dims, state)
+    other = replace(planted, model=str(path), engine="cpu")
+    found = replay.explain_transcripts((sound[1], other), jfk, replay.GREEDY)
+    at, tokens = first_difference(sound[1], planted)
+    assert (found.parts, found.position, found.judge, found.right) == ("token", at, None, None)
+    assert tuple(each.token for each in found.candidates) == tokens
+    margins = [each.margin for each in found.judges]
+    assert [each is not None and each > 0 for each in margins] == [True, strays]
+    said = found.sentences()[1]
+    assert ("is not its own checkpoint’s choice" in said) is strays
+    assert ("each engine wrote what its checkpoint says" in said) is not strays
+    assert found.is_past(0.0) and not found.is_past(100.0)
+
+
+def test_engines_that_chose_the_same_tokens_part_nowhere(
+    jfk: Clip, sound: tuple[Engine, Transcript]
+) -> None:
     same = replay.explain_transcripts((sound[1], sound[1]), jfk, replay.GREEDY)
     assert same.parts == "nowhere" and not same.is_past(0.0) and same.right is None
 
@@ -294,6 +336,27 @@ def test_a_fault_in_maxs_encoder_is_found(jfk: Clip) -> None:
     broken = faults.make_engine(faults.get_fault("block"), MODEL)
     found, transcript = explain(one, broken, jfk)
     assert_found(found, one[1], transcript, "encoder")
+
+
+@pytest.mark.slow
+@pytest.mark.max
+def test_a_fault_in_maxs_decoder_is_found(jfk: Clip) -> None:
+    from max.dtype import DType
+
+    class BrokenEngine(MaxFullEngine):
+        def build(self, checkpoint: Checkpoint, listener: Listener) -> tuple[TimedWhisper, float]:
+            changed = replace(checkpoint, state=scale_cross_keys(dict(checkpoint.state)))
+            model, seconds = super().build(checkpoint, listener)
+            decoder, _ = load_max_decoder(changed, listener, weight=DType.float16)
+            model.decoder = DecoderModule(decoder)
+            return model, seconds
+
+    engine = registry.get("max_full", MODEL)
+    one = engine, engine.transcribe(jfk, replay.GREEDY)
+    row = registry.row("max_full")
+    broken = BrokenEngine(replace(row, key="planted", label="Planted"), MODEL, "float32")
+    found, transcript = explain(one, broken, jfk)
+    assert_found(found, one[1], transcript, "decoder")
 
 
 # Real differences

@@ -11,8 +11,8 @@ import torch
 from whisper.audio import N_FRAMES, log_mel_spectrogram, pad_or_trim
 from whisper.model import Whisper
 
-from engines.analysis import layers, records
-from engines.analysis.records import Encoder, LayerComparison
+from engines.analysis import decoder_layers, layers, records
+from engines.analysis.records import Half, LayerComparison
 from engines.audio import load_clip
 from engines.base import (
     SAMPLE_RATE,
@@ -38,7 +38,7 @@ def same(stage: str, output: FloatArray) -> FloatArray:
     return output
 
 
-def open_encoder(name: str, change: Callable[[str, FloatArray], FloatArray] = same) -> Encoder:
+def open_encoder(name: str, change: Callable[[str, FloatArray], FloatArray] = same) -> Half:
     """PyTorch's encoder of `MINI` in float32, its stages changed."""
     encoder = MINI.build(Whisper).encoder
 
@@ -46,10 +46,10 @@ def open_encoder(name: str, change: Callable[[str, FloatArray], FloatArray] = sa
         for stage, output in layers.torch_stages(encoder, mel, torch.float32):
             yield stage, change(stage, output)
 
-    return Encoder(name, name, "cpu", stages)
+    return Half(name, name, "cpu", stages)
 
 
-def compare(*encoders: Encoder, listener: Listener = layers.SILENT) -> LayerComparison:
+def compare(*encoders: Half, listener: Listener = layers.SILENT) -> LayerComparison:
     return layers.compare_encoders(encoders, MINI, MEL, "noise", listener=listener)
 
 
@@ -64,6 +64,75 @@ def test_pytorch_s_stages_end_in_what_whisper_computes() -> None:
     np.testing.assert_allclose(gap, encoder.positional_embedding.numpy(), atol=1e-6)
     assert stages["conv1"].shape == (3000, 64)
     assert not torch.is_inference_mode_enabled()
+
+
+GIVEN = records.DecoderInput(
+    np.random.default_rng(1).standard_normal((1500, 64)).astype(np.float32), (7, 3, 11, 5)
+)
+SPOKEN = (("<|sot|>", None), (" a", 0.5), (" b", 1.25), (" c", 2.0))
+
+
+def open_decoder(change: Callable[[str, FloatArray], FloatArray] = same) -> Half:
+    """PyTorch's decoder of `MINI` in float32, its stages changed."""
+    decoder = MINI.build(Whisper).decoder
+
+    def stages(given: records.DecoderInput) -> Stages:
+        for stage, output in decoder_layers.torch_stages(decoder, given, torch.float32):
+            yield stage, change(stage, output)
+
+    return Half("b", "b", "cpu", stages)
+
+
+def test_pytorch_s_decoder_stages_are_what_whisper_computes() -> None:
+    decoder = MINI.build(Whisper).decoder
+    kept: dict[str, FloatArray] = {}
+    parts = {"self_keys": "attn.key", "self_values": "attn.value", "cross_keys": "cross_attn.key"}
+    parts |= {"cross_values": "cross_attn.value"}
+    for stage, name in parts.items():
+        module = decoder.blocks[0].get_submodule(name)
+        module.register_forward_hook(
+            lambda _, __, output, stage=stage: kept.update({f"blocks.0.{stage}": output[0].numpy()})
+        )
+    decoder.blocks[0].register_forward_hook(
+        lambda _, __, output: kept.update({"blocks.0.mlp": output[0].numpy()})
+    )
+    with torch.inference_mode():
+        audio = torch.from_numpy(GIVEN.features)[None]
+        kept["logits"] = decoder(torch.tensor([GIVEN.tokens]), audio)[0].numpy()
+    stages = dict(decoder_layers.torch_stages(decoder, GIVEN, torch.float32))
+    for name, expected in kept.items():
+        np.testing.assert_allclose(stages[name], expected, atol=1e-6, err_msg=name)
+    assert len(kept) == 6 and len(stages) == 3 + 7 * MINI.dims.n_text_layer
+
+
+@pytest.mark.parametrize(
+    ("place", "said", "time"),
+    [
+        ("blocks.0.cross_attention", "unit 9 of token 2 “b” at 31.25 s", 31.25),
+        ("blocks.0.self_keys", "unit 9 of token 2 “b” at 31.25 s", 31.25),
+        ("blocks.0.cross_values", "unit 9 of frame 2 at 30.04 s", 30.04),
+        ("logits", "unit 9 of token 2 “b” at 31.25 s", 31.25),
+    ],
+)
+def test_a_decoder_s_worst_element_has_its_stage_place_and_time(
+    place: str, said: str, time: float
+) -> None:
+    def bend(stage: str, output: FloatArray) -> FloatArray:
+        output = output.copy()
+        output[2, 9] += 5.0 if stage == place else 0.0
+        return output
+
+    rows = layers.Rows(30.0, SPOKEN)
+    halves = [replace(open_decoder(), name="a"), open_decoder(bend)]
+    result = decoder_layers.compare_open(halves, MINI, GIVEN, rows, "noise")
+    assert (result.half, result.text) == ("decoder", "<|sot|> a b c")
+    assert (result.first_past("a"), result.first_past("b")) == (None, place)
+    stage = result.find_worst("b")
+    worst = stage.worst["b"]
+    assert stage.name == place and worst is not None and str(worst) == said
+    assert worst.gap == pytest.approx(5.0, abs=1e-3) and worst.time == pytest.approx(time)
+    [told] = [each for each in result.as_dict()["stages"] if each["name"] == place]
+    assert told["halves"]["b"]["worst"]["unit"] == 9 and told["halves"]["b"]["error"] > 0
 
 
 def test_the_reference_is_float64_throughout() -> None:
@@ -119,13 +188,18 @@ def test_values_that_are_not_finite_are_past_any_bound() -> None:
 
     result = compare(open_encoder("a"), open_encoder("b", broken))
     assert replace(result, factor=1e30).first_past("b") == "blocks.0"
+    worst = result.find_worst("b").worst["b"]
+    assert (
+        worst is not None
+        and (worst.axis, worst.row, worst.unit, worst.time) == ("frame",) + (0,) * 3
+    )
     stage = result.stages[NAMES.index("blocks.0")]
     assert stage.statistics["b"] is None and stage.statistics["a"] is not None
     assert stage.histograms is None
 
 
 def test_encoders_of_other_depths_and_twice_the_same_are_refused() -> None:
-    short = Encoder("s", "s", "cpu", lambda mel: iter([("log-mel", mel)]))
+    short = Half("s", "s", "cpu", lambda mel: iter([("log-mel", mel)]))
     with pytest.raises(EngineError, match="different stages"):
         compare(open_encoder("a"), short)
     with pytest.raises(EngineError, match="once"):
@@ -148,6 +222,8 @@ def test_encoders_that_this_machine_lacks_are_refused() -> None:
     found = [candidate.name for candidate in records.candidates()]
     assert found[0] == "cpu:float32"
     assert not any(name.startswith("max_full") for name in found), "its encoder is max_hybrid's"
+    decoders = [candidate.name for candidate in records.candidates("decoder")]
+    assert not any(name.startswith("max_hybrid") for name in decoders), "its decoder is PyTorch's"
     for name, message in (("abacus", "no engine 'abacus'"), ("cpu:float16", "no type")):
         with pytest.raises(EngineError, match=message):
-            layers.open_encoder(name, MINI)
+            layers.open_half("encoder", name, MINI)

@@ -28,7 +28,7 @@ def test_a_new_engine_is_one_file_and_one_row(
     new = EngineRow(
         "new", "New engine", "A new one", "PyTorch", "PyTorch", "#123456", ("float32",), False,
         make="new_engine:NewEngine", why_not="new_engine:why_not",
-        open_stages="new_engine:open_stages",
+        open_encoder="new_engine:open_stages",
     )  # fmt: skip
     monkeypatch.setattr(registry, "ENGINES", (*registry.ENGINES, new))
     engine = registry.get("new", "tiny.en")
@@ -36,8 +36,8 @@ def test_a_new_engine_is_one_file_and_one_row(
     assert "new" in registry.available()
     status = registry.statuses()[-1]
     assert (status.key, status.colour, status.dtypes) == ("new", "#123456", ("float32",))
-    # `open_stages` is another path than the CPU engine's, so its encoder is offered as its own.
-    assert records.candidates()[-1] == records.Encoder("new:float32", "New engine, float32")
+    # `open_encoder` is another path than the CPU engine's, so its encoder is offered as its own.
+    assert records.candidates()[-1] == records.Half("new:float32", "New engine, float32")
     registry.release("tiny.en")
 
 

@@ -36,7 +36,9 @@ struct Decoder:
     """Hidden states of new tokens after the last layer norm.
 
     `y`: `(batch * new, n_state)`. `qk`: with `align`, the scaled cross-attention scores
-    `(layers, heads, batch * new, n_ctx)`; one element otherwise.
+    `(layers, heads, batch * new, n_ctx)`; one element otherwise. `states`: with `align`, the residual stream
+    `(1 + 3 * layers, batch * new, n_state)`: the embedding, then after self-attention, cross-attention and MLP of each
+    layer; one element otherwise.
     `keys`, `values`: self-attention caches `(layers, batch, heads, slots * HEAD * PANEL)`, written at positions `start`
     to `start + new`; inside a head keys are `(slots, HEAD, PANEL)`, values `(HEAD_PANELS, slots * PANEL, PANEL)`.
     `tokens`: `(batch, new)`. `start`: `(1,)`, positions already in the caches.
@@ -53,6 +55,7 @@ struct Decoder:
     ](
         y: OutputTensor[dtype=DType.float32, rank=2, ...],
         qk: OutputTensor[dtype=DType.float32, rank=4, ...],
+        states: OutputTensor[dtype=DType.float32, rank=3, ...],
         keys: ManagedTensorSlice[io_spec=IOSpec[True, IO.Input](), dtype=DType.float32, rank=4, ...],
         values: ManagedTensorSlice[io_spec=IOSpec[True, IO.Input](), dtype=DType.float32, rank=4, ...],
         tokens: InputTensor[dtype=DType.int64, rank=2, ...],
@@ -96,6 +99,7 @@ struct Decoder:
             for c in range(n):
                 var value = column.unsafe_offset(c * PANEL).unsafe_load().cast[DType.float32]()
                 x.unsafe_offset(row * n + c).unsafe_store(value + position.unsafe_offset(c).unsafe_load())
+        keep[align](0, rows * n, x, states.unsafe_ptr())
 
         for layer in range(layers):
             var w = matrices.unsafe_ptr().unsafe_offset(layer * MATRICES * n * n)
@@ -108,6 +112,7 @@ struct Decoder:
             layer_norm[ROWS_AT_ONCE](rows, n, x, g, g.unsafe_offset(n), normal)
             self_attention(rows, new, n, begin, slots, normal, w, b, k, v, wide, mixed)
             project[False, True](rows, n, n, mixed, w.unsafe_offset(3 * n * n), b.unsafe_offset(3 * n), x)
+            keep[align](3 * layer + 1, rows * n, x, states.unsafe_ptr())
 
             # Cross-attention over the audio.
             layer_norm[ROWS_AT_ONCE](rows, n, x, g.unsafe_offset(2 * n), g.unsafe_offset(3 * n), normal)
@@ -119,14 +124,24 @@ struct Decoder:
             var cb = b.unsafe_offset(4 * n)
             cross_attention[align=align](rows, n, n_ctx, cross_slots, normal, cw, cb, ck, cv, wide, mixed, kept)
             project[False, True](rows, n, n, mixed, w.unsafe_offset(5 * n * n), b.unsafe_offset(5 * n), x)
+            keep[align](3 * layer + 2, rows * n, x, states.unsafe_ptr())
 
             # MLP.
             layer_norm[ROWS_AT_ONCE](rows, n, x, g.unsafe_offset(4 * n), g.unsafe_offset(5 * n), normal)
             project[True, False](rows, n, 4 * n, normal, w.unsafe_offset(6 * n * n), b.unsafe_offset(6 * n), wide)
             project[False, True](rows, 4 * n, n, wide, w.unsafe_offset(10 * n * n), b.unsafe_offset(10 * n), x)
+            keep[align](3 * layer + 3, rows * n, x, states.unsafe_ptr())
 
         var last = last_norm.unsafe_ptr()
         layer_norm[ROWS_AT_ONCE](rows, n, x, last, last.unsafe_offset(n), y.unsafe_ptr())
+
+
+@always_inline
+def keep[align: Bool](at: Int, count: Int, x: Pointer[Float32, ...], states: Pointer[mut=True, Float32, ...]):
+    """Copies `count` values of the residual stream `x` to place `at` of `states`; nothing without `align`."""
+    comptime if align:
+        for i in range(count):
+            states.unsafe_offset(at * count + i).unsafe_store(x.unsafe_offset(i).unsafe_load())
 
 
 @always_inline
