@@ -26,8 +26,9 @@ from demo.panels.charts import (
 )
 from demo.panels.templating import render_template
 from demo.snapshot import Comparison, Lane
-from engines import metrics
-from engines.metrics import CommonWindows, Shares, join_names
+from engines import feature_statistics
+from engines.feature_statistics import CommonWindows, Shares
+from engines.metrics import join_names
 
 FIGURES = ("Mean", "Std", "Min", "Max", "Cosine", "Relative L2", "Max |Δ|")
 
@@ -63,7 +64,7 @@ def render(comparison: Comparison) -> str:
     runs = {key: run for key, run in runs.items() if run[1].shape[1:] == width}
     lanes = [lane for lane in comparison.done if lane.key in runs]
     hidden = [lane.label for lane in comparison.done if lane.own_loop and not has_features(lane)]
-    common = metrics.match_windows(runs)
+    common = feature_statistics.match_windows(runs)
     if not runs or not common.starts:
         return render_template("nothing.html", sentence="No window was encoded.")
     if baseline is not None and baseline.key not in runs:
@@ -77,7 +78,7 @@ def render(comparison: Comparison) -> str:
         hidden=join_names(hidden) if hidden else "",
         other=join_names(other) if other else "",
         model=comparison.settings.model_for(first),
-        tail=metrics.TAIL,
+        tail=feature_statistics.TAIL,
     )
 
 
@@ -90,7 +91,7 @@ def _render_histograms(
     lanes: Sequence[Lane], baseline: Lane | None, common: CommonWindows
 ) -> Markup:
     """Render each engine's histogram, and beneath it the difference from the baseline's."""
-    found = metrics.bin_together(common.features)
+    found = feature_statistics.bin_together(common.features)
     theirs = found.shares[baseline.key] if baseline else None
     columns = [
         Column(
@@ -118,7 +119,9 @@ def _render_maps(
 ) -> Markup:
     """Render each engine's features on one scale, and each difference from the baseline's."""
     features, starts = common.features, common.starts
-    means = [metrics.average_over_time(features[lane.key], starts, seconds) for lane in lanes]
+    means = [
+        feature_statistics.average_over_time(features[lane.key], starts, seconds) for lane in lanes
+    ]
     low, high = np.nanquantile(np.concatenate(means), (MAP_TAIL, 1 - MAP_TAIL)).tolist()
     maps = [
         (lane.label, _draw_map(values, low, high, SEQUENTIAL))
@@ -128,7 +131,7 @@ def _render_maps(
         if baseline is None or lane is baseline:
             continue
         ours, theirs = features[lane.key], features[baseline.key]
-        gap = metrics.largest_differences(ours, theirs, starts, seconds)
+        gap = feature_statistics.largest_differences(ours, theirs, starts, seconds)
         most = float(np.nanmax(np.abs(gap))) or 1.0
         title = f"{lane.label} − {baseline.label}"
         maps.append((title, _draw_map(gap, -most, most, DIVERGING)))
@@ -167,7 +170,7 @@ def _render_maps(
 
 
 def _draw_map(
-    values: metrics.Map, low: float, high: float, colours: Sequence[str]
+    values: feature_statistics.Map, low: float, high: float, colours: Sequence[str]
 ) -> dict[str, Any]:
     """Return traits of a heat map from `low` to `high`."""
     steps = len(colours) - 1
@@ -295,17 +298,18 @@ def _list_figures(
     lane: Lane, baseline: Lane | None, common: CommonWindows, windows: slice = slice(None)
 ) -> list[str]:
     ours = common.features[lane.key][windows]
-    near: metrics.FeatureSimilarity | str = "no baseline"
+    near: feature_statistics.FeatureSimilarity | str = "no baseline"
     if baseline is not None and lane.key == baseline.key:
         near = "baseline"
     elif baseline is not None:
         theirs = common.features[baseline.key][windows]
-        near = metrics.measure_similarity(ours, theirs) or "other shape"
-    return format_figures(metrics.summarise(ours), near)
+        near = feature_statistics.measure_similarity(ours, theirs) or "other shape"
+    return format_figures(feature_statistics.summarise(ours), near)
 
 
 def format_figures(
-    found: metrics.FeatureStatistics | None, near: metrics.FeatureSimilarity | str
+    found: feature_statistics.FeatureStatistics | None,
+    near: feature_statistics.FeatureSimilarity | str,
 ) -> list[str]:
     """Return cells of statistics, if all is finite, and of similarity or why there is none."""
     cells = ["not finite", "", "", ""]

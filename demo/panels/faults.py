@@ -13,7 +13,8 @@ from demo.panels.accuracy import describe_differences, list_changes
 from demo.panels.charts import SEQUENTIAL, Table, name_bands, pack, place_ticks, render_chart
 from demo.panels.templating import render_template
 from engines.base import FloatArray
-from engines.metrics import WINDOW_SECONDS, compare, name_count
+from engines.feature_statistics import WINDOW_SECONDS
+from engines.metrics import compare, name_count
 
 if TYPE_CHECKING:
     from engines.analysis.faults import FaultResult, Inputs

@@ -37,7 +37,7 @@ from demo.panels.encoder_output import (
 )
 from demo.panels.templating import render_template
 from engines.analysis.records import Half, LayerComparison, StageComparison
-from engines.metrics import SharedHistograms
+from engines.feature_statistics import SharedHistograms
 
 COLOURS = ("#0072B2", "#009E73", "#D55E00", "#CC79A7", "#E69F00", "#56B4E9")
 """Okabe and Ito's, the baseline first; shapes tell them apart as well."""

@@ -33,8 +33,8 @@ from engines.base import (
     Transcript,
     describe_error,
 )
+from engines.feature_statistics import WINDOW_SECONDS
 from engines.hardware import why_no_max
-from engines.metrics import WINDOW_SECONDS
 
 if TYPE_CHECKING:
     from engines.checkpoints import Checkpoint

@@ -54,7 +54,7 @@ from engines.analysis.records import (
 )
 from engines.base import SILENT, Clip, EngineError, EngineUnavailable, FloatArray, Listener, Stages
 from engines.checkpoints import Checkpoint
-from engines.metrics import bin_together, measure_similarity, summarise
+from engines.feature_statistics import bin_together, measure_similarity, summarise
 
 if TYPE_CHECKING:
     from engines.max_graph.weights import EncoderWeights

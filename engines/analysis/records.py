@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from engines import hardware, registry
 from engines.base import SILENT, Clip, FloatArray, Listener, Stages
-from engines.metrics import FeatureSimilarity, FeatureStatistics, SharedHistograms
+from engines.feature_statistics import FeatureSimilarity, FeatureStatistics, SharedHistograms
 
 FACTOR = 8.0
 """How many times PyTorch's own float32 error an encoder's error may be at any stage.
