@@ -232,9 +232,11 @@ def print_benchmark(record: Mapping[str, Any], markdown: bool) -> None:
             for name, rate, unit in shown
         )
         typer.echo(" · ".join(parts))
+    runs = f"Medians of {settings['repeats']} runs" if settings["repeats"] > 1 else "One run"
     typer.echo(
-        f"Medians of {metrics.name_count(settings['repeats'], 'run')} of engines that take turns, "
-        f"after a warm-up; temperature 0; beside {settings['baseline']}."
+        f"{runs} of each engine, in turns, after a warm-up; temperature 0; compared with "
+        f"{settings['baseline']}."
+        + (" It was interrupted: what is missing was not run." if record["interrupted"] else "")
     )
     exact = [each for each in record["results"] if each.get("dtype", "float32") == "float32"]
     other = [each for each in record["results"] if each not in exact]
