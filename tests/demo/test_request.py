@@ -150,6 +150,8 @@ def test_every_right_value_is_taken_and_travels_in_a_link(choices: Choices) -> N
         clip_timestamps=(1.5, 3.0),
     )
     assert (request.model, request.gpu_dtype) == ("base", "float16")
+    often_named = read(choices, engines=["cpu"] * 1000)
+    assert isinstance(often_named, ComparisonRequest) and often_named.engines == ("cpu",)
     plain = read(choices, language=None, engines=None)
     assert isinstance(plain, ComparisonRequest)
     assert plain.options.language is None and plain.engines == ("cpu", "max_hybrid")
