@@ -13,7 +13,7 @@ from demo.clip_set import Results
 from demo.panels.charts import Control, Option, Table, plain, render_chart, tone
 from demo.panels.templating import render_template
 from engines.benchmark.evaluation_lines import Line
-from engines.metrics import compare, name_count
+from engines.metrics import compare, name_count, split_words
 
 NO_SCATTER = "A chart of error rates needs two engines, and clips whose words are known."
 NOTE = (
@@ -136,7 +136,7 @@ def make_cell(line: Line, different: int | None) -> Cell:
     words = "" if different is None else "same words" if not different else f"{different} differ"
     state, note = "differs" if different else "done", ", ".join(filter(None, [words, pace]))
     if line["expected"] is None:
-        return Cell(words or name_count(len(line["text"].split())), pace, state)
+        return Cell(words or name_count(len(split_words(line["text"]))), pace, state)
     if line["error_rate"] is None:  # nothing is said
         return Cell(f"{line['errors']} added" if line["errors"] else "silent", note, state)
     return Cell(f"{line['error_rate']:.1%}", note, state)
