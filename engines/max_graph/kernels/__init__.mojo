@@ -8,6 +8,7 @@ checkpoint. Weights are float32, or float16 widened in registers.
     attention.mojo  softmax attention over heads of 64
     rows.mojo       layer norm, and padding a spectrogram
     decoder.mojo    the text decoder's layers, and its logits
+    team.mojo       threads that go through a decoder's many short phases together
     select.mojo     top k tokens under Whisper's filters
     product.mojo    float32 matrix product on an accelerator; all others run on a CPU
 """

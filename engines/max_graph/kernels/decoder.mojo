@@ -1,8 +1,8 @@
 """Whisper's text decoder as one operation: all layers, over caches written in place.
 
 One call runs a step of a few beams, or a whole prompt. A step of a small model takes milliseconds, so each weight is
-read once and work is handed to the other cores only six times per layer: an attention, its projections and its cache
-are one task per head.
+read once and the cores are a team (see `team.mojo`), which goes through nine phases per layer. An attention, its
+projections and its cache are one task per head.
 """
 
 import extensibility
@@ -13,17 +13,18 @@ from std.math import ceildiv
 
 from .attention import HEAD, HEAD_PANELS, attend
 from .linear import write_panel
-from .rows import layer_norm
+from .rows import normalise
+from .team import Member, run_team
 from .tile import PANEL, ROWS
 
-comptime PANELS_PER_TASK = 4
-"""Panels of one task of a projection."""
-
 comptime VOCABULARY_PANELS_PER_TASK = 32
-"""Likewise for the 1,621 panels of the vocabulary, of which single ones would make too many tasks."""
+"""Panels of one task of the vocabulary's 1,621; a projection has a task for each."""
 
-comptime ROWS_AT_ONCE = 8
-"""Layer norms of up to 8 rows run on the calling core: handing work over has a cost."""
+comptime ROWS_PER_TASK = 8
+"""Rows of one task of a layer norm."""
+
+comptime PHASES_PER_LAYER = 12
+"""Phases of a layer: three norms, two attentions and four projections, and with `align` three copies."""
 
 # Lengths of a layer's parts in the stacked weights of `weights.py`, in units of n_state or its square.
 comptime NORMS = 6  # scale and shift of three norms
@@ -91,63 +92,105 @@ struct Decoder:
         var mixed = mixed_list.unsafe_ptr()
         var wide = wide_list.unsafe_ptr()
 
-        # Token embedding, a column of the packed panels, plus position.
-        for row in range(rows):
-            var token = Int(tokens.unsafe_ptr().unsafe_offset(row).unsafe_load())
-            var column = embedding.unsafe_ptr().unsafe_offset((token // PANEL) * n * PANEL + token % PANEL)
-            var position = positions.unsafe_ptr().unsafe_offset((begin + row % new) * n)
-            for c in range(n):
-                var value = column.unsafe_offset(c * PANEL).unsafe_load().cast[DType.float32]()
-                x.unsafe_offset(row * n + c).unsafe_store(value + position.unsafe_offset(c).unsafe_load())
-        keep[align](0, rows * n, x, states.unsafe_ptr())
+        def run(mut member: Member) raises {imm}:
+            # Token embedding, a column of the packed panels, plus position.
+            def embed(row: Int) raises {imm}:
+                var token = Int(tokens.unsafe_ptr().unsafe_offset(row).unsafe_load())
+                var column = embedding.unsafe_ptr().unsafe_offset((token // PANEL) * n * PANEL + token % PANEL)
+                var position = positions.unsafe_ptr().unsafe_offset((begin + row % new) * n)
+                for c in range(n):
+                    var value = column.unsafe_offset(c * PANEL).unsafe_load().cast[DType.float32]()
+                    x.unsafe_offset(row * n + c).unsafe_store(value + position.unsafe_offset(c).unsafe_load())
 
-        for layer in range(layers):
-            var w = matrices.unsafe_ptr().unsafe_offset(layer * MATRICES * n * n)
-            var b = biases.unsafe_ptr().unsafe_offset(layer * BIASES * n)
-            var g = norms.unsafe_ptr().unsafe_offset(layer * NORMS * n)
-            var k = keys.unsafe_ptr().unsafe_offset(layer * batch * heads * slots * HEAD * PANEL)
-            var v = values.unsafe_ptr().unsafe_offset(layer * batch * heads * slots * HEAD * PANEL)
+            member.share(embed, rows)
+            keep[align](member, 0, rows * n, x, states.unsafe_ptr())
 
-            # Self-attention over the cache.
-            layer_norm[ROWS_AT_ONCE](rows, n, x, g, g.unsafe_offset(n), normal)
-            self_attention(rows, new, n, begin, slots, normal, w, b, k, v, wide, mixed)
-            project[False, True](rows, n, n, mixed, w.unsafe_offset(3 * n * n), b.unsafe_offset(3 * n), x)
-            keep[align](3 * layer + 1, rows * n, x, states.unsafe_ptr())
+            for layer in range(layers):
+                var w = matrices.unsafe_ptr().unsafe_offset(layer * MATRICES * n * n)
+                var b = biases.unsafe_ptr().unsafe_offset(layer * BIASES * n)
+                var g = norms.unsafe_ptr().unsafe_offset(layer * NORMS * n)
+                var k = keys.unsafe_ptr().unsafe_offset(layer * batch * heads * slots * HEAD * PANEL)
+                var v = values.unsafe_ptr().unsafe_offset(layer * batch * heads * slots * HEAD * PANEL)
 
-            # Cross-attention over the audio.
-            layer_norm[ROWS_AT_ONCE](rows, n, x, g.unsafe_offset(2 * n), g.unsafe_offset(3 * n), normal)
-            var at = layer * heads * cross_slots * HEAD * PANEL
-            var ck = cross_keys.unsafe_ptr().unsafe_offset(at)
-            var cv = cross_values.unsafe_ptr().unsafe_offset(at)
-            var kept = qk.unsafe_ptr().unsafe_offset(layer * heads * rows * n_ctx if align else 0)
-            var cw = w.unsafe_offset(4 * n * n)
-            var cb = b.unsafe_offset(4 * n)
-            cross_attention[align=align](rows, n, n_ctx, cross_slots, normal, cw, cb, ck, cv, wide, mixed, kept)
-            project[False, True](rows, n, n, mixed, w.unsafe_offset(5 * n * n), b.unsafe_offset(5 * n), x)
-            keep[align](3 * layer + 2, rows * n, x, states.unsafe_ptr())
+                # Self-attention over the cache.
+                layer_norm(member, rows, n, x, g, g.unsafe_offset(n), normal)
+                self_attention(member, rows, new, n, begin, slots, normal, w, b, k, v, wide, mixed)
+                project[False, True](
+                    member, rows, n, n, mixed, w.unsafe_offset(3 * n * n), b.unsafe_offset(3 * n), x
+                )
+                keep[align](member, 3 * layer + 1, rows * n, x, states.unsafe_ptr())
 
-            # MLP.
-            layer_norm[ROWS_AT_ONCE](rows, n, x, g.unsafe_offset(4 * n), g.unsafe_offset(5 * n), normal)
-            project[True, False](rows, n, 4 * n, normal, w.unsafe_offset(6 * n * n), b.unsafe_offset(6 * n), wide)
-            project[False, True](rows, 4 * n, n, wide, w.unsafe_offset(10 * n * n), b.unsafe_offset(10 * n), x)
-            keep[align](3 * layer + 3, rows * n, x, states.unsafe_ptr())
+                # Cross-attention over the audio.
+                layer_norm(member, rows, n, x, g.unsafe_offset(2 * n), g.unsafe_offset(3 * n), normal)
+                var at = layer * heads * cross_slots * HEAD * PANEL
+                var ck = cross_keys.unsafe_ptr().unsafe_offset(at)
+                var cv = cross_values.unsafe_ptr().unsafe_offset(at)
+                var kept = qk.unsafe_ptr().unsafe_offset(layer * heads * rows * n_ctx if align else 0)
+                var cw = w.unsafe_offset(4 * n * n)
+                var cb = b.unsafe_offset(4 * n)
+                cross_attention[align=align](
+                    member, rows, n, n_ctx, cross_slots, normal, cw, cb, ck, cv, wide, mixed, kept
+                )
+                project[False, True](
+                    member, rows, n, n, mixed, w.unsafe_offset(5 * n * n), b.unsafe_offset(5 * n), x
+                )
+                keep[align](member, 3 * layer + 2, rows * n, x, states.unsafe_ptr())
 
-        var last = last_norm.unsafe_ptr()
-        layer_norm[ROWS_AT_ONCE](rows, n, x, last, last.unsafe_offset(n), y.unsafe_ptr())
+                # MLP.
+                layer_norm(member, rows, n, x, g.unsafe_offset(4 * n), g.unsafe_offset(5 * n), normal)
+                project[True, False](
+                    member, rows, n, 4 * n, normal, w.unsafe_offset(6 * n * n), b.unsafe_offset(6 * n), wide
+                )
+                project[False, True](
+                    member, rows, 4 * n, n, wide, w.unsafe_offset(10 * n * n), b.unsafe_offset(10 * n), x
+                )
+                keep[align](member, 3 * layer + 3, rows * n, x, states.unsafe_ptr())
+
+            var last = last_norm.unsafe_ptr()
+            layer_norm(member, rows, n, x, last, last.unsafe_offset(n), y.unsafe_ptr())
+
+        run_team(run, layers * PHASES_PER_LAYER + 3)
 
 
 @always_inline
-def keep[align: Bool](at: Int, count: Int, x: Pointer[Float32, ...], states: Pointer[mut=True, Float32, ...]):
+def layer_norm(
+    mut member: Member,
+    rows: Int,
+    n: Int,
+    x: Pointer[Float32, ...],
+    w: Pointer[Float32, ...],
+    b: Pointer[Float32, ...],
+    y: Pointer[mut=True, Float32, ...],
+) raises:
+    """Layer norm of every row of `x` `(rows, n)` to `y`; scale `w` and shift `b`: `(n,)`."""
+
+    def work(task: Int) raises {imm}:
+        normalise(task * ROWS_PER_TASK, min((task + 1) * ROWS_PER_TASK, rows), n, x, w, b, y)
+
+    member.share(work, ceildiv(rows, ROWS_PER_TASK))
+
+
+@always_inline
+def keep[
+    align: Bool
+](
+    mut member: Member, at: Int, count: Int, x: Pointer[Float32, ...], states: Pointer[mut=True, Float32, ...]
+) raises:
     """Copies `count` values of the residual stream `x` to place `at` of `states`; nothing without `align`."""
     comptime if align:
-        for i in range(count):
-            states.unsafe_offset(at * count + i).unsafe_store(x.unsafe_offset(i).unsafe_load())
+
+        def work(task: Int) raises {imm}:
+            for i in range(count):
+                states.unsafe_offset(at * count + i).unsafe_store(x.unsafe_offset(i).unsafe_load())
+
+        member.share(work, 1)
 
 
 @always_inline
 def project[
     gelu: Bool, residual: Bool, weight: DType
 ](
+    mut member: Member,
     rows: Int,
     depth: Int,
     n: Int,
@@ -157,19 +200,18 @@ def project[
     y: Pointer[mut=True, Float32, ...],
 ) raises:
     """Writes `x` `(rows, depth)` `@ w + b` to `y` `(rows, n)`, or adds it with `residual`."""
-    var panels = n // PANEL
 
-    def work(task: Int) raises {imm}:
-        for p in range(task * PANELS_PER_TASK, min((task + 1) * PANELS_PER_TASK, panels)):
-            write_panel[gelu, residual](0, rows, p, depth, n, depth, x, w, b, y.as_unsafe_any_origin(), y)
+    def work(panel: Int) raises {imm}:
+        write_panel[gelu, residual](0, rows, panel, depth, n, depth, x, w, b, y.as_unsafe_any_origin(), y)
 
-    sync_parallelize(work, ceildiv(panels, PANELS_PER_TASK))
+    member.share(work, n // PANEL)
 
 
 @always_inline
 def self_attention[
     weight: DType
 ](
+    mut member: Member,
     rows: Int,
     new: Int,
     n: Int,
@@ -216,13 +258,14 @@ def self_attention[
             var unused = scores.as_unsafe_any_origin()
             attend[False](row, row + 1, t + 1, slots, q, 3 * n, k, v, scores, out, n, unused)
 
-    sync_parallelize(work, heads)
+    member.share(work, heads)
 
 
 @always_inline
 def cross_attention[
     weight: DType, align: Bool
 ](
+    mut member: Member,
     rows: Int,
     n: Int,
     n_ctx: Int,
@@ -254,7 +297,7 @@ def cross_attention[
         var kept = qk.unsafe_offset(head * rows * n_ctx if align else 0)
         attend[align](0, rows, n_ctx, slots, q, n, k, v, scratch.unsafe_ptr(), out, n, kept)
 
-    sync_parallelize(work, n // HEAD)
+    member.share(work, n // HEAD)
 
 
 @extensibility.register("whisper_logits")

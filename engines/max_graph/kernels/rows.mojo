@@ -30,63 +30,63 @@ struct LayerNorm:
         ctx: DeviceContext,
     ) raises:
         var m, n = y.dim_size(0), y.dim_size(1)
-        layer_norm[ROWS_PER_TASK](m, n, x.unsafe_ptr(), w.unsafe_ptr(), b.unsafe_ptr(), y.unsafe_ptr())
+        var xp = x.unsafe_ptr()
+        var wp = w.unsafe_ptr()
+        var bp = b.unsafe_ptr()
+        var yp = y.unsafe_ptr()
+
+        def work(task: Int) raises {imm}:
+            normalise(task * ROWS_PER_TASK, min((task + 1) * ROWS_PER_TASK, m), n, xp, wp, bp, yp)
+
+        sync_parallelize(work, ceildiv(m, ROWS_PER_TASK))
 
 
 @always_inline
-def layer_norm[
-    rows_per_task: Int
-](
-    m: Int,
+def normalise(
+    first: Int,
+    last: Int,
     n: Int,
     xp: Pointer[Float32, ...],
     w: Pointer[Float32, ...],
     b: Pointer[Float32, ...],
     yp: Pointer[mut=True, Float32, ...],
-) raises:
-    """Layer norm of every row of `xp` `(m, n)` to `yp`; the rows of a single task run on the calling core.
+):
+    """Layer norm of rows `first` to `last` of `xp` `(m, n)` to `yp`.
 
     The variance takes a pass of its own: the difference of two sums would cancel.
     """
     var body = n - n % WIDTH  # columns in whole vectors
+    for i in range(first, last):
+        var x = xp.unsafe_offset(i * n)  # (n,)
+        var y = yp.unsafe_offset(i * n)
+        var sums = Vector(0)
+        for c in range(0, body, WIDTH):
+            sums += x.unsafe_offset(c).unsafe_load[width=WIDTH]()
+        var total = sums.reduce_add()
+        for c in range(body, n):
+            total += x.unsafe_offset(c).unsafe_load()
+        var mean = total / Float32(n)
 
-    def work(task: Int) raises {imm}:
-        for i in range(task * rows_per_task, min((task + 1) * rows_per_task, m)):
-            var x = xp.unsafe_offset(i * n)  # (n,)
-            var y = yp.unsafe_offset(i * n)
-            var sums = Vector(0)
-            for c in range(0, body, WIDTH):
-                sums += x.unsafe_offset(c).unsafe_load[width=WIDTH]()
-            var total = sums.reduce_add()
-            for c in range(body, n):
-                total += x.unsafe_offset(c).unsafe_load()
-            var mean = total / Float32(n)
+        # Variance around the mean.
+        sums = Vector(0)
+        for c in range(0, body, WIDTH):
+            var d = x.unsafe_offset(c).unsafe_load[width=WIDTH]() - mean
+            sums = d.fma(d, sums)
+        total = sums.reduce_add()
+        for c in range(body, n):
+            var d = x.unsafe_offset(c).unsafe_load() - mean
+            total += d * d
+        var scale = 1 / sqrt(total / Float32(n) + Float32(1e-5))  # PyTorch's default, which Whisper uses
 
-            # Variance around the mean.
-            sums = Vector(0)
-            for c in range(0, body, WIDTH):
-                var d = x.unsafe_offset(c).unsafe_load[width=WIDTH]() - mean
-                sums = d.fma(d, sums)
-            total = sums.reduce_add()
-            for c in range(body, n):
-                var d = x.unsafe_offset(c).unsafe_load() - mean
-                total += d * d
-            var scale = 1 / sqrt(total / Float32(n) + Float32(1e-5))  # PyTorch's default, which Whisper uses
-
-            # (x - mean) * scale * w + b
-            for c in range(0, body, WIDTH):
-                var d = (x.unsafe_offset(c).unsafe_load[width=WIDTH]() - mean) * scale
-                var shift = b.unsafe_offset(c).unsafe_load[width=WIDTH]()
-                y.unsafe_offset(c).unsafe_store(d.fma(w.unsafe_offset(c).unsafe_load[width=WIDTH](), shift))
-            for c in range(body, n):
-                var d = (x.unsafe_offset(c).unsafe_load() - mean) * scale
-                var shift = b.unsafe_offset(c).unsafe_load()
-                y.unsafe_offset(c).unsafe_store(d.fma(w.unsafe_offset(c).unsafe_load(), shift))
-
-    if m <= rows_per_task:
-        work(0)
-    else:
-        sync_parallelize(work, ceildiv(m, rows_per_task))
+        # (x - mean) * scale * w + b
+        for c in range(0, body, WIDTH):
+            var d = (x.unsafe_offset(c).unsafe_load[width=WIDTH]() - mean) * scale
+            var shift = b.unsafe_offset(c).unsafe_load[width=WIDTH]()
+            y.unsafe_offset(c).unsafe_store(d.fma(w.unsafe_offset(c).unsafe_load[width=WIDTH](), shift))
+        for c in range(body, n):
+            var d = (x.unsafe_offset(c).unsafe_load() - mean) * scale
+            var shift = b.unsafe_offset(c).unsafe_load()
+            y.unsafe_offset(c).unsafe_store(d.fma(w.unsafe_offset(c).unsafe_load(), shift))
 
 
 @extensibility.register("whisper_pad_frames")
