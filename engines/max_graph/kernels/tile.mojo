@@ -5,7 +5,7 @@ depth the `PANEL` columns that a tile needs next lie side by side, so the inner 
 """
 
 from std.collections import Array
-from std.sys import simd_width_of
+from std.sys import PrefetchOptions, prefetch, simd_width_of, size_of
 
 comptime WIDTH = simd_width_of[DType.float32]()
 """Float32 lanes of one vector register: 16 with AVX-512, 8 with AVX2."""
@@ -16,27 +16,34 @@ comptime PANEL = 32
 comptime VECTORS = PANEL // WIDTH
 """Vectors of one row of a panel: 2 with AVX-512, 4 with AVX2."""
 
+comptime REGISTERS = 16 if WIDTH == 8 else 32
+"""Vector registers: 16 with AVX2, 32 with AVX-512 and NEON."""
+
 comptime ROWS = 6 if WIDTH == 8 else 12
-"""Rows of the large tile, whose accumulators are rows * 2 vectors: 24 of the 32 registers of AVX-512 and NEON, 12 of
-AVX2's 16, so that the operands have registers too. On AVX2 a tile of 3 * 4 needs 17 and spills: it reaches 43 % of the
+"""Rows of the large tile, whose accumulators are rows * 2 vectors: 24 of 32 registers, 12 of AVX2's 16, so that the
+operands have registers too. On AVX2 a tile of 3 * 4 needs 17 and spills: it reaches 43 % of the
 limit of multiply-adds, this one 98 %."""
 
-comptime FEW_ROWS = 4 if WIDTH == 16 else 2
-"""Rows of the smaller tile, for the decoder's few beams and for the rows that `ROWS` leaves over."""
+comptime AHEAD = 96
+"""Depths of a panel that are fetched before they are needed, 6 KB of float16: few rows wait for memory, and the
+processor's own prefetching stops at each page of 4 KB."""
+
+comptime CACHE_LINE = 64
+"""Bytes that are fetched at once."""
 
 comptime LOWEST = Float32(-1e30)
 """Stands for minus infinity: below every score and logit, and finite, so that differences are no NaN."""
 
-comptime TILES = (ROWS, FEW_ROWS, 1)
-"""Rows of the tiles that cover any number of rows, largest first."""
+comptime TILES = (ROWS, 5, 3, 1) if WIDTH == 16 else (ROWS, 4, 2, 1)
+"""Rows of the tiles that cover any number of rows, largest first; 5 are the beams of most beam searches."""
 
 comptime Vector = SIMD[DType.float32, WIDTH]
 comptime Accumulators[rows: Int, vectors: Int] = Array[Vector, rows * vectors]
 
 
 def tile_vectors(rows: Int) -> Int:
-    """Returns the vectors of a tile's row: 2 in the large tile, else a whole panel, so that weights are read once."""
-    return 2 if rows == ROWS else VECTORS
+    """Returns the vectors of a tile's row: a whole panel if registers suffice, so that weights are read once."""
+    return VECTORS if (rows + 1) * VECTORS + 1 <= REGISTERS else 2
 
 
 @always_inline
@@ -52,10 +59,14 @@ def multiply[
     independent chains, because one chain waits for the latency of the multiply-add instead of for memory.
     """
     comptime CHAINS = 8 // vectors if rows == 1 else 1
+    comptime PER_LINE = CACHE_LINE // size_of[weight]()  # values of a cache line
     var sums = Array[Vector, rows * vectors * CHAINS](fill=Vector(0))  # (CHAINS, rows, vectors)
     var whole = depth - depth % CHAINS
     for k in range(0, whole, CHAINS):
         comptime for c in range(CHAINS):
+            comptime for line in range(PANEL // PER_LINE):
+                var ahead = panel.unsafe_offset((k + c + AHEAD) * PANEL + line * PER_LINE)
+                prefetch[PrefetchOptions().for_read().high_locality().to_data_cache()](ahead)
             comptime for r in range(rows):
                 var left = Vector(a.unsafe_offset(r * row_stride + k + c).unsafe_load())
                 comptime for v in range(vectors):
