@@ -130,6 +130,8 @@ class GraphInference(FastInference):
         self.sot_index = sot_index
         self.cross: Any = None
         self.cache: Any = None
+        self.rows = np.zeros(0, np.int64)
+        """The place of each beam in the cache: those that go on keep theirs."""
 
     def start(self, prompt: IntArray, features: Tensor, beams: int, **select: Any) -> Step:
         """As `FastInference.start`; the prompt runs once, whatever the number of beams."""
@@ -138,6 +140,7 @@ class GraphInference(FastInference):
         rows = np.array([self.sot_index, len(prompt) - 1], np.int64)
         results = self.decoder.step(prompt[None], self.cross, first, rows, **select)
         self.cache = first
+        self.rows = np.arange(beams)
         if beams > 1:
             self.cache = self.decoder.new_cache(beams)
             self.decoder.reorder_beams(self.cache, first, [0] * beams)
@@ -146,8 +149,9 @@ class GraphInference(FastInference):
     def advance(self, tokens: IntArray, **select: Any) -> Step:
         if state := current_state():
             state.listener.check_stopped()
-        rows = np.arange(len(tokens), dtype=np.int64)
-        return self.decoder.step(tokens[:, None], self.cross, self.cache, rows, **select)
+        placed = np.empty((len(tokens), 1), np.int64)
+        placed[self.rows, 0] = tokens
+        return self.decoder.step(placed, self.cross, self.cache, self.rows, **select)
 
     def logits(self, tokens: Tensor, audio_features: Tensor) -> Tensor:
         """`(beams, tokens, n_vocab)`; of a prompt only the rows of `sot` and the end are filled."""
@@ -171,8 +175,17 @@ class GraphInference(FastInference):
 
     def rearrange_kv_cache(self, source_indices: list[int]) -> None:
         """Make beam `i` continue beam `source_indices[i]`."""
-        if source_indices != list(range(len(source_indices))):
-            self.decoder.reorder_beams(self.cache, self.cache, source_indices)
+        sources = self.rows[source_indices].tolist()
+        contents = list(range(len(sources)))  # which place each place is a copy of
+        free = [place for place in contents if place not in sources]
+        places: list[int] = []
+        for source in sources:
+            place = free.pop() if source in places else source
+            contents[place] = source
+            places.append(place)
+        self.rows = np.array(places)
+        if contents != list(range(len(sources))):
+            self.decoder.reorder_beams(self.cache, self.cache, contents)
 
     def cleanup_caching(self) -> None:
         """Drop the window's cache."""

@@ -43,12 +43,13 @@ CrossKV: TypeAlias = tuple[Buffer, Buffer]
 class Cache:
     """Self-attention keys and values of some beams, laid out by `Decoder.new_cache`.
 
-    `length`: the positions they hold.
+    `length`: the positions they hold. `common`: the first of them that all beams have in common.
     """
 
     keys: Any
     values: Any
     length: int = 0
+    common: int = 0
 
 
 class Trace(NamedTuple):
@@ -308,14 +309,21 @@ class CpuDecoder(Decoder):
         return Cache(np.zeros(shape, np.float32), np.zeros(shape, np.float32))
 
     def reorder_beams(self, cache: Cache, source: Cache, beams: list[int]) -> None:
-        filled = -(-source.length // PANEL) * PANEL  # positions, in whole panels
-        cache.keys[:, :, :, : filled * HEAD] = source.keys[:, beams, :, : filled * HEAD]
+        inside = cache is source
+        copied = [beam for beam, of in enumerate(beams) if not (inside and beam == of)]
+        of = [beams[beam] for beam in copied]
+        first = source.common // PANEL if inside else 0  # positions from here on, in whole panels
+        last = -(-source.length // PANEL)
+        keys = slice(first * HEAD * PANEL, last * HEAD * PANEL)
+        cache.keys[:, copied, :, keys] = source.keys[:, of, :, keys]
         into, values = (  # (layers, batch, heads, HEAD // PANEL, slots * PANEL * PANEL)
             each.values.reshape(*each.values.shape[:3], HEAD // PANEL, -1)
             for each in (cache, source)
         )
-        into[..., : filled * PANEL] = values[:, beams, :, :, : filled * PANEL]
-        cache.length = source.length
+        positions = slice(first * PANEL * PANEL, last * PANEL * PANEL)
+        into[:, copied, :, :, positions] = values[:, of, :, :, positions]
+        if not inside:
+            cache.length = cache.common = source.length
 
     def _unpack(self, keys: Any, values: Any, length: int) -> tuple[FloatArray, FloatArray]:
         layers, heads, n = self.dims.n_text_layer, self.dims.n_text_head, self.dims.n_text_state
