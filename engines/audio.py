@@ -29,6 +29,7 @@ from engines.base import SAMPLE_RATE, SILENT, AudioError, Clip, FloatArray, List
 from engines.clip_source import Source
 from engines.demuxing import (
     SUGGESTION,
+    UNKNOWN_CODING,
     TrackReader,
     describe_tracks,
     open_container,
@@ -194,7 +195,12 @@ def _choose(container: InputContainer, name: str, track: int, channel: int) -> S
         has = "1 audio track" if len(tracks) == 1 else f"{len(tracks)} audio tracks"
         raise AudioError(f"{name} has {has}, and no number {track}: choose of {listed}.")
     if not chosen.channels:
-        raise AudioError(f"{name} has its sound in a coding unknown here: {SUGGESTION}.")
+        if chosen.codec == UNKNOWN_CODING:
+            raise AudioError(f"{name} has its sound in a coding unknown here: {SUGGESTION}.")
+        raise AudioError(
+            f"{name} has {chosen.codec} sound without what is needed to decode it, such as the "
+            f"number of channels: {SUGGESTION}."
+        )
     if channel > chosen.channels:
         have = "1 channel" if chosen.channels == 1 else f"{chosen.channels} channels"
         raise AudioError(

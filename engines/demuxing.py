@@ -38,6 +38,9 @@ def list_demuxers() -> str:
 
 DEMUXERS = list_demuxers()
 
+UNKNOWN_CODING = "unknown coding"
+"""Stands for the name of a coding that these libraries have no decoder for."""
+
 MOST_FAILURES = 50
 """How often in a row the next packet may not be found before reading ends."""
 
@@ -86,7 +89,7 @@ def describe_tracks(container: InputContainer) -> tuple[Track, ...]:
 def name_codec(stream: AudioStream) -> str:
     """Return FFmpeg's name of the coding; of one that it can't decode there is only a mark."""
     context: AudioStream | None = stream.codec_context  # type: ignore[assignment]
-    return "unknown coding" if context is None else context.name or ""
+    return UNKNOWN_CODING if context is None else context.name or ""
 
 
 def count_channels(stream: AudioStream) -> int:
@@ -186,7 +189,8 @@ class TrackReader:
             if packet.size:
                 failures, self._place = 0, packet.pos or self._place
                 self._whole = self._place + packet.size == self._size and not packet.is_corrupt
-            yield from self._decode(packet)
+            if packet.size or packet.pts is None:  # NUT keeps a FLAC encoder's last, empty packet
+                yield from self._decode(packet)
         self.trouble = why if failures else self.trouble
 
     def _decode(self, packet: Packet[AudioStream]) -> Iterator[AudioFrame]:

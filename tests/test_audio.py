@@ -259,6 +259,12 @@ def test_what_is_no_clip_gets_a_sentence_with_a_remedy(tmp_path: Path) -> None:
     (tmp_path / "slow.wav").write_bytes(wav(as_bytes(tone(1.0)), rate=50))
     infinite = np.full(999, -np.inf, "<f4").tobytes()
     (tmp_path / "infinite.wav").write_bytes(wav(infinite, form=3, bits=32))
+    (tmp_path / "radio.c2").write_bytes(b"\xc0\xde\xc2\x00\x08\x04\x00" + bytes(range(1, 251)))
+    with av.open(str(tmp_path / "bare.nut"), "w", format="nut") as container:
+        stream = container.add_stream("adpcm_ima_wav", rate=SAMPLE_RATE, layout="mono")
+        frame = AudioFrame(format="s16p", layout="mono", samples=stream.frame_size or 2041)
+        frame.sample_rate = SAMPLE_RATE
+        container.mux([*stream.encode(frame), *stream.encode(None)])
     os.mkfifo(tmp_path / "pipe.wav")
     with (tmp_path / "large.wav").open("wb") as file:
         file.truncate(100 * 2**20 + 1)  # a sparse file: no room is taken
@@ -268,6 +274,8 @@ def test_what_is_no_clip_gets_a_sentence_with_a_remedy(tmp_path: Path) -> None:
         letter: "letter.wav can't be read as audio, as it is a text: choose an audio file",
         noise: "noise.wav can't be read as audio, so it may be damaged, incomplete or of another "
         "kind: save it as WAV, FLAC, MP3, M4A or Ogg and try again",
+        tmp_path / "radio.c2": "a coding unknown here: save it as WAV",
+        tmp_path / "bare.nut": "has adpcm_ima_wav sound without what is needed to decode it",
         film: "it lacks the index of an MP4 or MOV file",
         tmp_path / "nothing.wav": "no sound (zero samples): record or export it again",
         tmp_path / "empty.wav": "empty (0 bytes): record or export it again",

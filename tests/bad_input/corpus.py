@@ -66,6 +66,7 @@ def make_slow(folder: Path) -> list[Case]:
     cases = list(write_formats(folder / "formats", FORMATS))
     marked = [case.path for case in cases if case.path.suffix not in UNMARKED]
     sound = {path.suffix: path.read_bytes() for path in marked}
+    cases += write_formats(folder / "formats", UNDECODABLE, "either")
     return [*cases, *write_broken(folder / "broken", sound), *write_bombs(folder / "bombs")]
 
 
@@ -215,7 +216,7 @@ def write_names(folder: Path) -> Iterator[Case]:
 COMMON = """
 wav/pcm_u8 wav/pcm_f32le wav/pcm_mulaw:8000:1 wav/pcm_s16le:48000:8 aiff/pcm_s16be mp3/libmp3lame
 mp4/aac:48000 mp4/alac ogg/libvorbis opus/libopus:48000 webm/libopus:48000:1 flac/flac:96000:6
-matroska/ac3:48000:6
+matroska/ac3:48000:6 nut/flac
 """
 FORMATS = """
 wav/pcm_u8 wav/pcm_s16le wav/pcm_s24le wav/pcm_s32le wav/pcm_s64le wav/pcm_f32le wav/pcm_f64le
@@ -231,9 +232,11 @@ eac3/eac3:48000 wav/pcm_s16le:4000 wav/pcm_s16le:11025 wav/pcm_s16le:96000 wav/p
 mp3/libmp3lame:8000 mp3/libmp3lame:22050 flac/flac:48000:1 flac/flac:48000:3 flac/flac:48000:5
 flac/flac:48000:6 flac/flac:48000:8 wav/pcm_s16le:48000:3 wav/pcm_s16le:48000:16 gsm/libgsm:8000:1
 g722/g722:16000:1 nut/pcm_s16le dts/dca latm/aac wtv/ac3 rm/ac3 ircam/pcm_s16le wsaud/adpcm_ima_ws
-mxf_opatom/pcm_s16le:48000:1 spdif/ac3 smjpeg/pcm_s16le adx/adpcm_adx
+mxf_opatom/pcm_s16le:48000:1 nut/flac spdif/ac3 smjpeg/pcm_s16le adx/adpcm_adx
 """
 """Container, codec, samples a second, channels; what this ffmpeg lacks is left out."""
+UNDECODABLE = "nut/adpcm_ima_wav nut/g726:8000:1 codec2/libcodec2:8000:1"
+"""What PyAV's libraries (62) can't decode: NUT keeps no bits a sample, and they lack Codec 2."""
 
 
 UNMARKED = {".gsm", ".g722"}
@@ -254,7 +257,7 @@ def decode_by_ffmpeg(path: Path) -> np.ndarray:
     return np.frombuffer(done.stdout, "<i2").astype(np.float32) / 32768
 
 
-def write_formats(folder: Path, kinds: str) -> Iterator[Case]:
+def write_formats(folder: Path, kinds: str, outcome: Outcome = "heard") -> Iterator[Case]:
     """The tone on every channel, in the containers and codecs that this ffmpeg writes."""
 
     def write(kind: str) -> Case | None:
@@ -268,7 +271,7 @@ def write_formats(folder: Path, kinds: str) -> Iterator[Case]:
         done = run_ffmpeg(
             "-i", str(plain), "-c:a", codec, "-strict", "-2", "-f", container, str(path)
         )
-        return Case(path, "heard") if done and path.stat().st_size else None
+        return Case(path, outcome) if done and path.stat().st_size else None
 
     yield from filter(None, map(write, kinds.split()))
 
