@@ -45,6 +45,7 @@ in the comparison above: the first one that differs, the half of the model behin
 them is right by the same step in float64.</p>"""
 NO_WHY = """<p class="caption">The two candidates appear here, and how likely each half of the model
 and PyTorch in float64 find them.</p>"""
+FIRST_THAT_DIFFERS = ("The first that differs", "")
 NOT_COMPARED = "Compare engines first: here it is asked why their results differ."
 
 Controls = dict[str, Component]
@@ -142,14 +143,17 @@ def build_faults(backend: Backend, analyses: Analyses, controls: Controls) -> Jo
 
 
 def build_why(
-    backend: Backend, analyses: Analyses, saved: SavedResults, visit: gr.Textbox
+    backend: Backend, analyses: Analyses, saved: SavedResults, visit: gr.Textbox, tab: gr.Tab
 ) -> JobPanel:
-    """Which engine to hold against the baseline of the last comparison, and the panel."""
+    """Which engine to hold against the baseline of the last comparison, and the panel.
+
+    An engine that ran with two models is a choice with each: those are known when `tab` is opened.
+    """
     here = [(each.label, each.key) for each in backend.choices().engines if each.available]
     with gr.Column(elem_classes=["sheet", "lab"]):
         gr.HTML(WHY, apply_default_css=False)
         engine = gr.Radio(
-            [("The first that differs", ""), *here],
+            [FIRST_THAT_DIFFERS, *here],
             value="",
             label="Engine",
             elem_id="why-engine",
@@ -161,6 +165,19 @@ def build_why(
         start, stop, outputs = build_job(
             "Say why", "why", ready, len(here) > 1, "why-result", NO_WHY
         )
+
+    def offer_lanes(name: str) -> Any:
+        last = saved.find(name, "comparison")
+        offered = {key: label for label, key in here}
+        if last is not None:
+            lanes, baseline = last.snapshot.lanes, last.snapshot.baseline
+            ran = [each for each in lanes if each.transcript and each is not baseline]
+            offered = {each.key: each.label for each in ran}
+        choices = [FIRST_THAT_DIFFERS, *((label, key) for key, label in offered.items())]
+        asked = saved.find(name, "why")
+        if asked is None or asked.controls["engine"] in ("", *offered):
+            return gr.update(choices=choices)  # another may be chosen meanwhile
+        return gr.update(choices=choices, value="")
 
     def make(held: dict[str, Any]) -> Task:
         last = saved.find(held["visit"], "comparison")
@@ -174,6 +191,7 @@ def build_why(
 
         return make_task(backend, "why", last.controls, explain, held["engine"])
 
+    tab.select(offer_lanes, visit, engine, **QUICK)  # the choice may not be one here yet
     draw = partial(draw_analysis, render=why.render, summarise=why.summarise)
     inputs = {"engine": engine, "visit": visit}
     return JobPanel("why", start, stop, inputs, outputs, "status", make, draw, render_message)

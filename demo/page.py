@@ -80,8 +80,8 @@ def build(
                 with gr.Tab(tab, render_children=True):
                     outputs |= build_panels([each for each in PANELS if each.tab == tab], choices)
             if backend.analyses is not None:
-                with gr.Tab("Why they differ", render_children=True):
-                    analyses.append(build_why(backend, backend.analyses, saved, visit))
+                with gr.Tab("Why they differ", render_children=True) as tab:
+                    analyses.append(build_why(backend, backend.analyses, saved, visit, tab))
                 with gr.Tab("Inspect layers", render_children=True):
                     analyses.append(build_layers(backend, backend.analyses, controls))
                 with gr.Tab("Faults", render_children=True):

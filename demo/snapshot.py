@@ -381,7 +381,7 @@ def new_comparison(
     lanes = tuple(
         Lane(
             key=name,
-            label=", ".join(filter(None, (status.label, named.dtype, named.model))),
+            label=named.label(status.label),
             dtype=settings.run_of(name)[2],
             encoder=status.encoder,
             decoder=status.decoder,

@@ -308,6 +308,11 @@ class LaneName:
     dtype: Dtype | None = None
     model: str | None = None
 
+    def label(self, engine: str) -> str:
+        """Return an engine's label, with the type and the model that are the lane's own."""
+        own = ", ".join(filter(None, (self.dtype, self.model)))
+        return f"{engine} ({own})" if own else engine
+
 
 def read_lane(name: str) -> LaneName:
     """Parse the name of a lane; raises `EngineError` for an unknown engine or type of one."""

@@ -68,7 +68,9 @@ class FakePage:
         self.reset(limits)
         backend = make_backend(
             samples,
-            get_engine=lambda key, model, dtype: self.engines[key],
+            get_engine=lambda key, model, dtype: (
+                self.engines.get(f"{key}@{model}") or self.engines[key]
+            ),
             load_clip=lambda path, *how: self.load_clip(path, *how),
             analyses=self.lab.analyses(),
             describe_sound=lambda clip, listener: self.describe_sound(clip, listener),
@@ -89,10 +91,11 @@ class FakePage:
         self.load_clip: Callable[..., Clip] = fakes.read_fake_clip
         self.describe_sound: Callable[..., SoundView] = fakes.describe_fake_sound
         self.lab.gate.set()
+        self.engines.clear()
         self.use(cpu=fakes.FakeEngine(), max_hybrid=fakes.fake_max())
 
     def use(self, **engines: Any) -> None:
-        """Replace some engines, by key."""
+        """Replace some engines, by key, or by lane with a model of its own."""
         self.engines |= engines
 
     def close(self) -> None:

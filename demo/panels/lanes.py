@@ -16,8 +16,7 @@ from typing import Any
 
 from demo.panels.templating import render_template
 from demo.snapshot import Comparison, Lane
-from engines import registry
-from engines.base import Segment
+from engines.base import Segment, Transcript
 from engines.metrics import Edit, align, join_names, name_count
 
 BOUNDS = (0.9, 0.7, 0.5)
@@ -276,18 +275,19 @@ def is_silent(segment: Segment, most: float | None) -> bool:
 
 
 def find_differing(comparison: Comparison) -> set[str]:
-    """Find the engines whose tokens are not the baseline's, once none runs any more."""
+    """Find the engines whose tokens are not the baseline's, once none runs any more; of another
+    model those whose words are not, since its tokens may be of another vocabulary."""
     baseline = comparison.baseline
     if not comparison.finished or baseline is None or baseline.transcript is None:
         return set()
-    expected, model = baseline.transcript.tokens, comparison.settings.model_for(baseline.key)
-    return {
-        x.key
-        for x in comparison.done
-        if x.transcript and x.transcript.tokens != expected
-        # Another model's tokens are other words, and only engines can be asked about.
-        if comparison.settings.model_for(x.key) == model and x.key in registry.all_keys()
-    }
+    expected = baseline.transcript
+
+    def differs(found: Transcript) -> bool:
+        if found.model != expected.model:
+            return found.text != expected.text
+        return found.tokens != expected.tokens
+
+    return {x.key for x in comparison.done if x.transcript and differs(x.transcript)}
 
 
 def _explain_empty(lane: Lane) -> str:

@@ -13,7 +13,9 @@ from tests import fakes
 from tests.browser.driving import (
     Open,
     analyse,
+    compare,
     count_received,
+    edit,
     open_tab,
     press,
     tab_to,
@@ -32,6 +34,8 @@ pytestmark = pytest.mark.browser
 CARRIED = """[...document.querySelectorAll("#layers [data-figure], #layers [data-options]")]
   .map(each => (each.dataset.figure ?? each.dataset.options).length).reduce((a, b) => a + b)"""
 """Characters of what the panel's charts are drawn from."""
+
+CHOSEN = "document.querySelector('#why-engine input:checked')?.value"
 
 EARLY = "This fault sits in the first convolution."
 
@@ -103,6 +107,46 @@ def test_a_fault_shows_its_text_beside_the_right_one_and_a_reload_loses_nothing(
     open_tab(other, "Faults")
     other.locator("#finding").wait_for(state="attached")
     assert other.locator(".plot").count() == 0
+
+
+def test_the_decoder_s_stages_outlive_a_reload(fake_page: FakePage, open_page: Open) -> None:
+    page = open_page(fake_page.url)
+    open_tab(page, "Inspect layers")
+    page.get_by_label("Decoder", exact=True).check()
+    analyse(page, "inspect")
+    said = page.inner_text("#inspect-status p")
+    assert said.startswith("5 stages compared: all match.")
+    assert "at logits, most in unit 9 of frame 4" in page.inner_text("#layers .verdicts")
+    page.reload()
+    open_tab(page, "Inspect layers")
+    page.locator("#layers .plot").first.wait_for(state="attached")
+    assert page.inner_text("#inspect-status p") == said
+    assert page.get_by_label("Decoder", exact=True).is_checked()
+    assert page.get_by_label("MAX full, float32").is_checked()
+
+
+def test_of_two_models_the_lane_that_was_asked_about_is_explained(
+    fake_page: FakePage, open_page: Open
+) -> None:
+    fake_page.use(cpu=fakes.FakeEngine(model="base"), max_hybrid=fakes.fake_max(model="base"))
+    other = fakes.fake_max(words=fakes.WORDS.replace("turns", "turned"))
+    fake_page.use(**{"max_hybrid@tiny.en": other, "cpu@tiny.en": fakes.FakeEngine(words="Nothing")})
+    page = open_page(fake_page.url)
+    edit(page)
+    page.locator("#other_model input").click()
+    page.get_by_role("option", name="tiny.en").click()
+    compare(page)
+    wait_for_states(page, *["done"] * 4)
+    page.get_by_label("Why MAX hybrid (tiny.en) differs").click()
+    for reloaded in (False, True):
+        page.locator("#why-result td").first.wait_for()
+        page.wait_for_function(f"{CHOSEN} === 'max_hybrid@tiny.en'")
+        offered = page.locator("#why-engine label").all_inner_texts()
+        assert offered[1:] == ["CPU (tiny.en)", "MAX hybrid", "MAX hybrid (tiny.en)"]
+        if not reloaded:
+            page.reload()
+            wait_for_states(page, *["done"] * 4)
+            open_tab(page, "Why they differ")
 
 
 def test_what_can_t_be_done_is_a_sentence(fake_page: FakePage, open_page: Open) -> None:

@@ -73,7 +73,7 @@ def test_equal_engines_share_a_column_and_words_have_keys(
     heads = page.locator("#lanes .heads header")
     assert heads.filter(has=page.locator(".badge")).locator(".one").inner_text() == "MAX hybrid"
     page.get_by_label("Merge equal engines").check()
-    merged = "CPU, CPU, tiny.en, MAX hybrid and MAX hybrid, tiny.en"
+    merged = "CPU, CPU (tiny.en), MAX hybrid and MAX hybrid (tiny.en)"
     assert read_shown(page, "#lanes h2") == [merged]
     assert page.locator(".key--sure").is_visible()
     page.locator("#lanes .segment [tabindex]").first.focus()

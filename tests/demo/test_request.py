@@ -104,8 +104,8 @@ def test_a_lane_has_a_type_or_a_model_of_its_own_and_may_be_the_baseline(choices
     assert (linked.engines, linked.baseline) == (request.engines, request.baseline)
     comparison = new_comparison(request, choices.engines)
     assert [lane.label for lane in comparison.lanes] == [
-        "CPU, tiny.en",
-        "CPU, float32",
+        "CPU (tiny.en)",
+        "CPU (float32)",
         "MAX hybrid",
     ]
     assert comparison.baseline is comparison.lanes[0]
