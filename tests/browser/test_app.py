@@ -85,12 +85,14 @@ def test_the_analyses_find_what_a_missing_norm_does(
     page.set_default_timeout(FINISH_SECONDS * 1000)
     page.locator("#audio .play-pause-button").wait_for()
     open_tab(page, "Inspect layers")
-    page.click("#inspect")
-    page.locator("#layers .plot").first.wait_for(state="attached")
-    verdicts = page.locator("#layers .verdicts li").all_inner_texts()
-    assert verdicts and all(
-        "matches PyTorch CPU, float32 at every stage" in said for said in verdicts
-    ), verdicts
+    for half in ("encoder", "decoder"):
+        page.get_by_label(half.title(), exact=True).check()
+        page.locator("#inspect:enabled").click()
+        page.locator("#layers").get_by_text(f"How far each {half} is from").wait_for()
+        verdicts = page.locator("#layers .verdicts li").all_inner_texts()
+        assert verdicts and all(
+            "matches PyTorch CPU, float32 at every stage" in said for said in verdicts
+        ), verdicts
     open_tab(page, "Faults")
     page.locator("#faults").get_by_label("ln_post left out", exact=True).check()
     page.get_by_text("The 2025 attempt left out the last layer norm").wait_for()
