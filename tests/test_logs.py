@@ -43,6 +43,7 @@ def heard(monkeypatch: pytest.MonkeyPatch) -> Heard:
     return lambda: [json.loads(line) for line in stream.getvalue().splitlines()]
 
 
+@pytest.mark.slow
 def test_an_engine_s_process_logs_its_stages_under_the_run_s_id(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -15,7 +15,7 @@ from gradio_client.exceptions import AppError
 from tests.processes import needs_proc, wait_until
 from tests.running_app import END_SECONDS, START_SECONDS, App
 
-pytestmark = needs_proc
+pytestmark = [needs_proc, pytest.mark.slow]
 
 
 @pytest.fixture
@@ -68,7 +68,6 @@ def test_sigterm_stops_what_runs_and_leaves_nothing(
     assert "Traceback" not in said and "memory runs out" not in said, said
 
 
-@pytest.mark.slow
 def test_ctrl_c_ends_a_page_that_compiles(start: Callable[..., App], tmp_path: Path) -> None:
     """With nothing cached MAX compiles for a minute after the start, where there is MAX."""
     app = start(MAX_WHISPER_CACHE=str(tmp_path / "cache"))

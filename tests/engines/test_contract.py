@@ -138,6 +138,7 @@ def test_no_half_character_is_told() -> None:
     assert all(text.startswith(each) for each in said) and said[-1] == text
 
 
+@pytest.mark.slow
 def test_windows_and_segments_of_a_long_clip() -> None:
     """On `cpu` only, since the loop is the same for all: windows start where a segment of the
     window before ended, or 30 s after it; segments are sent as they become final."""

@@ -200,6 +200,7 @@ def test_the_fast_loop_agrees_with_whisper_s(options: str) -> None:
     assert_agree(DecodingOptions(**given), 1)
 
 
+@pytest.mark.slow
 def test_a_multilingual_window_agrees() -> None:
     """The language detected, three tokens at the start, and a window that fills all 448 positions
     after the longest prompt."""

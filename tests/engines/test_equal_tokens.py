@@ -62,9 +62,10 @@ THEIRS: dict[str, dict[str, Any]] = {
 }
 """The same as arguments of `whisper.transcribe`, which takes lists as text."""
 
+TRANSLATED = ("beam 5 with words", "translated")
 QUICK = [
     ("tiny.en", "jfk", ("greedy", "many options")),
-    ("base", "french-prompt", ("beam 5 with words", "translated")),
+    pytest.param("base", "french-prompt", TRANSLATED, marks=pytest.mark.slow),
 ]
 OTHERS = [
     pytest.param(key, marks=MARKS.get(key, []))
@@ -293,6 +294,7 @@ def test_each_option_by_itself(key: str, model: str, option: str) -> None:
 
 
 @pytest.mark.max
+@pytest.mark.slow
 def test_sampling_draws_the_same_numbers_in_every_engine() -> None:
     """Above temperature 0 the run's own generator decides, whoever else is sampling."""
     options = Options(temperatures=(0.6,), best_of=2)

@@ -72,6 +72,7 @@ def test_many_visitors_at_once_get_each_their_own(
     assert left == [clip.name for clip in clips[1::2]]
 
 
+@pytest.mark.slow
 def test_memory_is_flat_over_many_comparisons(
     short_memory: None, url: str, clips: list[Path]
 ) -> None:
