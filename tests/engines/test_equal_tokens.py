@@ -63,7 +63,7 @@ THEIRS: dict[str, dict[str, Any]] = {
 """The same as arguments of `whisper.transcribe`, which takes lists as text."""
 
 TRANSLATED = ("beam 5 with words", "translated")
-QUICK = [
+SHORT = [
     ("tiny.en", "jfk", ("greedy", "many options")),
     pytest.param("base", "french-prompt", TRANSLATED, marks=pytest.mark.slow),
 ]
@@ -125,7 +125,7 @@ def assert_equal(found: Transcript, wanted: Transcript) -> None:
     assert likely == pytest.approx([w.probability for w in list_words(wanted)], abs=1e-4)
 
 
-@pytest.mark.parametrize(("model", "name", "each"), QUICK)
+@pytest.mark.parametrize(("model", "name", "each"), SHORT)
 @pytest.mark.parametrize("key", OTHERS)
 def test_short_samples(key: str, model: str, name: str, each: tuple[str, ...]) -> None:
     if (key, model) == ("max_hybrid", "base"):
@@ -225,7 +225,7 @@ def test_telephone_prompts(key: str, model: str, joined: bool, options: str) -> 
         assert languages == {"en", "fr", "es", "it", "ru"}
 
 
-@pytest.mark.parametrize(("model", "name", "each"), QUICK)
+@pytest.mark.parametrize(("model", "name", "each"), SHORT)
 def test_the_baseline_is_openai_whisper_itself(
     model: str, name: str, each: tuple[str, ...]
 ) -> None:
