@@ -66,7 +66,7 @@ TRANSCRIPT_FILES = {
 
 BREAK_FIELDS = {
     "max_line_width": "Characters in a line of subtitles (empty: one line a segment)",
-    "max_line_count": "LineBreaks in a cue (empty: as many as a segment has)",
+    "max_line_count": "Lines in a cue (empty: as many as a segment has)",
 }
 """How subtitles are broken: label by name."""
 

@@ -78,7 +78,7 @@ class EngineRow:
     def why_unavailable(self) -> str | None:
         """Return why this machine can't run the engine, or None when it can."""
         if any(find_spec(name) is None for name in self.packages):
-            return f"optional and not installed: {HOW_TO_INSTALL} brings it"
+            return f"optional and not installed: run {HOW_TO_INSTALL}"
         reason: str | None = resolve_name(self.why_not)() if self.why_not else None
         return reason
 

@@ -85,10 +85,12 @@ def _say_what_runs(comparison: Comparison) -> str:
     parts = []
     for what, states in doing.items():
         names = [lane.label for lane in comparison.lanes if lane.state in states]
-        if names:
+        if len(names) == len(comparison.lanes) > 2:  # their names would not fit on the stage
+            parts.append(f"All {len(names)} engines are {what}")
+        elif names:
             parts.append(f"{join_names(names)} {'are' if len(names) > 1 else 'is'} {what}")
     alone = comparison.settings.schedule != "parallel" and not comparison.racing
-    start = "Timing each engine alone: " if alone and len(comparison.lanes) > 1 else ""
+    start = "Timed alone: " if alone and len(comparison.lanes) > 1 else ""
     return f"{start}{', '.join(parts)}." if parts else f"{start or 'About to start'}…"
 
 
@@ -138,11 +140,12 @@ def is_clearly_faster(first: Lane, other: Lane) -> bool:
 def _write_note(comparison: Comparison) -> str:
     """List what stands behind the verdict: words, errors, model and clip, and how it was timed."""
     name = f"“{comparison.clip_name}”" if comparison.clip_name else "the clip"
+    length = f"{comparison.audio_seconds:.0f} s"
     parts = [
         _describe_words(comparison),
         _describe_errors(comparison),
         comparison.settings.models,
-        f"{name} ({comparison.audio_seconds:.0f} s)",
+        name if comparison.clip_name.endswith(f", {length}") else f"{name} ({length})",
         _describe_timing(comparison),
     ]
     note = " · ".join(part for part in parts if part)

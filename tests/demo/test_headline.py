@@ -99,12 +99,14 @@ def test_before_and_during_a_run_it_changes_only_with_a_state() -> None:
     )
     said = {speak(replace(blank, lanes=lanes)) for lanes in (early, late)}
     assert said == {"CPU and MAX hybrid are transcribing."}
+    three = (*early, replace(early[0], key="gpu", label="GPU"))
+    assert speak(replace(blank, lanes=three)) == "All 3 engines are transcribing."
     lanes = (early[0], replace(early[1], state="compiling"))
     mixed = replace(blank, lanes=lanes, left=17.2)
     assert speak(mixed) == "CPU is transcribing, MAX hybrid is compiling the graph."
     assert read(render_headline(summarise(mixed))).all(kind="left")[0].text == "about 15 s left"
     alone = replace(blank, lanes=lanes, settings=replace(blank.settings, schedule="one at a time"))
-    assert speak(alone).startswith("Timing each engine alone: CPU is transcribing")
+    assert speak(alone).startswith("Timed alone: CPU is transcribing")
 
 
 def test_a_warning_is_no_mere_colour() -> None:

@@ -45,7 +45,7 @@ def test_without_its_packages_a_row_says_how_to_get_them(monkeypatch: pytest.Mon
     row = replace(registry.row(OPTIONAL[0]), packages=("no_such_runtime",))
     monkeypatch.setattr(registry, "ENGINES", (*registry.ENGINES[:1], row))
     assert registry.statuses()[1].reason == (
-        "optional and not installed: make engines-extra brings it"
+        "optional and not installed: run make engines-extra"
     )
     with pytest.raises(EngineUnavailable, match="make engines-extra"):
         registry.get(row.key)
