@@ -13,7 +13,8 @@ MOST_LETTERS = 160
 
 
 def render(result: Divergence) -> str:
-    """Render the sentences, the text up to the candidates, and the step in every pairing."""
+    """Render the sentences after that of `summarise`, which stands above the panel, the text up to
+    the candidates, and the step in every pairing."""
     one, other = result.labels
     halves = [(one, one), (one, other), (other, one), (other, other)]
     rows = [list_figures(*each) for each in zip(result.pairings, halves, strict=False)]
@@ -24,7 +25,7 @@ def render(result: Divergence) -> str:
     return render_template(
         "why.html",
         result=result,
-        sentences=result.sentences(),
+        sentences=result.sentences()[1:],
         before=result.before[-MOST_LETTERS:],
         cut=len(result.before) > MOST_LETTERS,
         columns=["Encoder", "Decoder", *map(str, result.candidates), "Margin"],

@@ -71,8 +71,8 @@ def test_an_optional_engine_is_chosen_by_a_link_and_writes_the_words(
     assert row.own_loop[:40] in page.locator(f'.lane[data-engine="{key}"]').inner_text()
     if cells.locator("[data-why]").count():
         cells.locator("[data-why]").click()
-        page.locator("#why-result .first").wait_for()
-        assert row.label in page.inner_text("#why-result .first")
+        page.locator("#why-result .finding").wait_for(state="attached")
+        assert row.label in page.inner_text("#why-status")
 
 
 @pytest.mark.slow
