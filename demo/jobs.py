@@ -192,7 +192,7 @@ class Waiting:
     def describe(self) -> tuple[str, str]:
         """Return a sentence with the place, and a note with the expected wait, or none."""
         others = "1 run is" if self.ahead == 1 else f"{self.ahead} runs are"
-        sentence = f"Waiting: {others} ahead of yours."
+        sentence = f"Waiting: {others} ahead of this one."
         if self.seconds is None:
             return sentence, ""
         return sentence, f"Your turn comes in {format_estimate(self.seconds)}, going by past runs."

@@ -38,7 +38,8 @@ Model = Annotated[str, typer.Option("--model", help="an official name, or a path
 Engines = Annotated[
     str | None,
     typer.Option(
-        "--engines", help="with commas between; one may be ENGINE:TYPE@MODEL; else all there are"
+        "--engines",
+        help="with commas between; one may be ENGINE:TYPE@MODEL; all means optional ones as well",
     ),
 ]
 Baseline = Annotated[
@@ -309,8 +310,9 @@ def read_beams(text: str) -> tuple[int, ...]:
 
 
 def pick_engines(text: str | None, baseline: str | None = None) -> tuple[str, ...]:
-    """Return the engines that were named, else all of this machine, the baseline first."""
-    keys = split_names(text) or registry.available()
+    """Return the engines that were named, else those that run by default, the baseline first."""
+    named = registry.available(optional=True) if text == "all" else split_names(text)
+    keys = named or registry.available()
     for key in keys:
         registry.read_lane(key)
     if baseline and baseline not in keys:

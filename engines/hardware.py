@@ -57,7 +57,7 @@ def why_no_max() -> str | None:
 
 def why_no_avx2() -> str | None:
     """Return why code built for AVX2 can't run here, or None when it can or nothing tells."""
-    flags = _list_processor_flags()
+    _, flags = read_processor()
     missing = ", ".join(sorted({"avx2", "fma", "f16c", "bmi2"} - flags))
     if flags and missing:
         return f"it is built for processors with {missing}; this has none"
@@ -66,20 +66,25 @@ def why_no_avx2() -> str | None:
 
 def why_no_bfloat16() -> str | None:
     """Return why the processor can't multiply in bfloat16, or None when it can or nothing tells."""
-    flags = _list_processor_flags()
+    _, flags = read_processor()
     if flags and not flags & {"avx512_bf16", "amx_bf16", "bf16"}:
         return "this processor has no instructions for bfloat16"
     return None
 
 
-def _list_processor_flags() -> set[str]:
-    """Return the names of the processor's instruction sets as Linux has them; none elsewhere."""
+def read_processor() -> tuple[str, set[str]]:
+    """Return the processor's name and instruction sets as Linux has them; nothing elsewhere."""
+    name, flags = "", set[str]()
     with suppress(OSError):
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-        for line in text.splitlines():
-            if line.startswith(("flags", "Features")):
-                return set(line.partition(":")[2].split())
-    return set()
+        for line in text.partition("\n\n")[0].splitlines():
+            field, _, value = line.partition(":")
+            match field.strip():
+                case "model name":
+                    name = value.strip()
+                case "flags" | "Features":
+                    flags = set(value.split())
+    return name, flags
 
 
 def has_accelerator() -> bool:

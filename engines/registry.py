@@ -279,10 +279,11 @@ def all_keys() -> tuple[str, ...]:
     return tuple(row.key for row in ENGINES)
 
 
-def available() -> tuple[str, ...]:
-    """Return the keys of the engines that run by default: all available ones but optional ones."""
+def available(optional: bool = False) -> tuple[str, ...]:
+    """Return the keys of the engines that run by default: all available ones but optional ones;
+    with `optional` those as well."""
     here = (row for row in ENGINES if row.why_unavailable() is None)
-    return tuple(row.key for row in here if not row.is_optional)
+    return tuple(row.key for row in here if optional or not row.is_optional)
 
 
 def row(key: str) -> EngineRow:

@@ -177,7 +177,7 @@ def test_the_limits_of_the_queue_hold_by_every_route(
     answer = call_tool(url, sample="jfk")
     assert answer.isError and "The queue is full" in answer.content[0].text
     told = second.status().log
-    assert told and told[0] == "Waiting: 1 run is ahead of yours."
+    assert told and told[0] == "Waiting: 1 run is ahead of this one."
     gate.set()
     assert first.result(60)["lanes"] and second.result(60)["lanes"]
     wait_until(lambda: not count()["running"], "the end of both")

@@ -31,7 +31,14 @@ from whisper.timing import find_alignment
 from whisper.tokenizer import Tokenizer, get_tokenizer
 
 from engines import checkpoints
-from engines.analysis.layers import Rows, compare_stages, cut_window, open_halves, to_float64
+from engines.analysis.layers import (
+    Rows,
+    compare_stages,
+    cut_window,
+    open_halves,
+    open_torch,
+    to_float64,
+)
 from engines.analysis.records import DecoderInput, Half, LayerComparison
 from engines.base import SILENT, Clip, EngineUnavailable, FloatArray, Listener, Stages
 from engines.checkpoints import Checkpoint
@@ -77,15 +84,8 @@ def torch_stages(decoder: TextDecoder, given: DecoderInput, dtype: torch.dtype) 
     yield "logits", on_host(x @ decoder.token_embedding.weight.to(dtype).T)
 
 
-def open_torch(checkpoint: Checkpoint, dtype: str | None, listener: Listener, device: str) -> Half:
-    """Open PyTorch's decoder; float16 has half inputs and activations, as whisper's `fp16`."""
-    decoder, name = checkpoint.build(Whisper).decoder.to(device), dtype or "float32"
-    stages = partial(torch_stages, decoder, dtype=getattr(torch, name))
-    return Half(name, name, device, stages, rounds_to="" if name == "float32" else name)
-
-
-open_torch_cpu = partial(open_torch, device="cpu")
-open_torch_gpu = partial(open_torch, device="cuda")
+open_torch_cpu = partial(open_torch, device="cpu", half="decoder", stages=torch_stages)
+open_torch_gpu = partial(open_torch, device="cuda", half="decoder", stages=torch_stages)
 
 
 def open_max(

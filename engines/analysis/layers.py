@@ -107,11 +107,21 @@ def torch_stages(encoder: AudioEncoder, mel: FloatArray, dtype: torch.dtype) -> 
     yield "ln_post", on_host(encoder.ln_post(x)[0])
 
 
-def open_torch(checkpoint: Checkpoint, dtype: str | None, listener: Listener, device: str) -> Half:
-    """Open PyTorch's encoder; float16 has half inputs and activations, as whisper's `fp16`."""
-    encoder, name = checkpoint.build(Whisper).encoder.to(device), dtype or "float32"
-    stages = partial(torch_stages, encoder, dtype=getattr(torch, name))
-    return Half(name, name, device, stages, rounds_to="" if name == "float32" else name)
+def open_torch(
+    checkpoint: Checkpoint,
+    dtype: str | None,
+    listener: Listener,
+    device: str,
+    half: HalfName = "encoder",
+    stages: Callable[..., Stages] = torch_stages,
+) -> Half:
+    """Open PyTorch's half; float16 has half inputs and activations, as whisper's `fp16`.
+
+    `stages`: yields the stages of the half's module for its input and a `dtype`.
+    """
+    module, name = getattr(checkpoint.build(Whisper), half).to(device), dtype or "float32"
+    given = partial(stages, module, dtype=getattr(torch, name))
+    return Half(name, name, device, given, rounds_to="" if name == "float32" else name)
 
 
 open_torch_cpu = partial(open_torch, device="cpu")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import re
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +16,7 @@ from time import perf_counter
 from typing import Any
 
 from engines.base import EngineError, Listener
+from engines.hardware import read_processor
 from engines.process import Worker
 
 PACKAGES = ("torch", "max", "openai-whisper", "numpy")
@@ -52,15 +52,13 @@ class Machine:
 
 def describe() -> Machine:
     """Look at this machine, without importing PyTorch."""
-    gpu = cpuinfo = ""
-    with suppress(OSError):
-        cpuinfo = Path("/proc/cpuinfo").read_text()
-    names = re.findall(r"^model name\s*: (.+)$", cpuinfo, re.MULTILINE)
+    name, _ = read_processor()
+    gpu = ""
     with suppress(OSError, subprocess.SubprocessError):
         command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
         gpu = subprocess.check_output(command, text=True, timeout=20, stderr=subprocess.DEVNULL)
     return Machine(
-        cpu=names[0] if names else platform.processor() or platform.machine(),
+        cpu=name or platform.processor() or platform.machine(),
         cores=os.cpu_count() or 1,
         threads=int(os.environ.get("OMP_NUM_THREADS") or len(list_cores())),
         memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),

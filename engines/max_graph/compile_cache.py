@@ -32,7 +32,7 @@ from whisper.model import ModelDimensions
 
 from engines.base import Dtype, EngineError, Listener, describe_error, ran_out_of_memory
 from engines.checkpoints import Checkpoint
-from engines.hardware import cache_folder
+from engines.hardware import cache_folder, read_processor
 from engines.max_graph import accelerator_decoder, decoder, encoder
 from engines.max_graph.operations import AcceleratorOperations, CpuOperations, Operations
 
@@ -209,12 +209,8 @@ def entry_path(name: str, target: str, variant: str) -> Path:
 @cache
 def processor() -> str:
     """Return the processor's model and instruction sets, which compiled code targets."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()
-    except OSError:
-        return f"{platform.machine()} {platform.processor()}"
-    kept = [line for line in lines if line.startswith(("model name", "flags", "Features"))]
-    return f"{platform.machine()} {kept}"
+    name, flags = read_processor()
+    return " ".join([platform.machine(), name or platform.processor(), *sorted(flags)])
 
 
 @cache

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.browser
 
-AHEAD = "Waiting: {} ahead of yours."
+AHEAD = "Waiting: {} ahead of this one."
 ONE_AHEAD, TWO_AHEAD = AHEAD.format("1 run is"), AHEAD.format("2 runs are")
 PLACES = "['#summary', '#chips'].map(s => document.querySelector(s).getBoundingClientRect().top)"
 

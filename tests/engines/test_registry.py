@@ -7,6 +7,7 @@ import pytest
 from engines import registry
 from engines.analysis import records
 from engines.base import EngineError, EngineUnavailable
+from engines.command_options import pick_engines
 from engines.registry import EngineRow
 
 NEW_ENGINE = '''
@@ -39,6 +40,13 @@ def test_a_new_engine_is_one_file_and_one_row(
     # `open_encoder` is another path than the CPU engine's, so its encoder is offered as its own.
     assert records.candidates()[-1] == records.Half("new:float32", "New engine, float32")
     registry.release("tiny.en")
+
+
+def test_all_are_the_optional_engines_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry.EngineRow, "why_unavailable", lambda self: None)
+    usual = [row.key for row in registry.ENGINES if not row.is_optional]
+    assert list(pick_engines("all")) == list(registry.all_keys()) != usual
+    assert list(pick_engines(None)) == usual
 
 
 def test_unavailable_engines_and_types_give_their_reason() -> None:
