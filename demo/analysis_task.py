@@ -115,9 +115,9 @@ def make_explanation(
 
 def pick_transcripts(comparison: Comparison, key: str) -> tuple[Transcript, Transcript]:
     """Return the baseline's transcript and an engine's, with "" that of the first that differs from
-    it, by the baseline's model if there is one, else of the first one.
+    it, by the baseline's model if there is one.
 
-    Raises `RequestError` where one is not there.
+    Raises `RequestError` where one is not there, or none differs.
     """
     baseline = comparison.baseline
     if baseline is None or baseline.transcript is None:
@@ -129,9 +129,10 @@ def pick_transcripts(comparison: Comparison, key: str) -> tuple[Transcript, Tran
         if lane.transcript and lane is not baseline
     ]
     others.sort(key=lambda each: each[1].model != first.model)  # the baseline's model first
-    if not key:
-        differing = [each for each in others if each[1].tokens != first.tokens]
-        others = [*differing, *others][:1]
+    if not key and others:
+        others = [each for each in others if each[1].tokens != first.tokens][:1]
+        if not others:
+            raise RequestError("All engines chose the same tokens: there is nothing to explain.")
     found = next((transcript for name, transcript in others if key in ("", name)), None)
     if found is None:
         asked = "This engine" if key else "No other engine"

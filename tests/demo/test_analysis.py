@@ -56,6 +56,9 @@ def test_the_baseline_is_asked_about_with_an_engine_that_ran() -> None:
     for key in ("max_full", "cpu"):
         with pytest.raises(RequestError, match="This engine has no transcript"):
             pick_transcripts(last, key)
+    same = list(make_task(fakes.FakeEngine("cpu"), fakes.fake_max()).snapshots())[-1]
+    with pytest.raises(RequestError, match="All engines chose the same tokens"):
+        pick_transcripts(same, "")
 
 
 def test_why_shows_what_is_known() -> None:
