@@ -78,7 +78,7 @@ benchmark: $(RUN) ## time the engines: medians of runs that take turns, as table
 benchmark-json: $(RUN) ## the same as one JSON object
 	$(PY) -m engines.cli benchmark --json - $(ARGS)
 
-benchmark-save: $(RUN) ## measure every engine here with tiny.en and base, greedy and beam 5, into docs/benchmark.json: up to an hour
+benchmark-save: $(RUN) ## measure every engine here with tiny.en and base, greedy and beam 5, into docs/benchmark.json: half an hour for each two runs
 	$(PY) -m engines.cli benchmark --engines all --models tiny.en,base --clips columbia,jfk --beams 1,5 --json docs/benchmark.json $(ARGS)
 
 bad-input: $(DEV) ## make hundreds of odd and broken clips and put each through the reader

@@ -39,7 +39,8 @@ Engines = Annotated[
     str | None,
     typer.Option(
         "--engines",
-        help="with commas between; one may be ENGINE:TYPE@MODEL; all means optional ones as well",
+        help="with commas between; one may be ENGINE:TYPE@MODEL; all has the optional ones too; "
+        "else those that run by default",
     ),
 ]
 Baseline = Annotated[

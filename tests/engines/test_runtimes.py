@@ -44,7 +44,7 @@ def make_checkpoint(dims: ModelDimensions, heads: object = ((1, 0),)) -> Checkpo
 def test_without_its_packages_a_row_says_how_to_get_them(monkeypatch: pytest.MonkeyPatch) -> None:
     row = replace(registry.row(OPTIONAL[0]), packages=("no_such_runtime",))
     monkeypatch.setattr(registry, "ENGINES", (*registry.ENGINES[:1], row))
-    assert registry.statuses()[1].reason == ("optional and not installed: run make engines-extra")
+    assert registry.statuses()[1].reason == "optional and not installed: run make engines-extra"
     with pytest.raises(EngineUnavailable, match="make engines-extra"):
         registry.get(row.key)
     broken = replace(row, packages=("json",), make="engines.no_such_file:Engine")
