@@ -205,7 +205,7 @@ def list_engines(as_json: AsJson = False) -> None:
     """List the engines, and why one is not available on this machine."""
     for status in registry.statuses():
         if as_json:
-            printing.print_json({**vars(status), "available": status.available})
+            printing.print_json(status.as_dict())
             continue
         state = "available" if status.available else f"not available: {status.reason}"
         halves = f"encoder {status.encoder}, decoder {status.decoder}"

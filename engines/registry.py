@@ -236,40 +236,30 @@ BASELINE = ENGINES[0].key
 
 
 @dataclass(frozen=True)
-class EngineStatus:
-    """One engine on this machine, with fields of its `EngineRow`.
+class EngineStatus(EngineRow):
+    """One engine on this machine: its row, with the types that it can compute in here.
 
-    `reason`: why it can't run here, else None. `dtypes`: the types it can compute in here.
+    `reason`: why it can't run here, else None.
     """
 
-    key: str
-    label: str
-    encoder: str
-    decoder: str
-    reason: str | None
-    colour: str = "#56B4E9"
-    dtypes: tuple[Dtype, ...] = ("float32",)
-    uses_gpu: bool = False
-    about: str = ""
-    own_loop: str = ""
-    is_optional: bool = False
+    reason: str | None = None
 
     @property
     def available(self) -> bool:
         """Whether `get` returns it."""
         return self.reason is None
 
+    def as_dict(self) -> dict[str, Any]:
+        """Return what programs are told of it, by name."""
+        names = ("key", "label", "encoder", "decoder", "reason", "colour", "dtypes", "uses_gpu")
+        others = ("about", "own_loop", "is_optional", "available")
+        return {name: getattr(self, name) for name in (*names, *others)}
+
 
 def statuses() -> list[EngineStatus]:
     """Return every engine, with the reason where this machine can't run it."""
-    names = ("key", "label", "about", "encoder", "decoder", "colour", "uses_gpu", "own_loop")
     return [
-        EngineStatus(
-            **{name: getattr(row, name) for name in names},
-            reason=row.why_unavailable(),
-            dtypes=row.usable_dtypes(),
-            is_optional=row.is_optional,
-        )
+        EngineStatus(**{**vars(row), "dtypes": row.usable_dtypes()}, reason=row.why_unavailable())
         for row in ENGINES
     ]
 

@@ -28,16 +28,21 @@ from engines.base import (
     Transcript,
     Word,
 )
-from engines.registry import EngineStatus
+from engines.registry import EngineStatus, row
 
 GATE_SECONDS = 60.0
 """A compile held longer than this belongs to a test that failed."""
 
 WORDS = "The compiler turns the graph into fast code for every chip"
 
-CPU = EngineStatus("cpu", "CPU", "PyTorch", "PyTorch", None)
-GPU = EngineStatus("gpu", "GPU", "PyTorch", "PyTorch", "no CUDA device was found")
-MAX = EngineStatus("max_hybrid", "MAX hybrid", "MAX graph", "PyTorch", None)
+CPU, GPU, MAX = (
+    EngineStatus(**{**vars(row(key)), "label": label, "about": ""}, reason=reason)
+    for key, label, reason in (
+        ("cpu", "CPU", None),
+        ("gpu", "GPU", "no CUDA device was found"),
+        ("max_hybrid", "MAX hybrid", None),
+    )
+)
 STATUSES = (CPU, GPU, MAX)
 
 

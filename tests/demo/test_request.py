@@ -299,7 +299,7 @@ def test_samples_come_titled_ones_first_with_their_references(
 
 
 def test_optional_engines_run_only_where_they_are_asked_for() -> None:
-    extra = dataclasses.replace(fakes.MAX, key="faster_whisper", is_optional=True)
+    extra = dataclasses.replace(fakes.MAX, key="faster_whisper", packages=("some",))
     choices = Choices((), (*fakes.STATUSES, extra), ("base",))
     assert ComparisonRequest.default(choices).engines == ("cpu", "max_hybrid")
     assert choices.available[-1] == "faster_whisper"
