@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from time import perf_counter
@@ -25,6 +24,7 @@ from faster_whisper.feature_extractor import FeatureExtractor
 from tokenizers import decoders, pre_tokenizers
 from whisper.tokenizer import Tokenizer
 
+from engines import whisper_hooks
 from engines.base import Clip, FloatArray, Options
 from engines.checkpoints import Checkpoint
 from engines.checkpoints.formats import from_ctranslate2
@@ -114,12 +114,12 @@ class TimedModel(faster_whisper.WhisperModel):
         self.feature_extractor = TimedFeatures(**self.feat_kwargs)
 
     def encode(self, features: FloatArray) -> ctranslate2.StorageView:
-        """Encode a window, `(n_mels, 3000)`, which begins where the caller's `time_offset` says;
-        language detection, which calls this as well, has none."""
+        """Encode a window, `(n_mels, 3000)`; language detection, which calls this as well, has no
+        start of one."""
         state = running_state()
-        start = sys._getframe(1).f_locals.get("time_offset")
+        start = whisper_hooks.find_window_start(faster_whisper.WhisperModel.generate_segments)
         if start is not None:
-            state.window_starts.append(float(start))
+            state.window_starts.append(start)
         state.start_encoding()
         encoded = super().encode(features)
         state.end_encoding()

@@ -195,12 +195,6 @@ class TimedGeneration(WhisperForConditionalGeneration):
 
     run: TransformersRun | None = None
 
-    def _retrieve_segment(self, *args: Any, **kwargs: Any) -> tuple[list[dict[str, Any]], Any]:
-        segments, offset = WhisperForConditionalGeneration._retrieve_segment(*args, **kwargs)
-        if self.run is not None:
-            self.run.add_segments(segments)
-        return segments, offset
-
     def detect_language(self, *args: Any, **kwargs: Any) -> Tensor:
         found: Tensor = super().detect_language(*args, **kwargs)
         if self.run is not None:
@@ -243,8 +237,13 @@ def load(checkpoint: Checkpoint, model: RuntimeWhisper) -> TimedGeneration:
         if made.run is not None:
             made.run.keep_features(output[0])
 
+    def add_segments(segments: list[dict[str, Any]]) -> None:
+        if made.run is not None:
+            made.run.add_segments(segments)
+
     time_encoder(made.model.encoder)
     made.model.encoder.register_forward_hook(keep_features)
+    whisper_hooks.report_segments(made, add_segments)
     return made
 
 

@@ -1,4 +1,5 @@
-"""Every private hook into openai-whisper (20250625), whose loop has none of its own.
+"""Every private hook into openai-whisper (20250625), whose loop has none of its own, and into the
+loops of faster-whisper and transformers.
 
 Four names inside the whisper package are replaced once, when this module is imported. Each behaves
 as the original unless this thread has a current `Transcription`:
@@ -12,10 +13,10 @@ as the original unless this thread has a current `Transcription`:
 
 A `TokenListener` stands among a window's logit filters, which whisper's loop calls for each token.
 Two local variables of `whisper.transcribe` are read from its frame: `all_segments` and `seek` by
-the progress bar, `time_offset` by `read_window_start`. Elsewhere `engines.token_selection`
-overrides `DecodingTask._main_loop`, `engines.graph_whisper` stands in for the decoder's blocks, and
-`engines.checkpoints` reads `whisper._MODELS` and `whisper._ALIGNMENT_HEADS`. A test names each of
-these if a new version of whisper lacks it.
+the progress bar, `time_offset` by `read_window_start`; faster-whisper's loop has one of that name.
+Elsewhere `engines.token_selection` overrides `DecodingTask._main_loop`, `engines.graph_whisper`
+stands in for the decoder's blocks, and `engines.checkpoints` reads `whisper._MODELS` and
+`whisper._ALIGNMENT_HEADS`. A test names each of these if a new version lacks it.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from time import perf_counter
+from types import FrameType
 from typing import Any, Protocol
 
 import torch
@@ -60,10 +62,28 @@ current_transcription: ContextVar[Transcription | None] = ContextVar(
 
 def read_window_start() -> float:
     """Return where the window that whisper's loop decodes begins, in seconds of audio."""
-    frame = sys._getframe()
-    while frame is not None and frame.f_code is not whisper.transcribe.__code__:
-        frame = frame.f_back  # type: ignore[assignment]
-    return float(frame.f_locals["time_offset"]) if frame is not None else 0.0
+    return find_window_start(whisper.transcribe) or 0.0
+
+
+def find_window_start(loop: Callable[..., Any]) -> float | None:
+    """Return where the window begins that a loop further up the stack decodes, in seconds of audio;
+    None outside of that loop."""
+    frame: FrameType | None = sys._getframe()
+    while frame is not None and frame.f_code is not loop.__code__:
+        frame = frame.f_back
+    return float(frame.f_locals["time_offset"]) if frame is not None else None
+
+
+def report_segments(model: Any, take: Callable[[list[dict[str, Any]]], None]) -> None:
+    """Call `take` with the segments of each window that a transformers Whisper has decoded."""
+    retrieve = model._retrieve_segment
+
+    def retrieve_and_report(*args: Any, **kwargs: Any) -> tuple[list[dict[str, Any]], Any]:
+        segments, offset = retrieve(*args, **kwargs)
+        take(segments)
+        return segments, offset
+
+    model._retrieve_segment = retrieve_and_report
 
 
 TELL_SECONDS = 0.1

@@ -2,6 +2,8 @@
 
 import inspect
 import re
+import sys
+from pkgutil import resolve_name
 from typing import Any
 
 import pytest
@@ -47,16 +49,34 @@ NEEDED: list[tuple[Any, tuple[str, ...], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("where", "words", "what_for"), NEEDED)
+OPTIONAL: list[tuple[str, tuple[str, ...], str]] = [
+    (
+        "faster_whisper:WhisperModel.generate_segments",
+        ("time_offset =", "self.encode(segment)"),
+        "the start of each window",
+    ),
+    (
+        "transformers:WhisperForConditionalGeneration.generate",
+        ("segments, segment_offset = self._retrieve_segment(",),
+        "live segments",
+    ),
+]
+
+
+@pytest.mark.parametrize(("where", "words", "what_for"), [*NEEDED, *OPTIONAL])
 def test_a_new_version_of_whisper_still_has(
     where: Any, words: tuple[str, ...], what_for: str
 ) -> None:
+    if isinstance(where, str):
+        pytest.importorskip(where.partition(":")[0])
+        where = resolve_name(where)
+    package = where.__module__.partition(".")[0]
     source = inspect.getsource(where)
     if missing := [each for each in words if each not in source]:
         pytest.fail(
-            f"{where.__module__}.{where.__qualname__} of openai-whisper {whisper.__version__} has "
-            f"no {' and no '.join(map(repr, missing))} any more: {what_for} needs it "
-            f"({whisper_hooks.__name__} lists the hooks)."
+            f"{where.__module__}.{where.__qualname__} of {package} "
+            f"{sys.modules[package].__version__} has no {' and no '.join(map(repr, missing))} any "
+            f"more: {what_for} needs it ({whisper_hooks.__name__} lists the hooks)."
         )
 
 
