@@ -26,6 +26,7 @@ from engines.command_options import (
     WHISPER_SPELLING,
     AsJson,
     Baseline,
+    Batch,
     BeamSize,
     Channel,
     ClipName,
@@ -353,6 +354,7 @@ def evaluate(
     ray: OnRay = False,
     address: RayAddress = "",
     workers: Workers = 1,
+    batch: Batch = 1,
     as_json: AsJson = False,
     markdown: Markdown = False,
     *,
@@ -367,13 +369,13 @@ def evaluate(
     """
     where = address or ("local" if ray else None)
     if where:
-        threads = threads or max(1, len(machine.list_cores()) // workers)
+        threads, batch = threads or max(1, len(machine.list_cores()) // workers), 1
     else:
         workers, threads = 1, machine.limit_threads(threads)
     asked = make_options(whisper, language, beam_size, word_timestamps)
     lanes = [(engine, model) for model in split_names(models) for engine in pick_engines(engines)]
     found = clip_list.find_clips(source)
-    tasks = evaluation_lines.make_tasks(lanes, found, asked, threads, workers)
+    tasks = evaluation_lines.make_tasks(lanes, found, asked, threads, workers, batch)
     check_writable(out)
     with Console(stderr=True).status("") as status:
         summaries, interrupted = evaluation.run(tasks, out, where, status.update)

@@ -82,6 +82,9 @@ LinesPath = Annotated[Path, typer.Option("--out", help="a line of JSON for each 
 OnRay = Annotated[bool, typer.Option("--ray", help="on Ray, started here unless told")]
 RayAddress = Annotated[str, typer.Option("--address", help="a cluster's, ray://host:10001")]
 Workers = Annotated[int, typer.Option("--workers", min=1, help="at the same time, on Ray")]
+Batch = Annotated[
+    int, typer.Option("--batch", min=1, help="clips that max_full decodes together, here")
+]
 RecordPath = Annotated[
     Path | None, typer.Option("--json", help="keep the record here; - prints it instead")
 ]

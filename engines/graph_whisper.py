@@ -6,6 +6,7 @@ timestamps), except the loop over tokens at temperature 0, which is `engines.tok
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -43,12 +44,12 @@ class EncoderModule(nn.Module):
     def __init__(self, encode: Callable[[FloatArray], FloatArray]) -> None:
         """`encode`: `(n_mels, 3000)` to `(n_audio_ctx, n_state)`."""
         super().__init__()
-        self._encode = encode
+        self.encode = encode
 
     def forward(self, mel: Tensor) -> Tensor:
         """Encode `(batch, n_mels, 3000)` to `(batch, n_audio_ctx, n_state)` on `mel`'s device."""
         windows = mel.float().cpu().numpy()
-        features = [torch.from_numpy(self._encode(window)) for window in windows]
+        features = [torch.from_numpy(self.encode(window)) for window in windows]
         return torch.stack(features).to(mel.device, mel.dtype)
 
 
@@ -75,6 +76,9 @@ class GraphDecoder(Protocol):
     def align(self, tokens: IntArray, cross: Any) -> tuple[FloatArray, FloatArray]:
         """Return logits of tokens `(1, new)` and their cross-attention scores."""
 
+    def end_window(self) -> None:
+        """Take note that no step of this window follows."""
+
 
 class GraphWhisper(FastWhisper):
     """A whisper model whose halves hold no PyTorch parameters."""
@@ -83,6 +87,13 @@ class GraphWhisper(FastWhisper):
     def device(self) -> torch.device:
         """Where whisper puts its tensors: the host, from which graphs read them."""
         return torch.device("cpu")
+
+    def copy_with(self, encoder: nn.Module, decoder: nn.Module) -> GraphWhisper:
+        """Return a model of the same checkpoint over these halves, with hooks of its own."""
+        model = copy.copy(self)
+        model._modules = {"encoder": encoder, "decoder": decoder}
+        model.install_hooks()
+        return model
 
     def make_inference(self, prompt_length: int, sot_index: int) -> GraphInference:
         return GraphInference(self.decoder.graphs, sot_index)
@@ -190,3 +201,4 @@ class GraphInference(FastInference):
     def cleanup_caching(self) -> None:
         """Drop the window's cache."""
         self.cross = self.cache = None
+        self.decoder.end_window()

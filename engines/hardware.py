@@ -12,8 +12,12 @@ from contextlib import suppress
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from engines.models import cache_home
+
+if TYPE_CHECKING:
+    import torch
 
 
 def why_no_cuda() -> str | None:
@@ -120,6 +124,12 @@ def release_memory() -> None:
         torch.cuda.empty_cache()
     with suppress(AttributeError, OSError):
         ctypes.CDLL(None).malloc_trim(0)
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait for the device's queued work, so that a clock read next is true."""
+    if device.type == "cuda":
+        sys.modules["torch"].cuda.synchronize(device)
 
 
 class PeakMemory:

@@ -136,6 +136,9 @@ class Decoder:
         found = self._align.infer([tokens, np.arange(tokens.size, dtype=np.int64), *cross])
         return found[0].copy(), found[1].copy()
 
+    def end_window(self) -> None:
+        """As `engines.graph_whisper.GraphDecoder`."""
+
 
 class Graphs:
     """Builds and compiles the graphs of one checkpoint; `dtype` as in the module's text.

@@ -32,7 +32,8 @@ class EngineRow:
     (`engines.analysis.layers`), `open_decoder` its decoder; engines of the same half name the same
     function, and an engine without one is not offered there. `offers_dtypes`: whether the page lets
     one choose its type. `packages`: optional ones that it imports. `own_loop`: how its runtime's
-    loop differs from whisper's; "" where it runs whisper's.
+    loop differs from whisper's; "" where it runs whisper's. `runs_batches`: whether it has
+    `transcribe_batch`, as `engines.max_whisper.MaxFullEngine` has.
     """
 
     key: str
@@ -50,6 +51,7 @@ class EngineRow:
     offers_dtypes: bool = False
     packages: tuple[str, ...] = ()
     own_loop: str = ""
+    runs_batches: bool = False
 
     @property
     def is_optional(self) -> bool:
@@ -201,6 +203,7 @@ ENGINES: tuple[EngineRow, ...] = (
         why_not="engines.hardware:why_no_max",
         open_encoder="engines.analysis.layers:open_max",
         open_decoder="engines.analysis.decoder_layers:open_max",
+        runs_batches=True,
     ),
     FASTER_WHISPER,
     make_variant(FASTER_WHISPER, "int8", "#1B9E9E"),

@@ -10,6 +10,7 @@ the same decoder. Both MAX engines use it.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeAlias
@@ -60,6 +61,11 @@ class TokenConstraints:
 
     mask: FloatArray
     timestamps_dominate: bool
+
+    @cached_property
+    def digest(self) -> bytes:
+        """Return what is the same for equal constraints."""
+        return hashlib.sha256(self.mask.tobytes() + bytes([self.timestamps_dominate])).digest()
 
 
 def select_top_k(

@@ -48,7 +48,7 @@ from engines.base import (
 )
 from engines.checkpoints import Checkpoint
 from engines.clip_clock import count_seconds, find_parts
-from engines.hardware import PeakMemory, release_memory
+from engines.hardware import PeakMemory, release_memory, synchronize
 from engines.options import OPTIONS
 from engines.registry import EngineRow
 from engines.speech import compute_first_window, keep_to_speech
@@ -234,12 +234,6 @@ def to_segment(segment: dict[str, Any]) -> Segment:
     )
 
 
-def synchronize(device: torch.device) -> None:
-    """Wait for the device's queued work, so that a clock read next is true."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
 class WhisperEngine:
     """An `engines.base.Engine` over a `TimedWhisper`; a subclass builds that model.
 
@@ -292,13 +286,17 @@ class WhisperEngine:
     def transcribe(
         self, clip: Clip, options: Options | None = None, listener: Listener = SILENT
     ) -> Transcript:
-        options = options or Options()
         with self._lock:
-            model = self.ready()
-            check_options(self.model, model, options)
-            self._check_offered(options)
-            options = replace(options, clip_timestamps=find_parts(clip, options.clip_timestamps))
-            found = self._guard_memory(lambda: self._transcribe(model, clip, options, listener))
+            return self.run(self.ready(), clip, options or Options(), listener)
+
+    def run(
+        self, model: TimedWhisper, clip: Clip, options: Options, listener: Listener
+    ) -> Transcript:
+        """As `transcribe`, with this model and without the lock."""
+        check_options(self.model, model, options)
+        self._check_offered(options)
+        options = replace(options, clip_timestamps=find_parts(clip, options.clip_timestamps))
+        found = self._guard_memory(lambda: self._transcribe(model, clip, options, listener))
         about = {"engine": self.key, "model": self.model, "clip": clip.name}
         logger.info("transcribed", **about, audio_seconds=clip.seconds, **found.seconds.as_dict())
         logger.debug("said", **about, text=found.text)

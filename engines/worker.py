@@ -49,15 +49,13 @@ MAX_READER_BYTES = 1536 * 2**20
 """Address space of the clip reader: half an hour of sound is 58 MB as it is decoded and 115 MB as
 it is given, with two copies of each on the way; the libraries map some hundred MB."""
 READ_SECONDS = 120.0
-"""How long reading a clip may take, on the slowest machine: three hours of silence packed small
-took 8 s."""
+"""How long reading a clip may take: three hours of silence, packed small, took 8 s."""
 
 DESCRIBE_SECONDS = 300.0
 """How long describing a clip's sound may take: librosa's first import alone took 160 s on a busy
 machine that had just been installed."""
 
 logger = logs.logger(__name__)
-
 
 COMPILER = "engines.max_graph.ahead:CompileHandler"
 
@@ -73,6 +71,11 @@ class EngineHandler:
 
     def transcribe(self, clip: Clip, options: Options, listener: Listener) -> Transcript:
         return self._engine.transcribe(clip, options, listener)
+
+    def transcribe_batch(
+        self, clips: Sequence[Clip], options: Sequence[Options], at_once: int, listener: Listener
+    ) -> Any:
+        return self._engine.transcribe_batch(clips, options, at_once, listener)  # type: ignore[attr-defined]
 
     def encode(self, mel: FloatArray, listener: Listener) -> FloatArray:
         return self._engine.encode(mel)

@@ -2,14 +2,16 @@
 
 Of each clip and engine there is a line, from which a later run goes on:
 
-    engine, model, clip, beam, language, options, reference, threads, workers
+    engine, model, clip, beam, language, options, reference, threads, workers, batch
                      the task: with another text, or under other conditions, a clip is run again;
-                     `options` are Whisper's that differ from its defaults
+                     `options` are Whisper's that differ from its defaults, `batch` is how many
+                     clips an engine ran together (1 in lines of old, which lack it)
     text             what was written, as it is
     unit             `word`, or `character` for languages written without spaces
     expected, errors, error_rate   units in the reference, wrong ones after Whisper's normalizer,
                      and their ratio, null where nothing is spoken; all null without a reference
-    audio_seconds, seconds, real_time_factor   length of the clip, time by stage, total over length
+    audio_seconds, seconds, real_time_factor   length of the clip, time by stage, total over length;
+                     of clips that ran together, their shares of the time that all of them took
     error            null, or why there is no text: then nothing from `text` on is there
 """
 
@@ -30,7 +32,7 @@ Line = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Task:
-    """One clip for one engine, and how many threads and workers its time is taken under.
+    """One clip for one engine, and the threads, workers and batch that its time is taken under.
 
     `clip`: its name. `beam`: 1 is greedy. `language`: None to detect it. `reference`: None where
     the words are not known. `options`: fields of `Options` that are not its defaults.
@@ -46,6 +48,11 @@ class Task:
     workers: int
     path: Path
     options: Mapping[str, Any] = field(default_factory=dict)
+    batch: int = 1
+
+    def to_options(self) -> Options:
+        """Return what the engine is asked for."""
+        return Options(language=self.language, beam_size=self.beam, **self.options)
 
 
 def make_tasks(
@@ -54,6 +61,7 @@ def make_tasks(
     options: Options,
     threads: int,
     workers: int,
+    batch: int = 1,
 ) -> list[Task]:
     """Return a task for each clip and each lane, one lane after another.
 
@@ -65,7 +73,10 @@ def make_tasks(
     changed = {**options.changed(), **timed}
     search, how = (options.beam_size or 1, options.language), (threads, workers)
     return [
-        Task(engine, model, clip.name, *search, clip.reference, *how, clip.path, changed)
+        Task(
+            *(engine, model, clip.name, *search, clip.reference, *how, clip.path, changed),
+            batch=batch if registry.row(engine.partition(":")[0]).runs_batches else 1,
+        )
         for engine, model in dict.fromkeys(named)
         for clip in clips
     ]
@@ -78,7 +89,7 @@ KEY = tuple(each.name for each in fields(Task) if each.name not in ("path", "opt
 def key_of(line: Line) -> tuple[Any, ...]:
     """Return what tells a line, or a task's fields, from those of other tasks."""
     options = json.dumps(line.get("options", {}), sort_keys=True)  # lines of old have none
-    return (*(line[name] for name in KEY), options)
+    return (*(line[name] if name != "batch" else line.get(name, 1) for name in KEY), options)
 
 
 def parse_lines(content: bytes) -> tuple[list[Line], int]:

@@ -22,7 +22,7 @@ from engines.token_selection import MASKED, IntArray
 
 
 def build(module: Module, op: AcceleratorOperations, dims: ModelDimensions) -> Graph:
-    """Add all graphs to `module`; returns the last, as `decoder.build` does."""
+    """Add all graphs to `module`; returns the last, as `cpu_decoder.build` does."""
     n, layers, n_ctx = dims.n_text_state, dims.n_text_layer, dims.n_audio_ctx
     inputs = [op.tensor(n_ctx, n), *op.linear_pair("cross", layers * 2 * n, n)]
     with new_graph("cross", inputs, module) as graph:

@@ -33,7 +33,7 @@ from whisper.model import ModelDimensions
 from engines.base import Dtype, EngineError, Listener, describe_error, ran_out_of_memory
 from engines.checkpoints import Checkpoint
 from engines.hardware import cache_folder, read_processor
-from engines.max_graph import accelerator_decoder, decoder, encoder
+from engines.max_graph import accelerator_decoder, cpu_decoder, encoder
 from engines.max_graph.operations import AcceleratorOperations, CpuOperations, Operations
 
 DIGEST_BYTES = 32
@@ -99,7 +99,7 @@ def compile_graphs(
     def build(module: Module) -> Graph:
         if isinstance(op, CpuOperations):
             encoder.build(module, op, encoder.SYMBOLIC)
-            return decoder.build(module, op)
+            return cpu_decoder.build(module, op)
         if half == "encoder":
             return encoder.build(module, op, encoder.Sizes.of(dims))
         return accelerator_decoder.build(module, op, dims)

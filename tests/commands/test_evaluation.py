@@ -6,14 +6,16 @@ import json
 import os
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import soundfile
 
 from engines import worker
-from engines.base import EngineError, Transcript
+from engines.base import EngineError, StageSeconds, Transcript
 from engines.benchmark import clip_list, evaluation
 from engines.benchmark.evaluation_lines import Line, Task
 from tests import fakes
@@ -114,7 +116,17 @@ def test_an_evaluation_and_going_on(command: Command, folder: Path, tmp_path: Pa
     assert [line["clip"] for line in lines] == ["a.wav", "b[1].wav", "more/c.wav"]
     assert {(line["text"], line["errors"]) for line in lines} == {(fakes.WORDS, 1)}
     assert set(lines[0]) == {
-        *("engine", "model", "clip", "beam", "language", "reference", "threads", "workers"),
+        *(
+            "engine",
+            "model",
+            "clip",
+            "beam",
+            "language",
+            "reference",
+            "threads",
+            "workers",
+            "batch",
+        ),
         *("text", "unit", "expected", "errors", "error_rate", "audio_seconds", "seconds"),
         *("real_time_factor", "error", "options"),
     }
@@ -137,8 +149,9 @@ def test_an_evaluation_and_going_on(command: Command, folder: Path, tmp_path: Pa
     assert lines_of(out)[-1]["options"] == asked and lines_of(out)[0]["options"] == {}
     refused = command(words, *where, "--patience=2")
     assert refused.exit_code == 1 and "patience 2 needs a beam search" in refused.stderr
-    # Lines from before there were options are of those that had none.
-    old = [{name: v for name, v in line.items() if name != "options"} for line in lines_of(out)]
+    # Lines from before there were options or batches are of those that had none.
+    new = ("options", "batch")
+    old = [{name: v for name, v in line.items() if name not in new} for line in lines_of(out)]
     out.write_text("".join(json.dumps(line) + "\n" for line in old[:4]))
     assert "3 of 3 were done before" in command(words, *where).stderr
 
@@ -174,6 +187,30 @@ def test_a_clip_that_fails_is_a_line_and_a_status_and_is_tried_again(
     engines["gpu"].error = None
     again = command(words, out, folder)
     assert "4 of 9 were done before" in again.stderr and len(lines_of(out)) == 9 + 5
+
+
+def test_clips_of_an_engine_that_can_run_together(
+    command: Command, engines: Any, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their seconds add up to the time they took; another engine's clips run one by one."""
+
+    def ask(method: str, clips: list[Any], options: list[Any], at_once: int) -> list[Any]:
+        assert (method, at_once, len(clips)) == ("transcribe_batch", 2, 2)
+        first = engines["max_full"].transcribe(clips[0], options[0])
+        return [replace(first, seconds=StageSeconds(0, 0, 500.0, 500.0)), EngineError("It broke.")]
+
+    worker_of = SimpleNamespace(ask=ask)
+    monkeypatch.setattr(engines["max_full"], "worker", worker_of, raising=False)
+    (folder / "b[1].wav").write_bytes(b"no audio")
+    out = tmp_path / "out.jsonl"
+    assert command("evaluate --engines cpu,max_full --batch 2 --out", out, folder).exit_code == 1
+    lines = {(line["engine"], line["clip"]): line for line in lines_of(out)}
+    assert {line["batch"] for (engine, _), line in lines.items() if engine == "cpu"} == {1}
+    mine = {clip: line for (engine, clip), line in lines.items() if engine == "max_full"}
+    assert {line["batch"] for line in mine.values()} == {2}
+    assert mine["a.wav"]["error"] is None and mine["a.wav"]["seconds"]["total"] < 100
+    assert "can't be read" in mine["b[1].wav"]["error"]
+    assert mine["more/c.wav"]["error"] == "It broke."
 
 
 def test_an_interrupt_leaves_what_was_done(

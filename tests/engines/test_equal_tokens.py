@@ -23,7 +23,15 @@ import whisper
 
 from engines import checkpoints, models, registry
 from engines.audio import load_clip
-from engines.base import Clip, Engine, EngineUnavailable, Options, Transcript, Word
+from engines.base import (
+    Clip,
+    Engine,
+    EngineError,
+    EngineUnavailable,
+    Options,
+    Transcript,
+    Word,
+)
 from tests.engines.test_contract import MARKS
 
 SAMPLES = Path("audio_samples")
@@ -223,6 +231,39 @@ def test_telephone_prompts(key: str, model: str, joined: bool, options: str) -> 
     assert windows > len(clips) if joined else windows == len(clips)
     if joined and key == "max_full" and not model.endswith(".en"):
         assert languages == {"en", "fr", "es", "it", "ru"}
+
+
+@pytest.mark.max
+def test_clips_together_are_each_as_if_alone() -> None:
+    """Of more clips than run at once, whose searches differ, and one of which fails."""
+    engine: Any = get_engine("max_full", "tiny.en")
+    each = [
+        ("jfk", "greedy"),
+        ("jfk", "many options"),
+        ("jfk-noisy", "greedy"),
+        ("silence", "greedy"),
+    ]
+    options = [OPTIONS[name] for _, name in each]
+    clips = [sample(name) for name, _ in each]
+    wanted = [expected("tiny.en", *one) for one in each]
+    french = Options(language="fr")  # which tiny.en doesn't know
+    *found, failed = engine.transcribe_batch([*clips, clips[0]], [*options, french], 3)
+    for transcript, other in zip(found, wanted, strict=True):
+        assert_equal(transcript, other)
+    assert isinstance(failed, EngineError) and "English" in str(failed)
+
+
+@needs_prompts
+@pytest.mark.max
+@pytest.mark.slow
+@pytest.mark.parametrize("options", ["greedy with words", "beam 5 with words"])
+@pytest.mark.parametrize("model", MODELS)
+def test_prompts_together(model: str, options: str) -> None:
+    engine: Any = get_engine("max_full", model)
+    clips = prompts(model)
+    found = engine.transcribe_batch(clips, [OPTIONS[options]] * len(clips), 4)
+    for at, transcript in enumerate(found):
+        assert_equal(transcript, expected_prompt(model, False, at, options))
 
 
 @pytest.mark.parametrize(("model", "name", "each"), SHORT)

@@ -40,10 +40,11 @@ struct Decoder:
     `(layers, heads, batch * new, n_ctx)`; one element otherwise. `states`: with `align`, the residual stream
     `(1 + 3 * layers, batch * new, n_state)`: the embedding, then after self-attention, cross-attention and MLP of each
     layer; one element otherwise.
-    `keys`, `values`: self-attention caches `(layers, batch, heads, slots * HEAD * PANEL)`, written at positions `start`
-    to `start + new`; inside a head keys are `(slots, HEAD, PANEL)`, values `(HEAD_PANELS, slots * PANEL, PANEL)`.
-    `tokens`: `(batch, new)`. `start`: `(1,)`, positions already in the caches.
-    `cross_keys`, `cross_values`: `(layers, heads, panels, HEAD * PANEL)` over `n_ctx` positions of the audio.
+    `keys`, `values`: self-attention caches `(layers, places, heads, slots * HEAD * PANEL)`; inside a head keys are
+    `(slots, HEAD, PANEL)`, values `(HEAD_PANELS, slots * PANEL, PANEL)`.
+    `cross_keys`, `cross_values`: `(windows, layers, heads, panels, HEAD * PANEL)` over `n_ctx` positions of the audio.
+    `tokens`: `(batch, new)`. `sequences`: `(batch, 3)`, of each its place in the caches, the positions already there,
+    from which on the new ones are written, and its window; those of a window stand side by side.
     `embedding`: `(vocabulary panels, n_state, PANEL)`. `positions`: `(n_text_ctx, n_state)`.
     `matrices`: `(layers, 14 * n_state ** 2)`, packed one by one: query-key-value, out, cross query, cross out, the
     two of the MLP. `biases`: `(layers, 11 * n_state)`, in the same order. `norms`: `(layers, 6 * n_state)`, scale and
@@ -60,9 +61,9 @@ struct Decoder:
         keys: ManagedTensorSlice[io_spec=IOSpec[True, IO.Input](), dtype=DType.float32, rank=4, ...],
         values: ManagedTensorSlice[io_spec=IOSpec[True, IO.Input](), dtype=DType.float32, rank=4, ...],
         tokens: InputTensor[dtype=DType.int64, rank=2, ...],
-        start: InputTensor[dtype=DType.int64, rank=1, ...],
-        cross_keys: InputTensor[dtype=DType.float32, rank=4, ...],
-        cross_values: InputTensor[dtype=DType.float32, rank=4, ...],
+        sequences: InputTensor[dtype=DType.int64, rank=2, ...],
+        cross_keys: InputTensor[dtype=DType.float32, rank=5, ...],
+        cross_values: InputTensor[dtype=DType.float32, rank=5, ...],
         embedding: InputTensor[dtype=weight, rank=3, ...],
         positions: InputTensor[dtype=DType.float32, rank=2, ...],
         matrices: InputTensor[dtype=weight, rank=2, ...],
@@ -79,9 +80,9 @@ struct Decoder:
         var layers = matrices.dim_size(0)
         var n_ctx = audio.dim_size(0)
         var slots = keys.dim_size(3) // (HEAD * PANEL)
-        var cross_slots = cross_keys.dim_size(2)
-        var batch = keys.dim_size(1)
-        var begin = Int(start.unsafe_ptr().unsafe_load())
+        var cross_slots = cross_keys.dim_size(3)
+        var places = keys.dim_size(1)
+        var table = sequences.unsafe_ptr()
 
         var x_list = List[Float32](unsafe_uninit_length=rows * n)  # residual stream (rows, n)
         var normal_list = List[Float32](unsafe_uninit_length=rows * n)  # after a layer norm (rows, n)
@@ -97,6 +98,7 @@ struct Decoder:
             def embed(row: Int) raises {imm}:
                 var token = Int(tokens.unsafe_ptr().unsafe_offset(row).unsafe_load())
                 var column = embedding.unsafe_ptr().unsafe_offset((token // PANEL) * n * PANEL + token % PANEL)
+                var begin = Int(table.unsafe_offset(row // new * 3 + 1).unsafe_load())
                 var position = positions.unsafe_ptr().unsafe_offset((begin + row % new) * n)
                 for c in range(n):
                     var value = column.unsafe_offset(c * PANEL).unsafe_load().cast[DType.float32]()
@@ -109,12 +111,12 @@ struct Decoder:
                 var w = matrices.unsafe_ptr().unsafe_offset(layer * MATRICES * n * n)
                 var b = biases.unsafe_ptr().unsafe_offset(layer * BIASES * n)
                 var g = norms.unsafe_ptr().unsafe_offset(layer * NORMS * n)
-                var k = keys.unsafe_ptr().unsafe_offset(layer * batch * heads * slots * HEAD * PANEL)
-                var v = values.unsafe_ptr().unsafe_offset(layer * batch * heads * slots * HEAD * PANEL)
+                var k = keys.unsafe_ptr().unsafe_offset(layer * places * heads * slots * HEAD * PANEL)
+                var v = values.unsafe_ptr().unsafe_offset(layer * places * heads * slots * HEAD * PANEL)
 
                 # Self-attention over the cache.
                 layer_norm(member, rows, n, x, g, g.unsafe_offset(n), normal)
-                self_attention(member, rows, new, n, begin, slots, normal, w, b, k, v, wide, mixed)
+                self_attention(member, rows, new, n, table, slots, normal, w, b, k, v, wide, mixed)
                 project[False, True](
                     member, rows, n, n, mixed, w.unsafe_offset(3 * n * n), b.unsafe_offset(3 * n), x
                 )
@@ -129,7 +131,7 @@ struct Decoder:
                 var cw = w.unsafe_offset(4 * n * n)
                 var cb = b.unsafe_offset(4 * n)
                 cross_attention[align=align](
-                    member, rows, n, n_ctx, cross_slots, normal, cw, cb, ck, cv, wide, mixed, kept
+                    member, rows, new, n, layers, n_ctx, table, cross_slots, normal, cw, cb, ck, cv, wide, mixed, kept
                 )
                 project[False, True](
                     member, rows, n, n, mixed, w.unsafe_offset(5 * n * n), b.unsafe_offset(5 * n), x
@@ -215,7 +217,7 @@ def self_attention[
     rows: Int,
     new: Int,
     n: Int,
-    begin: Int,
+    table: Pointer[Int64, ...],
     slots: Int,
     x: Pointer[Float32, ...],
     w: Pointer[Scalar[weight], ...],
@@ -227,8 +229,8 @@ def self_attention[
 ) raises:
     """Projects to queries, keys and values, appends to the caches and attends; one task per head.
 
-    `x`, `mixed`: `(rows, n)`. `qkv`: scratch `(rows, 3 * n)`. `keys`, `values`: one layer's caches. A row sees the
-    positions up to its own, which is the causal mask.
+    `x`, `mixed`: `(rows, n)`. `table`: `sequences` of `Decoder`. `qkv`: scratch `(rows, 3 * n)`. `keys`, `values`: one
+    layer's caches. A row sees the positions up to its own, which is the causal mask.
     """
     var heads = n // HEAD
     var size = slots * HEAD * PANEL
@@ -241,10 +243,11 @@ def self_attention[
         var scratch = List[Float32](unsafe_uninit_length=ROWS * slots * PANEL)
         var scores = scratch.unsafe_ptr()
         for row in range(rows):
-            var cache = ((row // new) * heads + head) * size
+            var sequence = table.unsafe_offset(row // new * 3)
+            var cache = (Int(sequence.unsafe_load()) * heads + head) * size
             var k = keys.unsafe_offset(cache)
             var v = values.unsafe_offset(cache)
-            var t = begin + row % new  # position in the cache
+            var t = Int(sequence.unsafe_offset(1).unsafe_load()) + row % new  # position in the cache
             var source = qkv.unsafe_offset(row * 3 * n + head * HEAD)
             for d in range(HEAD):
                 k.unsafe_offset(((t // PANEL) * HEAD + d) * PANEL + t % PANEL).unsafe_store(
@@ -267,8 +270,11 @@ def cross_attention[
 ](
     mut member: Member,
     rows: Int,
+    new: Int,
     n: Int,
+    layers: Int,
     n_ctx: Int,
+    table: Pointer[Int64, ...],
     slots: Int,
     x: Pointer[Float32, ...],
     w: Pointer[Scalar[weight], ...],
@@ -279,11 +285,13 @@ def cross_attention[
     mixed: Pointer[mut=True, Float32, ...],
     qk: Pointer[mut=True, Float32, ...],
 ) raises:
-    """Projects queries and attends to the audio; one task per head. All rows share keys and values.
+    """Projects queries and attends to the audio; one task per head. The rows of a window share keys and values.
 
-    `x`, `mixed`: `(rows, n)`. `queries`: scratch `(rows, n)`. `qk`: with `align` `(heads, rows, n_ctx)`.
+    `x`, `mixed`: `(rows, n)`. `table`: `sequences` of `Decoder`. `keys`, `values`: one layer's, of the first window.
+    `queries`: scratch `(rows, n)`. `qk`: with `align` `(heads, rows, n_ctx)`.
     """
     var size = slots * HEAD * PANEL
+    var window_size = layers * (n // HEAD) * size
 
     def work(head: Int) raises {imm}:
         comptime for panel in range(HEAD_PANELS):
@@ -291,11 +299,19 @@ def cross_attention[
             write_panel[False, False](0, rows, p, n, n, n, x, w, b, queries.as_unsafe_any_origin(), queries)
         var scratch = List[Float32](unsafe_uninit_length=ROWS * slots * PANEL)
         var q = queries.unsafe_offset(head * HEAD)
-        var k = keys.unsafe_offset(head * size)
-        var v = values.unsafe_offset(head * size)
         var out = mixed.unsafe_offset(head * HEAD)
         var kept = qk.unsafe_offset(head * rows * n_ctx if align else 0)
-        attend[align](0, rows, n_ctx, slots, q, n, k, v, scratch.unsafe_ptr(), out, n, kept)
+        var first = 0
+        while first < rows:
+            var window = table.unsafe_offset(first // new * 3 + 2).unsafe_load()
+            var last = first + new
+            while last < rows and table.unsafe_offset(last // new * 3 + 2).unsafe_load() == window:
+                last += new
+            var at = Int(window) * window_size + head * size
+            var k = keys.unsafe_offset(at)
+            var v = values.unsafe_offset(at)
+            attend[align](first, last, n_ctx, slots, q, n, k, v, scratch.unsafe_ptr(), out, n, kept)
+            first = last
 
     member.share(work, n // HEAD)
 

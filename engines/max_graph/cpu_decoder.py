@@ -1,0 +1,225 @@
+"""Whisper's text decoder as MAX graphs on the CPU, of this project's kernels.
+
+All sizes are symbolic, so that one compiled module serves every checkpoint; matrices are kept in
+float16 where that is exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from max.driver import Buffer
+from max.dtype import DType
+from max.graph import BufferType, Graph, Module, TensorType, ops
+
+from engines.base import FloatArray
+from engines.max_graph.decoder import Cache, CrossKV, Decoder
+from engines.max_graph.operations import HEAD, PANEL, CpuOperations, new_graph
+from engines.max_graph.weights import DecoderWeights
+from engines.token_selection import IntArray, Step, TokenConstraints
+
+
+def build(module: Module, op: CpuOperations) -> Graph:
+    """Add the three graphs to `module`; returns the last, through which MAX finds the kernels."""
+    inputs = [op.tensor("n_ctx", "n_state"), *op.linear_pair("kv", "n_kv", "n_state")]
+    with new_graph("cross", inputs, module) as graph:
+        x, w, b = (value.tensor for value in graph.inputs)
+        n_state = x.shape[1]
+        kv = op.linear(x, w, b)  # (n_ctx, layers * 2 * n_state)
+        packed = op.pack_keys_values(kv, b.shape[0] // (n_state * 2), n_state)
+        graph.output(*(ops.unsqueeze(each, 0) for each in packed))  # (1, layers, heads, …)
+    _build_layers("step", module, op)
+    return _build_layers("align", module, op)
+
+
+def _layers_types(op: CpuOperations) -> list[TensorType | BufferType]:
+    """Types of what `CpuDecoder._inputs` returns; all but the last two in the kernel's order."""
+    cache = BufferType(DType.float32, ["layers", "places", "heads", "cache"], op.device)
+    cross = op.tensor("windows", "layers", "heads", "panels", HEAD * PANEL)
+    return [
+        cache,  # self-attention keys
+        cache,  # self-attention values
+        TensorType(DType.int64, ["batch", "new"], op.device),  # tokens
+        TensorType(DType.int64, ["batch", 3], op.device),  # place, positions there, window
+        cross,  # cross-attention keys
+        cross,  # cross-attention values
+        op.matrix("vocabulary", "n_vocab", "n_state"),  # token embedding
+        op.tensor("n_text_ctx", "n_state"),  # positional embedding
+        TensorType(op.weight, ["layers", "matrices"], op.device),
+        op.tensor("layers", "biases"),
+        op.tensor("layers", "norms"),
+        op.tensor("last_norm"),
+        op.tensor("n_ctx"),  # read for its length only: a kernel sees no symbolic size
+        op.tensor("n_vocab"),  # the logits' bias: zeros
+        TensorType(DType.int64, ["m"], op.device),  # rows
+    ]
+
+
+def _build_layers(name: str, module: Module, op: CpuOperations) -> Graph:
+    """`step`: logits `(m, n_vocab)`, top k tokens and their log-probabilities `(m, k)`.
+
+    `align`: logits, cross-attention scores `(layers, heads, new, n_ctx)`, the residual stream
+    `(1 + 3 * layers, new, n_state)` and what the last norm makes of its end `(new, n_state)`.
+    """
+    align, shared = name == "align", _layers_types(op)
+    selection = [
+        op.tensor("n_vocab"),  # mask
+        TensorType(DType.int64, ["m", 4], op.device),  # ranges
+        TensorType(DType.int64, [1], op.device),  # whether timestamps may dominate
+        op.tensor("k"),  # read for its length only
+    ]
+    with new_graph(name, [*shared, *([] if align else selection)], module) as graph:
+        values = list(graph.inputs[: len(shared) - 2])
+        no_bias, rows, *selected = (value.tensor for value in graph.inputs[len(shared) - 2 :])
+        tokens, cross_keys, embedding = (values[at].tensor for at in (2, 4, 6))
+        hidden_rows, n_ctx = tokens.shape[0] * tokens.shape[1], values[-1].tensor.shape[0]
+        n, layers, heads = embedding.shape[1], cross_keys.shape[1], cross_keys.shape[2]
+        scores = [layers, heads, hidden_rows, n_ctx] if align else [1, 1, 1, 1]
+        stream = [layers * 3 + 1, hidden_rows, n] if align else [1, 1, 1]
+        hidden, qk, states = ops.inplace_custom(
+            "whisper_decoder",
+            device=op.device,
+            values=values,
+            out_types=[op.tensor(hidden_rows, n), op.tensor(*scores), op.tensor(*stream)],
+            parameters={"weight": embedding.dtype, "align": align},
+        )
+        [logits] = op.call(
+            "whisper_logits",
+            [hidden.tensor, rows, embedding, no_bias],
+            op.tensor(rows.shape[0], no_bias.shape[0]),
+            weight=embedding.dtype,
+        )
+        if align:
+            graph.output(logits, qk.tensor, states.tensor, hidden.tensor)
+        else:
+            mask, ranges, dominate, like = selected
+            top = [rows.shape[0], like.shape[0]]  # (m, k)
+            types = TensorType(DType.int64, top, op.device), op.tensor(*top)
+            values = [logits, mask, ranges, dominate]
+            graph.output(logits, *op.call("whisper_select", values, *types))
+    return graph
+
+
+class PendingStep(NamedTuple):
+    """The arguments of `Decoder.step` for one clip: one token of each beam."""
+
+    tokens: IntArray
+    cache: Cache
+    rows: IntArray
+    constraints: TokenConstraints
+    ranges: IntArray
+    k: int
+
+
+class CpuDecoder(Decoder):
+    """The decoder on the CPU, whose graphs select the tokens as well.
+
+    Caches are float32 NumPy arrays `(layers, batch, heads, slots * HEAD * PANEL)`. Inside a head
+    keys are `(slots, HEAD, PANEL)` and values `(HEAD // PANEL, slots * PANEL, PANEL)`: the operand
+    layout of the kernels' matrix product.
+    """
+
+    def _place(self, weights: DecoderWeights) -> list[Buffer]:
+        """Stack the layers' weights as `kernels/decoder.mojo` describes them."""
+        lay_out = self._op.lay_out
+        matrices, biases, norms = [], [], []
+        for layer in weights.layers:
+            pairs = list(zip(layer[::2], layer[1::2], strict=True))
+            linear = [pair for pair in pairs if pair[0].ndim == 2]
+            norm = [each for pair in pairs if pair[0].ndim == 1 for each in pair]
+            matrices.append(np.concatenate([lay_out(matrix).ravel() for matrix, _ in linear]))
+            biases.append(np.concatenate([bias for _, bias in linear]))
+            norms.append(np.concatenate(norm))
+        arrays = [
+            lay_out(weights.embedding),  # (panels, n, PANEL)
+            weights.positions,  # (n_text_ctx, n)
+            np.stack(matrices),  # (layers, 14 * n * n)
+            np.stack(biases),  # (layers, 11 * n)
+            np.stack(norms),  # (layers, 6 * n)
+            np.concatenate(weights.last_norm),  # (2 * n,)
+            np.zeros(self.dims.n_audio_ctx, np.float32),
+            np.zeros(self.dims.n_vocab, np.float32),
+        ]
+        return [Buffer.from_numpy(array) for array in arrays]
+
+    def new_cache(self, batch: int) -> Cache:
+        dims = self.dims
+        slots = -(-dims.n_text_ctx // PANEL)
+        shape = (dims.n_text_layer, batch, dims.n_text_head, slots * HEAD * PANEL)
+        keys, values = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
+        return Cache(keys, values, places=tuple(range(batch)))
+
+    def reorder_beams(self, cache: Cache, source: Cache, beams: list[int]) -> None:
+        inside = cache is source
+        moved = [beam for beam, of in enumerate(beams) if not (inside and beam == of)]
+        copied = [cache.places[beam] for beam in moved]
+        of = [source.places[beams[beam]] for beam in moved]
+        first = source.common // PANEL if inside else 0  # positions from here on, in whole panels
+        last = -(-source.length // PANEL)
+        keys = slice(first * HEAD * PANEL, last * HEAD * PANEL)
+        cache.keys[:, copied, :, keys] = source.keys[:, of, :, keys]
+        into, values = (  # (layers, batch, heads, HEAD // PANEL, slots * PANEL * PANEL)
+            each.values.reshape(*each.values.shape[:3], HEAD // PANEL, -1)
+            for each in (cache, source)
+        )
+        positions = slice(first * PANEL * PANEL, last * PANEL * PANEL)
+        into[:, copied, :, :, positions] = values[:, of, :, :, positions]
+        if not inside:
+            cache.length = cache.common = source.length
+
+    def _unpack(self, keys: Any, values: Any, length: int) -> tuple[FloatArray, FloatArray]:
+        layers, heads, n = self.dims.n_text_layer, self.dims.n_text_head, self.dims.n_text_state
+        keys, values = (np.from_dlpack(each) for each in (keys, values))
+        keys = keys.reshape(layers, heads, -1, HEAD, PANEL).transpose(0, 2, 4, 1, 3)
+        values = values.reshape(layers, heads, HEAD // PANEL, -1, PANEL).transpose(0, 3, 1, 2, 4)
+        keys, values = (each.reshape(layers, -1, n)[:, :length] for each in (keys, values))
+        return keys, values
+
+    def step_together(self, steps: Sequence[PendingStep], cross: CrossKV) -> list[Step]:
+        """Take one step of several clips, whose caches share their arrays, at once.
+
+        `cross`: all windows' keys and values. Constraints and `k` are those of the first.
+        """
+        first, counts = steps[0], np.cumsum([len(each.tokens) for each in steps])
+        tokens = np.concatenate([each.tokens for each in steps])  # (batch, 1)
+        offsets = [0, *counts[:-1]]
+        rows = np.concatenate([each.rows + at for each, at in zip(steps, offsets, strict=True)])
+        ranges = np.concatenate([each.ranges for each in steps])
+        inputs = self._gather(tokens, cross, [each.cache for each in steps], rows)
+        selection = self._selection(first.constraints, ranges, first.k)
+        results = [each.to_numpy() for each in self._models["step"].execute(*inputs, *selection)]
+        for each in steps:
+            each.cache.length += 1
+        logits, top, logprobs = (np.split(each, counts[:-1]) for each in results)
+        return list(zip(logits, top, logprobs, strict=True))
+
+    def _inputs(
+        self, tokens: IntArray, cross: CrossKV, cache: Cache, rows: IntArray
+    ) -> list[Buffer]:
+        return self._gather(tokens, cross, [cache], rows)
+
+    def _gather(
+        self, tokens: IntArray, cross: CrossKV, caches: Sequence[Cache], rows: IntArray
+    ) -> list[Buffer]:
+        """Return the inputs for the beams of several caches, which share their arrays."""
+        table = [(place, each.length, each.window) for each in caches for place in each.places]
+        return [
+            Buffer.from_numpy(caches[0].keys),
+            Buffer.from_numpy(caches[0].values),
+            Buffer.from_numpy(np.ascontiguousarray(tokens)),
+            Buffer.from_numpy(np.array(table, np.int64)),
+            *cross,
+            *self._weights,
+            Buffer.from_numpy(rows),
+        ]
+
+    def _selection(self, constraints: TokenConstraints, ranges: IntArray, k: int) -> list[Buffer]:
+        arrays = [
+            constraints.mask,
+            ranges,
+            np.array([constraints.timestamps_dominate], np.int64),
+            np.zeros(k, np.float32),
+        ]
+        return [Buffer.from_numpy(array) for array in arrays]
