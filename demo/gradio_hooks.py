@@ -12,7 +12,7 @@ import gradio as gr
 import jinja2
 from gradio import processing_utils, route_utils, routes, utils
 
-from demo.open_uploads import current
+from demo.uploads import current_upload
 
 UNREADABLE = (
     "What was sent can't be read: docs/api.md says what may be, and a clip is uploaded first."
@@ -45,7 +45,7 @@ class OwnFolder(route_utils.GradioUploadFile):
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
-        if upload := current.get():
+        if upload := current_upload.get():
             upload.add(self.file.name)
         self.sha.update(secrets.token_bytes(32))
 

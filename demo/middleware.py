@@ -28,9 +28,10 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from demo.limits import name_address
-from demo.open_uploads import BAD_ID, DISK_FULL, MOST_BYTES, OpenUploads, Upload, is_id
 from demo.streams import Streams
+from demo.uploads import BAD_ID, DISK_FULL, OpenUploads, Upload, is_id
 from engines import logs
+from engines.audio import MAX_BYTES
 from engines.base import DISK_FULL as DISK_FULL_CODES
 
 logger = logs.logger(__name__)
@@ -55,6 +56,9 @@ CLOSED = tuple(
 )
 """Routes that fetch, convert or store what a visitor sends, or call a component's own functions.
 Nothing here needs them; Gradio (6.31) has no switch for most."""
+
+MOST_BYTES = MAX_BYTES + 2**20
+"""What a request with a clip may have."""
 
 MOST_JSON_BYTES = 2**20
 MOST_TOOL_BYTES = 48 * 2**20

@@ -29,7 +29,7 @@ from demo.request import ComparisonRequest, RequestError
 from demo.rules import Choices
 from demo.snapshot import Comparison
 from engines.base import Segment, Transcript
-from engines.languages import LANGUAGES
+from engines.models import LANGUAGES
 from engines.options import OPTIONS, show
 from engines.registry import BASELINE
 from engines.transcript_files import read_line_breaks, write_segments

@@ -20,8 +20,7 @@ from demo.rules import RULES, Choices
 from demo.samples import Sample
 from demo.snapshot import Settings
 from engines.base import EngineError
-from engines.languages import LANGUAGES
-from engines.models import DEFAULT_MODEL, OFFICIAL_MODELS, is_hub_repository
+from engines.models import DEFAULT_MODEL, LANGUAGES, OFFICIAL_MODELS, is_hub_repository
 from engines.options import OPTIONS, Option, find_conflict, show
 from engines.registry import read_lane
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from demo.samples import Sample
 from engines.clip_source import LEFT, MOST_CHANNELS, MOST_TRACKS, RIGHT
-from engines.languages import LANGUAGES
+from engines.models import LANGUAGES
 from engines.options import OPTIONS, Option
 from engines.registry import EngineStatus
 

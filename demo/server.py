@@ -40,7 +40,6 @@ from demo.exports import ASSETS, STYLES
 from demo.jobs import JobQueue
 from demo.limits import Allowance, read_limits, read_number, trust_proxies_of_spaces
 from demo.middleware import Guard, PageCompression, read_credentials
-from demo.open_uploads import LEAST_DISK_BYTES, OpenUploads
 from demo.panels import charts
 from demo.visits import SavedResults
 from engines import hardware, zero_gpu
@@ -194,7 +193,9 @@ def extend_server(
 ) -> dict[str, Any]:
     """Return what Gradio's web server gets beside its own: middleware, routes, MCP and cleaning."""
     most = queue.limits.upload_bytes
-    opened = OpenUploads(Allowance(most, 3600.0) if most else None, bool(queue.limits.at_once))
+    opened = uploads.OpenUploads(
+        Allowance(most, 3600.0) if most else None, bool(queue.limits.at_once)
+    )
     routes: list[BaseRoute] = [make_health_route(backend.statuses, queue), make_script_route()]
     routes += openai_routes.make_routes(backend, queue)
     tools = make_tools(backend, queue)
@@ -285,7 +286,7 @@ def find_problem(statuses: Sequence[EngineStatus], free_disk: int) -> str | None
     """Return why no visitor can be served, a sentence, or None."""
     if statuses and not any(status.available for status in statuses):
         return "No engine can run."
-    if free_disk < LEAST_DISK_BYTES:
+    if free_disk < uploads.LEAST_DISK_BYTES:
         return f"The disk for uploads has {free_disk / 2**20:.0f} MB left."
     return None
 

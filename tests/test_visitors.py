@@ -28,7 +28,6 @@ from demo import (
     jobs,
     limits,
     middleware,
-    open_uploads,
     server,
     streams,
     visits,
@@ -331,9 +330,9 @@ def test_an_upload_that_fails_leaves_nothing_and_those_under_way_count(
         '--b\r\nContent-Disposition: form-data; name="files"; filename="a.wav"\r\n\r\nRIFF'
     )
     clip = {"files": ("clip.wav", b"RIFF" + bytes(2**20))}
-    free = open_uploads.LEAST_DISK_BYTES + 50 * 2**20
+    free = upload_folder.LEAST_DISK_BYTES + 50 * 2**20
     monkeypatch.setattr(upload_folder, "free_bytes", lambda: free)
-    monkeypatch.setattr(open_uploads, "MOST_OPEN", 2)
+    monkeypatch.setattr(upload_folder, "MOST_OPEN", 2)
     before = list_files(uploads)
     with ExitStack() as calls:
         call = calls.enter_context(socket.create_connection((address.host, address.port or 80)))

@@ -5,8 +5,8 @@ from __future__ import annotations
 from demo.panels.templating import render_template
 from demo.rules import RULES
 from demo.snapshot import Comparison
-from engines.languages import LANGUAGES
 from engines.metrics import name_count
+from engines.models import LANGUAGES
 from engines.options import OPTIONS, WhisperOptions
 
 

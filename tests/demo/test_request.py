@@ -18,8 +18,7 @@ from demo.rules import RULES, Choices
 from demo.samples import list_samples
 from demo.snapshot import Settings, new_comparison
 from engines.base import Options
-from engines.languages import LANGUAGES
-from engines.models import DEFAULT_MODEL
+from engines.models import DEFAULT_MODEL, LANGUAGES
 from engines.options import OPTIONS
 from tests import fakes
 from tests.fake_page import make_backend

@@ -22,7 +22,7 @@ from engines import checkpoints, hardware, registry, runtimes
 from engines.base import EngineError, EngineUnavailable
 from engines.checkpoints import Checkpoint
 from engines.checkpoints.formats import read_content
-from engines.languages import LANGUAGES
+from engines.models import LANGUAGES
 from engines.token_selection import TokenConstraints
 from tests.engines.checkpoint_files import DIMENSIONS, random_state
 
