@@ -15,7 +15,7 @@ from demo.job_snapshot import JobSnapshot
 from demo.jobs import Task
 from demo.limits import format_left
 from demo.panels import faults, layers, why
-from demo.request import RequestError
+from demo.rules import RequestError
 from demo.visits import SavedResults
 from demo.wiring import (
     QUICK,

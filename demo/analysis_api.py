@@ -18,7 +18,8 @@ from demo.api import (
 from demo.comparison import Backend
 from demo.jobs import JobQueue, name_caller
 from demo.record import DivergenceRecord, describe_divergence
-from demo.request import ComparisonRequest, RequestError
+from demo.request import ComparisonRequest
+from demo.rules import RequestError
 from engines.registry import BASELINE
 
 

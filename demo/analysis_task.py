@@ -12,15 +12,8 @@ from demo import uploads
 from demo.comparison import Backend
 from demo.job_snapshot import JobSnapshot, State
 from demo.jobs import Kind, Task
-from demo.request import (
-    CLIP_GONE,
-    NO_CLIP,
-    OWN_CLIP,
-    ComparisonRequest,
-    RequestError,
-    check,
-    check_language,
-)
+from demo.request import CLIP_GONE, NO_CLIP, OWN_CLIP, ComparisonRequest, check_model_language
+from demo.rules import RequestError, check
 from demo.snapshot import Comparison
 from engines.base import Clip, Listener, PartListener, Progress, Transcript
 
@@ -67,7 +60,7 @@ def make_task(
     `whole`: whether it takes the longer the longer the clip is.
     """
     choices = backend.choices()
-    check_language(held["language"], check("model", held["model"], choices))
+    check_model_language(held["language"], check("model", held["model"], choices))
     sample = choices.find_sample(held["sample"])
     path = str(sample.path) if sample else held["audio"]
     if not path:

@@ -33,8 +33,8 @@ from demo.record import (
     describe_engine,
     describe_lane,
 )
-from demo.request import DEFAULTS, ComparisonRequest, RequestError, find_upload
-from demo.rules import RULES
+from demo.request import DEFAULTS, ComparisonRequest, find_upload
+from demo.rules import RULES, RequestError
 from demo.snapshot import Comparison
 from engines.options import OPTIONS
 from engines.registry import BASELINE

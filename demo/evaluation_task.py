@@ -15,7 +15,8 @@ from demo.comparison import Backend
 from demo.job_snapshot import JobSnapshot, State
 from demo.jobs import Task
 from demo.limits import format_wait
-from demo.request import OWN_CLIP, ComparisonRequest, RequestError
+from demo.request import OWN_CLIP, ComparisonRequest
+from demo.rules import RequestError
 from demo.snapshot import Lane, new_comparison
 from engines import logs, registry
 from engines.base import Clip, Engine, EngineError, EngineUnavailable, Stopped, explain

@@ -25,8 +25,8 @@ from demo.api import compare, run_until_left, wait_until_gone
 from demo.comparison import Backend
 from demo.jobs import JobQueue, Refused, name_program
 from demo.middleware import OPENAI_PATHS, refuse_as_openai
-from demo.request import ComparisonRequest, RequestError
-from demo.rules import Choices
+from demo.request import ComparisonRequest
+from demo.rules import Choices, RequestError
 from demo.snapshot import Comparison
 from engines.base import Segment, Transcript
 from engines.models import LANGUAGES
@@ -132,8 +132,6 @@ def read_request(form: FormData, task: str, choices: Choices) -> dict[str, Any]:
     if strange := sorted(set(texts) - known):
         raise RequestError(f"There is no field {show(strange[0])}: docs/api.md has all of them.")
     sent: dict[str, Any] = {name: text for name, text in texts.items() if name in REQUEST_FIELDS}
-    for name in sent.keys() - OPTIONS.keys():  # whole numbers; anything else is refused as it is
-        sent[name] = int(texts[name]) if texts[name].isdecimal() else texts[name]
     granularities = {str(each) for each in form.getlist(GRANULARITIES)}
     if wrong := granularities - {"word", "segment"}:
         raise RequestError(f"{GRANULARITIES} can't be {show(wrong.pop())}: use word or segment.")

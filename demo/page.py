@@ -21,8 +21,8 @@ from demo.options_form import build_whisper_options
 from demo.panels import PANELS, Panel, sound
 from demo.panels.headline import Headline, render_headline
 from demo.panels.templating import render_template
-from demo.request import ENGLISH_ONLY, OWN_CLIP, ComparisonRequest, RequestError
-from demo.rules import RULES, Choices
+from demo.request import ENGLISH_ONLY, OWN_CLIP, ComparisonRequest
+from demo.rules import RULES, Choices, RequestError
 from demo.runs import build_runs, connect_runs
 from demo.snapshot import Comparison, new_comparison
 from demo.visits import SavedResults
@@ -35,7 +35,6 @@ from demo.wiring import (
     connect_panel,
     connect_return,
 )
-from engines import registry
 from engines.metrics import name_count
 from engines.models import MODEL_MEGABYTES, has_model
 from engines.options import OPTIONS
@@ -242,13 +241,13 @@ def describe_model(name: str, here: bool) -> str:
 
 def build_option(name: str, choices: Choices, first: ComparisonRequest) -> Component:
     """Build a control for a flag, or for one of a few values."""
-    label, value = RULES[name].label, getattr(first, name)
-    if longest := RULES[name].longest:
-        return gr.Textbox(value, label=label, elem_id=name, lines=2, max_length=longest)
-    if isinstance(value, bool):
+    rule, label, value = RULES[name], RULES[name].label, getattr(first, name)
+    if rule.kind == "text":
+        return gr.Textbox(value, label=label, elem_id=name, lines=2, max_length=rule.longest)
+    if rule.kind == "flag":
         return gr.Checkbox(value, label=label, elem_id=name)
     values = [(text, each) for each, text in choices.values(name).items()]
-    if getattr(RULES[name], "menu", False):
+    if rule.menu:
         return gr.Dropdown(
             values, value=value, label=label, elem_id=name, allow_custom_value=True, min_width=160
         )
@@ -259,8 +258,7 @@ def build_option(name: str, choices: Choices, first: ComparisonRequest) -> Compo
         label=label,
         elem_id=name,
         elem_classes="pills",
-        visible=name != "gpu_dtype"
-        or any(registry.row(key).offers_dtypes for key in choices.available),
+        visible=rule.is_shown(choices),
         scale=3 if wide else 1,
         min_width=300 if wide else 120,
     )

@@ -202,21 +202,12 @@ def list_differences(earlier: Comparison, later: Comparison) -> Iterator[tuple[s
         "Clip": [f"{x.clip_name}, {x.audio_seconds:.1f} s" for x in both],
         "Engines": [", ".join(lane.label for lane in x.lanes) for x in both],
         **{
-            RULES[name].label: [name_value(name, getattr(x.settings, name)) for x in both]
+            RULES[name].label: [RULES[name].describe(getattr(x.settings, name)) for x in both]
             for name in (*TOLD, *OPTIONS)
         },
         "Words really spoken": [x.reference or "not known" for x in both],
     }
     yield from ((name, *pair) for name, pair in rows.items() if pair[0] != pair[1])
-
-
-def name_value(name: str, value: Any) -> str:
-    """Return a setting's value as the page calls it."""
-    if name in OPTIONS:
-        return OPTIONS[name].describe(value)
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return RULES[name].values.get(value) or str(value)
 
 
 def pair_engines(earlier: Comparison, later: Comparison) -> Iterator[Pair]:

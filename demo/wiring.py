@@ -23,7 +23,7 @@ import gradio as gr
 
 from demo import uploads
 from demo.jobs import Caller, JobQueue, Refused, Task, Waiting, name_caller
-from demo.request import RequestError
+from demo.rules import RequestError
 from demo.visits import Follower, LiveJob, Saved, SavedResults, follow
 
 QUICK: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}

@@ -26,7 +26,7 @@ class Option:
     """What is known of one option beside its name and its default.
 
     `help`: one line for people and programs. `group`: heading on the page. `link`: the parameter's
-    name in a link. `values`: of a choice, with a label each. `least` and `most`: of each number.
+    name in a link. `values`: of a choice, or those that a page shows, with a label each. `least` and `most`: of each number.
     `whole`: whether numbers have no fraction. `longest`: characters of a text, numbers of a list.
     `optional`: whether None is a value as well.
     """
@@ -34,8 +34,8 @@ class Option:
     kind: Kind
     label: str
     help: str
-    group: str
-    link: str
+    group: str = ""
+    link: str = ""
     default: Any = None
     values: Mapping[Any, str] = field(default_factory=dict)
     least: float = 0.0

@@ -9,7 +9,7 @@ import pytest
 
 from demo.analysis_task import AnalysisTask, pick_transcripts
 from demo.panels import why
-from demo.request import RequestError
+from demo.rules import RequestError
 from engines.analysis.divergence_records import Candidate
 from engines.base import EngineError, Listener
 from tests import fakes

@@ -14,7 +14,7 @@ from demo.clip_set import MOST_CLIPS, Results, read_set
 from demo.evaluation import draw, render_state
 from demo.evaluation_task import EvaluationSnapshot, make_task
 from demo.panels import evaluation
-from demo.request import RequestError
+from demo.rules import RequestError
 from engines.base import AudioError, Clip, EngineError, Listener, Transcript
 from tests import fakes
 from tests.demo.reading import EVIL, read
