@@ -9,10 +9,9 @@ from typing import Any
 
 import gradio as gr
 
-from demo.analysis_task import make_task, pick_transcripts
+from demo.analysis_task import AnalysisTask, make_task, pick_transcripts
 from demo.comparison import Analyses, Backend
-from demo.job_snapshot import JobSnapshot
-from demo.jobs import Task
+from demo.job_snapshot import JobSnapshot, Result
 from demo.limits import format_left
 from demo.panels import faults, layers, why
 from demo.rules import RequestError
@@ -26,6 +25,9 @@ from demo.wiring import (
     render_message,
     render_status,
 )
+from engines.analysis.divergence_records import Divergence
+from engines.analysis.faults import FaultResult
+from engines.analysis.records import HalfName, LayerComparison
 from engines.base import Clip, Listener
 
 LAYERS = """<h2>Inspect layers</h2><p class="intro">Two engines may write the same words and
@@ -57,9 +59,10 @@ def pick_controls(controls: Controls) -> Controls:
     return {name: controls[name] for name in names}
 
 
-def build_layers(backend: Backend, analyses: Analyses, controls: Controls) -> JobPanel:
+def build_layers(backend: Backend, analyses: Analyses, controls: Controls) -> JobPanel[Any]:
     """Which encoders to inspect and in which window, and the panel."""
-    halves = {half: analyses.candidates(half) for half in ("encoder", "decoder")}
+    names: tuple[HalfName, ...] = ("encoder", "decoder")
+    halves = {name: analyses.candidates(name) for name in names}
     first, *others = halves["encoder"]
     inputs: Controls = {}
     with gr.Column(elem_classes=["sheet", "lab"]):
@@ -73,10 +76,10 @@ def build_layers(backend: Backend, analyses: Analyses, controls: Controls) -> Jo
             visible=bool(others),
         )
         with gr.Row():
-            for name, found in halves.items():  # `style.css` shows those of the chosen half
+            for name, (_, *rest) in halves.items():  # `style.css` shows those of the chosen half
                 inputs[name] = gr.CheckboxGroup(
-                    [(each.label, each.name) for each in found[1:]],
-                    value=[each.name for each in found[1:]],
+                    [(each.label, each.name) for each in rest],
+                    value=[each.name for each in rest],
                     label=f"Against {first.label}",
                     elem_id=f"{name}s",
                     elem_classes="pills",
@@ -94,24 +97,24 @@ def build_layers(backend: Backend, analyses: Analyses, controls: Controls) -> Jo
             "Inspect layers", "inspect", ready, bool(others), "layers", NO_LAYERS
         )
 
-    def make(held: dict[str, Any]) -> Task:
-        which = held["half"]
-        if not held[which]:
-            raise RequestError(f"Choose at least one {which}.")
-        chosen, at = [halves[which][0].name, *held[which]], float(held["window"] or 0)
+    def make(values: dict[str, Any]) -> AnalysisTask[LayerComparison]:
+        name: HalfName = values["half"]
+        if not values[name]:
+            raise RequestError(f"Choose at least one {name}.")
+        chosen, start = [halves[name][0].name, *values[name]], float(values["window"] or 0)
 
-        def compare(clip: Clip, listener: Listener) -> Any:
-            asked = held["model"], clip, listener, at, held["language"] or None
-            return analyses.compare_halves(which, chosen, *asked)
+        def compare(clip: Clip, listener: Listener) -> LayerComparison:
+            model, language = values["model"], values["language"] or None
+            return analyses.compare_halves(name, chosen, model, clip, listener, start, language)
 
-        return make_task(backend, f"{which} layers", held, compare, False, tuple(chosen))
+        return make_task(backend, f"{name} layers", values, compare, False, tuple(chosen))
 
     draw = partial(draw_analysis, render=layers.render, summarise=layers.summarise)
     inputs |= {"half": half, "window": window, **pick_controls(controls)}
     return JobPanel("layers", start, stop, inputs, outputs, "status", make, draw, render_message)
 
 
-def build_faults(backend: Backend, analyses: Analyses, controls: Controls) -> JobPanel:
+def build_faults(backend: Backend, analyses: Analyses, controls: Controls) -> JobPanel[Any]:
     """Which fault, its story, and the panel."""
     reason = analyses.why_no_faults()
     stories = {each.key: f'<p class="story">{escape(each.story)}</p>' for each in analyses.faults}
@@ -128,13 +131,13 @@ def build_faults(backend: Backend, analyses: Analyses, controls: Controls) -> Jo
             "Run the fault", "fault", ready, reason is None, "finding", NO_FAULT
         )
 
-    def make(held: dict[str, Any]) -> Task:
-        language = held["language"] or None
+    def make(values: dict[str, Any]) -> AnalysisTask[FaultResult]:
+        key, model, language = values["fault"], values["model"], values["language"] or None
 
-        def run(clip: Clip, listener: Listener) -> Any:
-            return analyses.run_fault(held["fault"], held["model"], clip, language, listener)
+        def run(clip: Clip, listener: Listener) -> FaultResult:
+            return analyses.run_fault(key, model, clip, language, listener)
 
-        return make_task(backend, "faults", held, run, True, held["fault"])
+        return make_task(backend, "faults", values, run, True, key)
 
     fault.change(lambda key: stories.get(key, ""), fault, story, **QUICK)
     draw = partial(draw_analysis, render=faults.render, summarise=faults.summarise)
@@ -144,7 +147,7 @@ def build_faults(backend: Backend, analyses: Analyses, controls: Controls) -> Jo
 
 def build_why(
     backend: Backend, analyses: Analyses, saved: SavedResults, visit: gr.Textbox, tab: gr.Tab
-) -> JobPanel:
+) -> JobPanel[Any]:
     """Which engine to hold against the baseline of the last comparison, and the panel.
 
     An engine that ran with two models is a choice with each: those are known when `tab` is opened.
@@ -174,22 +177,22 @@ def build_why(
             ran = [each for each in lanes if each.transcript and each is not baseline]
             offered = {each.key: each.label for each in ran}
         choices = [FIRST_THAT_DIFFERS, *((label, key) for key, label in offered.items())]
-        asked = saved.find(name, "why")
-        if asked is None or asked.controls["engine"] in ("", *offered):
+        last_why = saved.find(name, "why")
+        if last_why is None or last_why.controls["engine"] in ("", *offered):
             return gr.update(choices=choices)  # another may be chosen meanwhile
         return gr.update(choices=choices, value="")
 
-    def make(held: dict[str, Any]) -> Task:
-        last = saved.find(held["visit"], "comparison")
+    def make(values: dict[str, Any]) -> AnalysisTask[Divergence]:
+        last = saved.find(values["visit"], "comparison")
         if last is None or not last.finished:
             raise RequestError(NOT_COMPARED)
-        found = pick_transcripts(last.snapshot, held["engine"] or "")
+        transcripts = pick_transcripts(last.snapshot, values["engine"] or "")
         options = last.snapshot.settings.options
 
-        def explain(clip: Clip, listener: Listener) -> Any:
-            return analyses.explain(found, clip, options, listener)
+        def explain(clip: Clip, listener: Listener) -> Divergence:
+            return analyses.explain(transcripts, clip, options, listener)
 
-        return make_task(backend, "why", last.controls, explain, held["engine"])
+        return make_task(backend, "why", last.controls, explain, values["engine"])
 
     tab.select(offer_lanes, visit, engine, **QUICK)  # the choice may not be one here yet
     draw = partial(draw_analysis, render=why.render, summarise=why.summarise)
@@ -198,21 +201,22 @@ def build_why(
 
 
 def draw_analysis(
-    snapshot: JobSnapshot,
+    snapshot: JobSnapshot[Result],
     first: bool,
-    render: Callable[[Any], str],
-    summarise: Callable[[Any], str],
+    render: Callable[[Result], str],
+    summarise: Callable[[Result], str],
 ) -> Iterator[Drawn]:
     """Draw the status, and the result once there is one."""
     clock = ", ".join(filter(None, [f"{snapshot.seconds:.1f} s", format_left(snapshot.left)]))
     match snapshot.state:
         case "running":
-            what = snapshot.what[:1].upper() + snapshot.what[1:]
-            yield {"status": render_status(f"{what} …", snapshot.share, clock=clock)}
+            stage = snapshot.stage[:1].upper() + snapshot.stage[1:]
+            yield {"status": render_status(f"{stage} …", snapshot.share, clock=clock)}
         case "stopped":
             yield {"status": render_status("Stopped.")}
         case "failed":
             yield {"status": render_status(snapshot.reason, alert=True)}
         case "done":
+            assert snapshot.result is not None
             status = render_status(summarise(snapshot.result), clock=f"{snapshot.seconds:.1f} s")
             yield {"status": status, "result": render(snapshot.result)}

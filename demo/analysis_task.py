@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, Generic
 
 from demo import uploads
 from demo.comparison import Backend
-from demo.job_snapshot import JobSnapshot, State
+from demo.job_snapshot import JobSnapshot, Result, State
 from demo.jobs import Kind, Task
 from demo.request import CLIP_GONE, NO_CLIP, OWN_CLIP, ComparisonRequest, check_model_language
 from demo.rules import RequestError, check
 from demo.snapshot import Comparison
+from engines.analysis.divergence_records import Divergence
 from engines.base import Clip, Listener, PartListener, Progress, Transcript
 
 
-class AnalysisTask(Task):
+class AnalysisTask(Task[JobSnapshot[Result]], Generic[Result]):
     """Runs `work(task)`, whose listener it is."""
 
-    def __init__(self, work: Callable[[AnalysisTask], Any], kind: Kind = ()) -> None:
+    def __init__(self, work: Callable[[AnalysisTask[Result]], Result], kind: Kind = ()) -> None:
         super().__init__(JobSnapshot(), kind)
         self._work = work
 
@@ -43,35 +44,36 @@ class AnalysisTask(Task):
     def progress(self, progress: Progress) -> None:
         known = progress.stage == "comparing" and progress.total
         share = progress.done / progress.total if known else 0.0
-        what = progress.note or progress.stage
-        self.update(lambda last, _: replace(last, what=what, share=share))
+        stage = progress.note or progress.stage
+        self.update(lambda last, _: replace(last, stage=stage, share=share))
 
 
 def make_task(
     backend: Backend,
     name: str,
-    held: dict[str, Any],
-    work: Callable[[Clip, AnalysisTask], Any],
+    values: Mapping[str, Any],
+    work: Callable[[Clip, AnalysisTask[Result]], Result],
     whole: bool,
     *kind: Any,
-) -> AnalysisTask:
+) -> AnalysisTask[Result]:
     """Make a task over the page's clip; raises `RequestError` where there is none.
 
-    `whole`: whether it takes the longer the longer the clip is.
+    `values`: of the page's controls. `whole`: whether it takes the longer the longer the clip is.
     """
     choices = backend.choices()
-    check_model_language(held["language"], check("model", held["model"], choices))
-    sample = choices.find_sample(held["sample"])
-    path = str(sample.path) if sample else held["audio"]
+    model = check("model", values["model"], choices)
+    check_model_language(values["language"], model)
+    sample = choices.find_sample(values["sample"])
+    path = str(sample.path) if sample else values["audio"]
     if not path:
         raise RequestError(NO_CLIP)
     path = str(uploads.find_original(path))
-    picked = [check(name, held.get(name, 0), choices) for name in ("track", "channel")]
+    picked = [check(name, values.get(name, 0), choices) for name in ("track", "channel")]
     if not Path(path).is_file():
         raise RequestError(CLIP_GONE)
 
-    def run(task: AnalysisTask) -> Any:
-        start, past, named = perf_counter(), backend.past_runs, f"{name} {held['model']}"
+    def run(task: AnalysisTask[Result]) -> Result:
+        start, past, named = perf_counter(), backend.past_runs, f"{name} {model}"
         clip = backend.load_clip(path, task, *(picked if any(picked) else ()))
         audio_seconds = clip.seconds if whole else 0.0
         task.expect(past.expect_analysis(named, audio_seconds))
@@ -79,29 +81,30 @@ def make_task(
         past.note_analysis(named, audio_seconds, perf_counter() - start)
         return result
 
-    return AnalysisTask(run, (name, held["model"], held["sample"], *kind))
+    return AnalysisTask(run, (name, model, values["sample"], *kind))
 
 
 def make_explanation(
     backend: Backend, request: ComparisonRequest, keys: tuple[str, str]
-) -> AnalysisTask:
+) -> AnalysisTask[Divergence]:
     """Make a task that runs two engines over a request's clip and asks why they differ."""
     sample, analyses = request.find_clip(backend.choices()), backend.analyses
     assert sample is not None and analyses is not None, "only a checked request is run"
     if len(set(keys)) < 2:
         raise RequestError("Name two engines: one does not differ from itself.")
 
-    def work(listener: Listener) -> Any:
+    def work(listener: Listener) -> Divergence:
         clip = backend.load_clip(str(sample.path), listener, *request.picked)
-        found = []
+        transcripts = []
         backend.keep_engines([request.run_of(key) for key in keys])
         for number, key in enumerate(keys):
             engine = backend.get_engine(*request.run_of(key))
             engine.prepare(listener)
             part = PartListener(listener, 0.3 * number, 0.3 * (number + 1), f"running {key}")
-            found.append(engine.transcribe(clip, request.options, part))
+            transcripts.append(engine.transcribe(clip, request.options, part))
         part = PartListener(listener, 0.6, 1.0)
-        return analyses.explain((found[0], found[1]), clip, request.options, part)
+        first, second = transcripts
+        return analyses.explain((first, second), clip, request.options, part)
 
     return AnalysisTask(work, ("why", request.model, request.sample or OWN_CLIP, keys))
 
@@ -126,10 +129,10 @@ def pick_transcripts(comparison: Comparison, key: str) -> tuple[Transcript, Tran
         others = [each for each in others if each[1].tokens != first.tokens][:1]
         if not others:
             raise RequestError("All engines chose the same tokens: there is nothing to explain.")
-    found = next((transcript for name, transcript in others if key in ("", name)), None)
-    if found is None:
-        asked = "This engine" if key else "No other engine"
+    other = next((transcript for name, transcript in others if key in ("", name)), None)
+    if other is None:
+        which = "This engine" if key else "No other engine"
         raise RequestError(
-            f"{asked} has no transcript in the comparison above: choose another, or compare again."
+            f"{which} has no transcript in the comparison above: choose another, or compare again."
         )
-    return first, found
+    return first, other

@@ -24,7 +24,17 @@ import gradio as gr
 
 from demo import uploads
 from demo.comparison import Backend
-from demo.jobs import Caller, JobQueue, Refused, Task, Value, Waiting, name_caller, name_program
+from demo.jobs import (
+    AnySnapshot,
+    Caller,
+    JobQueue,
+    Refused,
+    Task,
+    Value,
+    Waiting,
+    name_caller,
+    name_program,
+)
 from demo.record import (
     ComparisonRecord,
     EngineRecord,
@@ -76,21 +86,23 @@ async def compare(
     """
     uploads.touch(request.upload)
     backend = replace(backend, describe_sound=None)  # which is for eyes
-    last: Comparison = await run_task(queue, caller, backend.start_comparison(request), notify)
+    last = await run_task(queue, caller, backend.start_comparison(request), notify)
     if last.refusal is not None:
         raise RequestError(last.refusal)
     return last
 
 
 async def run_task(
-    queue: JobQueue, caller: Caller, task: Task, notify: Callable[[str], Any]
-) -> Any:
+    queue: JobQueue, caller: Caller, task: Task[AnySnapshot], notify: Callable[[str], Any]
+) -> AnySnapshot:
     """Run a task in its turn, telling `notify` its place; return its last snapshot."""
-    last: Any = None
+    last = task.snapshot
     async with aclosing(queue.run(caller, task, lambda step: (step,))) as steps:
-        async for last in steps:
-            if isinstance(last, Waiting):
-                notify(" ".join(last.describe()).strip())
+        async for step in steps:
+            if isinstance(step, Waiting):
+                notify(" ".join(step.describe()).strip())
+            else:
+                last = step
     return last
 
 

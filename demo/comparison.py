@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from threading import Lock
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING
 
 from demo.estimates import PastRuns, add_time_left, name_run
 from demo.jobs import Kind, Task, start_thread
@@ -38,6 +38,11 @@ from engines.clip_clock import fill_pauses, find_parts, set_clock
 from engines.clip_source import UNKNOWN, Source
 from engines.registry import EngineStatus
 
+if TYPE_CHECKING:
+    from engines.analysis.divergence_records import Divergence
+    from engines.analysis.faults import Fault, FaultResult
+    from engines.analysis.records import Half, HalfName, LayerComparison
+
 logger = logs.logger(__name__)
 
 Finish = Callable[[Lane, Transcript, bool, float], Lane]
@@ -55,12 +60,14 @@ class Analyses:
     `why_no_faults`: why this machine can't run faults, or None.
     """
 
-    candidates: Callable[[Any], Sequence[Any]]
-    compare_halves: Callable[[Any, Sequence[str], str, Clip, Listener, float, str | None], Any]
-    faults: Sequence[Any]
-    run_fault: Callable[[str, str, Clip, str | None, Listener], Any]
+    candidates: Callable[[HalfName], Sequence[Half]]
+    compare_halves: Callable[
+        [HalfName, Sequence[str], str, Clip, Listener, float, str | None], LayerComparison
+    ]
+    faults: Sequence[Fault]
+    run_fault: Callable[[str, str, Clip, str | None, Listener], FaultResult]
     why_no_faults: Callable[[], str | None]
-    explain: Callable[[tuple[Transcript, Transcript], Clip, Options, Listener], Any]
+    explain: Callable[[tuple[Transcript, Transcript], Clip, Options, Listener], Divergence]
 
 
 @dataclass(frozen=True)
@@ -163,7 +170,7 @@ class LaneListener(Listener):
         return self._task.stopped()
 
 
-class ComparisonTask(Task):
+class ComparisonTask(Task[Comparison]):
     """One comparison from start to end."""
 
     def __init__(self, backend: Backend, settings: Settings, clip: Sample, kind: Kind = ()) -> None:

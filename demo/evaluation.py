@@ -11,10 +11,9 @@ from typing import Any
 import gradio as gr
 
 from demo.clip import show_clip
-from demo.clip_set import NO_CLIPS, ClipSet, Results, read_set
+from demo.clip_set import NO_CLIPS, ClipSet, read_set
 from demo.comparison import Backend
-from demo.evaluation_task import EvaluationSnapshot, make_task
-from demo.jobs import Task
+from demo.evaluation_task import EvaluationSnapshot, EvaluationTask, make_task
 from demo.limits import format_left
 from demo.panels import evaluation
 from demo.request import CLIP_GONE, OWN_CLIP
@@ -44,7 +43,7 @@ NOTHING_TO_SAVE = "There is nothing to save yet: run the engines over some clips
 
 def build_evaluation(
     backend: Backend, saved: SavedResults, visit: gr.Textbox, controls: Mapping[str, Component]
-) -> JobPanel:
+) -> JobPanel[EvaluationSnapshot]:
     """Build the tab, and define its jobs."""
     with gr.Column(elem_classes=["sheet", "lab"], elem_id="many-clips"):
         gr.HTML(INTRO, apply_default_css=False)
@@ -79,9 +78,9 @@ def build_evaluation(
         )
     connect_files(boxes, outputs["status"], backend.samples.resolve())
 
-    def make(held: dict[str, Any]) -> Task:
-        last = saved.find(held["visit"], NAME)
-        return make_task(backend, held, last.snapshot if last else None)
+    def make(values: dict[str, Any]) -> EvaluationTask:
+        last = saved.find(values["visit"], NAME)
+        return make_task(backend, values, last.snapshot if last else None)
 
     connect_save(saved, visit, save, note)
     connect_open(backend, saved, visit, controls, [outputs["table"], outputs["chart"]], note)
@@ -115,23 +114,23 @@ def connect_files(
     taken = [str(path) for path in sorted(folder.glob("*")) if path.suffix in (".flac", ".txt")]
     shown, show = [files, status], partial(describe_files, folder=folder)
     for event in (files.upload, files.delete, files.clear):
-        event(lambda held: show(held)[1], files, status, **QUICK)
-    samples.click(lambda held: show([*(held or ()), *taken]), files, shown, **QUICK)
-    more.upload(lambda held, new: show([*(held or ()), *new]), [files, more], shown, **QUICK)
+        event(lambda names: show(names)[1], files, status, **QUICK)
+    samples.click(lambda names: show([*(names or ()), *taken]), files, shown, **QUICK)
+    more.upload(lambda names, new: show([*(names or ()), *new]), [files, more], shown, **QUICK)
 
 
 def describe_files(names: list[str] | None, folder: Path) -> tuple[list[str] | None, str]:
     """Return a visitor's files, and a sentence on what they are."""
     try:
-        found = read_set(names, folder) if names else ClipSet()
+        files = read_set(names, folder) if names else ClipSet()
     except EngineError as error:
         return names, render_status(str(error), alert=True)
-    return names, render_status(found.describe())
+    return names, render_status(files.describe())
 
 
 def draw(snapshot: EvaluationSnapshot, whole: bool) -> Iterator[Drawn]:
     """Draw the status, the totals and the table; the chart once no engine runs."""
-    results: Results = snapshot.result
+    results = snapshot.results
     yield {
         "status": render_state(snapshot),
         "result": evaluation.render_totals(results) if any(results.lines) else "",
@@ -145,13 +144,13 @@ def draw(snapshot: EvaluationSnapshot, whole: bool) -> Iterator[Drawn]:
 
 def render_state(snapshot: EvaluationSnapshot) -> str:
     """Render the line above the table."""
-    results: Results = snapshot.result
+    results = snapshot.results
     done, count = sum(line is not None for line in results.lines), len(results.lines)
     clock = ", ".join(filter(None, [f"{snapshot.seconds:.0f} s", format_left(snapshot.left)]))
     match snapshot.state:
         case "running":
             return render_status(
-                f"{done} of {count} runs done: {snapshot.what} …", snapshot.share, clock=clock
+                f"{done} of {count} runs done: {snapshot.stage} …", snapshot.share, clock=clock
             )
         case "stopped":
             return render_status(f"Stopped after {done} of {count} runs: start it to go on.")
@@ -169,10 +168,10 @@ def connect_save(saved: SavedResults, visit: gr.Textbox, button: gr.Button, note
     parcel = gr.Textbox(visible=False)
 
     def make(name: str) -> tuple[str, str]:
-        found = saved.find(name, NAME)
-        if found is None:
+        last = saved.find(name, NAME)
+        if last is None:
             return "", NOTHING_TO_SAVE
-        text = found.snapshot.result.write()
+        text = last.snapshot.results.write()
         file = {"name": "evaluation.jsonl", "type": "application/jsonl", "text": text}
         return json.dumps(file), ""
 
@@ -192,21 +191,21 @@ def connect_open(
     """Compare the engines on a clip that is clicked, with the settings of the evaluation."""
 
     def act(name: str, event: gr.EventData) -> dict[Component, Any]:
-        found = saved.find(name, NAME)
+        last = saved.find(name, NAME)
         number = int(event.clip)
-        if found is None or not 0 <= number < len(found.snapshot.result.clips):
+        if last is None or not 0 <= number < len(last.snapshot.results.clips):
             return {note: CLIP_GONE}
         if saved.find_job(name, "comparison"):
             return {note: BUSY}
-        clip = found.snapshot.result.clips[number]
+        clip = last.snapshot.results.clips[number]
         if not clip.path.is_file():
             return {note: CLIP_GONE}
         player, track, channel = show_clip(backend, str(clip.path), 0, 0)
-        held = {each: found.controls[each] for each in controls if each != "schedule"}
-        held |= {"sample": OWN_CLIP, "audio": str(clip.path), "reference": clip.reference or ""}
-        held |= {"track": track, "channel": channel}
-        held |= {"audio": player} if isinstance(player, str) else {}
-        return {note: "", **{controls[each]: value for each, value in held.items()}}
+        values = {each: last.controls[each] for each in controls if each != "schedule"}
+        values |= {"sample": OWN_CLIP, "audio": str(clip.path), "reference": clip.reference or ""}
+        values |= {"track": track, "channel": channel}
+        values |= {"audio": player} if isinstance(player, str) else {}
+        return {note: "", **{controls[each]: value for each, value in values.items()}}
 
     outputs = [note, *controls.values()]
     for element in shown:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from demo import uploads
 from demo.clip_set import NO_CLIPS, Results, read_set
@@ -24,13 +24,22 @@ from engines.benchmark import evaluation_lines, machine
 from engines.benchmark.clip_list import ListedClip
 from engines.benchmark.evaluation_lines import Line
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 
 @dataclass(frozen=True)
-class EvaluationSnapshot(JobSnapshot):
-    """An evaluation as it stood at one moment; `result`: its `Results` so far."""
+class EvaluationSnapshot(JobSnapshot[Results]):
+    """An evaluation as it stood at one moment; `result`: what there is so far."""
 
-    def to_save(self) -> EvaluationSnapshot | None:
-        return self if any(self.result.lines) else None
+    @property
+    def results(self) -> Results:
+        """What there is so far."""
+        assert self.result is not None
+        return self.result
+
+    def to_save(self) -> Self | None:
+        return self if any(self.results.lines) else None
 
 
 @dataclass
@@ -41,7 +50,7 @@ class Ready:
     errors: dict[str, str] = field(default_factory=dict)
 
 
-class EvaluationTask(Task):
+class EvaluationTask(Task[EvaluationSnapshot]):
     """Runs every clip through every lane that has no line of it yet."""
 
     def __init__(
@@ -53,9 +62,9 @@ class EvaluationTask(Task):
     ) -> None:
         """`request`: of any of the clips. `earlier`: lines of past runs, to go on from."""
         blank = new_comparison(request, backend.statuses())
-        named = [name_lane(request, lane.key) for lane in blank.lanes]
+        lanes = [name_lane(request, lane.key) for lane in blank.lanes]
         threads = len(machine.list_cores())
-        tasks = evaluation_lines.make_tasks(named, clips, request.options, threads, 1)
+        tasks = evaluation_lines.make_tasks(lanes, clips, request.options, threads, 1)
         done = {evaluation_lines.key_of(line): line for line in earlier if line["error"] is None}
         lines = tuple(done.get(evaluation_lines.key_of(vars(task))) for task in tasks)
         baseline = blank.lanes.index(blank.baseline) if blank.baseline else 0
@@ -67,8 +76,7 @@ class EvaluationTask(Task):
 
     @property
     def results(self) -> Results:
-        found: Results = self.snapshot.result
-        return found
+        return self.snapshot.results
 
     def work(self) -> None:
         with (
@@ -105,7 +113,7 @@ class EvaluationTask(Task):
             if self.results.lines[place] is None:
                 self.check_stopped()
                 lane = self.results.lanes[place // len(self.results.clips)]
-                self._put(place, what=f"{listed.name}, {lane.label}")
+                self._put(place, stage=f"{listed.name}, {lane.label}")
                 line = self._run(self.results.tasks[place], lane, clip)
                 lines = self.results.lines
                 self._put(None, (*lines[:place], line, *lines[place + 1 :]))
@@ -148,8 +156,8 @@ class EvaluationTask(Task):
     ) -> None:
         """Set which task runs now and what is done, and with that the time left."""
 
-        def change(last: JobSnapshot, now: float) -> JobSnapshot:
-            results: Results = last.result
+        def change(last: EvaluationSnapshot, now: float) -> EvaluationSnapshot:
+            results = last.results
             results = replace(results, current=current, lines=lines or results.lines)
             left, seconds = results.lines.count(None), now - last.start
             expected = None
@@ -168,19 +176,19 @@ def name_lane(request: ComparisonRequest, lane: str) -> tuple[str, str]:
 
 
 def make_task(
-    backend: Backend, held: Mapping[str, Any], earlier: EvaluationSnapshot | None
+    backend: Backend, values: Mapping[str, Any], earlier: EvaluationSnapshot | None
 ) -> EvaluationTask:
     """Make the task that the page's controls ask for; raise `RequestError` with a sentence.
 
-    `earlier`: the visit's last evaluation, to go on from.
+    `values`: of the controls. `earlier`: the visit's last evaluation, to go on from.
     """
     try:
-        found = read_set(held["files"] or (), backend.samples.resolve())
+        files = read_set(values["files"] or (), backend.samples.resolve())
     except EngineError as error:
         raise RequestError(str(error)) from error
-    if not found.clips:
+    if not files.clips:
         raise RequestError(NO_CLIPS)
-    clip = {"sample": OWN_CLIP, "audio": str(found.clips[0].path), "track": 0, "channel": 0}
-    request = ComparisonRequest.from_controls({**held, **clip}, backend.choices())
-    past = [line for line in earlier.result.lines if line] if earlier else []
-    return EvaluationTask(backend, request, found.clips, list(chain(found.lines, past)))
+    clip = {"sample": OWN_CLIP, "audio": str(files.clips[0].path), "track": 0, "channel": 0}
+    request = ComparisonRequest.from_controls({**values, **clip}, backend.choices())
+    past = [line for line in earlier.results.lines if line] if earlier else []
+    return EvaluationTask(backend, request, files.clips, list(chain(files.lines, past)))

@@ -17,10 +17,11 @@ from contextlib import contextmanager, suppress
 from contextvars import copy_context
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from starlette.concurrency import iterate_in_threadpool
 
+from demo.job_snapshot import Snapshot
 from demo.limits import (
     Allowance,
     Limits,
@@ -34,6 +35,7 @@ from engines import logs
 from engines.base import EngineError, Listener, Stopped
 
 Value = TypeVar("Value")
+AnySnapshot = TypeVar("AnySnapshot", bound=Snapshot)
 Kind = tuple[Any, ...]
 """Key of a job's expected duration: first what and with which model, then everything else."""
 
@@ -48,15 +50,10 @@ JOBS_REMEMBERED, KINDS_REMEMBERED = 9, 200
 logger = logs.logger(__name__)
 
 
-class Task(Listener):
-    """Work in a thread that is shown as snapshots, and the listener of that work; used once.
+class Task(Listener, Generic[AnySnapshot]):
+    """Work in a thread that is shown as snapshots, and the listener of that work; used once."""
 
-    A snapshot is frozen and has `finished` (the result is there), `over` (no snapshot follows),
-    `complete` (the work neither failed nor was stopped), `as_started(now)`, `at(now)` and
-    `as_stopped()`, which return changed copies, and `to_save()`: what a reload finds, or None.
-    """
-
-    def __init__(self, snapshot: Any, kind: Kind = ()) -> None:
+    def __init__(self, snapshot: AnySnapshot, kind: Kind = ()) -> None:
         """`snapshot`: the one before anything ran."""
         self.kind = kind
         self._snapshot = snapshot
@@ -65,7 +62,7 @@ class Task(Listener):
         self._begun, self._deadline, self._longest = 0.0, math.inf, math.inf
 
     @property
-    def snapshot(self) -> Any:
+    def snapshot(self) -> AnySnapshot:
         """How it stands."""
         return self._snapshot
 
@@ -73,7 +70,7 @@ class Task(Listener):
         """Do the work and `update` the snapshot until it is over; subclasses override this."""
         raise NotImplementedError
 
-    def update(self, change: Callable[[Any, float], Any]) -> None:
+    def update(self, change: Callable[[AnySnapshot, float], AnySnapshot]) -> None:
         """Replace the snapshot by `change(snapshot, now)`, from any thread."""
         with self._changed:
             self._snapshot = change(self._snapshot, time.perf_counter())
@@ -94,7 +91,7 @@ class Task(Listener):
         self._longest = min(seconds, self._longest)
         self._deadline = self._begun + self._longest
 
-    def snapshots(self) -> Generator[Any, None, None]:
+    def snapshots(self) -> Generator[AnySnapshot, None, None]:
         """Start the work and yield a snapshot about five times a second until it is over."""
         self.update(lambda snapshot, now: snapshot.as_started(now))
         snapshot = self._snapshot
@@ -112,7 +109,7 @@ class Task(Listener):
         finally:
             self.stop()
 
-    def _has_news(self, snapshot: Any) -> bool:
+    def _has_news(self, snapshot: AnySnapshot) -> bool:
         """Whether what comes after a snapshot can't wait."""
         now = self._snapshot
         return self._stopping or now.over or now.finished != snapshot.finished
@@ -201,7 +198,7 @@ class Waiting:
 class Job:
     """A caller's task in the queue, whose first job runs."""
 
-    def __init__(self, caller: Caller, task: Task) -> None:
+    def __init__(self, caller: Caller, task: Task[Any]) -> None:
         self.caller, self.task = caller, task
         self.started: float | None = None
         self.refusal: Refused | None = None
@@ -228,7 +225,10 @@ class JobQueue:
         self._allowance = Allowance(rate, 60.0) if rate is not None else None
 
     async def run(
-        self, caller: Caller, task: Task, draw: Callable[[Any], Iterable[Value]]
+        self,
+        caller: Caller,
+        task: Task[AnySnapshot],
+        draw: Callable[[Waiting | AnySnapshot], Iterable[Value]],
     ) -> AsyncGenerator[Value, None]:
         """Wait for a task's turn and run it; yield what `draw` makes of each place and snapshot.
 
@@ -252,7 +252,7 @@ class JobQueue:
                 job.changed.clear()
             if self.limits.run_seconds is not None:
                 task.limit(self.limits.run_seconds)
-            async for value in iterate_in_threadpool(self._draw_snapshots(job, draw)):
+            async for value in iterate_in_threadpool(self._draw_snapshots(job, task, draw)):
                 yield value
         finally:
             with self._lock:
@@ -293,12 +293,17 @@ class JobQueue:
             job.started = time.monotonic()
             return None
 
-    def _draw_snapshots(self, job: Job, draw: Callable[[Any], Iterable[Value]]) -> Iterator[Value]:
-        """Run a task and remember how long it took, if it ran to its end."""
-        for snapshot in job.task.snapshots():
+    def _draw_snapshots(
+        self,
+        job: Job,
+        task: Task[AnySnapshot],
+        draw: Callable[[Waiting | AnySnapshot], Iterable[Value]],
+    ) -> Iterator[Value]:
+        """Run a job's task and remember how long it took, if it ran to its end."""
+        for snapshot in task.snapshots():
             if snapshot.over and snapshot.complete and job.started is not None:
                 with self._lock:
-                    self._past.note(job.task.kind, time.monotonic() - job.started)
+                    self._past.note(task.kind, time.monotonic() - job.started)
             yield from draw(snapshot)
 
     def _estimate(self, ahead: int) -> float | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import gradio as gr
@@ -12,10 +12,10 @@ from demo.analysis import build_faults, build_layers, build_why
 from demo.analysis_api import add_why
 from demo.api import add_endpoints
 from demo.clip import build_clip, find_path
-from demo.comparison import Backend
+from demo.comparison import Backend, ComparisonTask
 from demo.evaluation import build_evaluation
 from demo.exports import build_exports
-from demo.jobs import JobQueue, Task
+from demo.jobs import JobQueue
 from demo.limits import format_estimate
 from demo.options_form import build_whisper_options
 from demo.panels import PANELS, Panel, sound
@@ -68,12 +68,13 @@ def build(
         visit = gr.Textbox(visible=False)
         gr.HTML(HEADER, apply_default_css=False)
         outputs = build_panels([panel for panel in PANELS if panel.key == "summary"], choices)
-        start, stop, expected, controls = build_setup(backend, choices, first)
+        setup = build_setup(backend, choices, first)
+        controls = setup.controls
         mark = build_mark(saved, visit, controls)
         above = [panel for panel in PANELS if not panel.tab and panel.key not in outputs]
         outputs |= {"changed": mark} | build_panels(above, choices)
-        connect_expected(page, backend, controls, expected)
-        analyses: list[JobPanel] = []
+        connect_expected(page, backend, setup)
+        analyses: list[JobPanel[Any]] = []
         with gr.Tabs(elem_id="tabs"):
             for tab in dict.fromkeys(panel.tab for panel in PANELS if panel.tab):
                 with gr.Tab(tab, render_children=True):
@@ -91,7 +92,7 @@ def build(
                 build_exports(backend, saved, visit, controls)
             with gr.Tab("Runs", render_children=True) as tab:
                 runs = build_runs()
-        panels = [connect_comparison(backend, controls, outputs, start, stop), *analyses]
+        panels = [connect_comparison(backend, setup, outputs), *analyses]
         gr.HTML(FOOTER, apply_default_css=False)
         add_endpoints(backend, queue)
         if backend.analyses is not None:
@@ -104,14 +105,19 @@ def build(
     return page
 
 
-def build_setup(
-    backend: Backend, choices: Choices, first: ComparisonRequest
-) -> tuple[gr.Button, gr.Button, gr.HTML, dict[str, Any]]:
-    """Build what is chosen before a run; it folds to a line of chips afterwards.
+@dataclass(frozen=True)
+class Setup:
+    """What is chosen before a run: the buttons that start and stop a comparison, the place of its
+    expected time, and the controls by their fields' names."""
 
-    Return the buttons that start and stop a comparison, the place of its expected time, and the
-    controls by their fields' names.
-    """
+    start: gr.Button
+    stop: gr.Button
+    expected: gr.HTML
+    controls: dict[str, Any]
+
+
+def build_setup(backend: Backend, choices: Choices, first: ComparisonRequest) -> Setup:
+    """Build what is chosen before a run; it folds to a line of chips afterwards."""
     with gr.Row(elem_classes="setup", equal_height=False):
         with gr.Column(scale=6, min_width=320, elem_classes="clip"):
             controls = build_clip(backend, choices, first)
@@ -148,20 +154,18 @@ def build_setup(
     ):
         changed = button.click(lambda value=value: value, None, controls[name], **QUICK)
         changed.then(None, None, None, js="() => document.querySelector('#again').click()", **QUICK)
-    return start, stop, expected, controls
+    return Setup(start, stop, expected, controls)
 
 
-def connect_expected(
-    page: gr.Blocks, backend: Backend, controls: dict[str, Any], expected: gr.HTML
-) -> None:
+def connect_expected(page: gr.Blocks, backend: Backend, setup: Setup) -> None:
     """Say how long the comparison may take, whenever something is chosen that changes it."""
-    names = list(controls)
+    controls = setup.controls
 
-    def estimate(*values: Any) -> str:
+    def estimate(*arguments: Any) -> str:
         try:
             choices = backend.choices()
-            held = dict(zip(names, values, strict=True))
-            request = ComparisonRequest.from_controls(held, choices)
+            values = dict(zip(controls, arguments, strict=True))
+            request = ComparisonRequest.from_controls(values, choices)
             clip = request.find_clip(choices)
         except RequestError:  # said when it is asked for
             return render_expected(None)
@@ -172,7 +176,7 @@ def connect_expected(
 
     changed = ("sample", "engines", "model", "other_model", "schedule", "repeats", "beam_size")
     events = [page.load, *(controls[name].change for name in changed)]
-    gr.on(events, estimate, [controls[name] for name in names], expected, **QUICK)
+    gr.on(events, estimate, list(controls.values()), setup.expected, **QUICK)
 
 
 def render_expected(seconds: float | None, cost: str = "") -> str:
@@ -267,15 +271,14 @@ def build_option(name: str, choices: Choices, first: ComparisonRequest) -> Compo
 def build_mark(saved: SavedResults, visit: gr.Textbox, controls: dict[str, Any]) -> gr.HTML:
     """Build the mark that settings changed since the result that is shown was made."""
     mark = gr.HTML("", elem_id="changed", apply_default_css=False)
-    names = list(controls)
 
-    def mark_changes(name: str, *values: Any) -> str:
-        found = saved.find(name, "comparison")
-        held = dict(zip(names, values, strict=True))
-        same = found is None or all(
-            held[each] == found.controls[each]
-            for each in names
-            if each != "audio" or held["sample"] == OWN_CLIP
+    def mark_changes(name: str, *arguments: Any) -> str:
+        last = saved.find(name, "comparison")
+        values = dict(zip(controls, arguments, strict=True))
+        same = last is None or all(
+            value == last.controls[each]
+            for each, value in values.items()
+            if each != "audio" or values["sample"] == OWN_CLIP
         )
         return render_template("changed.html", changed=not same)
 
@@ -315,16 +318,12 @@ def build_panels(panels: list[Panel], choices: Choices) -> dict[str, Any]:
 
 
 def connect_comparison(
-    backend: Backend,
-    controls: dict[str, Any],
-    outputs: dict[str, Any],
-    start: gr.Button,
-    stop: gr.Button,
-) -> JobPanel:
+    backend: Backend, setup: Setup, outputs: dict[str, Any]
+) -> JobPanel[Comparison]:
     """Define what Compare starts, and how it is drawn."""
 
-    def make_task(held: dict[str, Any]) -> Task:
-        request = ComparisonRequest.from_controls(held, backend.choices())
+    def make_task(values: dict[str, Any]) -> ComparisonTask:
+        request = ComparisonRequest.from_controls(values, backend.choices())
         return backend.start_comparison(request)
 
     def draw(comparison: Comparison, whole: bool) -> Iterator[Drawn]:
@@ -341,15 +340,16 @@ def connect_comparison(
     def render_status(sentence: str, note: str, alert: bool) -> str:
         return render_headline(Headline(sentence, note, alert))
 
+    buttons = setup.start, setup.stop
     return JobPanel(
-        "comparison", start, stop, controls, outputs, "summary", make_task, draw, render_status
+        "comparison", *buttons, setup.controls, outputs, "summary", make_task, draw, render_status
     )
 
 
 def connect_load(
     page: gr.Blocks,
     backend: Backend,
-    panels: list[JobPanel],
+    panels: list[JobPanel[Any]],
     saved: SavedResults,
     visit: gr.Textbox,
     controls: dict[str, Any],
@@ -359,28 +359,28 @@ def connect_load(
     Return that step. Only what differs from the page's defaults is sent: a choice may be made
     meanwhile. Jobs that go on are not drawn here: `connect_return` follows them.
     """
-    reloaded, query = gr.Checkbox(visible=False), gr.Textbox(visible=False)
+    reloaded, address = gr.Checkbox(visible=False), gr.Textbox(visible=False)
     outputs = {visit, *controls.values()}
     for panel in panels:
         outputs |= {*panel.inputs.values(), *panel.all_outputs()}
 
-    def load(name: str, was_reloaded: bool, asked: str) -> dict[Component, Any]:
-        found: dict[Component, Any] = {visit: name}
+    def load(name: str, was_reloaded: bool, query: str) -> dict[Component, Any]:
+        restored: dict[Component, Any] = {visit: name}
         jobs = [saved.find_job(name, panel.name) for panel in panels]
         if not was_reloaded or not (jobs[0] or saved.find(name, panels[0].name)):
             choices = backend.choices()
             usual = ComparisonRequest.default(choices).to_controls()
-            held = ComparisonRequest.from_query(asked, choices).to_controls()
-            changed = {each: value for each, value in held.items() if value != usual[each]}
+            linked = ComparisonRequest.from_query(query, choices).to_controls()
+            changed = {each: value for each, value in linked.items() if value != usual[each]}
             if "sample" in changed:
                 changed["audio"] = find_path(choices, changed["sample"])
-            found |= {controls[each]: value for each, value in changed.items()}
+            restored |= {controls[each]: value for each, value in changed.items()}
         if was_reloaded:
             for panel, job in reversed(list(zip(panels, jobs, strict=True))):
                 # The comparison comes last: others hold its controls as they were for them.
                 last = saved.find(name, panel.name)
-                found |= panel.hold(job.controls) if job else panel.restore(last)
-        return found
+                restored |= panel.hold(job.controls) if job else panel.restore(last)
+        return restored
 
     read_tab = "() => [nameVisit(), wasReloaded(), location.search]"
-    return page.load(load, [visit, reloaded, query], list(outputs), js=read_tab, **QUICK)
+    return page.load(load, [visit, reloaded, address], list(outputs), js=read_tab, **QUICK)

@@ -63,7 +63,7 @@ def build_runs() -> RunsTab:
 def connect_runs(
     tab: gr.Tab,
     runs: RunsTab,
-    panel: JobPanel,
+    panel: JobPanel[Comparison],
     saved: SavedResults,
     visit: gr.Textbox,
     ends: Sequence[Any],

@@ -17,12 +17,12 @@ from collections.abc import (
 from contextlib import aclosing
 from dataclasses import dataclass
 from html import escape
-from typing import Any
+from typing import Any, Generic
 
 import gradio as gr
 
 from demo import uploads
-from demo.jobs import Caller, JobQueue, Refused, Task, Waiting, name_caller
+from demo.jobs import AnySnapshot, Caller, JobQueue, Refused, Task, Waiting, name_caller
 from demo.rules import RequestError
 from demo.visits import Follower, LiveJob, Saved, SavedResults, follow
 
@@ -42,11 +42,11 @@ Drawn = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class JobPanel:
+class JobPanel(Generic[AnySnapshot]):
     """A panel that starts jobs.
 
     `inputs` and `outputs` by name; `status` is the output that also says why a job can't start, as
-    `render_status(sentence, note, alert)` draws it. `make_task(held)` turns what the inputs hold
+    `render_status(sentence, note, alert)` draws it. `make_task(values)` turns what the inputs hold
     into a task, or raises `RequestError`. `draw(snapshot, whole)` yields what to show of a
     snapshot, perhaps in several steps. `whole`: of the first, and of the first that is finished.
     """
@@ -57,8 +57,8 @@ class JobPanel:
     inputs: Mapping[str, Component]
     outputs: Mapping[str, Component]
     status: str
-    make_task: Callable[[dict[str, Any]], Task]
-    draw: Callable[[Any, bool], Iterable[Drawn]]
+    make_task: Callable[[dict[str, Any]], Task[AnySnapshot]]
+    draw: Callable[[AnySnapshot, bool], Iterable[Drawn]]
     render_status: Callable[[str, str, bool], str]
 
     def all_outputs(self) -> list[Component]:
@@ -86,7 +86,7 @@ class JobPanel:
         drawn = saved.drawn or self.draw_whole(saved.snapshot)
         return {**self.hold(saved.controls), **self.show(drawn, running=False)}
 
-    def draw_whole(self, snapshot: Any) -> Drawn:
+    def draw_whole(self, snapshot: AnySnapshot) -> Drawn:
         """Draw all that there is to show of a snapshot at once."""
         drawn = Drawn()
         for step in self.draw(snapshot, True):
@@ -144,26 +144,28 @@ def build_note(elem_id: str) -> gr.HTML:
     return gr.HTML("", html_template=template, elem_id=elem_id, apply_default_css=False)
 
 
-def connect_panel(panel: JobPanel, queue: JobQueue, saved: SavedResults, visit: gr.Textbox) -> Any:
+def connect_panel(
+    panel: JobPanel[AnySnapshot], queue: JobQueue, saved: SavedResults, visit: gr.Textbox
+) -> Any:
     """Tie a panel's buttons to its jobs; return the last step of one, for what follows it.
 
     `visit`: where the tab's name goes.
     """
 
     async def run(
-        request: gr.Request, visit_name: str, *values: Any
+        request: gr.Request, visit_name: str, *arguments: Any
     ) -> AsyncIterator[dict[Component, Any]]:
-        held = dict(zip(panel.inputs, values, strict=True))
+        controls = dict(zip(panel.inputs, arguments, strict=True))
         try:
-            uploads.touch(held.get("audio"))
-            task = panel.make_task(held)
+            uploads.touch(controls.get("audio"))
+            task = panel.make_task(controls)
         except RequestError as error:
             yield panel.show_status(str(error), alert=True)
         else:
             leave_last(request)
             caller = name_caller(request, panel.name)
-            steps = run_task(panel, queue, saved, visit_name, held, caller, task)
-            job = LiveJob(visit_name, panel.name, caller.client, held, steps)
+            steps = PanelRun(panel, task, saved, visit_name, controls).follow(queue, caller)
+            job = LiveJob(visit_name, panel.name, caller.client, controls, steps)
             saved.keep_job(job)
             async with aclosing(follow([job], request.session_hash, queue.streams)) as shown:
                 async for step in shown:
@@ -172,8 +174,8 @@ def connect_panel(panel: JobPanel, queue: JobQueue, saved: SavedResults, visit: 
         yield {panel.start: gr.skip()}
 
     def list_mine(request: gr.Request) -> list[tuple[LiveJob, Follower]]:
-        found = saved.list_followers(request.session_hash)
-        return [(job, follower) for job, follower in found if job.panel == panel.name]
+        followed = saved.list_followers(request.session_hash)
+        return [(job, follower) for job, follower in followed if job.panel == panel.name]
 
     def leave_last(request: gr.Request) -> None:
         """Stop what goes on after the last job's results were shown."""
@@ -202,55 +204,67 @@ def connect_panel(panel: JobPanel, queue: JobQueue, saved: SavedResults, visit: 
     return ran.then(settle, None, [panel.start, panel.stop], **QUICK)
 
 
-async def run_task(
-    panel: JobPanel,
-    queue: JobQueue,
-    saved: SavedResults,
-    visit: str,
-    held: dict[str, Any],
-    caller: Caller,
-    task: Task,
-) -> AsyncGenerator[dict[Component, Any], None]:
-    """Run a panel's task in its turn, and save its results; yield what to show of it."""
-    shown, ended, waited = Drawn(), False, False
+class PanelRun(Generic[AnySnapshot]):
+    """One run of a panel's task: what is shown of it, and saved for the visit.
 
-    def draw(snapshot: Any) -> Iterator[dict[Component, Any]]:
-        nonlocal ended, waited
+    `controls`: what the panel's inputs held.
+    """
+
+    def __init__(
+        self,
+        panel: JobPanel[AnySnapshot],
+        task: Task[AnySnapshot],
+        saved: SavedResults,
+        visit: str,
+        controls: dict[str, Any],
+    ) -> None:
+        self._panel, self._task, self._saved = panel, task, saved
+        self._visit, self._controls = visit, controls
+        self._shown, self._ended, self._waited = Drawn(), False, False
+
+    async def follow(
+        self, queue: JobQueue, caller: Caller
+    ) -> AsyncGenerator[dict[Component, Any], None]:
+        """Run the task in its turn; yield what to show of it."""
+        panel = self._panel
+        try:
+            async with aclosing(queue.run(caller, self._task, self._draw)) as steps:
+                async for step in steps:
+                    yield step
+        except Refused as refusal:
+            if self._waited:
+                last = self._saved.find(self._visit, panel.name)
+                before = last.snapshot if last else self._task.snapshot.as_stopped()
+                drawn = (last and last.drawn) or panel.draw_whole(before)
+                yield panel.show(drawn, running=False)
+            yield panel.show_status(str(refusal), alert=refusal.alert)
+
+    def _draw(self, snapshot: Waiting | AnySnapshot) -> Iterator[dict[Component, Any]]:
+        panel = self._panel
         if isinstance(snapshot, Waiting):
-            if not waited:  # what was asked for stands there, and not what ran before
-                yield panel.show(panel.draw_whole(task.snapshot), running=True)
-            waited = True
+            if not self._waited:  # what was asked for stands there, and not what ran before
+                yield panel.show(panel.draw_whole(self._task.snapshot), running=True)
+            self._waited = True
             yield panel.show_status(*snapshot.describe(), running=True)
             return
-        whole = not shown or snapshot.finished != ended
-        ended = snapshot.finished
-        if ended:  # what is exported is there before all of it is drawn
-            keep(snapshot)
+        whole = not self._shown or snapshot.finished != self._ended
+        self._ended = snapshot.finished
+        if self._ended:  # what is exported is there before all of it is drawn
+            self._save(snapshot)
         for drawn in panel.draw(snapshot, whole):
-            shown.update(drawn)
+            self._shown.update(drawn)
             yield panel.show(drawn, running=not snapshot.finished)
-        keep(snapshot)
+        self._save(snapshot)
 
-    def keep(snapshot: Any) -> None:
+    def _save(self, snapshot: AnySnapshot) -> None:
         if (light := snapshot.to_save()) is not None:
-            drawn = dict(shown) if snapshot.finished else {}
-            saved.save(visit, panel.name, Saved(held, light, drawn, snapshot.finished))
-
-    try:
-        async with aclosing(queue.run(caller, task, draw)) as steps:
-            async for step in steps:
-                yield step
-    except Refused as refusal:
-        if waited:
-            last = saved.find(visit, panel.name)
-            before = last.snapshot if last else task.snapshot.as_stopped()
-            drawn = (last and last.drawn) or panel.draw_whole(before)
-            yield panel.show(drawn, running=False)
-        yield panel.show_status(str(refusal), alert=refusal.alert)
+            drawn = dict(self._shown) if snapshot.finished else {}
+            saved = Saved(self._controls, light, drawn, snapshot.finished)
+            self._saved.save(self._visit, self._panel.name, saved)
 
 
 def connect_return(
-    loaded: Any, panels: Sequence[JobPanel], queue: JobQueue, saved: SavedResults
+    loaded: Any, panels: Sequence[JobPanel[Any]], queue: JobQueue, saved: SavedResults
 ) -> Any:
     """Let a page that was loaded anew follow the jobs that its visit left; return the last step.
 
@@ -260,8 +274,8 @@ def connect_return(
     async def run(
         request: gr.Request, visit_name: str, was_reloaded: bool
     ) -> AsyncIterator[dict[Component, Any]]:
-        found = [saved.find_job(visit_name, panel.name) for panel in panels if was_reloaded]
-        jobs = [job for job in found if job is not None]
+        named = [saved.find_job(visit_name, panel.name) for panel in panels if was_reloaded]
+        jobs = [job for job in named if job is not None]
         async with aclosing(follow(jobs, request.session_hash, queue.streams)) as shown:
             async for step in shown:
                 yield step

@@ -26,9 +26,9 @@ class Option:
     """What is known of one option beside its name and its default.
 
     `help`: one line for people and programs. `group`: heading on the page. `link`: the parameter's
-    name in a link. `values`: of a choice, or those that a page shows, with a label each. `least` and `most`: of each number.
-    `whole`: whether numbers have no fraction. `longest`: characters of a text, numbers of a list.
-    `optional`: whether None is a value as well.
+    name in a link. `values`: of a choice, or those that a page shows, with a label each. `least`
+    and `most`: of each number. `whole`: whether numbers have no fraction. `longest`: characters of
+    a text, numbers of a list. `optional`: whether None is a value as well.
     """
 
     kind: Kind

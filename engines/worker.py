@@ -23,7 +23,9 @@ import numpy as np
 
 from engines import audio, base, logs, registry, zero_gpu
 from engines.analysis import records, sound
-from engines.analysis.records import HalfName
+from engines.analysis.divergence_records import Divergence
+from engines.analysis.faults import FaultResult
+from engines.analysis.records import HalfName, LayerComparison
 from engines.analysis.sound import SoundView
 from engines.base import (
     SILENT,
@@ -317,13 +319,13 @@ class AnalysisHandler:
         start: float,
         language: str | None,
         listener: Listener,
-    ) -> Any:
+    ) -> LayerComparison:
         self._keep_only(model)
         return records.compare_halves(half, names, model, clip, listener, start, language)
 
     def explain(
         self, found: tuple[Transcript, Transcript], clip: Clip, options: Options, listener: Listener
-    ) -> Any:
+    ) -> Divergence:
         from engines.analysis import replay
 
         self._keep_only(found[0].model)
@@ -331,7 +333,7 @@ class AnalysisHandler:
 
     def run_fault(
         self, key: str, model: str, clip: Clip, language: str | None, listener: Listener
-    ) -> Any:
+    ) -> FaultResult:
         from engines.analysis import faults
 
         self._keep_only(model)
@@ -357,7 +359,7 @@ def compare_halves(
     listener: Listener = SILENT,
     start: float = 0.0,
     language: str | None = None,
-) -> Any:
+) -> LayerComparison:
     """Compare encoders or decoders layer by layer, as `analysis.records.compare_halves` does."""
     asked = half, tuple(names), model, clip, start, language
     return analysis.ask("compare_halves", *asked, listener=listener)
@@ -368,7 +370,7 @@ def explain(
     clip: Clip,
     options: Options,
     listener: Listener = SILENT,
-) -> Any:
+) -> Divergence:
     """Explain where two transcripts part, as `analysis.replay.explain_transcripts` does."""
     light = tuple(each.without_features() for each in found)
     return analysis.ask("explain", light, clip, options, listener=listener)
@@ -380,7 +382,7 @@ def run_fault(
     clip: Clip,
     language: str | None = None,
     listener: Listener = SILENT,
-) -> Any:
+) -> FaultResult:
     """Transcribe with and without the fault `key`; the result has no encoder features."""
     return analysis.ask("run_fault", key, model, clip, language, listener=listener)
 
