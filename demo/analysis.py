@@ -27,7 +27,7 @@ from demo.wiring import (
 )
 from engines.analysis.divergence_records import Divergence
 from engines.analysis.faults import FaultResult
-from engines.analysis.records import HalfName, LayerComparison
+from engines.analysis.records import HalfName, Inspection, LayerComparison
 from engines.base import Clip, Listener
 
 LAYERS = """<h2>Inspect layers</h2><p class="intro">Two engines may write the same words and
@@ -101,13 +101,13 @@ def build_layers(backend: Backend, analyses: Analyses, controls: Controls) -> Jo
         name: HalfName = values["half"]
         if not values[name]:
             raise RequestError(f"Choose at least one {name}.")
-        chosen, start = [halves[name][0].name, *values[name]], float(values["window"] or 0)
+        chosen, start = (halves[name][0].name, *values[name]), float(values["window"] or 0)
+        inspection = Inspection(name, chosen, values["model"], start, values["language"] or None)
 
         def compare(clip: Clip, listener: Listener) -> LayerComparison:
-            model, language = values["model"], values["language"] or None
-            return analyses.compare_halves(name, chosen, model, clip, listener, start, language)
+            return analyses.compare_halves(inspection, clip, listener)
 
-        return make_task(backend, f"{name} layers", values, compare, False, tuple(chosen))
+        return make_task(backend, f"{name} layers", values, compare, False, chosen)
 
     draw = partial(draw_analysis, render=layers.render, summarise=layers.summarise)
     inputs |= {"half": half, "window": window, **pick_controls(controls)}

@@ -41,7 +41,7 @@ from engines.registry import EngineStatus
 if TYPE_CHECKING:
     from engines.analysis.divergence_records import Divergence
     from engines.analysis.faults import Fault, FaultResult
-    from engines.analysis.records import Half, HalfName, LayerComparison
+    from engines.analysis.records import Half, HalfName, Inspection, LayerComparison
 
 logger = logs.logger(__name__)
 
@@ -53,17 +53,14 @@ Finish = Callable[[Lane, Transcript, bool, float], Lane]
 class Analyses:
     """The part of `engines.analysis` that the page uses; tests put fakes here.
 
-    `compare_halves(half, names, model, clip, listener, start, language)`, of the window at `start`
-    seconds, and `run_fault(key, model, clip, language, listener)` raise `EngineError` with a
-    sentence for the visitor, and so does `explain(transcripts, clip, options, listener)`: why two
-    engines differ. `candidates(half)`: the encoders or decoders to inspect, the baseline first.
-    `why_no_faults`: why this machine can't run faults, or None.
+    `compare_halves(inspection, clip, listener)`, `run_fault(key, model, clip, language, listener)`
+    and `explain(transcripts, clip, options, listener)`, why two engines differ, raise `EngineError`
+    with a sentence for the visitor. `candidates(half)`: the encoders or decoders to inspect, the
+    baseline first. `why_no_faults`: why this machine can't run faults, or None.
     """
 
     candidates: Callable[[HalfName], Sequence[Half]]
-    compare_halves: Callable[
-        [HalfName, Sequence[str], str, Clip, Listener, float, str | None], LayerComparison
-    ]
+    compare_halves: Callable[[Inspection, Clip, Listener], LayerComparison]
     faults: Sequence[Fault]
     run_fault: Callable[[str, str, Clip, str | None, Listener], FaultResult]
     why_no_faults: Callable[[], str | None]

@@ -9,6 +9,7 @@ import numpy as np
 import typer
 
 from engines import registry
+from engines.analysis import records
 from engines.audio import find_clip, load_clip
 from engines.base import EngineError, EngineUnavailable, FloatArray, explain
 from engines.benchmark import machine
@@ -110,14 +111,12 @@ def check_sum(compute: Callable[[FloatArray, FloatArray], FloatArray]) -> None:
 
 def check_encoders(model: str) -> str:
     """Compare every other engine's encoder with the baseline's after every stage."""
-    from engines.analysis import layers
-
     others = [key for key in registry.available() if key != registry.BASELINE]
     if not others:
         raise EngineUnavailable(f"there is none but {registry.BASELINE}'s")
-    names = (registry.BASELINE, *others)
-    found = layers.compare_layers(names, model, load_clip(find_clip("jfk")))
-    past = {other.name: found.first_past(other.name) for other in found.others}
+    inspection = records.Inspection("encoder", (registry.BASELINE, *others), model)
+    compared = records.compare_halves(inspection, load_clip(find_clip("jfk")))
+    past = {other.name: compared.first_past(other.name) for other in compared.others}
     if apart := [f"{name} from {stage} on" for name, stage in past.items() if stage]:
-        raise EngineError(f"{', '.join(apart)} is not {found.baseline.name}'s")
-    return f"{', '.join(past)} on {model}: the same as {found.baseline.name} after every stage"
+        raise EngineError(f"{', '.join(apart)} is not {compared.baseline.name}'s")
+    return f"{', '.join(past)} on {model}: the same as {compared.baseline.name} after every stage"

@@ -25,7 +25,7 @@ from engines import audio, base, logs, registry, zero_gpu
 from engines.analysis import records, sound
 from engines.analysis.divergence_records import Divergence
 from engines.analysis.faults import FaultResult
-from engines.analysis.records import HalfName, LayerComparison
+from engines.analysis.records import Inspection, LayerComparison
 from engines.analysis.sound import SoundView
 from engines.base import (
     SILENT,
@@ -311,17 +311,10 @@ class AnalysisHandler:
         self._model = ""
 
     def compare_halves(
-        self,
-        half: HalfName,
-        names: tuple[str, ...],
-        model: str,
-        clip: Clip,
-        start: float,
-        language: str | None,
-        listener: Listener,
+        self, inspection: Inspection, clip: Clip, listener: Listener
     ) -> LayerComparison:
-        self._keep_only(model)
-        return records.compare_halves(half, names, model, clip, listener, start, language)
+        self._keep_only(inspection.model)
+        return records.compare_halves(inspection, clip, listener)
 
     def explain(
         self, found: tuple[Transcript, Transcript], clip: Clip, options: Options, listener: Listener
@@ -352,17 +345,10 @@ analysis = Worker("the analysis", "engines.worker:AnalysisHandler", idle_seconds
 
 
 def compare_halves(
-    half: HalfName,
-    names: Sequence[str],
-    model: str,
-    clip: Clip,
-    listener: Listener = SILENT,
-    start: float = 0.0,
-    language: str | None = None,
+    inspection: Inspection, clip: Clip, listener: Listener = SILENT
 ) -> LayerComparison:
     """Compare encoders or decoders layer by layer, as `analysis.records.compare_halves` does."""
-    asked = half, tuple(names), model, clip, start, language
-    return analysis.ask("compare_halves", *asked, listener=listener)
+    return analysis.ask("compare_halves", inspection, clip, listener=listener)
 
 
 def explain(

@@ -14,7 +14,7 @@ from engines import registry
 from engines.analysis.divergence_records import Candidate, Divergence, Pairing
 from engines.analysis.faults import Fault, FaultResult
 from engines.analysis.layers import Rows, compare_stage
-from engines.analysis.records import Half, HalfName, LayerComparison, StageComparison
+from engines.analysis.records import Half, HalfName, Inspection, LayerComparison, StageComparison
 from engines.base import (
     SILENT,
     Clip,
@@ -163,20 +163,14 @@ class FakeLab:
             self.gate.wait(0.02)
 
     def compare_halves(
-        self,
-        half: HalfName,
-        names: Sequence[str],
-        model: str,
-        clip: Clip,
-        listener: Listener,
-        start: float,
-        language: str | None,
+        self, inspection: Inspection, clip: Clip, listener: Listener
     ) -> LayerComparison:
         self.wait(listener, "looking at stage 3")
+        half, model, start = inspection.half, inspection.model, inspection.start
         if start > clip.seconds:
             raise EngineError(f"The clip has {clip.seconds:.1f} s.")
         offered = {each.name: each for each in CANDIDATES[half]}
-        chosen = [offered[name] for name in names]
+        chosen = [offered[name] for name in inspection.names]
         return compare_encoders(chosen, model, clip.name, start, listener, half)
 
     def run_fault(

@@ -19,6 +19,7 @@ in one outlier unit of a token of the prompt).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -30,17 +31,17 @@ from whisper.model import TextDecoder, Whisper
 from whisper.timing import find_alignment
 from whisper.tokenizer import Tokenizer, get_tokenizer
 
-from engines import checkpoints
 from engines.analysis.layers import (
     Rows,
     compare_stages,
     cut_window,
+    describe_max,
     open_halves,
     open_torch,
     to_float64,
 )
-from engines.analysis.records import DecoderInput, Half, LayerComparison
-from engines.base import SILENT, Clip, EngineUnavailable, FloatArray, Listener, Stages
+from engines.analysis.records import DecoderInput, Half, Inspection, LayerComparison
+from engines.base import SILENT, Clip, FloatArray, Listener, Stages
 from engines.checkpoints import Checkpoint
 
 if TYPE_CHECKING:
@@ -101,22 +102,15 @@ def open_max(
     """
     from max.dtype import DType
 
-    from engines.max_graph import compile_cache
     from engines.max_whisper import load_max_decoder
 
-    device = compile_cache.pick_device()
-    on_cpu = device.label == "cpu"
-    dtype = dtype or compile_cache.pick_weight(checkpoint, device, "float32").name
-    if on_cpu and dtype == "bfloat16":
-        raise EngineUnavailable("MAX's decoder has no bfloat16 on a CPU.")
-    decoder, _ = load_max_decoder(change(checkpoint), listener, weight=DType[dtype])
+    half = describe_max("decoder", checkpoint, dtype)
+    decoder, _ = load_max_decoder(change(checkpoint), listener, weight=DType[half.name])
 
     def stages(given: DecoderInput) -> Stages:
         return list_stages(decoder.trace(np.array([given.tokens], np.int64), given.features))
 
-    exact = dtype == "float32" or (on_cpu and checkpoint.fits_float16)
-    label = f"{dtype} weights" if on_cpu else dtype
-    return Half(dtype, label, device.label, stages, rounds_to="" if exact else dtype)
+    return replace(half, stages=stages)
 
 
 def list_stages(found: Trace) -> Stages:
@@ -135,28 +129,16 @@ def list_stages(found: Trace) -> Stages:
     yield "logits", found.logits
 
 
-def compare_decoders(
-    names: Sequence[str],
-    model: str,
-    clip: Clip,
-    listener: Listener = SILENT,
-    start: float = 0.0,
-    language: str | None = None,
-) -> LayerComparison:
-    """Open decoders and compare them over one window of the clip; the first is the baseline.
-
-    `language`: a code of Whisper's, detected where it is None. Raises any `EngineError`, `Stopped`
-    among them.
-    """
-    listener.report("loading")
-    checkpoint = checkpoints.load(model, listener)
-    opened = open_halves("decoder", names, checkpoint, listener)
+def compare_decoders(inspection: Inspection, clip: Clip, listener: Listener) -> LayerComparison:
+    """Open decoders and compare them, as `records.compare_halves` does."""
+    checkpoint, opened = open_halves(inspection, listener)
+    start = inspection.start
     listener.report("comparing", 0.0, 1.0, "writing the window's text")
     mel = cut_window(clip, checkpoint.dims.n_mels, start)
     plain = checkpoint.build(Whisper)
-    given, tokens = write_window(plain, mel, language, clip.seconds - start)
+    decoder_input, tokens = write_window(plain, mel, inspection.language, clip.seconds - start)
     rows = Rows(start, tokens)
-    return compare_open(opened, checkpoint, given, rows, clip.name, listener)
+    return compare_open(opened, checkpoint, decoder_input, rows, clip.name, listener)
 
 
 def compare_open(

@@ -47,6 +47,7 @@ from engines import checkpoints, registry
 from engines.analysis.records import (
     Half,
     HalfName,
+    Inspection,
     LayerComparison,
     StageComparison,
     WorstElement,
@@ -159,14 +160,10 @@ def open_max(
     from engines.max_graph.encoder import MaxEncoder
     from engines.max_graph.weights import encoder_weights
 
-    device = compile_cache.pick_device()
-    on_cpu = device.label == "cpu"
-    dtype = dtype or compile_cache.pick_weight(checkpoint, device, "float32").name
-    if on_cpu and dtype == "bfloat16":
-        raise EngineUnavailable("MAX's encoder has no bfloat16 on a CPU.")
+    half, device = describe_max("encoder", checkpoint, dtype), compile_cache.pick_device()
     weights = change(encoder_weights(checkpoint.state, checkpoint.dims))
     models, op = compile_cache.load_graphs(
-        "encoder", checkpoint.dims, device, DType[dtype], listener
+        "encoder", checkpoint.dims, device, DType[half.name], listener
     )
     # The stem graph computes `conv2` and `positions` as one: with zeros for positions it computes
     # `conv2` alone, so no stage is computed by anything but the engines' own compiled graphs.
@@ -182,20 +179,35 @@ def open_max(
         yield "positions", next(rest)[1]
         yield from rest
 
+    return replace(half, stages=stages)
+
+
+def describe_max(half: HalfName, checkpoint: Checkpoint, dtype: str | None) -> Half:
+    """Return MAX's encoder or decoder before it is open, named by the type of its weights.
+
+    Raises `EngineUnavailable` for a type that the graphs lack here.
+    """
+    from engines.max_graph import compile_cache
+
+    device = compile_cache.pick_device()
+    on_cpu = device.label == "cpu"
+    dtype = dtype or compile_cache.pick_weight(checkpoint, device, "float32").name
+    if on_cpu and dtype == "bfloat16":
+        raise EngineUnavailable(f"MAX's {half} has no bfloat16 on a CPU.")
     exact = dtype == "float32" or (on_cpu and checkpoint.fits_float16)
     label = f"{dtype} weights" if on_cpu else dtype
-    return Half(dtype, label, device.label, stages, rounds_to="" if exact else dtype)
+    return Half(dtype, label, device.label, rounds_to="" if exact else dtype)
 
 
-def open_halves(
-    half: HalfName, names: Sequence[str], checkpoint: Checkpoint, listener: Listener
-) -> list[Half]:
-    """Open several encoders or decoders; raises as `open_half` does."""
+def open_halves(inspection: Inspection, listener: Listener) -> tuple[Checkpoint, list[Half]]:
+    """Load a checkpoint and open several encoders or decoders; raises as `open_half` does."""
+    listener.report("loading")
+    checkpoint = checkpoints.load(inspection.model, listener)
     opened = []
-    for name in names:
+    for name in inspection.names:
         listener.report("comparing", 0.0, 1.0, f"opening {name}")
-        opened.append(open_half(half, name, checkpoint, listener))
-    return opened
+        opened.append(open_half(inspection.half, name, checkpoint, listener))
+    return checkpoint, opened
 
 
 def open_half(
@@ -221,24 +233,11 @@ def open_half(
     return replace(opened, name=f"{key}:{opened.name}", label=f"{row.label}, {opened.label}")
 
 
-def compare_layers(
-    names: Sequence[str],
-    model: str,
-    clip: Clip,
-    listener: Listener = SILENT,
-    start: float = 0.0,
-    language: str | None = None,
-) -> LayerComparison:
-    """Open encoders and compare them over one window of the clip; the first is the baseline.
-
-    `language`: of the words, of which an encoder knows nothing. Raises any `EngineError`, `Stopped`
-    among them.
-    """
-    listener.report("loading")
-    checkpoint = checkpoints.load(model, listener)
-    opened = open_halves("encoder", names, checkpoint, listener)
-    mel = cut_window(clip, checkpoint.dims.n_mels, start)
-    return compare_encoders(opened, checkpoint, mel, clip.name, start, listener)
+def compare_layers(inspection: Inspection, clip: Clip, listener: Listener) -> LayerComparison:
+    """Open encoders and compare them, as `records.compare_halves` does."""
+    checkpoint, opened = open_halves(inspection, listener)
+    mel = cut_window(clip, checkpoint.dims.n_mels, inspection.start)
+    return compare_encoders(opened, checkpoint, mel, clip.name, inspection.start, listener)
 
 
 def compare_encoders(

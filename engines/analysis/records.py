@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pkgutil import resolve_name
 from typing import Any, Literal
@@ -192,6 +192,21 @@ def finite(value: float) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
+@dataclass(frozen=True)
+class Inspection:
+    """Which encoders or decoders to compare, the first being the baseline, and in which window.
+
+    `names`: spelled `ENGINE` or `ENGINE:DTYPE`. `start`: seconds from the clip's start to the
+    window's. `language`: in which decoders write; detected where it is None.
+    """
+
+    half: HalfName
+    names: tuple[str, ...]
+    model: str
+    start: float = 0.0
+    language: str | None = None
+
+
 COMPARISONS: Mapping[HalfName, str] = {
     "encoder": "engines.analysis.layers:compare_layers",
     "decoder": "engines.analysis.decoder_layers:compare_decoders",
@@ -199,21 +214,15 @@ COMPARISONS: Mapping[HalfName, str] = {
 
 
 def compare_halves(
-    half: HalfName,
-    names: Sequence[str],
-    model: str,
-    clip: Clip,
-    listener: Listener = SILENT,
-    start: float = 0.0,
-    language: str | None = None,
+    inspection: Inspection, clip: Clip, listener: Listener = SILENT
 ) -> LayerComparison:
-    """Compare encoders or decoders over the window of a clip at `start` seconds.
+    """Open encoders or decoders and compare them over a window of a clip.
 
-    `language`: in which decoders write; detected where it is None. Raises any `EngineError`.
+    Raises any `EngineError`, `Stopped` among them.
     """
-    compare = resolve_name(COMPARISONS[half])
-    found: LayerComparison = compare(names, model, clip, listener, start, language)
-    return found
+    comparison: LayerComparison
+    comparison = resolve_name(COMPARISONS[inspection.half])(inspection, clip, listener)
+    return comparison
 
 
 def quote(token: str) -> str:

@@ -37,7 +37,6 @@ from engines.base import (
     FloatArray,
     Listener,
     Options,
-    PartListener,
     Transcript,
 )
 from engines.checkpoints import Checkpoint
@@ -48,20 +47,12 @@ GREEDY = Options(temperatures=(0.0,))
 
 
 def explain_clip(
-    lanes: Sequence[str],
-    model: str,
-    clip: Clip,
-    options: Options = GREEDY,
-    listener: Listener = SILENT,
+    lanes: Sequence[str], model: str, clip: Clip, options: Options = GREEDY
 ) -> Divergence:
     """Transcribe the clip by two engines of this process, and explain where they part."""
-    found = []
-    for number, name in enumerate(lanes):
-        engine = registry.get(name, model)
-        engine.prepare(listener)
-        part = PartListener(listener, 0.35 * number, 0.35 * (number + 1), f"running {engine.label}")
-        found.append(engine.transcribe(clip, options, part).without_features())
-    return explain_transcripts(found, clip, options, PartListener(listener, 0.7, 1.0))
+    engines = [registry.get(name, model) for name in lanes]
+    transcripts = [each.transcribe(clip, options).without_features() for each in engines]
+    return explain_transcripts(transcripts, clip, options)
 
 
 def explain_transcripts(
