@@ -115,16 +115,16 @@ def build_exports(
     def connect(button: gr.Button, kind: str, take: str) -> None:
         """Make a file when the button is pressed; `take`: JavaScript that saves or copies it."""
 
-        def make(visit_name: str, key: str, *asked: Any) -> tuple[str, str]:
+        def make(visit_name: str, key: str, *texts: Any) -> tuple[str, str]:
             try:
-                lines = read_line_breaks(*asked)
+                lines = read_line_breaks(*texts)
             except ValueError as error:
                 return "", escape(str(error))
             return make_file(saved, kind, visit_name, key, engines.get(key, key), lines)
 
-        named = "(visit, ...rest) => [nameVisit(), ...rest]"  # of `assets/page.js`, as `take`
-        asked = [visit, engine, *breaks]
-        pressed = button.click(make, asked, [file, note], js=named, **QUICK)
+        name_visit = "(visit, ...rest) => [nameVisit(), ...rest]"  # of `assets/page.js`, as `take`
+        inputs = [visit, engine, *breaks]
+        pressed = button.click(make, inputs, [file, note], js=name_visit, **QUICK)
         pressed.then(None, [file, note], note, js=take, **QUICK)
 
     for kind, button in buttons.items():
@@ -141,20 +141,20 @@ def connect_link(
     names = [name for name in RULES if name in controls]
 
     def write_link(*values: Any) -> tuple[str, str]:
-        choices, held = backend.choices(), dict(zip(names, values, strict=True))
-        held["engines"] = tuple(held["engines"])
+        choices, settings = backend.choices(), dict(zip(names, values, strict=True))
+        settings["engines"] = tuple(settings["engines"])
         for name, row in OPTIONS.items():
-            value = held.pop(name)
+            value = settings.pop(name)
             with suppress(ValueError):  # a run would say why
-                held[name] = row.read(name, value)
-        request = ComparisonRequest(**held)
+                settings[name] = row.read(name, value)
+        request = ComparisonRequest(**settings)
         complete = choices.find_sample(request.sample) and request.model in choices.models
-        told = LINKED if complete else LINKED + OWN_CLIP_STAYS
-        return request.to_query(choices), told
+        message = LINKED if complete else LINKED + OWN_CLIP_STAYS
+        return request.to_query(choices), message
 
-    asked = link.click(write_link, [controls[name] for name in names], [query, note], **QUICK)
-    ours = json.dumps([rule.link for rule in RULES.values() if rule.link])
-    asked.then(None, query, None, js=f"(query) => {{ showLink(query, {ours}); }}", **QUICK)
+    pressed = link.click(write_link, [controls[name] for name in names], [query, note], **QUICK)
+    known = json.dumps([rule.link for rule in RULES.values() if rule.link])
+    pressed.then(None, query, None, js=f"(query) => {{ showLink(query, {known}); }}", **QUICK)
 
 
 def make_file(
@@ -171,10 +171,10 @@ def make_file(
     `kind`: a key of `COMPARISON_FILES` or `TRANSCRIPT_FILES`. `key` and `label`: the engine's for a
     transcript. `lines`: how subtitles are broken.
     """
-    found = saved.find(visit, "comparison")
-    if found is None or not found.finished:
+    last = saved.find(visit, "comparison")
+    if last is None or not last.finished:
         return "", NOTHING
-    comparison: Comparison = found.snapshot
+    comparison: Comparison = last.snapshot
     _, media_type = (COMPARISON_FILES | TRANSCRIPT_FILES)[kind]
     name = f"{name_files(comparison)}.{kind}"
     if kind in TRANSCRIPT_FILES:
@@ -184,7 +184,7 @@ def make_file(
         content: str | bytes = write_transcript(comparison, lanes[0], kind, lines)
         name = f"{name_files(comparison)}.{key}.{kind}"
     else:
-        content = write_comparison(found, kind, lines)
+        content = write_comparison(last, kind, lines)
     file = {"name": name, "type": media_type}
     if isinstance(content, bytes):
         file["base64"] = base64.b64encode(content).decode("ascii")
@@ -210,25 +210,25 @@ def write_transcript(
     return write_segments(lane.segments, kind, end, lines)
 
 
-def write_comparison(found: Saved, kind: str, lines: LineBreaks = UNBROKEN) -> str | bytes:
+def write_comparison(saved: Saved, kind: str, lines: LineBreaks = UNBROKEN) -> str | bytes:
     """Write a comparison as a file of `COMPARISON_FILES`."""
-    comparison: Comparison = found.snapshot
+    comparison: Comparison = saved.snapshot
     writers: dict[str, Callable[[], str | bytes]] = {
-        "html": lambda: render_report(comparison, found.drawn),
+        "html": lambda: render_report(comparison, saved.drawn),
         "json": lambda: as_json(describe(comparison)),
         "csv": lambda: write_figures(comparison),
-        "zip": lambda: write_zip(found, lines),
+        "zip": lambda: write_zip(saved, lines),
     }
     return writers[kind]()
 
 
-def write_zip(found: Saved, lines: LineBreaks = UNBROKEN) -> bytes:
+def write_zip(saved: Saved, lines: LineBreaks = UNBROKEN) -> bytes:
     """Write everything as one ZIP archive, in a folder of the comparison's name."""
-    comparison: Comparison = found.snapshot
+    comparison: Comparison = saved.snapshot
     folder, file = name_files(comparison), io.BytesIO()
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, kind in (("report", "html"), ("result", "json"), ("figures", "csv")):
-            archive.writestr(f"{folder}/{name}.{kind}", write_comparison(found, kind))
+            archive.writestr(f"{folder}/{name}.{kind}", write_comparison(saved, kind))
         for lane in comparison.done:
             engine = " ".join(re.findall(r"[\w()-]+", lane.label)) or lane.key
             for kind in TRANSCRIPT_FILES:

@@ -241,10 +241,10 @@ class JobQueue:
             job = Job(caller, task)
             self._jobs.append(job)
         try:
-            told = None
+            last_told = None
             while (waiting := self._poll(job)) is not None:
-                if waiting != told:
-                    told = waiting
+                if waiting != last_told:
+                    last_told = waiting
                     for value in draw(waiting):
                         yield value
                 with suppress(asyncio.TimeoutError):

@@ -197,10 +197,10 @@ class Guard:
         if kind.lower() == "bearer" and path in OPENAI_PATHS:
             return secrets.compare_digest(code.encode(), self._credentials)
         try:
-            given = base64.b64decode(code, validate=True)
+            credentials = base64.b64decode(code, validate=True)
         except (binascii.Error, ValueError):
             return False
-        return kind.lower() == "basic" and secrets.compare_digest(given, self._credentials)
+        return kind.lower() == "basic" and secrets.compare_digest(credentials, self._credentials)
 
 
 class CheckedBody:

@@ -302,18 +302,18 @@ def build_panels(panels: list[Panel], choices: Choices) -> dict[str, Any]:
     outputs: dict[str, Any] = {}
     for panel in panels:
         value = panel.render(blank)
-        named: dict[str, Any] = {
+        traits: dict[str, Any] = {
             "elem_id": panel.key,
             "elem_classes": "panel",
             "apply_default_css": False,
         }
         if not isinstance(value, str):
             # Nested parts, of which only the changed ones travel.
-            named["html_template"] = "${value.flat(9).join('')}"
+            traits["html_template"] = "${value.flat(9).join('')}"
         if panel.title:
             title = f"<h2>{panel.title}</h2>"
             gr.HTML(title, elem_classes="panel-title", apply_default_css=False)
-        outputs[panel.key] = gr.HTML(value, **named)
+        outputs[panel.key] = gr.HTML(value, **traits)
     return outputs
 
 

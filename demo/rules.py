@@ -170,8 +170,8 @@ def write_lanes(value: str | Sequence[str], choices: Choices) -> str:
     """Return the lanes that a link can name: none of a checkpoint's path."""
     engines, models = choices.values("engines"), (None, *choices.models)
     lanes = [value] if isinstance(value, str) else value
-    named = [(lane, read_lane(lane)) for lane in lanes if lane]
-    return ",".join(name for name, x in named if x.engine in engines and x.model in models)
+    parsed = [(lane, read_lane(lane)) for lane in lanes if lane]
+    return ",".join(name for name, x in parsed if x.engine in engines and x.model in models)
 
 
 def check_model(name: str, value: Any, choices: Choices) -> str:

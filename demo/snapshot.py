@@ -381,7 +381,7 @@ def new_comparison(
     lanes = tuple(
         Lane(
             key=name,
-            label=named.label(status.label),
+            label=lane_name.label(status.label),
             dtype=settings.run_of(name)[2],
             encoder=status.encoder,
             decoder=status.decoder,
@@ -390,10 +390,10 @@ def new_comparison(
         )
         for status in statuses
         for name in settings.lanes
-        if (named := registry.read_lane(name)).engine == status.key
+        if (lane_name := registry.read_lane(name)).engine == status.key
     )
-    asked = {registry.read_lane(name).engine for name in settings.lanes}
+    chosen = {registry.read_lane(name).engine for name in settings.lanes}
     absent = tuple(
-        status for status in statuses if not status.available and status.key not in asked
+        status for status in statuses if not status.available and status.key not in chosen
     )
     return Comparison(settings=settings, lanes=lanes, absent=absent)

@@ -186,14 +186,14 @@ def compare(
     written: dict[str, str] = {}
     for key in keys:
         try:
-            found = worker.get_engine(key, model).transcribe(sound, options)
-            found = replace(found, engine=key)
+            transcript = worker.get_engine(key, model).transcribe(sound, options)
+            transcript = replace(transcript, engine=key)
         except Exception as error:  # one engine's must not hide the others' words
             printing.print_text(key, f"failed: {explain(error)}", "red")
             continue
         than, expected = next(iter(written.items()), ("the words spoken", spoken))
-        printing.print_differences(found, spoken, than, expected)
-        written[key] = found.text
+        printing.print_differences(transcript, spoken, than, expected)
+        written[key] = transcript.text
     if len(written) < len(keys):
         raise typer.Exit(1)
     check_complete(sound)
@@ -266,9 +266,9 @@ def why(
     from engines.analysis.replay import explain_clip
 
     options = Options(language, beam_size, temperatures=(0.0,))
-    found = explain_clip((first, second), model, load_clip(find_clip(clip)), options)
-    printing.print_divergence(found)
-    raise typer.Exit(int(found.is_past(margin)))
+    divergence = explain_clip((first, second), model, load_clip(find_clip(clip)), options)
+    printing.print_divergence(divergence)
+    raise typer.Exit(int(divergence.is_past(margin)))
 
 
 @app.command("faults")
@@ -330,15 +330,15 @@ def benchmark(
     check_writable(saved := record if record != TO_STDOUT else None)
     machine.limit_threads(threads)
     with Console(stderr=True).status("") as status:
-        found = speed.run(plan, saved, status.update)
-    if found["interrupted"]:
+        measured = speed.run(plan, saved, status.update)
+    if measured["interrupted"]:
         typer.echo("Interrupted: what was finished follows.", err=True)
     if record == TO_STDOUT:
-        printing.print_json(found)
+        printing.print_json(measured)
     else:
-        printing.print_benchmark(found, markdown)
-    failed = any(result["error"] for result in found["results"])
-    raise typer.Exit(INTERRUPTED if found["interrupted"] else int(failed))
+        printing.print_benchmark(measured, markdown)
+    failed = any(result["error"] for result in measured["results"])
+    raise typer.Exit(INTERRUPTED if measured["interrupted"] else int(failed))
 
 
 @app.command(context_settings=WHISPER_SPELLING)
@@ -373,10 +373,10 @@ def evaluate(
         threads, batch = threads or max(1, len(machine.list_cores()) // workers), 1
     else:
         workers, threads = 1, machine.limit_threads(threads)
-    asked = make_options(whisper, language, beam_size, word_timestamps)
+    options = make_options(whisper, language, beam_size, word_timestamps)
     lanes = [(engine, model) for model in split_names(models) for engine in pick_engines(engines)]
-    found = clip_list.find_clips(source)
-    tasks = evaluation_lines.make_tasks(lanes, found, asked, threads, workers, batch)
+    listed = clip_list.find_clips(source)
+    tasks = evaluation_lines.make_tasks(lanes, listed, options, threads, workers, batch)
     check_writable(out)
     with Console(stderr=True).status("") as status:
         summaries, interrupted = evaluation.run(tasks, out, where, status.update)

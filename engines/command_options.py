@@ -124,16 +124,16 @@ def with_whisper_options(command: Callable[..., None]) -> Callable[..., None]:
     usual = WhisperOptions() if given_default is inspect.Parameter.empty else given_default
 
     @functools.wraps(command)
-    def run(*args: Any, **given: Any) -> None:
-        texts = {name: given.pop(name) for name in OPTIONS}
+    def run(*args: Any, **arguments: Any) -> None:
+        texts = {name: arguments.pop(name) for name in OPTIONS}
         temperatures = read_temperatures(
-            texts.pop("temperatures"), given.pop("temperature_increment")
+            texts.pop("temperatures"), arguments.pop("temperature_increment")
         )
-        found: dict[str, Any] = {"temperatures": temperatures} if temperatures else {}
+        whisper_options: dict[str, Any] = {"temperatures": temperatures} if temperatures else {}
         for name, text in texts.items():
             if text is not None:
-                found[name] = read_option(name, text)
-        command(*args, **given, whisper=replace(usual, **found))
+                whisper_options[name] = read_option(name, text)
+        command(*args, **arguments, whisper=replace(usual, **whisper_options))
 
     parameters = [each for each in signature.parameters.values() if each.name != "whisper"]
     kind = inspect.Parameter.KEYWORD_ONLY
@@ -146,21 +146,21 @@ def with_whisper_options(command: Callable[..., None]) -> Callable[..., None]:
 
 def list_annotations(defaults: WhisperOptions) -> dict[str, Any]:
     """Return the type of each of Whisper's options for typer, by name."""
-    found: dict[str, Any] = {}
+    annotations: dict[str, Any] = {}
     for name, row in OPTIONS.items():
         flag = name_flag(name)
         if row.kind == "flag":
             switch = typer.Option(f"{flag}/--no-{flag[2:]}", help=row.help, show_default=False)
-            found[name] = Annotated[bool | None, switch]
+            annotations[name] = Annotated[bool | None, switch]
             continue
         usual = f" [default: {row.write(getattr(defaults, name)) or 'nothing'}]"
         metavar = "|".join(row.values) or row.kind.upper()
         shown = typer.Option(flag, help=row.help + usual, metavar=metavar, show_default=False)
-        found[name] = Annotated[str | None, shown]
+        annotations[name] = Annotated[str | None, shown]
         if name == "temperatures":
             step = typer.Option(INCREMENT, help=INCREMENT_HELP, metavar="NUMBER")
-            found["temperature_increment"] = Annotated[str | None, step]
-    return found
+            annotations["temperature_increment"] = Annotated[str | None, step]
+    return annotations
 
 
 INCREMENT_HELP = (
@@ -182,16 +182,16 @@ def read_temperatures(text: str | None, increment: str | None) -> tuple[float, .
     several as they are. None where nothing was given."""
     if text is None and increment is None:
         return None
-    found: tuple[float, ...] = read_option("temperatures", text or "0")
-    if len(found) > 1:
-        return found
+    temperatures: tuple[float, ...] = read_option("temperatures", text or "0")
+    if len(temperatures) > 1:
+        return temperatures
     step = TEMPERATURE_STEP if increment is None else to_number(increment)
     if isinstance(step, str) and step.lower() == "none":
-        return found
+        return temperatures
     if not isinstance(step, float) or not 0.05 <= step <= 1:
         sentence = f"{show(increment)} is no number from 0.05 to 1, nor none"
         raise typer.BadParameter(sentence, param_hint=INCREMENT)
-    return tuple(round(float(each), 6) for each in np.arange(found[0], 1.0 + 1e-6, step))
+    return tuple(round(float(each), 6) for each in np.arange(temperatures[0], 1.0 + 1e-6, step))
 
 
 def open_clip(name: str, track: int, channel: str) -> Clip:
@@ -223,18 +223,18 @@ def make_options(
 
 def list_clips(names: Sequence[str]) -> list[Path]:
     """Return the named files; of a folder, in order, those that may hold sound."""
-    found: list[Path] = []
+    paths: list[Path] = []
     for name in names:
         path = find_clip(name)
         if not path.is_dir():
-            found.append(path)
+            paths.append(path)
             continue
         files = (each for each in sorted(path.iterdir()) if each.is_file())
         clips = [x for x in files if x.suffix.lower() not in NOT_CLIPS and x.name[0] != "."]
         if not clips:
             raise EngineError(f"The folder {name} has no clip.")
-        found += clips
-    return list(dict.fromkeys(found))
+        paths += clips
+    return list(dict.fromkeys(paths))
 
 
 class TranscriptFiles:
@@ -315,8 +315,8 @@ def read_beams(text: str) -> tuple[int, ...]:
 
 def pick_engines(text: str | None, baseline: str | None = None) -> tuple[str, ...]:
     """Return the engines that were named, else those that run by default, the baseline first."""
-    named = registry.available(optional=True) if text == "all" else split_names(text)
-    keys = named or registry.available()
+    lanes = registry.available(optional=True) if text == "all" else split_names(text)
+    keys = lanes or registry.available()
     for key in keys:
         registry.read_lane(key)
     if baseline and baseline not in keys:

@@ -98,8 +98,8 @@ class Decoder:
         return self._graphs.compile(self._graphs.align())
 
     def compute_cross_kv(self, features: FloatArray) -> CrossKV:
-        found = self._cross.infer([features[None]])
-        return [openvino.Tensor(found[place].copy()) for place in range(len(found))]
+        outputs = self._cross.infer([features[None]])
+        return [openvino.Tensor(outputs[place].copy()) for place in range(len(outputs))]
 
     def new_cache(self, batch: int) -> Cache:
         return Cache(list(range(batch)))

@@ -65,9 +65,10 @@ class Option:
         if self.kind == "numbers":
             return self._read_list(name, value)
         if not self._is_number(value):
-            asked = "a whole number" if self.whole else "a number"
+            number = "a whole number" if self.whole else "a number"
             nothing = ", or nothing" if self.optional else ""
-            raise ValueError(f"{name} must be {asked}{self._limits()}{nothing}, not {show(value)}.")
+            number += f"{self._limits()}{nothing}"
+            raise ValueError(f"{name} must be {number}, not {show(value)}.")
         return int(value) if self.whole else float(value)
 
     def write(self, value: Any) -> str:
@@ -119,16 +120,16 @@ class Option:
         if len(text) > self.longest:
             most = f"{self.longest:,} are the most"
             raise ValueError(f"{name} has {len(text):,} characters, and {most}: shorten it.")
-        if found := SPECIAL.search(text):
-            raise ValueError(f"{name} can't hold {show(found[0])}, a special token: leave it out.")
+        if token := SPECIAL.search(text):
+            raise ValueError(f"{name} can't hold {show(token[0])}, a special token: leave it out.")
         return text
 
     def _read_list(self, name: str, value: Any) -> tuple[float, ...]:
         numbers = list(value) if isinstance(value, list | tuple) else [value]
         wrong = next((each for each in numbers if not self._is_number(each)), None)
         if wrong is not None or None in numbers:
-            asked = "whole numbers" if self.whole else "numbers"
-            sentence = f"{name} must be {asked}{self._limits()}, with commas between"
+            kind = "whole numbers" if self.whole else "numbers"
+            sentence = f"{name} must be {kind}{self._limits()}, with commas between"
             raise ValueError(f"{sentence}, and {show(wrong)} isn't.")
         if len(numbers) > self.longest:
             raise ValueError(f"{name} has {len(numbers)} numbers, and {self.longest} are the most.")

@@ -281,10 +281,10 @@ def available(optional: bool = False) -> tuple[str, ...]:
 
 def row(key: str) -> EngineRow:
     """Return the row of the engine `key`; raises `EngineError` for an unknown one."""
-    found = next((row for row in ENGINES if row.key == key), None)
-    if found is None:
-        raise EngineError(f"There is no engine {key!r}: pick one of {', '.join(all_keys())}.")
-    return found
+    for row in ENGINES:
+        if row.key == key:
+            return row
+    raise EngineError(f"There is no engine {key!r}: pick one of {', '.join(all_keys())}.")
 
 
 # Lanes
@@ -321,9 +321,9 @@ def read_lane(name: str) -> LaneName:
 
 def resolve_lane(lane: str, model: str, dtype: Dtype | None) -> tuple[str, str, Dtype]:
     """Return engine, model and type of a lane, `model` and `dtype` where it names none itself."""
-    named = read_lane(lane)
-    dtype = named.dtype or dtype or row(named.engine).dtypes[0]
-    return named.engine, named.model or model, dtype
+    parsed = read_lane(lane)
+    dtype = parsed.dtype or dtype or row(parsed.engine).dtypes[0]
+    return parsed.engine, parsed.model or model, dtype
 
 
 # Engines that were made

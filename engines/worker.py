@@ -139,8 +139,8 @@ class ZeroGpuEngine(RemoteEngine):
             return PrepareSeconds(load=loaded)
         compiler = Worker(f"the compiler of {self.label}", COMPILER, architecture)
         try:
-            asked = (self.key, self.model, self.dtype)
-            spent = compiler.ask("compile", *asked, listener=listener)
+            lane = (self.key, self.model, self.dtype)
+            spent = compiler.ask("compile", *lane, listener=listener)
         finally:
             compiler.close()
         return PrepareSeconds(load=loaded, compile=spent)
@@ -264,13 +264,13 @@ def load_clip(
     file = Path(clip_folder().name, f"{uuid.uuid4().hex}.npy")
     start_reader()  # whatever fails from here on is the clip's fault, a death that comes twice too
     try:
-        asked = (where, str(file), track, channel)
-        read_it = partial(reader.ask, "read", *asked, listener=listener, max_seconds=READ_SECONDS)
+        ask = partial(reader.ask, "read", listener=listener, max_seconds=READ_SECONDS)
+        read_once = partial(ask, where, str(file), track, channel)
         try:
-            read = read_it()
+            read = read_once()
         except Died:
             start_reader()
-            read = read_it()
+            read = read_once()
         clip = base.open_clip(str(file), *read)
         weakref.finalize(clip, file.unlink, missing_ok=True)
         return clip
@@ -298,8 +298,8 @@ def show_clip(path: str, copy: str, track: int = 0, channel: int = 0) -> tuple[S
     Raises `EngineError` for whatever the file does to its reader.
     """
     start_reader()
-    asked = (os.path.abspath(path), copy, track, channel)
-    shown: tuple[Source, bool] = reader.ask("show", *asked, max_seconds=READ_SECONDS)
+    arguments = (os.path.abspath(path), copy, track, channel)
+    shown: tuple[Source, bool] = reader.ask("show", *arguments, max_seconds=READ_SECONDS)
     return shown
 
 
@@ -317,12 +317,16 @@ class AnalysisHandler:
         return records.compare_halves(inspection, clip, listener)
 
     def explain(
-        self, found: tuple[Transcript, Transcript], clip: Clip, options: Options, listener: Listener
+        self,
+        transcripts: tuple[Transcript, Transcript],
+        clip: Clip,
+        options: Options,
+        listener: Listener,
     ) -> Divergence:
         from engines.analysis import replay
 
-        self._keep_only(found[0].model)
-        return replay.explain_transcripts(found, clip, options, listener)
+        self._keep_only(transcripts[0].model)
+        return replay.explain_transcripts(transcripts, clip, options, listener)
 
     def run_fault(
         self, key: str, model: str, clip: Clip, language: str | None, listener: Listener

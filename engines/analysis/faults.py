@@ -244,11 +244,11 @@ FAULTS = (
 
 def get_fault(key: str) -> Fault:
     """Return the fault of that key; raises `EngineError` when there is none."""
-    found = next((fault for fault in FAULTS if fault.key == key), None)
-    if found is None:
-        known = ", ".join(fault.key for fault in FAULTS)
-        raise EngineError(f"There is no fault {key!r}: pick one of {known}.")
-    return found
+    for fault in FAULTS:
+        if fault.key == key:
+            return fault
+    known = ", ".join(fault.key for fault in FAULTS)
+    raise EngineError(f"There is no fault {key!r}: pick one of {known}.")
 
 
 @dataclass(frozen=True)
@@ -357,8 +357,8 @@ def run_fault(
     changed = replace(changed, name=broken.key, label="MAX with the fault", stages=stages)
     mel = layers.cut_window(clip, checkpoint.dims.n_mels)
     encoders = (baseline, sound, changed)
-    found = layers.compare_encoders(encoders, checkpoint, mel, clip.name, listener=part)
-    return FaultResult(fault, clip.seconds, right, faulty, error, found, show_inputs(fault, mel))
+    compared = layers.compare_encoders(encoders, checkpoint, mel, clip.name, listener=part)
+    return FaultResult(fault, clip.seconds, right, faulty, error, compared, show_inputs(fault, mel))
 
 
 def make_engine(fault: Fault, model: str) -> Engine:

@@ -121,8 +121,8 @@ def open_torch(
     `stages`: yields the stages of the half's module for its input and a `dtype`.
     """
     module, name = getattr(checkpoint.build(Whisper), half).to(device), dtype or "float32"
-    given = partial(stages, module, dtype=getattr(torch, name))
-    return Half(name, name, device, given, rounds_to="" if name == "float32" else name)
+    list_stages = partial(stages, module, dtype=getattr(torch, name))
+    return Half(name, name, device, list_stages, rounds_to="" if name == "float32" else name)
 
 
 open_torch_cpu = partial(open_torch, device="cpu")

@@ -50,11 +50,11 @@ def read_content(path: Path) -> Content:
     """
     reader: Callable[[Path], Content]
     if not path.is_dir():
-        reader, what = read_openai, "a file of weights"
+        reader, kind = read_openai, "a file of weights"
     elif (path / "model.bin").is_file():
-        reader, what = read_ctranslate2, "a CTranslate2 folder"
+        reader, kind = read_ctranslate2, "a CTranslate2 folder"
     elif any(path.glob("*.safetensors")):
-        reader, what = read_hugging_face, "a Hugging Face folder"
+        reader, kind = read_hugging_face, "a Hugging Face folder"
     else:
         raise CheckpointError(
             f"{path.name} is a folder without model.safetensors or model.bin: name a folder as "
@@ -74,7 +74,7 @@ def read_content(path: Path) -> Content:
         if ran_out_of_memory(error):
             raise
         raise CheckpointError(
-            f"{path.name} is not a Whisper checkpoint: it can't be read as {what} "
+            f"{path.name} is not a Whisper checkpoint: it can't be read as {kind} "
             f"({type(error).__name__}). Use a file in OpenAI's .pt format, or a folder as Hugging "
             "Face or CTranslate2 have it."
         ) from error
@@ -104,24 +104,22 @@ def read_openai(path: Path) -> Content:
             "no Whisper checkpoint does: use another copy of the file."
         )
     # `weights_only` builds tensors and plain containers, and calls nothing else.
-    content = torch.load(path, map_location="cpu", weights_only=True)
+    loaded = torch.load(path, map_location="cpu", weights_only=True)
     try:
-        found = Content(
-            ModelDimensions(**content["dims"]), dict(content["model_state_dict"].items())
-        )
+        dims, state = ModelDimensions(**loaded["dims"]), dict(loaded["model_state_dict"].items())
     except (TypeError, KeyError, IndexError, AttributeError) as error:
         raise CheckpointError(
             f"{path.name} is not a Whisper checkpoint: it needs 'dims' and 'model_state_dict', "
             "as in OpenAI's files."
         ) from error
-    tensors = [each for each in found.state.values() if isinstance(each, Tensor)]
-    held = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-    if held > unpacked:  # views of a few numbers, which would be copied out
+    tensors = [each for each in state.values() if isinstance(each, Tensor)]
+    in_tensors = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    if in_tensors > unpacked:  # views of a few numbers, which would be copied out
         raise CheckpointError(
-            f"{path.name} has tensors of {held / 1e6:.0f} MB in {unpacked / 1e6:.0f} MB, as no "
-            "Whisper checkpoint has: use another copy of the file."
+            f"{path.name} has tensors of {in_tensors / 1e6:.0f} MB in {unpacked / 1e6:.0f} MB, as "
+            "no Whisper checkpoint has: use another copy of the file."
         )
-    return found
+    return Content(dims, state)
 
 
 # Hugging Face
@@ -147,9 +145,9 @@ _HUGGING_FACE_NAMES = {
 }
 
 
-def from_hugging_face(theirs: str) -> str:
+def from_hugging_face(name: str) -> str:
     """Return OpenAI's name of one of Hugging Face's tensors."""
-    return _rename(theirs, _HUGGING_FACE_NAMES)
+    return _rename(name, _HUGGING_FACE_NAMES)
 
 
 def read_hugging_face(folder: Path) -> Content:
@@ -213,19 +211,19 @@ _CTRANSLATE2_NAMES = {
 _CTRANSLATE2_DTYPES: dict[int, Any] = {0: np.float32, 4: np.float16}
 
 
-def from_ctranslate2(theirs: str) -> list[str]:
+def from_ctranslate2(name: str) -> list[str]:
     """Return OpenAI's names of the tensors that one of CTranslate2's holds, stacked by rows."""
-    ours = _rename(theirs, _CTRANSLATE2_NAMES)
-    stacked = re.search(r"\w+\+[\w+]+", ours)
+    joined = _rename(name, _CTRANSLATE2_NAMES)
+    stacked = re.search(r"\w+\+[\w+]+", joined)
     parts = stacked[0].split("+") if stacked else [""]
-    return [ours.replace(stacked[0], part) if stacked else ours for part in parts]
+    return [joined.replace(stacked[0], part) if stacked else joined for part in parts]
 
 
 def read_ctranslate2(folder: Path) -> Content:
     """Read `model.bin` and `config.json` of a conversion in float16 or float32."""
     state: dict[str, Tensor] = {}
-    for theirs, array in _read_variables(folder / "model.bin", folder.name):
-        names = from_ctranslate2(theirs)
+    for stacked_name, array in _read_variables(folder / "model.bin", folder.name):
+        names = from_ctranslate2(stacked_name)
         for name, part in zip(names, np.split(array, len(names)), strict=True):
             if name.endswith(".key.bias") and not part.any():
                 continue  # OpenAI's keys have no bias; CTranslate2 fills in zeros

@@ -31,7 +31,7 @@ def test_a_task_tells_what_it_does_and_stops_at_once_and_its_work_soon() -> None
 
     task = AnalysisTask(work)
     snapshots = task.snapshots()
-    view = next(view for view in snapshots if view.what == "walking")
+    view = next(view for view in snapshots if view.stage == "walking")
     assert (view.state, view.share) == ("running", 0.5)
     task.stop()
     assert [view.state for view in snapshots][-1] == "stopped"

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import soundfile
 
-from demo.clip_set import MOST_CLIPS, Results, read_set
+from demo.clip_set import MOST_CLIPS, read_set
 from demo.evaluation import draw, render_state
 from demo.evaluation_task import EvaluationSnapshot, make_task
 from demo.panels import evaluation
@@ -77,7 +77,7 @@ def test_files_are_clips_their_words_manifests_and_earlier_lines(folder: Path) -
     files[-1].write_text("of no clip")
     manifest = folder / "m.csv"
     manifest.write_text("path,sentence\nfar/away/b.wav,Of the manifest\nc.wav,Not here\n")
-    (folder / "old.jsonl").write_text(finish(folder, Counting()).result.write())
+    (folder / "old.jsonl").write_text(finish(folder, Counting()).results.write())
     found = read_set([*map(str, files), str(manifest), str(folder / "old.jsonl")], folder)
     assert [(x.name, x.reference) for x in found.clips] == [
         ("a.wav", fakes.WORDS),
@@ -112,7 +112,7 @@ def test_files_are_clips_their_words_manifests_and_earlier_lines(folder: Path) -
     ],
 )
 def test_lines_that_no_evaluation_wrote_are_left_out(folder: Path, change: dict[str, Any]) -> None:
-    line = json.loads(finish(folder, Counting()).result.write().split("\n")[0])
+    line = json.loads(finish(folder, Counting()).results.write().split("\n")[0])
     lines = [line, {**line, **change}]
     (folder / "old.jsonl").write_text("".join(json.dumps(each) + "\n" for each in lines))
     names = [str(folder / "a.wav"), str(folder / "old.jsonl")]
@@ -124,7 +124,7 @@ def test_every_clip_runs_through_every_lane_and_what_fails_is_a_line(folder: Pat
     cpu, other = Counting(), Counting("max_hybrid", words=OTHER)
     files = ("a.wav", "a.txt", "b.wav", "bad.wav")
     last = finish(folder, cpu, other, files=files)
-    results: Results = last.result
+    results = last.results
     assert last.state == "done" and (cpu.clips, other.clips) == (2, 2)
     found = [(x["engine"], x["clip"], x["error"], x.get("errors")) for x in results.lines if x]
     broken = "It holds no sound."
@@ -139,7 +139,9 @@ def test_every_clip_runs_through_every_lane_and_what_fails_is_a_line(folder: Pat
     broken_engine = Counting("max_hybrid", error=EngineError("It broke."))
     last = finish(folder, cpu, broken_engine, earlier=last)
     assert cpu.clips == 2, "its lines are still good"
-    assert [line["error"] for line in last.result.of_lane(1)] == [None, None], "nor is the other's"
+    assert [line and line["error"] for line in last.results.of_lane(1)] == [None, None], (
+        "nor is the other's"
+    )
     with pytest.raises(RequestError, match="no clips yet"):
         start(folder, cpu, files=())
     with pytest.raises(RequestError, match="Choose at least one engine"):
@@ -151,7 +153,7 @@ def test_a_stop_leaves_its_lines_and_the_next_run_goes_on(folder: Path) -> None:
     task = start(folder, cpu, other)
     other.hook = task.stop
     *_, last = task.snapshots()
-    assert last.state == "stopped" and [x is not None for x in last.result.lines][:1] == [True]
+    assert last.state == "stopped" and [x is not None for x in last.results.lines][:1] == [True]
     assert "Stopped after 1 of 4 runs" in render_state(last)
     other.hook = lambda: None
     runs = cpu.clips
@@ -180,6 +182,6 @@ def test_the_table_and_the_chart(folder: Path) -> None:
     (dots,) = figure["data"]
     assert (dots["x"], dots["y"], dots["customdata"]) == ([9.09, 0.0], [0.0, 9.09], ["0", "1"])
     alike = finish(folder, Counting(), Counting("max_hybrid"), files=names[:3])
-    assert len(read("".join(evaluation.render_table(alike.result))).all("tr", "same")) == 2
+    assert len(read("".join(evaluation.render_table(alike.results))).all("tr", "same")) == 2
     alone = finish(folder, Counting(), files=names[:3])
-    assert evaluation.NO_SCATTER in evaluation.render_scatter(alone.result)
+    assert evaluation.NO_SCATTER in evaluation.render_scatter(alone.results)
