@@ -25,6 +25,7 @@ from demo.wiring import (
     Drawn,
     JobPanel,
     build_job,
+    build_note,
     render_message,
     render_status,
 )
@@ -56,12 +57,7 @@ def build_evaluation(
             save = gr.Button(
                 "Save as JSON lines", elem_id="save-lines", size="sm", scale=0, min_width=180
             )
-        note = gr.HTML(
-            "",
-            html_template='<p class="note" role="status">${value}</p>',
-            elem_id="clips-note",
-            apply_default_css=False,
-        )
+        note = build_note("clips-note")
         outputs["table"] = gr.HTML(
             [],
             html_template="${value.flat(9).join('')}",

@@ -74,15 +74,13 @@ class EngineRow:
         except (ImportError, OSError) as error:  # a library that this system or processor lacks
             reason = f"{self.label} is installed but can't be loaded: {describe_error(error)}"
             raise EngineUnavailable(reason) from error
-        engine: Engine = make(self, model, dtype)
-        return engine
+        return make(self, model, dtype)
 
     def why_unavailable(self) -> str | None:
         """Return why this machine can't run the engine, or None when it can."""
         if any(find_spec(name) is None for name in self.packages):
             return f"optional and not installed: run {HOW_TO_INSTALL}"
-        reason: str | None = resolve_name(self.why_not)() if self.why_not else None
-        return reason
+        return resolve_name(self.why_not)() if self.why_not else None
 
     def usable_dtypes(self) -> tuple[Dtype, ...]:
         """Return the types it can compute in on this machine: without a GPU float32 alone."""

@@ -299,8 +299,7 @@ def show_clip(path: str, copy: str, track: int = 0, channel: int = 0) -> tuple[S
     """
     start_reader()
     arguments = (os.path.abspath(path), copy, track, channel)
-    shown: tuple[Source, bool] = reader.ask("show", *arguments, max_seconds=READ_SECONDS)
-    return shown
+    return reader.ask("show", *arguments, max_seconds=READ_SECONDS)
 
 
 class AnalysisHandler:
@@ -386,7 +385,4 @@ def describe_sound(clip: Clip, listener: Listener = SILENT) -> SoundView:
     kept = cache_folder()
     kept = kept if os.access(kept, os.W_OK | os.X_OK) else Path(clip_folder().name)
     os.environ.setdefault("NUMBA_CACHE_DIR", str(kept / "numba"))  # the process inherits it
-    found: SoundView = analysis.ask(
-        "describe_sound", clip, listener=listener, max_seconds=DESCRIBE_SECONDS
-    )
-    return found
+    return analysis.ask("describe_sound", clip, listener=listener, max_seconds=DESCRIBE_SECONDS)

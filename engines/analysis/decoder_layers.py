@@ -31,6 +31,7 @@ from whisper.model import TextDecoder, Whisper
 from whisper.timing import find_alignment
 from whisper.tokenizer import Tokenizer, get_tokenizer
 
+from engines.analysis.divergence import TIMESTAMP_SECONDS
 from engines.analysis.layers import (
     Rows,
     compare_stages,
@@ -46,8 +47,6 @@ from engines.checkpoints import Checkpoint
 
 if TYPE_CHECKING:
     from engines.max_graph.decoder import Trace
-
-TIMESTAMP_SECONDS = 0.02
 
 
 @torch.inference_mode()

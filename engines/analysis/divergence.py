@@ -12,13 +12,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 
-from whisper.audio import HOP_LENGTH, N_FRAMES, SAMPLE_RATE
 from whisper.tokenizer import Tokenizer
 
 from engines.analysis.divergence_records import Parts
 from engines.base import Transcript, Window
+from engines.feature_statistics import WINDOW_SECONDS
 
-WINDOW_SECONDS = N_FRAMES * HOP_LENGTH / SAMPLE_RATE
 TIMESTAMP_SECONDS = 0.02
 NEAR_SECONDS = TIMESTAMP_SECONDS / 2
 
@@ -47,10 +46,10 @@ NO_WINDOW = Window(0.0, (), (), 0.0)
 
 
 def find_parting(
-    found: Sequence[Transcript], tokenizer: Tokenizer, longest: int, start_window: StartWindow
+    transcripts: Sequence[Transcript], tokenizer: Tokenizer, longest: int, start_window: StartWindow
 ) -> Parting:
     """Find where two transcripts part; `longest`: how many tokens a window takes."""
-    first, second = found
+    first, second = transcripts
     if first.windows and second.windows:
         return compare_windows(first, second, tokenizer.eot, longest)
     if not first.windows and second.windows:
@@ -119,14 +118,14 @@ def place_tokens(transcript: Transcript, eot: int) -> list[tuple[int, int]]:
     places: list[tuple[int, int]] = []
     windows, number, position = transcript.windows, 0, 0
     for segment in transcript.segments:  # each a stretch of its window's tokens
-        found = find_stretch(segment.tokens, windows[number].tokens, position)
-        while found is None and number + 1 < len(windows):
+        begin = find_stretch(segment.tokens, windows[number].tokens, position)
+        while begin is None and number + 1 < len(windows):
             number += 1
-            found = find_stretch(segment.tokens, windows[number].tokens, 0)
-        if found is None:
+            begin = find_stretch(segment.tokens, windows[number].tokens, 0)
+        if begin is None:
             break
-        position = found + len(segment.tokens)
-        stretch = range(found, position)
+        position = begin + len(segment.tokens)
+        stretch = range(begin, position)
         places += [(number, at) for at in stretch if windows[number].tokens[at] < eot]
     return places
 
@@ -149,10 +148,10 @@ def rebuild_windows(
                 starts.append(before)
     windows, said = [], []  # type: list[Window], list[int]
     for start, end in zip(starts, [*starts[1:], math.inf], strict=True):
-        held = [s for s in transcript.segments if start <= s.start + NEAR_SECONDS]
-        held = [s for s in held if s.start + NEAR_SECONDS < end]
+        within = [s for s in transcript.segments if start <= s.start + NEAR_SECONDS]
+        within = [s for s in within if s.start + NEAR_SECONDS < end]
         tokens: list[int] = []
-        for segment in held:
+        for segment in within:
             text = [token for token in segment.tokens if token < tokenizer.eot]
             times = [round((t - start) / TIMESTAMP_SECONDS) for t in (segment.start, segment.end)]
             begin, close = (tokenizer.timestamp_begin + min(max(t, 0), 1500) for t in times)

@@ -66,12 +66,12 @@ class Divergence:
     model: str
     clip: str
     beam_size: int
-    parts: Parts
-    window: int
-    start: float
-    position: int
-    time: float
-    before: str
+    parts: Parts = "nowhere"
+    window: int = 0
+    start: float = 0.0
+    position: int = 0
+    time: float = 0.0
+    before: str = ""
     candidates: tuple[Candidate, ...] = ()
     judge: Pairing | None = None
     judge_best: tuple[tuple[str, float], ...] = ()

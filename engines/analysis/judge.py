@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -54,9 +55,9 @@ class Step:
             np.logaddexp.reduce(logprobs[begin:]) if mixed and token >= begin else logprobs[token]
             for token in self.candidates
         ]
-        found = tuple(finite(logprobs[token]) for token in self.candidates)
+        told = tuple(finite(logprobs[token]) for token in self.candidates)
         margin = finite(weights[0] - weights[1])
-        return Pairing(encoder, decoder, (found[0], found[1]), margin)
+        return Pairing(encoder, decoder, (told[0], told[1]), margin)
 
 
 def normalise(logits: np.ndarray, allowed: np.ndarray) -> np.ndarray:
@@ -71,9 +72,8 @@ def make_task(
 ) -> DecodingTask:
     """Return a model's loop over one window's tokens after a prompt."""
     previous = list(prompt)[1 : list(prompt).index(tokenizer.sot)]
-    asked = set_options(tokenizer, options, previous)
-    decoding_task = getattr(model, "decoding_task", None)  # an engine's own
-    task: DecodingTask = decoding_task(asked) if decoding_task else DecodingTask(model, asked)
+    kind = getattr(model, "decoding_task", None) or partial(DecodingTask, model)  # an engine's own
+    task: DecodingTask = kind(set_options(tokenizer, options, previous))
     if tuple(task.initial_tokens) != tuple(prompt):
         raise EngineError("A window's prompt isn't whisper's, so it can't be replayed.")
     return task
@@ -124,8 +124,8 @@ class Judge:
 
     def start_window(self, said: Sequence[int]) -> tuple[int, ...]:
         """Return the prompt of a window after the tokens that were said before it."""
-        asked = set_options(self.tokenizer, self._options, said)
-        return tuple(DecodingTask(self._model, asked).initial_tokens)
+        decoding_options = set_options(self.tokenizer, self._options, said)
+        return tuple(DecodingTask(self._model, decoding_options).initial_tokens)
 
     @torch.inference_mode()
     def encode(self, mel: FloatArray) -> Tensor:
@@ -148,6 +148,12 @@ class Judge:
         last = kept[0][0, len(prompt) - 1 :]  # whisper itself rounds the logits to float32
         logits: np.ndarray = (last @ decoder.token_embedding.weight.T).numpy()
         return logits
+
+    def make_step(self, parting: Parting) -> Step:
+        """Return the step at which engines part."""
+        allowed = self.list_allowed(parting)
+        prompt, before, tokens = parting.window.prompt, parting.before, parting.tokens
+        return Step(prompt, before, tokens, allowed, self.tokenizer, self._options)
 
     def list_allowed(self, parting: Parting) -> np.ndarray:
         """Return which tokens whisper's filters allow, `(n_vocab,)`.

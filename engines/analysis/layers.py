@@ -55,12 +55,15 @@ from engines.analysis.records import (
 )
 from engines.base import SILENT, Clip, EngineError, EngineUnavailable, FloatArray, Listener, Stages
 from engines.checkpoints import Checkpoint
-from engines.feature_statistics import bin_together, measure_similarity, summarise
+from engines.feature_statistics import (
+    WINDOW_SECONDS,
+    bin_together,
+    measure_similarity,
+    summarise,
+)
 
 if TYPE_CHECKING:
     from engines.max_graph.weights import EncoderWeights
-
-WINDOW_SECONDS = N_FRAMES * HOP_LENGTH / SAMPLE_RATE
 
 AnyWhisper = TypeVar("AnyWhisper", bound=Whisper)
 

@@ -220,9 +220,7 @@ def compare_halves(
 
     Raises any `EngineError`, `Stopped` among them.
     """
-    comparison: LayerComparison
-    comparison = resolve_name(COMPARISONS[inspection.half])(inspection, clip, listener)
-    return comparison
+    return resolve_name(COMPARISONS[inspection.half])(inspection, clip, listener)
 
 
 def quote(token: str) -> str:

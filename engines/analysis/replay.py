@@ -26,7 +26,7 @@ from torch import Tensor
 from whisper.model import Whisper
 
 from engines import checkpoints, registry
-from engines.analysis.divergence import find_parting
+from engines.analysis.divergence import Parting, find_parting
 from engines.analysis.divergence_records import Candidate, Cause, Divergence, Pairing
 from engines.analysis.judge import Judge, Step, find_end, make_task
 from engines.analysis.layers import cut_window
@@ -56,20 +56,20 @@ def explain_clip(
 
 
 def explain_transcripts(
-    found: Sequence[Transcript], clip: Clip, options: Options, listener: Listener = SILENT
+    transcripts: Sequence[Transcript], clip: Clip, options: Options, listener: Listener = SILENT
 ) -> Divergence:
     """Explain where two transcripts part that engines like this process's made."""
-    first, second = found
+    first, second = transcripts
     if first.model != second.model:
-        return explain_models(found, clip, options, listener)
+        return explain_models(transcripts, clip, options, listener)
     checkpoint = checkpoints.load(first.model, listener)
-    engines = [registry.get(f"{each.engine}:{each.dtype}", each.model) for each in found]
-    return explain(engines, found, checkpoint, clip, options, listener)
+    engines = [registry.get(f"{each.engine}:{each.dtype}", each.model) for each in transcripts]
+    return explain(engines, transcripts, checkpoint, clip, options, listener)
 
 
 def explain(
     engines: Sequence[Engine],
-    found: Sequence[Transcript],
+    transcripts: Sequence[Transcript],
     checkpoint: Checkpoint,
     clip: Clip,
     options: Options = GREEDY,
@@ -80,44 +80,47 @@ def explain(
     Raises any `EngineError`, `Stopped` among them.
     """
     listener.report("comparing", 0.0, 1.0, "looking for the first token that differs")
-    judge = Judge(checkpoint, found[0].language, options)
-    parting = find_parting(found, judge.tokenizer, judge.longest, judge.start_window)
-    names = name_apart([each.label for each in engines], [each.dtype for each in found])
+    judge = Judge(checkpoint, transcripts[0].language, options)
+    parting = find_parting(transcripts, judge.tokenizer, judge.longest, judge.start_window)
     result = Divergence(
-        engines=(found[0].engine, found[1].engine),
-        labels=names,
+        engines=(transcripts[0].engine, transcripts[1].engine),
+        labels=name_apart([each.label for each in engines], [each.dtype for each in transcripts]),
         model=checkpoint.name,
         clip=clip.name,
         beam_size=options.beam_size or 1,
-        parts=parting.parts,
-        window=parting.number,
-        start=parting.window.start,
-        position=len(parting.before),
-        time=clip.source.file_time(parting.window.start),
-        before=judge.spell(*parting.before),
+        **locate(parting, judge, clip),
     )
     if parting.parts != "token":
-        return replace(result, candidates=judge.describe(parting.tokens, None))
+        return result
     start = parting.window.start
     mel = cut_window(clip, checkpoint.dims.n_mels, start, find_end(options, start))
     listener.report("comparing", 0.1, 1.0, "asking PyTorch in float64")
-    allowed = judge.list_allowed(parting)
-    step = Step(
-        parting.window.prompt, parting.before, parting.tokens, allowed, judge.tokenizer, options
-    )
+    step = judge.make_step(parting)
     features = judge.encode(mel)
     logits = judge.compute_logits(features, step.prompt, step.before)
-    verdict = step.weigh("float64", "float64", logits[-1])
     result = replace(
         result,
-        candidates=judge.describe(parting.tokens, allowed),
+        candidates=judge.describe(parting.tokens, step.allowed),
         time=clip.source.file_time(judge.find_time(parting, clip.seconds)),
-        judge=verdict,
-        judge_best=judge.list_best(logits[-1], allowed),
+        judge=step.weigh("float64", "float64", logits[-1]),
+        judge_best=judge.list_best(logits[-1], step.allowed),
         sequences=judge.score_sequences(features, parting) if result.beam_size > 1 else (),
         pairings=replay(engines, mel, step, listener),
     )
     return replace(result, **attribute(result.pairings))
+
+
+def locate(parting: Parting, judge: Judge, clip: Clip) -> dict[str, Any]:
+    """Return where two engines part, as fields of a `Divergence`."""
+    return {
+        "parts": parting.parts,
+        "window": parting.number,
+        "start": parting.window.start,
+        "position": len(parting.before),
+        "time": clip.source.file_time(parting.window.start),
+        "before": judge.spell(*parting.before),
+        "candidates": judge.describe(parting.tokens, None),
+    }
 
 
 def name_apart(labels: Sequence[str], traits: Sequence[str]) -> tuple[str, str]:
@@ -131,79 +134,61 @@ def name_apart(labels: Sequence[str], traits: Sequence[str]) -> tuple[str, str]:
 
 
 def explain_models(
-    found: Sequence[Transcript], clip: Clip, options: Options, listener: Listener
+    transcripts: Sequence[Transcript], clip: Clip, options: Options, listener: Listener
 ) -> Divergence:
     """Explain where transcripts of two models part, by what each model prefers in float64."""
-    models = [each.model for each in found]
-    labels = [registry.row(registry.read_lane(each.engine).engine).label for each in found]
+    models = [each.model for each in transcripts]
+    labels = [registry.row(registry.read_lane(each.engine).engine).label for each in transcripts]
     loaded = [checkpoints.load(model, listener) for model in models]
     result = Divergence(
-        engines=(found[0].engine, found[1].engine),
+        engines=(transcripts[0].engine, transcripts[1].engine),
         labels=(f"{labels[0]} with {models[0]}", f"{labels[1]} with {models[1]}"),
         model=" and ".join(models),
         clip=clip.name,
         beam_size=options.beam_size or 1,
-        parts="nowhere",
-        window=0,
-        start=0.0,
-        position=0,
-        time=0.0,
-        before="",
         models=(models[0], models[1]),
     )
     vocabularies = {(each.dims.n_vocab, each.build(Whisper).is_multilingual) for each in loaded}
     if len(vocabularies) > 1:
-        return replace(result, **find_word(found, clip))
+        return replace(result, **find_word(transcripts, clip))
     listener.report("comparing", 0.1, 1.0, "looking for the first token that differs")
-    judge = Judge(loaded[0], found[0].language, options)
-    parting = find_parting(found, judge.tokenizer, judge.longest, judge.start_window)
-    result = replace(
-        result,
-        parts=parting.parts,
-        window=parting.number,
-        start=parting.window.start,
-        position=len(parting.before),
-        time=clip.source.file_time(parting.window.start),
-        before=judge.spell(*parting.before),
-        candidates=judge.describe(parting.tokens, None),
-    )
+    judge = Judge(loaded[0], transcripts[0].language, options)
+    parting = find_parting(transcripts, judge.tokenizer, judge.longest, judge.start_window)
+    result = replace(result, **locate(parting, judge, clip))
     if parting.parts != "token":
         return result
-    start, allowed = parting.window.start, judge.list_allowed(parting)
-    step = Step(
-        parting.window.prompt, parting.before, parting.tokens, allowed, judge.tokenizer, options
-    )
+    start, step = parting.window.start, judge.make_step(parting)
     judges = []
     for number, checkpoint in enumerate(loaded):
         listener.report("comparing", 0.2 + 0.4 * number, 1.0, f"asking {models[number]}")
         if number:  # one model at a time: float64 takes eight bytes a weight
-            judge = Judge(checkpoint, found[0].language, options)
+            judge = Judge(checkpoint, transcripts[0].language, options)
         mel = cut_window(clip, checkpoint.dims.n_mels, start, find_end(options, start))
         logits = judge.compute_logits(judge.encode(mel), step.prompt, step.before)
         judges.append(step.weigh(models[number], models[number], logits[-1]))
     return replace(
         result,
-        candidates=judge.describe(parting.tokens, allowed),
+        candidates=judge.describe(parting.tokens, step.allowed),
         time=clip.source.file_time(judge.find_time(parting, clip.seconds)),
         judges=tuple(judges),
     )
 
 
-def find_word(found: Sequence[Transcript], clip: Clip) -> dict[str, Any]:
+def find_word(transcripts: Sequence[Transcript], clip: Clip) -> dict[str, Any]:
     """Return the first word in which two transcripts differ, as fields of a `Divergence`."""
-    texts = [each.text.split() for each in found]
+    texts = [each.text.split() for each in transcripts]
     pairs = enumerate(zip_longest(*texts, fillvalue=""))
     at = next((at for at, pair in pairs if pair[0] != pair[1]), None)
     if at is None:
         return {"parts": "nowhere"}
-    heard = (*(segment for segment in found[0].segments if segment.text.strip()),)
+    heard = (*(segment for segment in transcripts[0].segments if segment.text.strip()),)
     ends = accumulate(len(segment.text.split()) for segment in heard)
-    held = next((each for each, end in zip(heard, ends, strict=True) if at < end), None)
+    holder = next((each for each, end in zip(heard, ends, strict=True) if at < end), None)
     words = [text[at] if at < len(text) else "" for text in texts]
     return {
         "parts": "word",
         "position": at,
-        "time": clip.source.file_time(held.start if held else found[0].audio_seconds),
+        "time": clip.source.file_time(holder.start if holder else transcripts[0].audio_seconds),
         "before": " ".join(texts[0][:at]) + " ",
         "candidates": tuple(Candidate(None, word) for word in words),
     }
