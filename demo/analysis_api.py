@@ -35,8 +35,8 @@ def add_why(backend: Backend, queue: JobQueue) -> None:
         sent = dict(zip(of_why, values, strict=True))
         pair = sent.pop("against"), sent.pop("engine")
         with errors_as_answers(sent):
-            asked = ComparisonRequest.from_json({**sent, "engines": list(pair)}, backend.choices())
-            task = make_explanation(backend, asked, pair)
+            wanted = ComparisonRequest.from_json({**sent, "engines": list(pair)}, backend.choices())
+            task = make_explanation(backend, wanted, pair)
             caller, left = name_caller(request), queue.streams.wait_until_left(request.session_hash)
             last = await run_until_left(run_task(queue, caller, task, gr.Info), left)
             if last.result is None:

@@ -191,9 +191,9 @@ def add_endpoints(backend: Backend, queue: JobQueue) -> None:
 
     async def run(request: gr.Request, sent: dict[str, Any]) -> Comparison:
         with errors_as_answers(sent):
-            asked = ComparisonRequest.from_json(sent, backend.choices())
+            checked = ComparisonRequest.from_json(sent, backend.choices())
             caller, left = name_caller(request), queue.streams.wait_until_left(request.session_hash)
-            return await run_until_left(compare(backend, queue, caller, asked, gr.Info), left)
+            return await run_until_left(compare(backend, queue, caller, checked, gr.Info), left)
 
     async def compare_all(request: gr.Request, *values: Any) -> ComparisonRecord:
         comparison = await run(request, dict(zip(of_compare, values, strict=True)))
@@ -251,9 +251,9 @@ def make_tools(backend: Backend, queue: JobQueue) -> Any:
         context: Any, clip_base64: str, details: bool, **sent: Any
     ) -> ComparisonRecord:
         with save_clip(clip_base64) as path:
-            asked = ComparisonRequest.from_json(sent, backend.choices(), received=path)
+            checked = ComparisonRequest.from_json(sent, backend.choices(), received=path)
             request = context.request_context.request
-            work = compare(backend, queue, name_program(request), asked)
+            work = compare(backend, queue, name_program(request), checked)
             try:
                 comparison = await run_until_left(work, wait_until_gone(request))
             except Refused as refusal:

@@ -83,8 +83,8 @@ def read_tables(paths: Sequence[Path]) -> tuple[list[Line], dict[str, str]]:
     spoken: dict[str, str] = {}
     for path in paths:
         try:
-            found, _ = evaluation_lines.parse_lines(read_text(path).strip().encode() + b"\n")
-            lines += filter(is_whole, found)
+            parsed, _ = evaluation_lines.parse_lines(read_text(path).strip().encode() + b"\n")
+            lines += filter(is_whole, parsed)
             continue
         except ValueError:
             entries = read_list(path)

@@ -170,11 +170,11 @@ def name_run(key: str, settings: Settings, beside: bool) -> str:
 
 def read_pairs(content: Any) -> dict[str, Pairs]:
     """Return what a file holds; raises for anything that this module did not write."""
-    found = {
+    pairs_by_name = {
         name: [(float(audio), float(seconds)) for audio, seconds in pairs][-MOST_PAIRS:]
         for name, pairs in list(content.items())[-MOST_KEYS:]
     }
-    figures = [figure for pairs in found.values() for pair in pairs for figure in pair]
+    figures = [figure for pairs in pairs_by_name.values() for pair in pairs for figure in pair]
     if not all(math.isfinite(figure) and figure >= 0 for figure in figures):
         raise ValueError("a figure is no duration")
-    return found
+    return pairs_by_name

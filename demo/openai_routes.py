@@ -102,8 +102,8 @@ async def transcribe(
     with tempfile.TemporaryDirectory(prefix="clip-", dir=uploads.find_folder()) as folder:
         path = Path(folder, Path(clip.filename or "").name[-100:] or "clip")
         await run_in_threadpool(save, clip, path)
-        asked = ComparisonRequest.from_json(sent, choices, received=str(path))
-        work = compare(backend, queue, name_program(request), asked)
+        checked = ComparisonRequest.from_json(sent, choices, received=str(path))
+        work = compare(backend, queue, name_program(request), checked)
         comparison = await run_until_left(work, wait_until_gone(request))
     lane = comparison.lanes[0]
     if lane.transcript is None:
@@ -115,7 +115,7 @@ async def transcribe(
         return PlainTextResponse(lane.transcript.text.strip() + "\n")
     if response_format == "json":
         return JSONResponse({"text": lane.transcript.text.strip()})
-    return JSONResponse(to_verbose_json(lane.transcript, comparison, task, asked.word_timestamps))
+    return JSONResponse(to_verbose_json(lane.transcript, comparison, task, checked.word_timestamps))
 
 
 def save(clip: UploadFile, path: Path) -> None:
@@ -157,7 +157,7 @@ def to_verbose_json(
 ) -> dict[str, Any]:
     """Return a transcript as OpenAI's `verbose_json` has it."""
     segments = comparison.lanes[0].segments
-    found: dict[str, Any] = {
+    answer: dict[str, Any] = {
         "task": task,
         "language": LANGUAGES.get(done.language, done.language),
         "duration": comparison.audio_seconds,
@@ -165,12 +165,12 @@ def to_verbose_json(
         "segments": [segment_to_json(at, each, done) for at, each in enumerate(segments)],
     }
     if with_words:
-        found["words"] = [
+        answer["words"] = [
             {"word": word.text.strip(), "start": word.start, "end": word.end}
             for each in segments
             for word in each.words or ()
         ]
-    return found
+    return answer
 
 
 def segment_to_json(number: int, segment: Segment, done: Transcript) -> dict[str, Any]:

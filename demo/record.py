@@ -116,11 +116,11 @@ class DivergenceRecord(Divergence):
     summary: tuple[str, ...] = ()
 
 
-def describe_divergence(found: Divergence) -> DivergenceRecord:
+def describe_divergence(divergence: Divergence) -> DivergenceRecord:
     """Return the record of why two engines differ."""
-    plain = {each.name: getattr(found, each.name) for each in fields(found)}
-    right = None if found.right is None else found.engines[found.right]
-    return DivergenceRecord(**plain, right_engine=right, summary=found.sentences())
+    plain = {each.name: getattr(divergence, each.name) for each in fields(divergence)}
+    right = None if divergence.right is None else divergence.engines[divergence.right]
+    return DivergenceRecord(**plain, right_engine=right, summary=divergence.sentences())
 
 
 def describe(comparison: Comparison) -> ComparisonRecord:

@@ -106,10 +106,10 @@ class SavedResults:
 
     def find_job(self, visit: str, panel: str) -> LiveJob | None:
         """Return the job of the visit's panel that goes on, the last one started."""
-        found = [
+        jobs = [
             job for job in list(self._jobs) if visit and (job.visit, job.panel) == (visit, panel)
         ]
-        return found[-1] if found else None
+        return jobs[-1] if jobs else None
 
     def list_followers(self, session: str | None) -> list[tuple[LiveJob, Follower]]:
         """List the jobs that a page follows."""
@@ -136,11 +136,11 @@ class SavedResults:
         """Make a run the one that the page shows; return it, or None where it is gone."""
         with self._lock:
             results = self._use(visit).get(panel, [])
-            found = next((each for each in results if each.run == run and each.finished), None)
-            if found is not None:
-                results.remove(found)
-                results.append(found)
-            return found
+            chosen = next((each for each in results if each.run == run and each.finished), None)
+            if chosen is not None:
+                results.remove(chosen)
+                results.append(chosen)
+            return chosen
 
     def pin(self, visit: str, panel: str, run: str) -> None:
         """Pin a run, or unpin it."""

@@ -32,8 +32,8 @@ those that are devices or networks say so themselves."""
 def list_demuxers() -> str:
     """List FFmpeg's containers but playlists, networks and devices, as its option takes them."""
     names = sorted(av.formats_available - PLAYLISTS)
-    found = [ContainerFormat(name) for name in names]
-    return ",".join(each.name for each in found if each.is_input and not each.no_file)
+    formats = [ContainerFormat(name) for name in names]
+    return ",".join(each.name for each in formats if each.is_input and not each.no_file)
 
 
 DEMUXERS = list_demuxers()

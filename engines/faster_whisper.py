@@ -61,7 +61,7 @@ class FasterWhisperEngine(RuntimeEngine):
 
     def run_loop(self, model: TimedWhisper, clip: Clip, options: Options) -> dict[str, Any]:
         language, state = language_code(model, options), running_state()
-        found, about = model.runtime.transcribe(
+        decoded, about = model.runtime.transcribe(
             clip.samples,
             language=language,
             beam_size=options.beam_size or 1,
@@ -71,7 +71,7 @@ class FasterWhisperEngine(RuntimeEngine):
         if language is None:
             state.language_probability = float(about.language_probability)
         segments: list[dict[str, Any]] = []
-        for each in found:  # a window is decoded when its first segment is asked for
+        for each in decoded:  # a window is decoded when its first segment is asked for
             segment = {name: getattr(each, name) for name in SEGMENT_FIELDS}
             words = None if each.words is None else [vars(word) for word in each.words]
             add_segment(state, segments, {**segment, "words": words})
@@ -82,11 +82,12 @@ class FasterWhisperEngine(RuntimeEngine):
 def name_arguments(options: Options) -> dict[str, Any]:
     """Return Whisper's options as faster-whisper names them; `best_of` and `patience` are its own
     where none were chosen."""
-    told = list_arguments(options)
-    own = {"carry_initial_prompt", *(name for name in ("best_of", "patience") if not told[name])}
-    told["log_prob_threshold"] = told.pop("logprob_threshold")
+    arguments = list_arguments(options)
+    left_out = {name for name in ("best_of", "patience") if not arguments[name]}
+    left_out |= {"carry_initial_prompt"}
+    arguments["log_prob_threshold"] = arguments.pop("logprob_threshold")
     return {
-        **{name: value for name, value in told.items() if name not in own},
+        **{name: value for name, value in arguments.items() if name not in left_out},
         "temperature": list(options.temperatures),
         "suppress_tokens": list(options.suppress_tokens),
         "clip_timestamps": list(options.clip_timestamps) or "0",
@@ -136,8 +137,8 @@ def write(checkpoint: Checkpoint, model: RuntimeWhisper, folder: Path) -> None:
     dims, tokenizer = checkpoint.dims, model.tokenizer
     spec = WhisperSpec(dims.n_audio_layer, dims.n_audio_head, dims.n_text_layer, dims.n_text_head)
     fill(spec, {name: tensor.numpy() for name, tensor in checkpoint.state.items()})
-    made = make_tokenizer(tokenizer)
-    names = {number: name for name, number in made.get_vocab().items()}
+    own_tokenizer = make_tokenizer(tokenizer)
+    names = {number: name for name, number in own_tokenizer.get_vocab().items()}
     # The words count too: by them CTranslate2 knows whether a checkpoint is multilingual.
     spec.register_vocabulary([names[number] for number in range(dims.n_vocab)])
     spec.config.suppress_ids = list(tokenizer.non_speech_tokens)
@@ -147,7 +148,7 @@ def write(checkpoint: Checkpoint, model: RuntimeWhisper, folder: Path) -> None:
     spec.validate()
     spec.optimize("float16" if checkpoint.fits_float16 else None)
     spec.save(str(folder))
-    made.save(str(folder / "tokenizer.json"))
+    own_tokenizer.save(str(folder / "tokenizer.json"))
     features = {"feature_size": dims.n_mels}
     (folder / "preprocessor_config.json").write_text(json.dumps(features), "utf-8")
 
@@ -159,12 +160,12 @@ def fill(spec: Any, state: Mapping[str, FloatArray]) -> None:
         if value is not None and not (isinstance(value, str) and value == OPTIONAL):
             return  # a number that the specification knows
         ours = from_ctranslate2(name.replace("decoder/projection", "decoder/embeddings"))
-        found = [state.get(each) for each in ours]
-        if all(part is None for part in found):
+        tensors = [state.get(each) for each in ours]
+        if all(part is None for part in tensors):
             return
-        rows = next(part.shape for part in found if part is not None)
+        rows = next(part.shape for part in tensors if part is not None)
         zeros = np.zeros(rows, np.float32)  # Whisper's keys have no bias
-        parts = [zeros if part is None else part for part in found]
+        parts = [zeros if part is None else part for part in tensors]
         setattr(layer, name.rpartition("/")[2], np.concatenate(parts))
 
     visit_spec(spec, set_variable)

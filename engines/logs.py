@@ -80,8 +80,8 @@ def set_up(default: str = "warning", stream: TextIO | None = None) -> None:
         )
     )
     logging.getLogger().addHandler(handler)
-    asked = os.environ.get(LEVEL, "").lower()
-    level = asked if asked in LEVELS else "info" if os.environ.get(FORMAT) else default
+    wanted = os.environ.get(LEVEL, "").lower()
+    level = wanted if wanted in LEVELS else "info" if os.environ.get(FORMAT) else default
     for name in OURS:
         logging.getLogger(name).setLevel(level.upper())
 

@@ -125,16 +125,16 @@ class Decoder:
         if cache.empty:
             self._step.reset_state()
         sources = np.array(cache.sources, np.int32)
-        found = self._step.infer([tokens, rows, sources, *cross])
+        outputs = self._step.infer([tokens, rows, sources, *cross])
         cache.empty, cache.sources = False, list(range(len(tokens)))
-        logits: FloatArray = found[0].copy()
+        logits: FloatArray = outputs[0].copy()
         return logits, *select_top_k(logits, constraints, ranges, k)
 
     def align(self, tokens: IntArray, cross: CrossKV) -> tuple[FloatArray, FloatArray]:
         """Return logits `(new, n_vocab)` of `tokens` `(1, new)`, and scaled cross-attention scores
         before the softmax, `(layers, heads, new, n_audio_ctx)`."""
-        found = self._align.infer([tokens, np.arange(tokens.size, dtype=np.int64), *cross])
-        return found[0].copy(), found[1].copy()
+        outputs = self._align.infer([tokens, np.arange(tokens.size, dtype=np.int64), *cross])
+        return outputs[0].copy(), outputs[1].copy()
 
     def end_window(self) -> None:
         """As `engines.graph_whisper.GraphDecoder`."""
@@ -205,11 +205,11 @@ class Graphs:
         nothing = ops.broadcast(np.float32(0), ops.concat([batch, number([heads, 0, HEAD])], 0))
         shape = openvino.PartialShape([-1, heads, -1, HEAD])
         names = [f"{part}.{n}" for n in range(self.dims.n_text_layer) for part in ("key", "value")]
-        held = [
+        past = [
             ops.gather(read_value(nothing, name, Type.f32, shape), sources, number(0))
             for name in names
         ]
-        logits, whole, _ = self._decode(tokens, rows, cross, held)
+        logits, whole, _ = self._decode(tokens, rows, cross, past)
         sinks = [assign(each, name) for each, name in zip(whole, names, strict=True)]
         return openvino.Model([logits.output(0)], sinks, [tokens, rows, sources, *cross], "step")
 
@@ -228,15 +228,15 @@ class Graphs:
         return ops.parameter([-1, -1], Type.i64), ops.parameter([-1], Type.i64), cross
 
     def _decode(
-        self, tokens: Any, rows: Any, cross: Sequence[Any], held: Sequence[Any] | None
+        self, tokens: Any, rows: Any, cross: Sequence[Any], cache: Sequence[Any] | None
     ) -> tuple[Any, list[Any], list[Any]]:
         """Return the logits of `rows`, and of every layer the keys and values with the new ones,
-        and without `held` the cross-attention scores.
+        and without `cache` the cross-attention scores.
 
-        `held`: keys and values so far, `(batch, heads, positions, 64)`.
+        `cache`: keys and values so far, `(batch, heads, positions, 64)`.
         """
         new = ops.gather(ops.shape_of(tokens), number(1), number(0))
-        past = ops.gather(ops.shape_of(held[0]), number(2), number(0)) if held else number(0)
+        past = ops.gather(ops.shape_of(cache[0]), number(2), number(0)) if cache else number(0)
         places = ops.range(past, ops.add(past, new), number(1), Type.i64)  # (new,)
         embedding = self._matrix("decoder.token_embedding.weight")
         x = ops.add(
@@ -251,13 +251,13 @@ class Graphs:
         for layer in range(self.dims.n_text_layer):
             name = f"decoder.blocks.{layer}"
             query, *pair = self._project(self._normalise(x, f"{name}.attn_ln"), f"{name}.attn")
-            if held:
-                pair = [ops.concat([held[2 * layer + i], pair[i]], 2) for i in (0, 1)]
+            if cache:
+                pair = [ops.concat([cache[2 * layer + i], pair[i]], 2) for i in (0, 1)]
             whole += pair
             attended = ops.scaled_dot_product_attention(query, *pair, mask)
             x = ops.add(x, self._multiply(self._join(attended), f"{name}.attn.out"))
             key, value = cross[2 * layer : 2 * layer + 2]
-            attended, score = self._attend_audio(x, name, key, value, fused=held is not None)
+            attended, score = self._attend_audio(x, name, key, value, fused=cache is not None)
             scores += [] if score is None else [score]
             x = ops.add(x, self._multiply(attended, f"{name}.cross_attn.out"))
             x = self._feed_forward(x, name)

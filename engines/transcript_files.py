@@ -84,8 +84,8 @@ def write_segments(
 def write_json(text: str, language: str, segments: Sequence[Segment]) -> str:
     """Write a transcript as whisper's result is."""
     listed = [{"id": number, **asdict(each)} for number, each in enumerate(segments)]
-    found = {"text": text, "segments": listed, "language": language}
-    return json.dumps(found, ensure_ascii=False) + "\n"
+    result = {"text": text, "segments": listed, "language": language}
+    return json.dumps(result, ensure_ascii=False) + "\n"
 
 
 def make_safe(text: str, ending: str) -> str:
@@ -137,7 +137,7 @@ def split_words(segment: Segment, width: int) -> list[tuple[float, float, str]]:
     Words without times share those of their segment by their letters, and so do parts of a word.
     """
     timed = [(word.start, word.end, word.text) for word in segment.words or () if clean(word.text)]
-    found: list[tuple[float, float, str]] = []
+    words: list[tuple[float, float, str]] = []
     for start, end, text in timed or [(segment.start, segment.end, segment.text)]:
         pieces = [
             " " * (not at) + word[at : at + width]
@@ -150,8 +150,8 @@ def split_words(segment: Segment, width: int) -> list[tuple[float, float, str]]:
         for piece in pieces:
             first = start + (end - start) * letters / total
             letters += len(piece)
-            found.append((first, start + (end - start) * letters / total, piece))
-    return found
+            words.append((first, start + (end - start) * letters / total, piece))
+    return words
 
 
 def separate(
@@ -159,17 +159,17 @@ def separate(
 ) -> list[tuple[float, float]]:
     """Return starts and ends in whole milliseconds that follow one another within the clip, and
     each of which lasts one at least."""
-    found: list[list[int]] = []
+    cues: list[list[int]] = []
     for start, end in times:
         cue = [max(0, round(start * 1000)), max(0, round(end * 1000))]
-        if found and cue[0] > found[-1][0]:
-            found[-1][1] = min(found[-1][1], cue[0])
-        elif found:
-            cue[0] = found[-1][1]
-        found.append([cue[0], max(cue[1], cue[0] + 1)])
-    last = None if seconds is None else max(int(seconds * 1000), len(found))
-    for cue in reversed(found):
+        if cues and cue[0] > cues[-1][0]:
+            cues[-1][1] = min(cues[-1][1], cue[0])
+        elif cues:
+            cue[0] = cues[-1][1]
+        cues.append([cue[0], max(cue[1], cue[0] + 1)])
+    last = None if seconds is None else max(int(seconds * 1000), len(cues))
+    for cue in reversed(cues):
         if last is not None and cue[1] > last:
             cue[:] = min(cue[0], last - 1), last
         last = None if last is None else cue[0]
-    return [(start / 1000, end / 1000) for start, end in found]
+    return [(start / 1000, end / 1000) for start, end in cues]

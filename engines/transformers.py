@@ -65,7 +65,7 @@ class TransformersEngine(RuntimeEngine):
         state, language = running_state(), language_code(model, options)
         start = perf_counter()
         extract = WhisperFeatureExtractor(feature_size=model.dims.n_mels)
-        found = extract(
+        features = extract(
             clip.samples,
             sampling_rate=SAMPLE_RATE,
             return_tensors="pt",
@@ -75,15 +75,15 @@ class TransformersEngine(RuntimeEngine):
         )
         state.add_mel_span(start, perf_counter())
         run = TransformersRun(state, model, options, language)
-        told = {"language": language, "task": options.task} if model.is_multilingual else {}
-        told |= name_prompt(model.tokenizer, options)
+        arguments = {"language": language, "task": options.task} if model.is_multilingual else {}
+        arguments |= name_prompt(model.tokenizer, options)
         runtime: TimedGeneration = model.runtime
         runtime.run = run
         try:
             with torch.inference_mode():
                 runtime.generate(
-                    found.input_features,
-                    attention_mask=found.attention_mask,
+                    features.input_features,
+                    attention_mask=features.attention_mask,
                     return_timestamps=True,
                     return_segments=True,
                     return_token_timestamps=options.word_timestamps,
@@ -96,7 +96,7 @@ class TransformersEngine(RuntimeEngine):
                     condition_on_prev_tokens=options.condition_on_previous_text,
                     monitor_progress=run.open_window,
                     stopping_criteria=StoppingCriteriaList([run.report_tokens]),
-                    **told,
+                    **arguments,
                 )
         finally:
             runtime.run = None
@@ -160,9 +160,9 @@ class TransformersRun:
         if self._state.window_starts:  # else it was for the language
             self._state.keep_features(features[0])
 
-    def add_segments(self, found: Sequence[dict[str, Any]]) -> None:
+    def add_segments(self, segments: Sequence[dict[str, Any]]) -> None:
         """Take in the segments of a window."""
-        for each in found:
+        for each in segments:
             tokens = each["tokens"].tolist()
             words = [token for token in tokens if token < self._tokenizer.eot]
             text = self._tokenizer.decode(words)

@@ -230,8 +230,8 @@ def read_timings(context: Any) -> dict[str, float]:
     finally:
         bindings.whisper_log_set(None)
     pattern = r"(\w+) time\s*=\s*([\d.]+) ms(?:\s*/\s*(\d+) runs)?"
-    found = re.findall(pattern, "".join(lines))
-    return {name: float(time) / 1000 / max(int(runs or 1), 1) for name, time, runs in found}
+    clocks = re.findall(pattern, "".join(lines))
+    return {name: float(time) / 1000 / max(int(runs or 1), 1) for name, time, runs in clocks}
 
 
 def add_spans(

@@ -157,8 +157,8 @@ class GpuWorker(Worker):
     ) -> None:
         last: Message = ("failed", "the call ended without an answer")
         try:
-            given = (self.name, self.handler, self.arguments, request, seconds)
-            with closing(register()(*given)) as answers:
+            call = (self.name, self.handler, self.arguments, request, seconds)
+            with closing(register()(*call)) as answers:
                 for message in answers:
                     if over.is_set():
                         return
@@ -168,8 +168,8 @@ class GpuWorker(Worker):
                         messages.put(message)
         except Exception as error:  # no GPU is free, or there was one for too short a time
             logger.warning("a call for the GPU failed", error=str(error))
-            said = getattr(error, "message", None) or describe_error(error)  # Spaces' has markup
-            words = " ".join(re.sub(r"<[^>]*>", " ", str(said)).split()).rstrip(".")
+            text = getattr(error, "message", None) or describe_error(error)  # Spaces' has markup
+            words = " ".join(re.sub(r"<[^>]*>", " ", str(text)).split()).rstrip(".")
             sentence = f"ZeroGPU gave no GPU, or took it back: {words}."
             last = ("refused", EngineError(sentence))
         messages.put(last)

@@ -59,41 +59,43 @@ def _judge(comparison: Comparison) -> str:
 
 
 def _list_figures(lane: Lane, expected: str) -> list[str]:
-    found = score_lane(lane, expected)
+    score = score_lane(lane, expected)
     rates = (
-        found.normalised_word_error_rate,
-        found.normalised_character_error_rate,
-        found.word_error_rate,
-        found.character_error_rate,
+        score.normalised_word_error_rate,
+        score.normalised_character_error_rate,
+        score.word_error_rate,
+        score.character_error_rate,
     )
     return [
         *("–" if rate is None else f"{rate:.1%}" for rate in rates),
-        *(str(count) for count in (found.substituted, found.inserted, found.deleted)),
+        *(str(count) for count in (score.substituted, score.inserted, score.deleted)),
     ]
 
 
 def _compare(baseline: Lane, lane: Lane) -> tuple[str, list[Edit]]:
     """Say how many words differ from the baseline's, and list the changes."""
     assert baseline.transcript is not None and lane.transcript is not None
-    found = compare(baseline.text, lane.text)
+    alignment = compare(baseline.text, lane.text)
     equal = lane.transcript.tokens == baseline.transcript.tokens
     tokens = f"Its tokens {'are equal too' if equal else 'differ'}."
-    return f"{describe_differences(found)} {tokens}", list_changes(found)
+    return f"{describe_differences(alignment)} {tokens}", list_changes(alignment)
 
 
 def _compare_to_reference(lane: Lane, reference: str) -> tuple[str, list[Edit]]:
     """Give the word error rate after normalisation, and list the changes."""
     assert lane.transcript is not None
     language = lane.transcript.language
-    found = compare(normalise(reference, language), normalise(lane.text, language))
-    if found.word_error_rate is not None:
-        rate, errors = found.word_error_rate, name_count(found.errors, "error")
-        sentence = f"Word error rate {rate:.1%} normalised: {errors} in {name_count(found.words)}."
-    elif found.errors:
-        sentence = f"Nothing was said, but {name_count(found.errors)} written."
+    aligned = compare(normalise(reference, language), normalise(lane.text, language))
+    if aligned.word_error_rate is not None:
+        rate, errors = aligned.word_error_rate, name_count(aligned.errors, "error")
+        sentence = (
+            f"Word error rate {rate:.1%} normalised: {errors} in {name_count(aligned.words)}."
+        )
+    elif aligned.errors:
+        sentence = f"Nothing was said, but {name_count(aligned.errors)} written."
     else:
         sentence = "Nothing was said, and nothing was written."
-    return sentence, list_changes(found)
+    return sentence, list_changes(aligned)
 
 
 def describe_differences(alignment: Alignment) -> str:

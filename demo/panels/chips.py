@@ -45,9 +45,10 @@ def name_language(comparison: Comparison) -> str:
         return LANGUAGES.get(code, code).title()
     if comparison.settings.model.endswith(".en"):
         return "English"
-    found = [lane.transcript for lane in comparison.done if lane.transcript]
-    if not found:
+    transcripts = [lane.transcript for lane in comparison.done if lane.transcript]
+    if not transcripts:
         return "language detected"
-    told = next((each for each in found if each.language_probability is not None), found[0])
-    name, sure = LANGUAGES.get(told.language, told.language).title(), told.language_probability
+    sure_ones = (each for each in transcripts if each.language_probability is not None)
+    first = next(sure_ones, transcripts[0])
+    name, sure = LANGUAGES.get(first.language, first.language).title(), first.language_probability
     return f"{name} detected" if sure is None else f"{name} detected ({sure:.0%})"

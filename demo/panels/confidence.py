@@ -62,7 +62,7 @@ def list_words(lane: Lane) -> list[Place]:
 def find_places(lanes: Sequence[Lane]) -> list[Place]:
     """Find which words of different engines are the same, by aligning them with the first's."""
     first, *others = map(list_words, lanes)
-    found, expected = list(first), [place.text for place in first]
+    places, expected = list(first), [place.text for place in first]
     for words in others:
         theirs, ours = iter(words), iter(first)
         for edit in align(expected, [word.text for word in words]).edits:
@@ -71,14 +71,15 @@ def find_places(lanes: Sequence[Lane]) -> list[Place]:
                 if edit.change == "equal":
                     same[number].probabilities.update(word.probabilities)
                 else:
-                    found.append(word)
-    return found
+                    places.append(word)
+    return places
 
 
 def _list_figures(lane: Lane) -> list[str]:
-    found = [word.probabilities[lane.key] for word in list_words(lane)]
-    below = [f"{sum(each < bound for each in found)}" for bound in BOUNDS]
-    return [lane.label, f"{len(found)}", f"{sum(found) / len(found):.1%}", *below]
+    probabilities = [word.probabilities[lane.key] for word in list_words(lane)]
+    below = [f"{sum(each < bound for each in probabilities)}" for bound in BOUNDS]
+    mean = sum(probabilities) / len(probabilities)
+    return [lane.label, f"{len(probabilities)}", f"{mean:.1%}", *below]
 
 
 def _list_cells(place: Place, lanes: Sequence[Lane], document: bool) -> list[str]:

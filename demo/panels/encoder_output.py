@@ -91,14 +91,14 @@ def _render_histograms(
     lanes: Sequence[Lane], baseline: Lane | None, common: CommonWindows
 ) -> Markup:
     """Render each engine's histogram, and beneath it the difference from the baseline's."""
-    found = feature_statistics.bin_together(common.features)
-    theirs = found.shares[baseline.key] if baseline else None
+    histograms = feature_statistics.bin_together(common.features)
+    theirs = histograms.shares[baseline.key] if baseline else None
     columns = [
         Column(
             lane.label,
             lane.colour,
-            found.shares[lane.key],
-            None if lane is baseline or theirs is None else found.shares[lane.key] - theirs,
+            histograms.shares[lane.key],
+            None if lane is baseline or theirs is None else histograms.shares[lane.key] - theirs,
         )
         for lane in lanes
     ]
@@ -109,7 +109,7 @@ def _render_histograms(
         [lane.label, f"{lane.device} · {lane.dtype}", *_list_figures(lane, baseline, common)]
         for lane in lanes
     ]
-    figure, controls = draw_histograms(found.edges, columns, "encoder")
+    figure, controls = draw_histograms(histograms.edges, columns, "encoder")
     table = Table(("Engine", "Settings", *FIGURES), rows)
     return render_chart(figure, title, table, 380, "encoder-histograms", controls)
 
@@ -308,13 +308,13 @@ def _list_figures(
 
 
 def format_figures(
-    found: feature_statistics.FeatureStatistics | None,
+    statistics: feature_statistics.FeatureStatistics | None,
     near: feature_statistics.FeatureSimilarity | str,
 ) -> list[str]:
     """Return cells of statistics, if all is finite, and of similarity or why there is none."""
     cells = ["not finite", "", "", ""]
-    if found is not None:
-        values = (found.mean, found.std, found.minimum, found.maximum)
+    if statistics is not None:
+        values = (statistics.mean, statistics.std, statistics.minimum, statistics.maximum)
         cells = [f"{value:.5f}" if abs(value) >= 1e-4 else f"{value:.1e}" for value in values]
     if isinstance(near, str):
         return [*cells, near, "", ""]

@@ -270,8 +270,8 @@ def is_silent(segment: Segment, most: float | None) -> bool:
 
     `most`: the probability from which it does, `no_speech_threshold`; None for never.
     """
-    found = segment.no_speech_prob
-    return most is not None and found is not None and found > most
+    probability = segment.no_speech_prob
+    return most is not None and probability is not None and probability > most
 
 
 def find_differing(comparison: Comparison) -> set[str]:
@@ -282,10 +282,10 @@ def find_differing(comparison: Comparison) -> set[str]:
         return set()
     expected = baseline.transcript
 
-    def differs(found: Transcript) -> bool:
-        if found.model != expected.model:
-            return found.text != expected.text
-        return found.tokens != expected.tokens
+    def differs(transcript: Transcript) -> bool:
+        if transcript.model != expected.model:
+            return transcript.text != expected.text
+        return transcript.tokens != expected.tokens
 
     return {x.key for x in comparison.done if x.transcript and differs(x.transcript)}
 

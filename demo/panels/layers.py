@@ -141,37 +141,37 @@ def _list_measures(shown: list[str], scales: dict[str, Scale]) -> list[Option]:
     return [
         Option(
             title,
-            {"visible": [each == what for each in shown]},
-            {f"yaxis.{trait}": value for trait, value in scales[what].ticks.items()},
+            {"visible": [each == name for each in shown]},
+            {f"yaxis.{trait}": value for trait, value in scales[name].ticks.items()},
         )
-        for what, title in MEASURES.items()
+        for name, title in MEASURES.items()
     ]
 
 
 def _render_curves(result: LayerComparison, prefix: str, opened: int) -> Markup:
     """Render how far every half is from the baseline at every stage, by both measures."""
     names = [stage.name for stage in result.stages]
-    scales = {what: find_scale(result, what) for what in MEASURES}
+    scales = {measured: find_scale(result, measured) for measured in MEASURES}
     figure, shown = go.Figure(), []
-    for what, scale in scales.items():
+    for measured, scale in scales.items():
         for at, each in enumerate(result.others, 1):
-            found = [measure(stage, each.name, what) for stage in result.stages]
+            figures = [measure(stage, each.name, measured) for stage in result.stages]
             figure.add_scatter(
                 x=names,
-                y=round_all([scale.place(value) for value in found]),
+                y=round_all([scale.place(value) for value in figures]),
                 name=plain(each.label),
                 mode="lines+markers",
-                visible=what == "error",
+                visible=measured == "error",
                 line={"color": tone(COLOURS[at]), "width": 2, "dash": DASHES[at - 1]},
                 marker={"symbol": SYMBOLS[at], "size": 10},
                 hovertext=[
                     f"{plain(each.label)}<br>{stage.name}: {format_error(value)}"
                     f"<br>worst: {plain(tell_worst(stage, each))}"
-                    for stage, value in zip(result.stages, found, strict=True)
+                    for stage, value in zip(result.stages, figures, strict=True)
                 ],
                 hovertemplate="%{hovertext}<extra></extra>",
             )
-            shown.append(what)
+            shown.append(measured)
     figure.add_scatter(
         x=names,
         y=round_all([scales["error"].place(result.bound(stage)) for stage in result.stages]),
@@ -213,9 +213,9 @@ def _render_histograms(result: LayerComparison, prefix: str, opened: int) -> Mar
     if not drawn:
         return None
     figure, controls = draw_histograms(drawn[0].edges, _list_columns(result, drawn[0]), prefix)
-    count, said = len(figure.layout.annotations), NO_HISTOGRAM
+    count, sentence = len(figure.layout.annotations), NO_HISTOGRAM
     figure.add_annotation(
-        text=said, xref="paper", yref="paper", x=0.5, y=0.7, showarrow=False, visible=False
+        text=sentence, xref="paper", yref="paper", x=0.5, y=0.7, showarrow=False, visible=False
     )
     options = []
     for stage in result.stages:
@@ -286,10 +286,10 @@ def judge(result: LayerComparison, half: Half) -> str:
         at = next(stage for stage in result.stages if stage.name == first)
         return f"{label}: differs from {baseline} at {first}, {far}. Worst: {tell_worst(at, half)}."
     if half.rounds_to:
-        found = f"relative error {format_error(errors[worst])} at most, at {where}"
-        return f"{label}: rounds to {half.rounds_to}; {found}."
-    found = f"the largest relative error is {format_error(errors[worst])}, at {where}"
-    return f"{label}: matches {baseline} at every stage; {found}."
+        finding = f"relative error {format_error(errors[worst])} at most, at {where}"
+        return f"{label}: rounds to {half.rounds_to}; {finding}."
+    finding = f"the largest relative error is {format_error(errors[worst])}, at {where}"
+    return f"{label}: matches {baseline} at every stage; {finding}."
 
 
 def tell_worst(stage: StageComparison, half: Half) -> str:
@@ -328,9 +328,9 @@ def format_error(error: float) -> str:
     return f"{error:.1e}" if 0 < error < 0.01 else f"{error:.2g}"
 
 
-def measure(stage: StageComparison, half: str, what: str) -> float:
+def measure(stage: StageComparison, half: str, name: str) -> float:
     """Return a stage's error against float64, or one less its cosine to the baseline."""
-    if what == "error":
+    if name == "error":
         return stage.errors[half]
     figures = stage.similarity[half]
     if figures is None or not math.isfinite(figures.cosine):
@@ -338,11 +338,11 @@ def measure(stage: StageComparison, half: str, what: str) -> float:
     return max(1 - figures.cosine, 0.0)
 
 
-def find_scale(result: LayerComparison, what: str) -> Scale:
+def find_scale(result: LayerComparison, name: str) -> Scale:
     """Return the scale that holds every figure of the panel."""
-    found = [measure(stage, each.name, what) for stage in result.stages for each in result.others]
-    values = [value for value in found if 0 < value < math.inf]
-    lowest = math.floor(math.log10(min([*values, LOWEST[what]])))
+    figures = [measure(stage, each.name, name) for stage in result.stages for each in result.others]
+    values = [value for value in figures if 0 < value < math.inf]
+    lowest = math.floor(math.log10(min([*values, LOWEST[name]])))
     return Scale(lowest, math.ceil(math.log10(max([*values, HIGHEST]))))
 
 

@@ -46,17 +46,17 @@ def render(comparisons: Sequence[Comparison]) -> str:
         }
     )
     for at, key in enumerate(dict.fromkeys(point.key for point in points)):
-        found = [point for point in points if point.key == key]
+        of_engine = [point for point in points if point.key == key]
         symbol = SYMBOLS[at % len(SYMBOLS)]
-        colour = tone(found[0].colour)
+        colour = tone(of_engine[0].colour)
         figure.add_scatter(
-            x=[round(point.speed, 2) for point in found],
-            y=[round(point.errors, 2) for point in found],
-            name=plain(found[0].label),
+            x=[round(point.speed, 2) for point in of_engine],
+            y=[round(point.errors, 2) for point in of_engine],
+            name=plain(of_engine[0].label),
             mode="markers",
             cliponaxis=False,  # a rate of 0 is common, and its mark stands on the axis
             marker={
-                "symbol": [symbol if point.alone else f"{symbol}-open" for point in found],
+                "symbol": [symbol if point.alone else f"{symbol}-open" for point in of_engine],
                 "size": 12,
                 "color": colour,
                 "line": {"width": 2, "color": colour},
@@ -64,7 +64,7 @@ def render(comparisons: Sequence[Comparison]) -> str:
             hovertext=[
                 f"{plain(point.label)}, {plain(point.model)}<br>{plain(point.clip)}<br>"
                 f"{point.speed:.3g}× real time, {point.errors:.1f}% of words wrong"
-                for point in found
+                for point in of_engine
             ],
             hovertemplate="%{hovertext}<extra></extra>",
         )

@@ -69,8 +69,8 @@ def render_bars(comparison: Comparison) -> str:
         for lane in lanes:
             spent, total = seconds[lane.key].as_dict()[stage], seconds[lane.key].total
             share = f", {spent / total:.0%}" if total else ""
-            said = f"{lane.label}<br>{style.name}: {spent:.3f} s{share}"
-            bars.append(Bar(lane, spent, said))
+            hover = f"{lane.label}<br>{style.name}: {spent:.3f} s{share}"
+            bars.append(Bar(lane, spent, hover))
         if any(bar.seconds for bar in bars):
             _add_stage(figure, style, bars)
     for name, lane in zip(names, lanes, strict=True):  # beside the chart: no dot is taken for it
@@ -157,15 +157,15 @@ def _add_stage(figure: go.Figure, style: Style, bars: Sequence[Bar], **traits: A
     key = {"x": [None], "y": [_name_lane(bars[0].lane)], "marker": _fill(style, GREY)}
     figure.add_bar(**shared, **key)
     for lane in {bar.lane.key: bar.lane for bar in bars}.values():
-        found = [bar for bar in bars if bar.lane.key == lane.key]
+        own = [bar for bar in bars if bar.lane.key == lane.key]
         figure.add_bar(
             **shared,
-            x=[round(bar.seconds, 4) for bar in found],
-            y=[_name_lane(lane)] * len(found),
-            base=None if found[0].start is None else [round(bar.start or 0, 4) for bar in found],
-            customdata=[bar.audio for bar in found],
+            x=[round(bar.seconds, 4) for bar in own],
+            y=[_name_lane(lane)] * len(own),
+            base=None if own[0].start is None else [round(bar.start or 0, 4) for bar in own],
+            customdata=[bar.audio for bar in own],
             showlegend=False,
-            hovertext=[bar.said for bar in found],
+            hovertext=[bar.said for bar in own],
             hovertemplate="%{hovertext}<extra></extra>",
             marker=_fill(style, lane.colour),
         )
@@ -181,14 +181,14 @@ def _fill(style: Style, colour: str) -> dict[str, Any]:
 
 def _add_dots(figure: go.Figure, lanes: Sequence[Lane]) -> None:
     """Add a dot for each run of an engine alone."""
-    found = [(lane, total) for lane in lanes for total in _list_totals(lane)]
-    if found:
+    runs = [(lane, total) for lane in lanes for total in _list_totals(lane)]
+    if runs:
         figure.add_scatter(
-            x=[total for _, total in found],
-            y=[_name_lane(lane) for lane, _ in found],
+            x=[total for _, total in runs],
+            y=[_name_lane(lane) for lane, _ in runs],
             name="One run",
             mode="markers",
-            hovertext=[f"{lane.label}<br>one run: {total:.3f} s" for lane, total in found],
+            hovertext=[f"{lane.label}<br>one run: {total:.3f} s" for lane, total in runs],
             hovertemplate="%{hovertext}<extra></extra>",
             marker={"size": 9, "color": INK, "line": {"width": 1.5, "color": SHEET}},
         )
@@ -261,15 +261,15 @@ def _add_stretches(figure: go.Figure, stretches: Sequence[Stretch], visible: boo
     if len(stretches) > 400:
         stretches = [each for each in stretches if each.span.seconds / longest >= LEAST_SHARE]
     for stage in dict.fromkeys(each.span.stage for each in stretches):
-        found = [each for each in stretches if each.span.stage == stage]
+        of_stage = [each for each in stretches if each.span.stage == stage]
         bars = []
-        for each in found:
+        for each in of_stage:
             name, window, start, seconds = _list_cells(each)
             where = "" if window == "–" else f", window {window}"
-            said = f"{each.lane.label}<br>{name}{where}: {seconds} s from {start} s"
+            hover = f"{each.lane.label}<br>{name}{where}: {seconds} s from {start} s"
             audio = _find_audio(each)
-            bars.append(Bar(each.lane, each.span.seconds, said, each.start, audio))
-        _add_stage(figure, _find_style(found[0].span), bars, width=0.7, visible=visible)
+            bars.append(Bar(each.lane, each.span.seconds, hover, each.start, audio))
+        _add_stage(figure, _find_style(of_stage[0].span), bars, width=0.7, visible=visible)
 
 
 def _find_audio(stretch: Stretch) -> float | None:

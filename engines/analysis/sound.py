@@ -107,7 +107,7 @@ def compute_mel(samples: FloatArray) -> tuple[Levels, tuple[float, ...], float]:
         count = min(BLOCK_COLUMNS, columns - first)
         start = first * together * hop
         part = padded[start : start + (count * together - 1) * hop + FFT_SAMPLES]
-        found = librosa.feature.melspectrogram(
+        energy = librosa.feature.melspectrogram(
             y=part,
             sr=SAMPLE_RATE,
             n_fft=FFT_SAMPLES,
@@ -116,7 +116,7 @@ def compute_mel(samples: FloatArray) -> tuple[Levels, tuple[float, ...], float]:
             n_mels=BANDS,
             fmax=HIGHEST_HZ,
         )
-        power[:, first : first + count] = found.reshape(BANDS, count, together).mean(axis=2)
+        power[:, first : first + count] = energy.reshape(BANDS, count, together).mean(axis=2)
     decibels = librosa.power_to_db(power, ref=max(float(power.max()), 1e-10), top_db=-FLOOR_DB)
     levels = np.round(254 * (1 - np.clip(decibels, FLOOR_DB, 0) / FLOOR_DB)).astype(np.uint8)
     if not power.any():

@@ -66,12 +66,12 @@ def find_clips(source: Path) -> list[ListedClip]:
         raise EngineError(f"There is no folder or list of clips at {source}: check the path.")
     if not entries:
         raise EngineError(f"{source} has no clip: a folder needs NAME.txt beside NAME.flac.")
-    found = []
+    clips = []
     for audio, text in entries:
         path = Path(audio)
         spoken = read_text(path.with_suffix(".txt")) if text is None else text
-        found.append(ListedClip(os.path.relpath(path, folder), path, spoken.strip()))
-    return found
+        clips.append(ListedClip(os.path.relpath(path, folder), path, spoken.strip()))
+    return clips
 
 
 def read_list(path: Path) -> list[Entry]:

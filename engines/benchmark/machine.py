@@ -42,11 +42,11 @@ class Machine:
 
     def describe(self) -> str:
         """Return two lines for people."""
-        found = " · ".join(f"{name} {number}" for name, number in self.versions.items() if number)
+        versions = (f"{name} {number}" for name, number in self.versions.items() if number)
         return (
             f"{self.cpu} · {self.cores} cores, {self.threads} used by every engine"
             f"{f' · {self.gpu}' if self.gpu else ''} · load average {self.load_average:.1f}\n"
-            f"{found} · Python {self.python}"
+            f"{' · '.join(versions)} · Python {self.python}"
         )
 
 

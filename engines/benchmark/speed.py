@@ -173,9 +173,9 @@ def interleave(
             say(f"{key}: {f'run {turn} of {repeats}' if turn > 0 else 'warming up'}")
             sleep(SETTLE_SECONDS)
             try:
-                found = run_once().without_features()
+                transcript = run_once().without_features()
                 if turn > 0:
-                    finished[key].append(found)
+                    finished[key].append(transcript)
             except Exception as error:  # nor must this
                 errors[key] = explain(error)
 

@@ -34,16 +34,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m engines.checkpoints", description=__doc__)
     parser.add_argument("names", nargs="*", default=[DEFAULT_MODEL], metavar="NAME")
     parser.add_argument("--digest", action="store_true", help="print the digest of the tensors")
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
     columns = (BarColumn(24), TaskProgressColumn(), TextColumn("{task.description}"))
-    for name in asked.names:
+    for name in arguments.names:
         try:
             with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
                 checkpoint = checkpoints.load(name, Bar(bar))
         except base.EngineError as error:
             print(f"error: {error}", file=sys.stderr)
             return 1
-        print(digest_tensors(checkpoint.state) if asked.digest else f"{name} is here.")
+        print(digest_tensors(checkpoint.state) if arguments.digest else f"{name} is here.")
     return 0
 
 
