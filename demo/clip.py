@@ -68,8 +68,8 @@ def build_clip(backend: Backend, choices: Choices, first: ComparisonRequest) -> 
         show = partial(show_clip, backend)
         audio.upload(lambda path: show(path, 0, 0), audio, [audio, *parts], **QUICK)
         gr.on([track.input, channel.input], show, [audio, *parts], [audio, *parts], **QUICK)
-    held = {"sample": sample, "audio": audio, "track": track, "channel": channel}
-    return held | {"clip_timestamps": part}
+    controls = {"sample": sample, "audio": audio, "track": track, "channel": channel}
+    return controls | {"clip_timestamps": part}
 
 
 HIDDEN: dict[str, Any] = gr.update(value=0, visible=False)
@@ -112,8 +112,8 @@ def show_clip(backend: Backend, path: str | None, track: int, channel: int) -> l
 
 def list_tracks(source: Source) -> list[tuple[str, int]]:
     """List a clip's tracks for a choice, the usual one first."""
-    named = [(each.describe(), each.number) for each in source.tracks]
-    return [(RULES["track"].values[0], 0), *named]
+    tracks = [(each.describe(), each.number) for each in source.tracks]
+    return [(RULES["track"].values[0], 0), *tracks]
 
 
 def list_channels(source: Source) -> list[tuple[str, int]]:

@@ -39,16 +39,16 @@ def build_whisper_options(first: WhisperOptions, built: Container[str]) -> dict[
 
 def build_control(name: str, row: Option, value: Any) -> Component:
     """Build a control that holds a value as `Option.hold` gives it, with its line of help."""
-    named: dict[str, Any] = {
+    traits: dict[str, Any] = {
         "label": row.label,
         "info": row.help,
         "elem_id": name,
         "min_width": 200,
     }
     if row.kind == "flag":
-        return gr.Checkbox(value, **named)
+        return gr.Checkbox(value, **traits)
     if row.kind == "choice":
         values = [(text, each) for each, text in row.values.items()]
-        return gr.Radio(values, value=value, elem_classes="pills", **named)
+        return gr.Radio(values, value=value, elem_classes="pills", **traits)
     # Longer than any list of numbers, whose limit is told in a sentence.
-    return gr.Textbox(value, max_lines=3, max_length=row.longest * 10 or 20, **named)
+    return gr.Textbox(value, max_lines=3, max_length=row.longest * 10 or 20, **traits)

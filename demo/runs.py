@@ -83,16 +83,16 @@ def connect_runs(
 
     def answer_click(name: str, event: gr.EventData) -> dict[Component, Any]:
         """Pin a run of the list, or put it back on the page."""
-        found: dict[Component, Any] = {runs.note: ""}
+        shown: dict[Component, Any] = {runs.note: ""}
         if event.action == "open" and saved.find_job(name, panel.name):
-            found[runs.note] = BUSY
+            shown[runs.note] = BUSY
         elif event.action == "pin":
             saved.pin(name, panel.name, event.run)
         elif (result := saved.show(name, panel.name, event.run)) is not None:
-            found |= panel.restore(result)
+            shown |= panel.restore(result)
         else:
-            found[runs.note] = GONE
-        return {**found, runs.listing: list_runs(name)}
+            shown[runs.note] = GONE
+        return {**shown, runs.listing: list_runs(name)}
 
     def compare_two(name: str, ticked: list[str]) -> tuple[str, str]:
         kept = saved.list_runs(name, panel.name)
@@ -214,7 +214,7 @@ def pair_engines(earlier: Comparison, later: Comparison) -> Iterator[Pair]:
     """Yield the engines of either run, in order."""
     lanes = [{lane.key: lane for lane in x.lanes} for x in (earlier, later)]
     for key in dict.fromkeys([*lanes[0], *lanes[1]]):
-        first, second = (found.get(key) for found in lanes)
+        first, second = (by_key.get(key) for by_key in lanes)
         label = next(lane.label for lane in (first, second) if lane)
         ends = ((first, earlier), (second, later))
         times = [read_alone(lane, x) for lane, x in ends]

@@ -242,8 +242,7 @@ def layers(
     """Compare encoders or decoders after every stage. Exit status 1 past the bound."""
     key = baseline.split(":")[0]
     others = [each.name for each in records.candidates(part) if each.name.split(":")[0] != key]
-    names = (baseline, *(engines or others))
-    inspection = records.Inspection(part, names, model, start, language)
+    inspection = records.Inspection(part, (baseline, *(engines or others)), model, start, language)
     compared = records.compare_halves(inspection, load_clip(find_clip(clip)))
     printing.print_layers(compared, as_json)
     raise typer.Exit(int(any(compared.first_past(half.name) for half in compared.others)))

@@ -36,12 +36,12 @@ def find_parts(clip: Clip, timestamps: Sequence[float]) -> tuple[float, ...]:
     last end. Raises `AudioError` where a part begins after the clip's end.
     """
     end = len(clip.samples) // HOP_LENGTH * HOP_LENGTH / SAMPLE_RATE
-    found = [clip.source.sample_time(seconds) for seconds in timestamps]
-    for given, start in list(zip(timestamps, found, strict=True))[::2]:
+    edges = [clip.source.sample_time(seconds) for seconds in timestamps]
+    for time, start in list(zip(timestamps, edges, strict=True))[::2]:
         if start >= end:
             last = clip.source.file_time(clip.seconds, ends=True)
-            raise AudioError(f"A part begins at {given:g} s, and {clip.name} ends at {last:.2f} s.")
-    return tuple(min(seconds, end) for seconds in found)
+            raise AudioError(f"A part begins at {time:g} s, and {clip.name} ends at {last:.2f} s.")
+    return tuple(min(seconds, end) for seconds in edges)
 
 
 def count_seconds(clip: Clip, parts: Sequence[float]) -> float:

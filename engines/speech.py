@@ -48,20 +48,20 @@ def list_speech(clip: Clip, parts: Sequence[float], listener: Listener) -> tuple
     which are of the same kind; of the whole clip where there are none."""
     end = len(clip.samples) // HOP_LENGTH * HOP_LENGTH / SAMPLE_RATE
     edges = [*(parts or (0.0,)), end][: len(parts or (0.0,)) // 2 * 2 + 2]
-    found: list[float] = []
+    stretches: list[float] = []
     for first, last in zip(edges[::2], edges[1::2], strict=False):
         begin = round(first * SAMPLE_RATE)
         samples = clip.samples[begin : round(last * SAMPLE_RATE)]
         for start, stop in find_speech(samples, listener):
-            found += (first + start / SAMPLE_RATE, min(first + stop / SAMPLE_RATE, last))
-    return tuple(found) or NOTHING
+            stretches += (first + start / SAMPLE_RATE, min(first + stop / SAMPLE_RATE, last))
+    return tuple(stretches) or NOTHING
 
 
 def find_speech(samples: FloatArray, listener: Listener) -> list[tuple[int, int]]:
     """Return first and last sample of each stretch of speech in samples `(n,)`."""
     package, model = load_model()
     with torch.inference_mode():
-        found = package.get_speech_timestamps(
+        stretches = package.get_speech_timestamps(
             torch.from_numpy(np.ascontiguousarray(samples)),
             model,
             sampling_rate=SAMPLE_RATE,
@@ -69,7 +69,7 @@ def find_speech(samples: FloatArray, listener: Listener) -> list[tuple[int, int]
             speech_pad_ms=PAD_MS,
             progress_tracking_callback=lambda _: listener.check_stopped(),
         )
-    return [(each["start"], each["end"]) for each in found]
+    return [(each["start"], each["end"]) for each in stretches]
 
 
 @cache

@@ -112,20 +112,20 @@ def open_max(
     return replace(half, stages=stages)
 
 
-def list_stages(found: Trace) -> Stages:
+def list_stages(trace: Trace) -> Stages:
     """Yield every stage of what MAX's decoder computed."""
-    yield "embedding", found.states[0]
-    for layer in range(len(found.own[0])):
-        attention, cross, mlp = found.states[1 + 3 * layer : 4 + 3 * layer]
-        yield f"blocks.{layer}.self_keys", found.own[0][layer]
-        yield f"blocks.{layer}.self_values", found.own[1][layer]
+    yield "embedding", trace.states[0]
+    for layer in range(len(trace.own[0])):
+        attention, cross, mlp = trace.states[1 + 3 * layer : 4 + 3 * layer]
+        yield f"blocks.{layer}.self_keys", trace.own[0][layer]
+        yield f"blocks.{layer}.self_values", trace.own[1][layer]
         yield f"blocks.{layer}.self_attention", attention
-        yield f"blocks.{layer}.cross_keys", found.cross[0][layer]
-        yield f"blocks.{layer}.cross_values", found.cross[1][layer]
+        yield f"blocks.{layer}.cross_keys", trace.cross[0][layer]
+        yield f"blocks.{layer}.cross_values", trace.cross[1][layer]
         yield f"blocks.{layer}.cross_attention", cross
         yield f"blocks.{layer}.mlp", mlp
-    yield "ln", found.hidden
-    yield "logits", found.logits
+    yield "ln", trace.hidden
+    yield "logits", trace.logits
 
 
 def compare_decoders(inspection: Inspection, clip: Clip, listener: Listener) -> LayerComparison:
@@ -169,15 +169,15 @@ def write_window(
     """
     language = language if model.is_multilingual else "en"
     options = DecodingOptions(language=language, temperature=0.0, fp16=False)
-    found = decode(model, torch.from_numpy(mel), options)
+    decoded = decode(model, torch.from_numpy(mel), options)
     tokenizer = get_tokenizer(
-        model.is_multilingual, num_languages=model.num_languages, language=found.language
+        model.is_multilingual, num_languages=model.num_languages, language=decoded.language
     )
-    tokens = (*tokenizer.sot_sequence, *found.tokens)
-    times = find_times(model, mel, tokenizer, found.tokens, seconds)
+    tokens = (*tokenizer.sot_sequence, *decoded.tokens)
+    times = find_times(model, mel, tokenizer, decoded.tokens, seconds)
     texts = [tokenizer.decode_with_timestamps([token]) for token in tokens]
     none = [None] * len(tokenizer.sot_sequence)
-    features: FloatArray = found.audio_features.float().cpu().numpy()
+    features: FloatArray = decoded.audio_features.float().cpu().numpy()
     return DecoderInput(features, tokens), tuple(zip(texts, [*none, *times], strict=True))
 
 

@@ -270,23 +270,23 @@ class Rows:
     start: float = 0.0
     tokens: tuple[tuple[str, float | None], ...] = ()
 
-    def find_worst(self, found: np.ndarray, exact: np.ndarray) -> WorstElement | None:
+    def find_worst(self, output: np.ndarray, exact: np.ndarray) -> WorstElement | None:
         """Return the element farthest from the exact one, or the first that is not finite; None
         where shapes differ."""
-        if found.shape != exact.shape:
+        if output.shape != exact.shape:
             return None
-        gaps = np.abs(found.astype(np.float64) - exact)
+        gaps = np.abs(output.astype(np.float64) - exact)
         gaps[~np.isfinite(gaps)] = np.inf
         row, unit = map(int, np.unravel_index(gaps.argmax(), gaps.shape))
         gap, value = float(gaps[row, unit]), float(exact[row, unit])
-        if len(found) == len(self.tokens):
+        if len(output) == len(self.tokens):
             text, time = self.tokens[row]
             at = None if time is None else self.start + time
             return WorstElement("token", row, unit, gap, value, at, text)
-        if len(found) < found.shape[1] == N_FRAMES:  # log-mel has its frames in columns
+        if len(output) < output.shape[1] == N_FRAMES:  # log-mel has its frames in columns
             row, unit, frames = unit, row, N_FRAMES
         else:
-            frames = len(found)
+            frames = len(output)
         time = row * WINDOW_SECONDS / frames
         return WorstElement("frame", row, unit, gap, value, self.start + time)
 
@@ -353,10 +353,10 @@ def compare_stage(
     )
 
 
-def relative_error(found: np.ndarray, exact: np.ndarray) -> float:
-    """Return ‖found - exact‖ / ‖exact‖; infinite for other shapes and values not finite."""
-    if found.shape != exact.shape or not np.isfinite(found).all():
+def relative_error(output: np.ndarray, exact: np.ndarray) -> float:
+    """Return ‖output - exact‖ / ‖exact‖; infinite for other shapes and values not finite."""
+    if output.shape != exact.shape or not np.isfinite(output).all():
         return float("inf")
-    gap = float(np.linalg.norm(found.astype(np.float64) - exact))
+    gap = float(np.linalg.norm(output.astype(np.float64) - exact))
     norm = float(np.linalg.norm(exact.astype(np.float64)))
     return gap / norm if gap and norm else (float("inf") if gap else 0.0)

@@ -131,8 +131,8 @@ def measure_loudness(samples: FloatArray) -> tuple[float, ...]:
 
     length = max(HOPS[0] * 4, ceil(len(samples) / MOST_COLUMNS))
     padded = np.pad(samples, (0, -len(samples) % length))
-    found = librosa.feature.rms(y=padded, frame_length=length, hop_length=length, center=False)[0]
-    return tuple(round(to_decibels(float(rms)), 1) for rms in found)
+    levels = librosa.feature.rms(y=padded, frame_length=length, hop_length=length, center=False)[0]
+    return tuple(round(to_decibels(float(rms)), 1) for rms in levels)
 
 
 def find_heard(samples: FloatArray) -> npt.NDArray[np.int64]:
@@ -142,10 +142,10 @@ def find_heard(samples: FloatArray) -> npt.NDArray[np.int64]:
     rms = float(np.sqrt(np.mean(np.square(samples, dtype=np.float64))))
     if to_decibels(rms) < SILENT_DBFS:  # else the loudest of the hiss would count as heard
         return np.zeros((0, 2), np.int64)
-    found: npt.NDArray[np.int64] = split(
+    heard: npt.NDArray[np.int64] = split(
         samples, top_db=SILENCE_DB, frame_length=FFT_SAMPLES, hop_length=FFT_SAMPLES // 2
     )
-    return found
+    return heard
 
 
 def find_silences(heard: npt.NDArray[np.int64], n_samples: int) -> tuple[tuple[float, float], ...]:

@@ -143,12 +143,12 @@ def measure(plan: Plan, say: Say) -> Iterator[Result]:
                 interleave(runs, finished, errors, plan.repeats, warm_ups.pop(beam, 0), say)
             except KeyboardInterrupt:
                 interrupted = True
-            for key, found in finished.items():
-                if found or key in errors:
-                    named = registry.read_lane(key).model or model
-                    result = {"model": named, "clip": name, "beam": beam, "engine": key}
+            for key, done in finished.items():
+                if done or key in errors:
+                    own_model = registry.read_lane(key).model or model
+                    result = {"model": own_model, "clip": name, "beam": beam, "engine": key}
                     result["error"] = errors.get(key)
-                    yield result | summarise(found, finished[plan.baseline], prepared.get(key))
+                    yield result | summarise(done, finished[plan.baseline], prepared.get(key))
             if interrupted:
                 raise KeyboardInterrupt
         for engine in engines.values():
@@ -192,7 +192,7 @@ def summarise(
     first = runs[0]
     windows = sum(span.stage == "encode" for span in first.spans)
     steps = len(first.tokens) + windows
-    found: Result = {
+    result: Result = {
         "load": prepared.load,
         "compile": prepared.compile,
         "device": first.device,
@@ -209,7 +209,7 @@ def summarise(
         baseline = statistics.median(run.seconds.total for run in expected)
         same = first.model == expected[0].model  # else a number stands for another token
         tokens, text = expected[0].tokens, expected[0].text
-        found["equal_tokens"] = all(run.tokens == tokens for run in runs) if same else None
-        found["unlike_words"] = max(compare(text, run.text).errors for run in runs)
-        found["times_faster"] = baseline / median["total"]
-    return found
+        result["equal_tokens"] = all(run.tokens == tokens for run in runs) if same else None
+        result["unlike_words"] = max(compare(text, run.text).errors for run in runs)
+        result["times_faster"] = baseline / median["total"]
+    return result
