@@ -22,22 +22,19 @@ COLOURS = 160
 PATIENCE = 900_000
 """Milliseconds: a first run compiles."""
 
-PICTURES: dict[str, tuple[str, dict[str, Any]]] = {
-    "page": ("light", {"viewport": {"width": 1280, "height": 720}}),
-    "stage": ("dark&stage=1", {"viewport": {"width": 1280, "height": 720}}),
-}
-"""By name: the theme with other words of the address, and the browser's window."""
+PICTURES = {"page": "light", "stage": "dark&stage=1"}
+"""By name: the theme with other words of the address."""
 
-CHECKED = "([id, value]) => document.querySelector(`#${id} input:checked`)?.value === value"
+CHECKED = "document.querySelector('#sample input:checked')?.value === 'librivox-sense'"
 
 
 def take(page: Any, name: str) -> bytes:
     """Run to the end, until everything is drawn, and take the picture; on stage of the verdict."""
-    page.wait_for_function(CHECKED, arg=["sample", "librivox-sense"])
+    page.wait_for_function(CHECKED)
     page.locator("#audio .play-pause-button").wait_for(state="attached")
     page.evaluate("document.querySelector('#compare').click()")
-    page.locator("#compare:disabled").wait_for(state="attached")
-    page.locator("#compare:enabled").wait_for(state="attached")
+    for state in ("disabled", "enabled"):
+        page.locator(f"#compare:{state}").wait_for(state="attached")
     if name == "stage":
         page.keyboard.press("PageDown")
     page.mouse.move(0, 0)
@@ -53,18 +50,14 @@ def main() -> None:
     address = sys.argv[1] if len(sys.argv) > 1 else "http://127.0.0.1:7860"
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=find_browser(), args=BROWSER_ARGUMENTS)
-        for name, (query, window) in PICTURES.items():
-            page = browser.new_page(**window)
+        for name, query in PICTURES.items():
+            page = browser.new_page(viewport={"width": 1280, "height": 720})
             page.set_default_timeout(PATIENCE)
             page.goto(f"{address}?{CLIP}&__theme={query}")
             picture = Image.open(io.BytesIO(take(page, name))).convert("RGB")
-            page.close()
             path = FOLDER / f"{name}.png"
             picture.quantize(COLOURS, dither=Image.Dither.NONE).save(path, optimize=True)
-            print(
-                f"{path.name}: {picture.width} × {picture.height}, {path.stat().st_size >> 10} kB"
-            )
-        browser.close()
+            print(f"{path.name}: {picture.size}, {path.stat().st_size >> 10} kB")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 
 import psutil
@@ -45,6 +45,15 @@ def workers(group: int) -> list[int]:
     return found
 
 
+def sum_use(pids: Iterable[int]) -> float:
+    """Seconds of the processor that processes have used."""
+    used = 0.0
+    for pid in pids:
+        with suppress(psutil.NoSuchProcess):
+            used += sum(psutil.Process(pid).cpu_times()[:2])
+    return used
+
+
 def find_port() -> int:
     """A port that nobody listens at."""
     with socket.socket() as probe:
@@ -61,14 +70,15 @@ def wait_until(true: Callable[[], bool], what: str, seconds: float = PATIENCE) -
 
 
 class Recorder(Listener):
-    """Remembers what it hears; wants to stop after `enough` segments, or once it is told to."""
+    """Remembers what it hears; wants to stop once it is told to, has `enough` segments, or was
+    `asked` more often than it has `patience`."""
 
-    def __init__(self, enough: int = 1000) -> None:
+    def __init__(self, enough: int = 1000, patience: int = 10**9) -> None:
         self.segments: list[Segment] = []
         self.sent: list[Progress] = []
         self.stages: list[str] = []
         self.stop = threading.Event()
-        self._enough = enough
+        self.asked, self._enough, self._patience = 0, enough, patience
 
     def segment(self, segment: Segment) -> None:
         self.segments.append(segment)
@@ -78,7 +88,9 @@ class Recorder(Listener):
         self.stages.append(progress.stage)
 
     def stopped(self) -> bool:
-        return self.stop.is_set() or len(self.segments) >= self._enough
+        self.asked += 1
+        enough = len(self.segments) >= self._enough or self.asked > self._patience
+        return self.stop.is_set() or enough
 
 
 class Waiter(Recorder):

@@ -9,21 +9,17 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = ("engines", "demo")
+MOJO, TESTS = ("engines/**/*.mojo",), ("tests/**/*.py",)
+PYTHON = ("app.py", "engines/**/*.py", "demo/**/*.py")
 LONGEST_FILE, LONGEST_FUNCTION = 400, 60
 
 
 @cache
 def modules() -> dict[str, Path]:
     """Return every module of the product by name, packages included."""
-    paths = [ROOT / "app.py"]
-    for package in PACKAGES:
-        paths += sorted((ROOT / package).rglob("*.py"))
-    found = {}
-    for path in paths:
-        parts = path.relative_to(ROOT).with_suffix("").parts
-        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
-    return found
+    paths = [path for each in PYTHON for path in sorted(ROOT.glob(each))]
+    names = (".".join(path.relative_to(ROOT).with_suffix("").parts) for path in paths)
+    return {name.removesuffix(".__init__"): path for name, path in zip(names, paths, strict=True)}
 
 
 @cache
@@ -90,28 +86,25 @@ def count_lines(*patterns: str) -> int:
 
 def list_long_files() -> list[str]:
     """Return files of the product and the tests with too many lines."""
-    tests = (ROOT / "tests").rglob("*.py")
-    paths = [*modules().values(), *(ROOT / "engines").rglob("*.mojo"), *tests]
+    paths = [path for each in (*PYTHON, *MOJO, *TESTS) for path in ROOT.glob(each)]
     counted = [(len(path.read_text().splitlines()), path) for path in paths]
     return [f"{path.relative_to(ROOT)}: {n}" for n, path in counted if n > LONGEST_FILE]
 
 
 def list_long_functions() -> list[str]:
     """Return functions of the product with too many lines."""
-    found = []
-    for name, path in modules().items():
-        for node in ast.walk(parse(path)):
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-                lines = (node.end_lineno or 0) - node.lineno + 1
-                if lines > LONGEST_FUNCTION:
-                    found.append(f"{name}.{node.name}: {lines}")
-    return found
+    return [
+        f"{name}.{node.name}: {lines}"
+        for name, path in modules().items()
+        for node in ast.walk(parse(path))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and (lines := (node.end_lineno or 0) - node.lineno + 1) > LONGEST_FUNCTION
+    ]
 
 
 def main() -> None:
     """Print each figure with its target."""
-    python = count_lines("app.py", "engines/**/*.py", "demo/**/*.py")
-    mojo = count_lines("engines/**/*.mojo")
+    python, mojo = count_lines(*PYTHON), count_lines(*MOJO)
     page = count_lines("assets/*.css", "assets/*.js", "demo/templates/*.html")
     real = [name for name, path in modules().items() if path.name != "__init__.py"]
     chain = find_longest_chain()
@@ -119,7 +112,7 @@ def main() -> None:
     print(f"css, js and templates {page}")
     print(f"modules in engines/ and demo/: {len(real) - 1} (60)")
     print(f"longest import chain from app.py: {len(chain)} (10): {' -> '.join(chain)}")
-    print(f"tests: {count_lines('tests/**/*.py')} lines (9,000)")
+    print(f"tests: {count_lines(*TESTS)} lines (9,000)")
     for title, found in (
         (f"files over {LONGEST_FILE} lines", list_long_files()),
         (f"functions over {LONGEST_FUNCTION} lines", list_long_functions()),

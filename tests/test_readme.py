@@ -25,8 +25,7 @@ def front_matter() -> dict[str, Any]:
     """The YAML between the first two lines of dashes."""
     yaml = pytest.importorskip("yaml")
     _, block, _ = TEXT.split("---\n", 2)
-    loaded: dict[str, Any] = yaml.safe_load(block)
-    return loaded
+    return yaml.safe_load(block)
 
 
 KEYS = (

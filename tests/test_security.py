@@ -26,6 +26,7 @@ from demo.jobs import JobQueue
 from demo.visits import SavedResults
 from tests import fakes
 from tests.fake_page import FakePage, make_backend
+from tests.load.check import predict
 
 ROOT = Path(__file__).resolve().parents[1]
 META = {"_type": "gradio.FileData"}
@@ -51,15 +52,6 @@ def secret(tmp_path: Path) -> Path:
     path = tmp_path / "secret.txt"
     path.write_text(SECRET)
     return path
-
-
-def predict(url: str, name: str, **sent: Any) -> str:
-    """All that an endpoint answers to raw JSON, past every check of a client."""
-    base = f"{url}gradio_api/call"
-    started = httpx.post(f"{base}/v2/{name}", json=sent, timeout=60)
-    if started.status_code != 200:
-        return started.text
-    return httpx.get(f"{base}/{name}/{started.json()['event_id']}", timeout=60).text
 
 
 def test_no_file_of_the_machine_is_served(url: str, secret: Path) -> None:

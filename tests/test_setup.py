@@ -37,12 +37,10 @@ PIXI_MACHINE = {
 SPACES_LARGEST_FILE = 10 * 2**20
 """Bytes; Hugging Face Spaces takes nothing larger without Git LFS."""
 
-EXTRA = "requirements-ray.txt"
-OPTIONAL_ENGINES = "requirements-extra.txt"
-"""What one option, or some engines, need, which say so where it is not installed."""
-
-REQUIREMENTS = ("requirements.txt", "requirements-dev.txt", EXTRA, OPTIONAL_ENGINES)
-
+REQUIREMENTS = (
+    "requirements.txt",
+    *(f"requirements-{name}.txt" for name in ("dev", "ray", "extra")),
+)
 
 needs_make = pytest.mark.skipif(not shutil.which("make"), reason="make is not installed")
 
@@ -83,64 +81,56 @@ def test_pixi_has_the_versions_of_pip() -> None:
     for platform in ("*-cuda", "*-cpu"):
         whole = table | PIXI["target"][platform]["pypi-dependencies"]
         assert pixi_pins(whole) == pins("requirements.txt"), platform
-    assert pixi_pins(feature["dev"]["pypi-dependencies"]) == pins("requirements-dev.txt")
-    assert pixi_pins(feature["ray"]["pypi-dependencies"]) == pins(EXTRA)
-    optional = pixi_pins(feature["engines-extra"]["pypi-dependencies"])
-    assert optional == pins(OPTIONAL_ENGINES)
+    for name, file in {"dev": "dev", "ray": "ray", "engines-extra": "extra"}.items():
+        expected = pins(f"requirements-{file}.txt")
+        assert pixi_pins(feature[name]["pypi-dependencies"]) == expected, name
     with_cuda, without = PIXI["workspace"]["platforms"]
     assert with_cuda["name"].endswith("-cuda") and with_cuda["cuda"]
     assert without["name"].endswith("-cpu") and "cuda" not in without
 
 
-def make_tasks() -> dict[str, tuple[str, str]]:
-    """`{task: (command, description)}` of the Makefile targets that run Python."""
-    pattern = r"^([a-z-]+):[^\n]*?## ([^\n]*)\n\t(\$\(PY\)[^\n]*)"
-    return {
-        task: (command.replace("$(PY)", "python").removesuffix(" $(ARGS)"), description)
-        for task, description, command in re.findall(
-            pattern, (ROOT / "Makefile").read_text(), re.MULTILINE
-        )
-    }
+def make_tasks() -> dict[str, str]:
+    """`{task: command}` of the described Makefile targets that run Python."""
+    pattern = r"^([a-z-]+):[^\n]*?## [^\n]+\n\t(\$\(PY\)[^\n]*)"
+    found = re.findall(pattern, (ROOT / "Makefile").read_text(), re.MULTILINE)
+    return {task: s.replace("$(PY)", "python").removesuffix(" $(ARGS)") for task, s in found}
 
 
 def test_make_and_pixi_have_the_same_tasks() -> None:
     pixi = {name: task["cmd"] for name, task in PIXI["tasks"].items()}
-    assert pixi == {name: command for name, (command, _) in make_tasks().items()}
+    assert pixi == make_tasks()
     assert all(task["description"] for task in PIXI["tasks"].values())
-    for task, (command, description) in make_tasks().items():
-        for part in command.split(" && "):
-            module = part.removeprefix("python ").removeprefix("-m ").split()[0]
-            found = importlib.util.find_spec(module.removesuffix(".py"))
-            assert found and description, f"{task}: {module}"
+    for part in " && ".join(pixi.values()).split(" && "):
+        module = part.removeprefix("python ").removeprefix("-m ").split()[0]
+        assert importlib.util.find_spec(module.removesuffix(".py")), part
 
 
 def test_the_container_has_the_same_commands_and_nothing_but_what_it_copies() -> None:
     text = (ROOT / "Dockerfile").read_text().replace("\\\n", " ")
-    said = [line.split(None, 1) for line in text.splitlines() if line and line[0] not in "# "]
-    (base,) = (value for word, value in said if word == "ARG" and value.startswith("BASE="))
+    said: dict[str, list[str]] = {}
+    for word, value in re.findall(r"^([A-Z]+) +(.*)$", text, re.MULTILINE):
+        said.setdefault(word, []).append(value)
+    (base,) = (value for value in said["ARG"] if value.startswith("BASE="))
     assert base.startswith(f"BASE=python:{PIXI['dependencies']['python'].removesuffix('.*')}-slim")
-    ran = " ".join(value for word, value in said if word == "RUN")
+    ran = " ".join(said["RUN"])
     targets = re.findall(r"\bmake (\.venv/[\w.-]+|[a-z-]+)(?= *(?:&&|;|$))", ran)
     stamps = re.findall(r"^[A-Z_]+ := \$\(VENV\)/(\S+)", (ROOT / "Makefile").read_text(), re.M)
     assert targets and set(targets) <= {f".venv/{stamp}" for stamp in stamps}
     assert not re.search(r"pip install(?! --no-deps -c requirements.txt )", ran), "the Makefile's"
-    started = json.loads(said[-1][1])
-    assert said[-1][0] == "CMD" and " ".join(started) == f".venv/bin/{make_tasks()['demo'][0]}"
-    copied = {part for word, value in said if word == "COPY" for part in value.split()[:-1]}
+    (started,) = said["CMD"]
+    assert " ".join(json.loads(started)) == f".venv/bin/{make_tasks()['demo']}"
+    copied = {part for value in said["COPY"] for part in value.split()[:-1]}
     sent = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if "#" not in line]
     assert sent[0] == "*" and set(sent[1:]) == {f"!{each}" for each in copied} | {"**/__pycache__"}
-    assert {"app.py", "demo", "engines"} <= copied and all(
-        (ROOT / each).exists() for each in copied
-    )
-    users = [value for word, value in said if word == "USER"]
-    assert users and users[-1] != "root" and f" {users[-1]} " in ran
+    assert {"app.py", "demo", "engines"} <= copied
+    assert all((ROOT / each).exists() for each in copied)
+    assert said["USER"][-1] != "root" and f" {said['USER'][-1]} " in ran
     shown = (ROOT / "docs" / "hosting.md").read_text()
-    arguments = {value.split("=")[0] for word, value in said if word == "ARG"}
+    arguments = {value.split("=")[0] for value in said["ARG"]}
     assert arguments == set(re.findall(r"--build-arg ([A-Z]+)=", shown))
-    (port,) = (value for word, value in said if word == "EXPOSE")
-    (volume,) = (value for word, value in said if word == "VOLUME")
+    (port,), (volume,) = said["EXPOSE"], said["VOLUME"]
     assert f"-p {port}:{port}" in shown and f"-v max-whisper:{volume} " in shown
-    settings = dict(re.findall(r"(\w+)=(\S+)", " ".join(v for w, v in said if w == "ENV")))
+    settings = dict(re.findall(r"(\w+)=(\S+)", " ".join(said["ENV"])))
     assert settings["GRADIO_SERVER_PORT"] == port and settings["XDG_CACHE_HOME"] == volume
 
 
@@ -198,15 +188,11 @@ def planned(checkout: Path, *arguments: str) -> list[str]:
 @needs_make
 def test_a_second_run_starts_at_once(checkout: Path) -> None:
     assert planned(checkout, "demo", "ARGS=") == [".venv/bin/python app.py "]
-    tests = [
-        ".venv/bin/python -m tests.install_browser",
-        ".venv/bin/python -m pytest ",
-    ]
+    tests = [f".venv/bin/python -m {each}" for each in ("tests.install_browser", "pytest ")]
     assert planned(checkout, "test", "ARGS=") == tests
     assert len(planned(checkout, "evaluate-ray")) == 1
-    assert any(
-        "--no-deps -r requirements-extra.txt" in each for each in planned(checkout, "engines-extra")
-    )
+    extra = "\n".join(planned(checkout, "engines-extra"))
+    assert "--no-deps -r requirements-extra.txt" in extra
 
 
 @needs_make

@@ -1,6 +1,9 @@
-"""Imports go one way: no cycle, and no import from the tests into the product."""
+"""Imports go one way and are light, files and functions are short."""
 
 from __future__ import annotations
+
+import subprocess
+import sys
 
 from tests import structure
 
@@ -15,3 +18,13 @@ def test_imports_go_one_way() -> None:
 def test_files_and_functions_are_short() -> None:
     assert structure.list_long_files() == []
     assert structure.list_long_functions() == []
+
+
+def test_the_page_and_its_server_import_nothing_that_computes() -> None:
+    code = (
+        "import sys, demo.page, demo.server, engines.analysis.faults, engines.cli; "
+        "heavy = {'torch', 'whisper', 'max', 'ctranslate2', 'openvino', 'librosa', 'scipy'};"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -37,7 +37,7 @@ from demo.limits import Limits
 from engines import audio
 from tests import fakes
 from tests.fake_page import FakePage
-from tests.load.check import start_as_browser, visit_as_browser
+from tests.load.check import predict, start_as_browser, upload, visit_as_browser
 from tests.processes import wait_until
 
 Serve = Callable[..., FakePage]
@@ -45,13 +45,6 @@ Serve = Callable[..., FakePage]
 
 def list_files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.is_file())
-
-
-def upload(url: str, path: Path) -> Path:
-    """Where the page puts a file that a visitor brings."""
-    with path.open("rb") as file:
-        answer = httpx.post(f"{url}gradio_api/upload", files={"files": (path.name, file)})
-    return Path(answer.json()[0])
 
 
 def call_tool(url: str, headers: dict[str, str] | None = None, **arguments: Any) -> Any:
@@ -68,16 +61,12 @@ def call_tool(url: str, headers: dict[str, str] | None = None, **arguments: Any)
 def test_two_visitors_with_one_clip_don_t_take_it_from_each_other(
     fake_page: FakePage, sample_folder: Path
 ) -> None:
-    url, clip = fake_page.url, sample_folder / "columbia.flac"
-    first, second = upload(url, clip), upload(url, clip)
+    first, second = (upload(fake_page.url, sample_folder / "columbia.flac") for _ in range(2))
     assert first != second
-    for path in (first, second):
-        held = {"path": str(path), "meta": {"_type": "gradio.FileData"}}
-        started = httpx.post(f"{url}gradio_api/call/v2/transcribe", json={"clip": held})
-        event = started.json()["event_id"]
-        answer = httpx.get(f"{url}gradio_api/call/transcribe/{event}", timeout=60).text
+    for held in (first, second):
+        answer = predict(fake_page.url, "transcribe", clip=held)
         assert "event: complete" in answer and fakes.WORDS in answer
-        assert not path.exists() and not path.parent.exists()
+        assert not Path(held["path"]).parent.exists()
 
 
 def test_a_clip_of_the_page_goes_an_hour_after_its_last_use_by_itself(
@@ -87,7 +76,8 @@ def test_a_clip_of_the_page_goes_an_hour_after_its_last_use_by_itself(
     uploads: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    old, used = (upload(fake_page.url, sample_folder / "columbia.flac") for _ in range(2))
+    clip = sample_folder / "columbia.flac"
+    old, used = (Path(upload(fake_page.url, clip)["path"]) for _ in range(2))
     broken_off = uploads / "tmp1234"
     broken_off.write_bytes(b"half a clip")
     for path in (old, used, broken_off):

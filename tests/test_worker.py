@@ -11,28 +11,28 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-import psutil
 import pytest
 
 from engines import process, worker
 from engines.audio import load_clip
-from engines.base import (
-    EngineError,
-    EngineUnavailable,
-    Listener,
-    Options,
-    PrepareSeconds,
-    Stopped,
-)
+from engines.base import EngineError, EngineUnavailable, Options, PrepareSeconds, Stopped
 from engines.process import Worker
 from engines.worker import RemoteEngine
 from tests.fake_handlers import ENGINE, GATE
 from tests.fakes import WORDS, make_clip
-from tests.processes import PATIENCE, Recorder, Waiter, is_living, needs_proc, wait_until, workers
+from tests.processes import (
+    PATIENCE,
+    Recorder,
+    Waiter,
+    is_living,
+    needs_proc,
+    sum_use,
+    wait_until,
+    workers,
+)
 
 MakeEngine = Callable[[str], RemoteEngine]
 
@@ -49,16 +49,6 @@ def make_engine() -> Iterator[MakeEngine]:
     yield make
     for engine in made:
         engine.close()
-
-
-class Hasty(Listener):
-    """Wants to stop as soon as the request is under way."""
-
-    asked = 0
-
-    def stopped(self) -> bool:
-        self.asked += 1
-        return self.asked > 2
 
 
 def pid(engine: RemoteEngine) -> int:
@@ -133,7 +123,7 @@ def test_one_that_will_not_stop_or_gives_nothing_is_ended(
     engine.prepare()
     before = pid(engine)
     with pytest.raises(Stopped):
-        engine.transcribe(make_clip(1.0), listener=Hasty())
+        engine.transcribe(make_clip(1.0), listener=Recorder(patience=2))
     assert engine.worker.pid is None and not is_living(before)
     monkeypatch.setattr(process, "STUCK_SECONDS", 2.0)
     with pytest.raises(EngineError, match=r"PyTorch CPU made no progress for \d s and was ended"):
@@ -291,14 +281,6 @@ def test_stop_frees_the_processor_within_a_second() -> None:
 
 def measure_use(group: int, seconds: float = 0.5) -> float:
     """The processors that a worker's processes keep busy."""
-
-    def spent() -> float:
-        found = 0.0
-        for each in workers(group):
-            with suppress(psutil.NoSuchProcess):
-                found += sum(psutil.Process(each).cpu_times()[:2])
-        return found
-
-    before = spent()
+    before = sum_use(workers(group))
     time.sleep(seconds)
-    return max(0.0, spent() - before) / seconds
+    return (sum_use(workers(group)) - before) / seconds

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from contextlib import closing
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
 import demo.snapshot
 from demo.record import describe
 from demo.snapshot import Comparison, Schedule, Settings, new_comparison
-from engines.worker import RemoteEngine
 from tests import fakes
-from tests.fake_handlers import ENGINE, ONCE
 from tests.fake_page import make_task
 
 AT_WORK = {"mel", "encoding", "decoding", "compiling"}
@@ -90,19 +86,6 @@ def test_engines_on_different_devices_share_nothing() -> None:
     engines = fakes.FakeEngine(), fakes.fake_max(device="cuda")
     *_, end = make_task(*engines, schedule="parallel").snapshots()
     assert not end.shared and end.sharing == () and not end.can_time
-
-
-def test_an_engine_whose_process_crashes_says_so_and_the_next_run_works(tmp_path: Path) -> None:
-    once = f"segfault{ONCE}{tmp_path / 'broken'}"
-    with (
-        closing(RemoteEngine("cpu", "sound", "float32", ENGINE)) as sound,
-        closing(RemoteEngine("max_hybrid", once, "float32", ENGINE)) as broken,
-    ):
-        *_, first = make_task(sound, broken).snapshots()
-        *_, second = make_task(sound, broken).snapshots()
-    assert states(first) == ["done", "failed"] and states(second) == ["done", "done"]
-    said = str(first.lanes[1].reason)
-    assert "ended by SIGSEGV" in said and "\n" not in said and len(said) < 400
 
 
 def test_a_slow_compile_holds_up_no_other_lane_and_is_on_the_comparison_s_clock() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +28,15 @@ DIMENSIONS = {
 }
 
 
-def random_state(dims: ModelDimensions, seed: int = 0) -> dict[str, Tensor]:
-    """The state dictionary of a Whisper with PyTorch's default initialisation, float32."""
+def random_state(dims: ModelDimensions, seed: int = 0, half: bool = False) -> dict[str, Tensor]:
+    """The state dictionary of a Whisper with PyTorch's default initialisation, float32; `half`:
+    such as float16 holds exactly, as it does OpenAI's."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = Whisper(dims)
         torch.nn.init.normal_(model.decoder.positional_embedding, std=0.02)
     state: dict[str, Tensor] = model.state_dict()
-    return state
+    return {name: tensor.half().float() for name, tensor in state.items()} if half else state
 
 
 def write_checkpoint(
@@ -72,7 +73,10 @@ def write_hugging_face(
     (folder / "config.json").write_text(json.dumps(described | config))
     generation = {} if heads is None else {"alignment_heads": heads}
     (folder / "generation_config.json").write_text(json.dumps(generation))
-    named = {name_for_hugging_face(name): tensor.contiguous() for name, tensor in state.items()}
+    named = {
+        f"model.{rename(name, HUGGING_FACE_NAMES)}": tensor.contiguous()
+        for name, tensor in state.items()
+    }
     if shards == 1:
         save_file(named, folder / "model.safetensors")
         return folder
@@ -99,11 +103,33 @@ HUGGING_FACE_NAMES = {
 }
 
 
-def name_for_hugging_face(name: str) -> str:
-    """Return Hugging Face's name of one of OpenAI's tensors."""
-    for pattern, replacement in HUGGING_FACE_NAMES.items():
+CTRANSLATE2_NAMES = {
+    r"^encoder\.ln_post\.": "encoder.layer_norm.",
+    r"^decoder\.ln\.": "decoder.layer_norm.",
+    r"\.token_embedding\.": ".embeddings.",
+    r"\.positional_embedding$": ".position_encodings.encodings",
+    r"\.blocks\.": ".layer_",
+    r"\.attn_ln\.": ".self_attention.layer_norm.",
+    r"\.cross_attn_ln\.": ".attention.layer_norm.",
+    r"\.mlp_ln\.": ".ffn.layer_norm.",
+    r"\.attn\.(query|key|value)\.": ".self_attention.linear_0.",
+    r"\.attn\.out\.": ".self_attention.linear_1.",
+    r"\.cross_attn\.query\.": ".attention.linear_0.",
+    r"\.cross_attn\.(key|value)\.": ".attention.linear_1.",
+    r"\.cross_attn\.out\.": ".attention.linear_2.",
+    r"\.mlp\.0\.": ".ffn.linear_0.",
+    r"\.mlp\.2\.": ".ffn.linear_1.",
+    r"layer_norm\.weight$": "layer_norm.gamma",
+    r"layer_norm\.bias$": "layer_norm.beta",
+    r"\.": "/",
+}
+
+
+def rename(name: str, patterns: dict[str, str]) -> str:
+    """Return another library's name of one of OpenAI's tensors."""
+    for pattern, replacement in patterns.items():
         name = re.sub(pattern, replacement, name)
-    return f"model.{name}"
+    return name
 
 
 def write_ctranslate2(
@@ -115,12 +141,12 @@ def write_ctranslate2(
 ) -> Path:
     """Write `model.bin` and `config.json` as CTranslate2's converter does."""
     folder.mkdir(parents=True, exist_ok=True)
-    variables = list(list_variables(dims, {name: t.numpy() for name, t in state.items()}))
+    variables = stack_projections(state)
     content = struct.pack("<I", 6) + pack_string("WhisperSpec")
     content += struct.pack("<II", 3, len(variables) + 1)
     content += pack_string("encoder/num_heads") + struct.pack("<BBIh", 0, 2, 2, dims.n_audio_head)
     code = {"float32": 0, "int8": 1, "float16": 4}[dtype]
-    for name, array in variables:
+    for name, array in variables.items():
         raw = array.astype(np.dtype(dtype).newbyteorder("<")).tobytes()
         shape = struct.pack(f"<B{array.ndim}I", array.ndim, *array.shape)
         content += pack_string(name) + shape + struct.pack("<BI", code, len(raw)) + raw
@@ -137,40 +163,12 @@ def pack_string(text: str) -> bytes:
     return struct.pack("<H", len(text) + 1) + text.encode() + b"\0"
 
 
-def list_variables(
-    dims: ModelDimensions, state: Mapping[str, np.ndarray]
-) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield CTranslate2's names and arrays, projections stacked as its converter stacks them."""
-
-    def norm(theirs: str, ours: str) -> Iterator[tuple[str, np.ndarray]]:
-        yield f"{theirs}/gamma", state[f"{ours}.weight"]
-        yield f"{theirs}/beta", state[f"{ours}.bias"]
-
-    def linear(theirs: str, *ours: str) -> Iterator[tuple[str, np.ndarray]]:
-        yield f"{theirs}/weight", np.concatenate([state[f"{name}.weight"] for name in ours])
-        zeros = np.zeros(dims.n_audio_state, np.float32)
-        yield f"{theirs}/bias", np.concatenate([state.get(f"{name}.bias", zeros) for name in ours])
-
-    for conv in ("conv1", "conv2"):
-        for kind in ("weight", "bias"):
-            yield f"encoder/{conv}/{kind}", state[f"encoder.{conv}.{kind}"]
-    yield "decoder/embeddings/weight", state["decoder.token_embedding.weight"]
-    yield from norm("encoder/layer_norm", "encoder.ln_post")
-    yield from norm("decoder/layer_norm", "decoder.ln")
-    for half, layers in (("encoder", dims.n_audio_layer), ("decoder", dims.n_text_layer)):
-        yield f"{half}/position_encodings/encodings", state[f"{half}.positional_embedding"]
-        for layer in range(layers):
-            theirs, ours = f"{half}/layer_{layer}", f"{half}.blocks.{layer}"
-            yield from norm(f"{theirs}/self_attention/layer_norm", f"{ours}.attn_ln")
-            stacked = [f"{ours}.attn.{name}" for name in ("query", "key", "value")]
-            yield from linear(f"{theirs}/self_attention/linear_0", *stacked)
-            yield from linear(f"{theirs}/self_attention/linear_1", f"{ours}.attn.out")
-            if half == "decoder":
-                yield from norm(f"{theirs}/attention/layer_norm", f"{ours}.cross_attn_ln")
-                cross = f"{ours}.cross_attn"
-                yield from linear(f"{theirs}/attention/linear_0", f"{cross}.query")
-                yield from linear(f"{theirs}/attention/linear_1", f"{cross}.key", f"{cross}.value")
-                yield from linear(f"{theirs}/attention/linear_2", f"{cross}.out")
-            yield from norm(f"{theirs}/ffn/layer_norm", f"{ours}.mlp_ln")
-            yield from linear(f"{theirs}/ffn/linear_0", f"{ours}.mlp.0")
-            yield from linear(f"{theirs}/ffn/linear_1", f"{ours}.mlp.2")
+def stack_projections(state: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
+    """Return CTranslate2's arrays by name, those of a projection stacked; keys have a bias of 0."""
+    parts: dict[str, list[np.ndarray]] = {}
+    for name, tensor in state.items():
+        parts.setdefault(rename(name, CTRANSLATE2_NAMES), []).append(tensor.numpy())
+        if name.endswith(".key.weight"):
+            bias = rename(name.replace(".weight", ".bias"), CTRANSLATE2_NAMES)
+            parts.setdefault(bias, []).append(np.zeros(len(tensor), np.float32))
+    return {name: np.concatenate(arrays) for name, arrays in parts.items()}

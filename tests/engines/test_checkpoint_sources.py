@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import huggingface_hub
 import pytest
@@ -34,7 +35,6 @@ from tests.processes import Recorder, wait_until
 
 MINI = DIMENSIONS["mini"]
 NAME, COMMIT = "tiny.en", "c" * 40
-REPOSITORY = "openai/whisper-tiny.en"
 NOBODY = "http://127.0.0.1:9"
 
 
@@ -51,25 +51,13 @@ class Server(ThreadingHTTPServer):
         self.asked: list[tuple[str, str | None]] = []
         self.url = f"http://127.0.0.1:{self.server_port}"
 
-    def put(self, folder: str, path: Path) -> None:
-        """Serve a file, or all files of a folder, under an address."""
-        for file in [path] if path.is_file() else sorted(path.iterdir()):
-            self.files[f"{folder}/{file.name}"] = file.read_bytes()
-
 
 class Handler(BaseHTTPRequestHandler):
     server: Server
 
-    def do_HEAD(self) -> None:
-        self.answer(body=False)
-
     def do_GET(self) -> None:
-        self.answer(body=True)
-
-    def answer(self, body: bool) -> None:
-        content = self.server.files.get(self.path.split("?")[0])
-        asked = self.headers.get("Range")
-        if body:
+        asked, content = self.headers.get("Range"), self.server.files.get(self.path.split("?")[0])
+        if self.command == "GET":
             self.server.asked.append((self.path, asked))
         if content is None:
             self.send_error(404)
@@ -80,14 +68,12 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("ETag", f'"{hashlib.sha256(content).hexdigest()}"')
         self.send_header("X-Repo-Commit", COMMIT)
         self.end_headers()
-        if body and self.path in self.server.cut:
-            self.server.cut.remove(self.path)
-            self.wfile.write(content[start : len(content) // 2])
-        elif body:
-            self.wfile.write(content[start:])
+        if self.command == "GET":
+            end = len(content) // 2 if self.path in self.server.cut else len(content)
+            self.server.cut.discard(self.path)
+            self.wfile.write(content[start:end])
 
-    def log_message(self, *args: object) -> None:
-        pass
+    do_HEAD = do_GET
 
 
 @pytest.fixture
@@ -101,7 +87,7 @@ def server() -> Iterator[Server]:
 @pytest.fixture(scope="module")
 def state() -> dict[str, Tensor]:
     """The tensors that stand for OpenAI's."""
-    return {name: tensor.half().float() for name, tensor in random_state(MINI).items()}
+    return random_state(MINI, half=True)
 
 
 @pytest.fixture(autouse=True)
@@ -128,38 +114,32 @@ def openai_file(
 ) -> Path:
     """OpenAI's file on its server."""
     path = write_checkpoint(tmp_path / f"{NAME}.pt", MINI, state)
-    folder = f"/openai/{digest_file(path)}"
-    server.put(folder, path)
-    monkeypatch.setitem(whisper._MODELS, NAME, f"{server.url}{folder}/{NAME}.pt")
+    address = f"/openai/{digest_file(path)}/{NAME}.pt"
+    server.files[address] = path.read_bytes()
+    monkeypatch.setitem(whisper._MODELS, NAME, server.url + address)
     return path
 
 
 @pytest.fixture
-def hub_folder(tmp_path: Path, server: Server, state: dict[str, Tensor]) -> Path:
+def hub_folder(tmp_path: Path, server: Server, state: dict[str, Tensor]) -> None:
     """OpenAI's repository at Hugging Face."""
     folder = write_hugging_face(tmp_path / "repository", MINI, state)
-    put_repository(server, REPOSITORY, folder)
-    return folder
+    put_repository(server, f"openai/whisper-{NAME}", folder)
 
 
 def put_repository(server: Server, repository: str, folder: Path) -> None:
     """Serve a folder as a repository, with the answers that `huggingface_hub` asks for."""
-    server.put(f"/{repository}/resolve/{COMMIT}", folder)
-    files = [
-        {
-            "type": "file",
-            "path": path.name,
-            "size": path.stat().st_size,
-            "oid": digest_file(path)[:40],
-            "lfs": {"oid": digest_file(path), "size": path.stat().st_size, "pointerSize": 100},
-        }
-        for path in sorted(folder.iterdir())
-    ]
+    api, files = f"/api/models/{repository}", list[dict[str, Any]]()
+    for path in folder.iterdir():
+        server.files[f"/{repository}/resolve/{COMMIT}/{path.name}"] = path.read_bytes()
+        size, digest = path.stat().st_size, digest_file(path)
+        lfs = {"oid": digest, "size": size, "pointerSize": 100}
+        file = {"type": "file", "path": path.name, "size": size, "oid": digest[:40]}
+        files.append(file | {"lfs": lfs})
     siblings = [{"rfilename": file["path"]} for file in files]
     about = {"id": repository, "sha": COMMIT, "siblings": siblings, "private": False}
-    for revision in ("main", COMMIT):
-        server.files[f"/api/models/{repository}/revision/{revision}"] = json.dumps(about).encode()
-    server.files[f"/api/models/{repository}/tree/{COMMIT}"] = json.dumps(files).encode()
+    server.files[f"{api}/revision/main"] = json.dumps(about).encode()
+    server.files[f"{api}/tree/{COMMIT}"] = json.dumps(files).encode()
 
 
 @pytest.fixture
@@ -259,30 +239,32 @@ def test_an_interrupted_or_stopped_download_goes_on(
     assert ranges == [None, f"bytes={openai_file.stat().st_size // 2}-"]
 
 
-def test_a_file_that_is_not_openais_is_never_opened(
-    openai_file: Path, server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+@pytest.mark.parametrize(
+    ("source", "sentence"),
+    [
+        ("openai_file", r"OpenAI's server \(what came is not OpenAI's file"),
+        ("hub_folder", r"doesn't hold the tensors of OpenAI's tiny\.en"),
+        ("packages", r"the package index \(what came is not the known"),
+    ],
+)
+def test_what_is_not_openais_is_refused(
+    source: str,
+    sentence: str,
+    request: pytest.FixtureRequest,
+    server: Server,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
-    address = next(path for path in server.files if path.endswith(".pt"))
-    server.files[address] = server.files[address][:-1] + b"!"
-    monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("opened"))
-    with pytest.raises(CheckpointError, match=r"OpenAI's server \(what came is not OpenAI's file"):
-        checkpoints.load(NAME)
-    assert not list((tmp_path / "cache" / "whisper").iterdir())
-
-
-@pytest.mark.usefixtures("packages")
-def test_a_wrong_package_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    wrong = replace(package_index.PACKAGED[NAME], sha256="0" * 64)
-    monkeypatch.setitem(package_index.PACKAGED, NAME, wrong)
-    with pytest.raises(CheckpointError, match=r"the package index \(what came is not the known"):
-        checkpoints.load(NAME)
-
-
-@pytest.mark.usefixtures("hub_folder")
-def test_other_tensors_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file whose digest is known is never opened, and not kept."""
+    request.getfixturevalue(source)
+    server.files |= {name: each[:-1] + b"!" for name, each in server.files.items() if ".pt" in name}
+    packaged = replace(package_index.PACKAGED[NAME], sha256="0" * 64)
+    monkeypatch.setitem(package_index.PACKAGED, NAME, packaged)
     monkeypatch.setitem(TENSOR_DIGESTS, NAME, "0" * 64)
-    with pytest.raises(CheckpointError, match=r"doesn't hold the tensors of OpenAI's tiny\.en"):
+    monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("opened"))
+    with pytest.raises(CheckpointError, match=sentence):
         checkpoints.load(NAME)
+    assert not list((tmp_path / "cache").glob("whisper/*"))
 
 
 def test_a_damaged_file_in_a_cache_is_passed_over(

@@ -6,6 +6,7 @@ import os
 import pickle
 import zipfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +32,6 @@ MINI, DISTILLED = DIMENSIONS["mini"], DIMENSIONS["distilled"]
 HEADS = [[1, 0], [1, 1]]
 
 
-def halved(dims: ModelDimensions) -> dict[str, Tensor]:
-    """Random tensors that float16 holds exactly."""
-    return {name: tensor.half().float() for name, tensor in random_state(dims).items()}
-
-
 def assert_same(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
     assert found.keys() == expected.keys()
     assert all(torch.equal(found[name], expected[name]) for name in expected)
@@ -44,26 +40,26 @@ def assert_same(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
 # Right files
 
 
-@pytest.mark.parametrize("layout", ["openai", "hugging face", "sharded", "ct2 16", "ct2 32"])
-def test_every_format_gives_the_same_tensors(layout: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("write", "given"),
+    [
+        (write_checkpoint, {}),
+        (write_hugging_face, {"heads": HEADS}),
+        (write_hugging_face, {"heads": HEADS, "shards": 3}),
+        (write_ctranslate2, {"heads": HEADS, "dtype": "float16"}),
+        (write_ctranslate2, {"heads": HEADS, "dtype": "float32"}),
+    ],
+)
+def test_every_format_gives_the_same_tensors(
+    write: Callable[..., Path], given: dict[str, Any], tmp_path: Path
+) -> None:
     """Of a distilled model: three encoder layers, two decoder layers, heads of its own."""
-    state, path = halved(DISTILLED), tmp_path / "model"
-    match layout:
-        case "openai":
-            write_checkpoint(path, DISTILLED, state)
-        case "hugging face":
-            write_hugging_face(path, DISTILLED, state, heads=HEADS)
-        case "sharded":
-            write_hugging_face(path, DISTILLED, state, shards=3, heads=HEADS)
-        case "ct2 16":
-            write_ctranslate2(path, DISTILLED, state, "float16", HEADS)
-        case "ct2 32":
-            write_ctranslate2(path, DISTILLED, state, "float32", HEADS)
-    checkpoint = checkpoints.load(str(path))
+    state = random_state(DISTILLED, half=True)
+    checkpoint = checkpoints.load(str(write(tmp_path / "model", DISTILLED, state, **given)))
     assert checkpoint.dims == DISTILLED
     assert_same(checkpoint.state, state)
     assert digest_tensors(checkpoint.state) == digest_tensors(state)
-    assert checkpoint.heads == (None if layout == "openai" else ((1, 0), (1, 1)))
+    assert checkpoint.heads == (((1, 0), (1, 1)) if given else None)
     mask = checkpoint.build(Whisper).alignment_heads.to_dense()
     assert mask.tolist() == [[False, False], [True, True]]
 
@@ -98,7 +94,7 @@ def test_other_floats_and_trained_parameters_are_taken_exactly(
 
 def test_heads_of_a_teacher_are_left_out(tmp_path: Path) -> None:
     """A distilled model may list heads in layers that only its teacher has."""
-    write_hugging_face(tmp_path / "m", DISTILLED, halved(DISTILLED), heads=[[7, 0]])
+    write_hugging_face(tmp_path / "m", DISTILLED, random_state(DISTILLED), heads=[[7, 0]])
     assert checkpoints.load(str(tmp_path / "m")).heads is None
 
 
@@ -117,59 +113,40 @@ def test_an_official_name_has_openais_tensors_and_heads(name: str) -> None:
 Write = Callable[[Path], Any]
 
 
-def openai(name: str = "", tensor: Any = None, **sizes: int) -> Write:
-    """MINI with another tensor, or with dimensions that lie."""
-
-    def write(path: Path) -> None:
-        state = random_state(MINI) | ({name: tensor} if name else {})
-        write_checkpoint(path, ModelDimensions(**vars(MINI) | sizes), state)
-
-    return write
+def openai(change: Callable[[dict[str, Any]], Any] = dict, **sizes: int) -> Write:
+    """MINI with other tensors, or with dimensions that lie."""
+    dims = ModelDimensions(**vars(MINI) | sizes)
+    return lambda path: write_checkpoint(path, dims, change(random_state(MINI)))
 
 
 def norm(values: Any) -> Write:
     """MINI with another `decoder.ln.weight`, of 64 values."""
-    return openai("decoder.ln.weight", values)
+    return openai(lambda state: state | {"decoder.ln.weight": values})
 
 
-def hugging_face(spoil: Write = lambda path: None, **changes: Any) -> Write:
-    """MINI as a folder, which is spoilt afterwards."""
+def write_as(kind: Callable[..., Path], spoil: Write = lambda path: None, **changes: Any) -> Write:
+    """MINI in a format, spoilt afterwards."""
 
     def write(path: Path) -> None:
-        write_hugging_face(path, MINI, random_state(MINI), **changes)
+        kind(path, MINI, random_state(MINI), **changes)
         spoil(path)
 
     return write
 
 
-def ctranslate2(dtype: str, spoil: Write = lambda path: None) -> Write:
-    def write(path: Path) -> None:
-        write_ctranslate2(path, MINI, random_state(MINI), dtype)
-        spoil(path)
-
-    return write
+def cut(file: str, size: int) -> Write:
+    """Keep so many bytes of a folder's file, or of a file itself."""
+    return lambda path: os.truncate(path / file, size)
 
 
-def cut_short(path: Path) -> None:
-    write_checkpoint(path, MINI)
-    os.truncate(path, path.stat().st_size // 2)
+hugging_face = partial(write_as, write_hugging_face)
+ctranslate2 = partial(write_as, write_ctranslate2)
 
 
-def zipped(*parts: bytes) -> Write:
-    def write(path: Path) -> None:
-        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
-            for at, part in enumerate(parts):
-                archive.writestr(f"model/data/{at}", part)
-
-    return write
-
-
-def views(path: Path) -> None:
-    """Tensors of every shape, each of which stores one number."""
-    state = random_state(MINI)
-    write_checkpoint(
-        path, MINI, {name: torch.zeros(1).expand(each.shape) for name, each in state.items()}
-    )
+def write_archive(path: Path) -> None:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        for at in range(3):
+            archive.writestr(f"model/data/{at}", bytes(100_000_000))
 
 
 def own_output_layer(path: Path) -> None:
@@ -180,18 +157,18 @@ def own_output_layer(path: Path) -> None:
 
 WRONG: dict[str, tuple[Write, str]] = {
     "not a zip": (lambda p: p.write_bytes(b"no weights" * 100), "is not a Whisper checkpoint"),
-    "cut short": (cut_short, "is not a Whisper checkpoint"),
+    "cut short": (write_as(write_checkpoint, cut("", 5_000_000)), "is not a Whisper checkpoint"),
     "only weights": (lambda p: torch.save(random_state(MINI), p), "is not a Whisper checkpoint"),
     # 5 GB in 5 MB would fill the memory; so would less
-    "grows": (zipped(*[bytes(100_000_000)] * 3), r"would unpack from .* MB to 300 MB"),
-    "views of one number": (views, r"has tensors of \d+ MB in 0 MB"),
-    "huge": (openai(n_vocab=10**15), "dimensions that no Whisper has"),
-    "missing": (
-        lambda p: write_checkpoint(p, MINI, dict(list(random_state(MINI).items())[:-1])),
-        "decoder.ln.bias is missing",
+    "grows": (write_archive, r"would unpack from .* MB to 300 MB"),
+    "views of one number": (
+        openai(lambda s: {name: torch.zeros(1).expand(each.shape) for name, each in s.items()}),
+        r"has tensors of \d+ MB in 0 MB",
     ),
+    "huge": (openai(n_vocab=10**15), "dimensions that no Whisper has"),
+    "missing": (openai(lambda s: dict(list(s.items())[:-1])), "decoder.ln.bias is missing"),
     "unused": (
-        openai("encoder.blocks.0.attn.key.bias", torch.zeros(64)),
+        openai(lambda state: state | {"encoder.blocks.0.attn.key.bias": torch.zeros(64)}),
         "attn.key.bias is not used by this model",
     ),
     "wrong shape": (norm(torch.zeros(65)), r"shape \(65,\) in place of \(64,\)"),
@@ -203,19 +180,16 @@ WRONG: dict[str, tuple[Write, str]] = {
     "empty folder": (lambda p: p.mkdir(), "folder without model.safetensors"),
     "another model": (hugging_face(model_type="bert"), "of type 'bert', not whisper"),
     "lacks a shard": (
-        hugging_face(lambda p: (p / "model-00002-of-00002.safetensors").unlink(), shards=2),
+        hugging_face(lambda p: max(p.glob("*.safetensors")).unlink(), shards=2),
         "lacks some of its shards",
     ),
     "own output layer": (hugging_face(own_output_layer), "output layer of its own"),
     "damaged safetensors": (
-        hugging_face(lambda p: os.truncate(p / "model.safetensors", 1_000_000)),
+        hugging_face(cut("model.safetensors", 1_000_000)),
         "damaged or cut short",
     ),
-    "quantized ct2": (ctranslate2("int8"), "quantized weights"),
-    "ct2 cut short": (
-        ctranslate2("float16", lambda p: os.truncate(p / "model.bin", 5_000_000)),
-        "is cut short",
-    ),
+    "quantized ct2": (ctranslate2(dtype="int8"), "quantized weights"),
+    "ct2 cut short": (ctranslate2(cut("model.bin", 5_000_000)), "is cut short"),
 }
 
 

@@ -25,10 +25,7 @@ LARGE = {
 def random_checkpoint(size: str, half: bool = False) -> Checkpoint:
     """Random weights; `half`: such as float16 holds exactly, whose graphs most tests share."""
     dims = LARGE.get(size) or DIMENSIONS[size]
-    state = random_state(dims)
-    if half:
-        state = {name: tensor.half().float() for name, tensor in state.items()}
-    return Checkpoint("random", dims, state)
+    return Checkpoint("random", dims, random_state(dims, half=half))
 
 
 @pytest.fixture(scope="module")

@@ -11,10 +11,11 @@ from engines import checkpoints, registry
 from engines.analysis import faults
 from engines.analysis.faults import FAULTS, Fault, get_fault, run_fault
 from engines.audio import load_clip
-from engines.base import SAMPLE_RATE, Clip, Listener, Stages, Stopped
+from engines.base import SAMPLE_RATE, Clip, Stages, Stopped
 from engines.checkpoints import Checkpoint
 from tests import fakes
 from tests.engines.checkpoint_files import DIMENSIONS, random_state
+from tests.processes import Recorder
 
 CLIP = Clip(load_clip("audio_samples/jfk.flac").samples[:SAMPLE_RATE])
 
@@ -26,7 +27,7 @@ def mini() -> Iterator[str]:
     Float16 holds them, as it does OpenAI's, so that the graphs are those of most tests.
     """
     dims = replace(DIMENSIONS["mini"], n_audio_layer=3, n_text_ctx=32)
-    state = {name: tensor.half().float() for name, tensor in random_state(dims).items()}
+    state = random_state(dims, half=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(checkpoints, "load", lambda *_: Checkpoint("mini", dims, state))
         yield "mini"
@@ -83,12 +84,5 @@ def test_what_breaks_is_reported_and_the_layers_are_still_compared(mini: str) ->
 
 @pytest.mark.max
 def test_a_run_can_be_stopped(mini: str) -> None:
-    class Stopper(Listener):
-        asked = 0
-
-        def stopped(self) -> bool:
-            self.asked += 1
-            return self.asked > 6
-
     with pytest.raises(Stopped):
-        run_fault(get_fault("scaled"), mini, CLIP, listener=Stopper())
+        run_fault(get_fault("scaled"), mini, CLIP, listener=Recorder(patience=6))

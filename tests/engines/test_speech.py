@@ -11,7 +11,8 @@ import torch
 
 from engines import registry, speech
 from engines.audio import load_clip
-from engines.base import SAMPLE_RATE, SILENT, Clip, EngineError, Listener, Options, Stopped
+from engines.base import SAMPLE_RATE, SILENT, Clip, EngineError, Options, Stopped
+from tests.processes import Recorder
 
 JFK, FRENCH = Path("audio_samples/jfk.flac"), Path("audio_samples/french-prompt.flac")
 
@@ -39,12 +40,8 @@ def test_speech_is_found_within_the_parts_that_were_asked_for(clip: Clip) -> Non
 
 
 def test_a_search_is_stopped(clip: Clip) -> None:
-    class Impatient(Listener):
-        def stopped(self) -> bool:
-            return True
-
     with pytest.raises(Stopped):
-        speech.list_speech(clip, (), Impatient())
+        speech.list_speech(clip, (), Recorder(patience=0))
 
 
 def test_without_the_package_a_sentence_says_what_brings_it(

@@ -10,7 +10,6 @@ one got another's result or none, a process kept growing, or anything is left af
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import signal
@@ -19,14 +18,17 @@ import sys
 import tempfile
 import time
 import uuid
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import httpx
+import psutil
 import soundfile
+import typer
 
 from engines import registry
 from tests.running_app import App
@@ -53,25 +55,31 @@ def cut_clips(sample: Path, folder: Path, count: int) -> list[Path]:
     return paths
 
 
-def upload(http: httpx.Client, clip: Path) -> dict[str, Any]:
+def upload(url: str, clip: Path) -> dict[str, Any]:
     """Bring a clip; what the page knows it by."""
-    with clip.open("rb") as file:
-        answer = http.post("gradio_api/upload", files={"files": (clip.name, file)})
+    sent = {"files": (clip.name, clip.read_bytes())}
+    answer = httpx.post(f"{url}gradio_api/upload", files=sent, timeout=READ_SECONDS)
     return {"path": answer.raise_for_status().json()[0], "meta": {"_type": "gradio.FileData"}}
+
+
+def predict(url: str, name: str, **sent: Any) -> str:
+    """All that an endpoint answers to raw JSON, past every check of a client."""
+    call = f"{url}gradio_api/call"
+    started = httpx.post(f"{call}/v2/{name}", json=sent, timeout=READ_SECONDS)
+    if started.status_code != 200:
+        return started.text
+    return httpx.get(f"{call}/{name}/{started.json()['event_id']}", timeout=READ_SECONDS).text
 
 
 def visit_as_program(url: str, clip: Path, engines: Sequence[str]) -> dict[str, Any]:
     """The record by the endpoint `/compare`, as a new session; raises `RuntimeError` if refused."""
-    with httpx.Client(base_url=url, timeout=READ_SECONDS) as http:
-        asked = {"clip": upload(http, clip), "engines": list(engines), "schedule": "parallel"}
-        event = http.post("gradio_api/call/v2/compare", json=asked).json()["event_id"]
-        answer = http.get(f"gradio_api/call/compare/{event}").text
+    asked = {"clip": upload(url, clip), "engines": list(engines), "schedule": "parallel"}
+    answer = predict(url, "compare", **asked)
     *_, last = answer.strip().split("\n\n")
     kind, data = (line.partition(": ")[2] for line in last.splitlines())
     if kind != "complete":
         raise RuntimeError(json.loads(data))
-    record: dict[str, Any] = json.loads(data)[0]
-    return record
+    return json.loads(data)[0]
 
 
 def start_as_browser(
@@ -83,16 +91,12 @@ def start_as_browser(
     config = http.get("config").json()
     parts, listeners = config["components"], config["dependencies"]
     ids = {part["props"].get("elem_id"): part["id"] for part in parts}
-    pressed = [each for each in listeners if [ids["compare"], "click"] in each["targets"]]
-    (run,) = (
-        each
-        for each in listeners
-        if each["trigger_after"] in [first["id"] for first in pressed] and each["inputs"]
-    )
+    pressed = [each["id"] for each in listeners if [ids["compare"], "click"] in each["targets"]]
+    (run,) = (each for each in listeners if each["trigger_after"] in pressed and each["inputs"])
     held = {part["id"]: part["props"].get("value") for part in parts} | {
         run["inputs"][0]: tab,
         ids["sample"]: "own",
-        ids["audio"]: upload(http, clip),
+        ids["audio"]: upload(str(http.base_url), clip),
         ids["engines"]: list(engines),
     }
     data = [held[each] for each in run["inputs"]]
@@ -117,115 +121,100 @@ def visit_as_browser(url: str, clip: Path, engines: Sequence[str]) -> dict[str, 
         asked = [tab, engines[0], *(held[each] for each in save["inputs"][2:])]
         body = {"fn_index": save["id"], "session_hash": tab, "data": asked}
         parcel = http.post("gradio_api/run/predict", json=body).json()["data"][0]
-    record: dict[str, Any] = json.loads(json.loads(parcel)["text"])
-    return record
-
-
-def read_words(record: dict[str, Any], clip: Path, engines: Sequence[str]) -> str:
-    """The words in a record; asserts that it is this clip's and complete."""
-    seconds = soundfile.info(clip).duration
-    assert record["clip"] == clip.name and abs(record["audio_seconds"] - seconds) < 0.01, record
-    assert {lane["engine"]: lane["state"] for lane in record["lanes"]} == dict.fromkeys(
-        engines, "done"
-    ), record["lanes"]
-    (words,) = {lane["text"] for lane in record["lanes"]}
-    return str(words)
+    return json.loads(json.loads(parcel)["text"])
 
 
 def visit_once(url: str, clip: Path, engines: Sequence[str], number: int) -> str | Exception:
-    """One visit, by the endpoint or the page in turn: the words, or what came instead."""
-    visit = (visit_as_program, visit_as_browser)[number % 2]
+    """One visit, by the endpoint or the page in turn: the words, or what came instead, which may
+    be another clip's record or an incomplete one."""
     try:
-        return read_words(visit(url, clip, engines), clip, engines)
+        record = (visit_as_program, visit_as_browser)[number % 2](url, clip, engines)
+        seconds = soundfile.info(clip).duration
+        assert record["clip"] == clip.name and abs(record["audio_seconds"] - seconds) < 0.01, record
+        states = {lane["engine"]: lane["state"] for lane in record["lanes"]}
+        assert states == dict.fromkeys(engines, "done"), record["lanes"]
+        (words,) = {lane["text"] for lane in record["lanes"]}
+        return str(words)
     except Exception as error:
         return error
 
 
 def visit_at_once(url: str, clips: Sequence[Path], engines: Sequence[str]) -> list[str | Exception]:
     with ThreadPoolExecutor(len(clips)) as pool:
-        asked = [(url, clip, engines, number) for number, clip in enumerate(clips)]
-        return list(pool.map(lambda each: visit_once(*each), asked))
+        numbers = range(len(clips))
+        return list(pool.map(lambda at: visit_once(url, clips[at], engines, at), numbers))
 
 
-def measure(app: App) -> dict[str, int]:
+def measure(app: App) -> Counter[str]:
     """Resident bytes by process: the page's, and its engines' by their key."""
-    sizes: dict[str, int] = {}
+    sizes: Counter[str] = Counter()
     for number in app.find_processes():
-        with suppress(OSError):
-            words = Path(f"/proc/{number}/cmdline").read_text().split("\0")
-            pages = int(Path(f"/proc/{number}/statm").read_text().split()[1])
-            name = next((word for word in words if word in registry.all_keys()), "other")
-            name = "page" if number == app.process.pid else name
-            sizes[name] = sizes.get(name, 0) + pages * os.sysconf("SC_PAGE_SIZE")
+        with suppress(psutil.NoSuchProcess):
+            process = psutil.Process(number)
+            name = next(
+                (word for word in process.cmdline() if word in registry.all_keys()), "other"
+            )
+            sizes["page" if number == app.process.pid else name] += process.memory_info().rss
     return sizes
 
 
-def check(app: App, clips: list[Path], options: Any) -> list[str]:
+def check(app: App, clips: list[Path], engines: Sequence[str], comparisons: int) -> list[str]:
     """Visit a page that runs; a line for each thing that must not be."""
-    url, engines, until = app.url, options.engines, time.monotonic() + START_SECONDS
-    while isinstance(first := visit_once(url, clips[0], registry.available(), 0), Exception):
+    until = time.monotonic() + START_SECONDS
+    while isinstance(first := visit_once(app.url, clips[0], registry.available(), 0), Exception):
         if time.monotonic() > until or app.process.poll() is not None:
             return [f"no comparison came to an end: {first!r}"]
         time.sleep(1.0)
     start = time.monotonic()
-    crowd = visit_at_once(url, clips[: options.visitors], engines)
-    faults = [
-        f"{clip.name}: {got!r}"
-        for clip, got in zip(clips, crowd, strict=False)
-        if isinstance(got, Exception)
-    ]
+    crowd = visit_at_once(app.url, clips, engines)
+    came = zip(clips, crowd, strict=True)
+    faults = [f"{clip.name}: {got!r}" for clip, got in came if isinstance(got, Exception)]
     print(f"{len(crowd)} visitors at once: {len(faults)} faults, {time.monotonic() - start:.0f} s")
     marks = []
-    for number in range(options.comparisons):
+    for number in range(comparisons):
         at = number // 2 % len(crowd)
-        got = visit_once(url, clips[at], engines, number)
+        got = visit_once(app.url, clips[at], engines, number)
         if got != crowd[at]:
             faults.append(f"{clips[at].name} got {got!r} instead of {crowd[at]!r}")
-        if (number + 1) * 3 % options.comparisons < 3:
+        if (number + 1) * 3 % comparisons < 3:
             marks.append(measure(app))
             print(f"after {number + 1}: { ({n: s >> 20 for n, s in marks[-1].items()}) } MiB")
     for name, last in marks[-1].items():
-        before = marks[0].get(name, 0)
+        before = marks[0][name]
         if last - before > max(FLAT * before, ROOM_BYTES):
             faults.append(f"the memory of {name} grew from {before >> 20} to {last >> 20} MiB")
     return faults
 
 
-def run_check(options: Any, folder: Path) -> list[str]:
-    """Start the page in a folder, check it, and end it."""
-    clips = cut_clips(ROOT / "audio_samples" / "jfk.flac", folder, options.visitors)
-    uploads = folder / "uploads"
-    named = {
-        "GRADIO_SERVER_NAME": "127.0.0.1",
-        "GRADIO_TEMP_DIR": str(uploads),
-        "DEMO_AUTH": "",
-        "DEMO_QUEUE": str(options.visitors),
-        "LOG_LEVEL": "warning",
-    }
-    app, faults = App(folder, os.environ | named), []
-    try:
-        faults = check(app, clips, options)
-        app.end(signal.SIGTERM)
-    except (AssertionError, subprocess.TimeoutExpired) as error:
-        faults.append(f"the page did not end well: {error}")
-    finally:
-        app.kill()
-    return faults + [f"left after the end: {path}" for path in uploads.rglob("*") if path.is_file()]
-
-
-def main() -> int:
-    """Read the command line and run the check in a temporary folder."""
-    parser = argparse.ArgumentParser(prog="python -m tests.load.check")
-    parser.add_argument("--visitors", type=int, default=50, help="at the same time")
-    parser.add_argument("--comparisons", type=int, default=300, help="one after another")
-    parser.add_argument("--engines", default=",".join(registry.available()), help="keys")
-    options = parser.parse_args()
-    options.engines = options.engines.split(",")
-    with tempfile.TemporaryDirectory(prefix="load-check-") as folder:
-        faults = run_check(options, Path(folder))
+def main(
+    visitors: Annotated[int, typer.Option(help="at the same time")] = 50,
+    comparisons: Annotated[int, typer.Option(help="one after another")] = 300,
+    engines: Annotated[str, typer.Option(help="keys; all where none is given")] = "",
+) -> None:
+    """Start the page in a temporary folder, check it, and end it."""
+    keys, faults = engines.split(",") if engines else registry.available(), list[str]()
+    with tempfile.TemporaryDirectory(prefix="load-check-") as name:
+        folder, uploads = Path(name), Path(name, "uploads")
+        clips = cut_clips(ROOT / "audio_samples" / "jfk.flac", folder, visitors)
+        named = {
+            "GRADIO_SERVER_NAME": "127.0.0.1",
+            "GRADIO_TEMP_DIR": str(uploads),
+            "DEMO_AUTH": "",
+            "DEMO_QUEUE": str(visitors),
+            "LOG_LEVEL": "warning",
+        }
+        app = App(folder, os.environ | named)
+        try:
+            faults += check(app, clips, keys, comparisons)
+            app.end(signal.SIGTERM)
+        except (AssertionError, subprocess.TimeoutExpired) as error:
+            faults.append(f"the page did not end well: {error}")
+        finally:
+            app.kill()
+        faults += [f"left after the end: {path}" for path in uploads.rglob("*") if path.is_file()]
     print(f"{len(faults)} faults", *faults, sep="\n")
-    return 1 if faults else 0
+    sys.exit(bool(faults))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    typer.run(main)
