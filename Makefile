@@ -84,8 +84,8 @@ benchmark-save: $(RUN) ## measure every engine here with tiny.en and base, greed
 bad-input: $(DEV) ## make hundreds of odd and broken clips and put each through the reader
 	$(PY) -m pytest -s -m "slow or not slow" tests/bad_input $(ARGS)
 
-load-check: $(DEV) ## put fifty visitors on the page at once, then 300 comparisons, and count
-	$(PY) -m tests.load.check $(ARGS)
+load-check: $(DEV) ## put fifty visitors on the page at once, then 300 comparisons, with VISITORS=9 fewer
+	$(PY) -m pytest -s tests/load/check.py $(ARGS)
 
 structure: $(DEV) ## print the size of the code, its imports, and the targets for both
 	$(PY) -m tests.structure $(ARGS)

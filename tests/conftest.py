@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -20,14 +20,8 @@ if TYPE_CHECKING:
     from tests.fake_page import FakePage
 
 BROWSER_ARGUMENTS = [
-    "--headless",
-    "--no-sandbox",
     "--disable-gpu",
     "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
     "--use-fake-device-for-media-stream",
     "--use-fake-ui-for-media-stream",
 ]
@@ -71,21 +65,14 @@ def browser() -> Iterator[Browser]:
 def open_page(browser: Browser) -> Iterator[Callable[..., Page]]:
     """Opens an address in a fresh tab; the test fails if the tab asks any other host."""
     asked: list[str] = []
-    with ExitStack() as contexts:
+    with ExitStack() as tabs:
 
-        def open_at(
-            url: str,
-            theme: str = "light",
-            width: int = 1400,
-            query: str = "",
-            ready: str = "#compare",
-        ) -> Page:
-            context = browser.new_context(viewport={"width": width, "height": 900})
-            contexts.callback(context.close)
-            tab = context.new_page()
+        def open_at(url: str, width: int = 1400, query: str = "", ready: str = "#compare") -> Page:
+            tab = tabs.enter_context(closing(browser.new_page()))
+            tab.set_viewport_size({"width": width, "height": 900})
             tab.set_default_timeout(90_000)
             tab.on("request", lambda request: asked.append(request.url))
-            tab.goto(f"{url}?__theme={theme}{query}")
+            tab.goto(f"{url}?__theme=light{query}")
             tab.locator(ready).first.wait_for()
             return tab
 
@@ -123,14 +110,8 @@ def serve_fakes(sample_folder: Path, uploads: Path) -> Iterator[Callable[..., Fa
     """Serves a page over fakes, with the given limits."""
     from tests.fake_page import FakePage
 
-    with ExitStack() as served:
-
-        def serve(**options: Any) -> FakePage:
-            fake = FakePage(sample_folder, **options)
-            served.callback(fake.close)
-            return fake
-
-        yield serve
+    with ExitStack() as pages:
+        yield lambda **how: pages.enter_context(closing(FakePage(sample_folder, **how)))
 
 
 @pytest.fixture(scope="module")
@@ -145,13 +126,7 @@ def connect() -> Iterator[Callable[..., Client]]:
     from gradio_client import Client
 
     with ExitStack() as clients:
-
-        def connect_to(url: str, **named: Any) -> Client:
-            client = Client(url, verbose=False, **named)
-            clients.callback(client.close)
-            return client
-
-        yield connect_to
+        yield lambda url, **how: clients.enter_context(closing(Client(url, verbose=False, **how)))
 
 
 @pytest.fixture

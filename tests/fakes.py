@@ -136,15 +136,14 @@ class FakeEngine:
     def wait(self, listener: Listener, held: bool, text: str = "") -> None:
         """Let the pace pass, while letter after letter of the text is told, and the gate open,
         unless somebody wants the run stopped."""
-        start = time.perf_counter()
-        until = start + self.pace
-        gate = self.last_word if held else None
+        start, gate = time.perf_counter(), self.last_word if held else None
         while True:
             listener.check_stopped()
+            passed = time.perf_counter() - start
             if text:
-                share = (time.perf_counter() - start) / self.pace if self.pace else 1.0
+                share = passed / self.pace if self.pace else 1.0
                 listener.partial(text[: int(share * len(text))])
-            if time.perf_counter() >= until and (gate is None or gate.is_set()):
+            if passed >= self.pace and (gate is None or gate.is_set()):
                 return
             time.sleep(0.01)
 

@@ -31,21 +31,16 @@ def find_browser() -> str | None:
 
 def install_browser() -> str:
     """Find a browser or install one; its path. Exits with a sentence where neither works."""
-    debian = shutil.which("apt-get") is not None and os.geteuid() == 0
-    apt, quiet = ["apt-get", "-qq"], {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    playwright = [sys.executable, "-m", "playwright", "install", "chromium"]
-    ways = [playwright + ["--with-deps"] * debian]
-    if debian:
-        ways = [
-            [*apt, "update"],
-            [*apt, "install", "-y", "--no-install-recommends", NAMES[0]],
-            *ways,
-        ]
+    ways = [[sys.executable, "-m", "playwright", "install", "chromium"]]
+    if shutil.which("apt-get") and os.geteuid() == 0:
+        ways[0].append("--with-deps")
+        apt, install = ["apt-get", "-qq"], ["install", "-y", "--no-install-recommends", NAMES[0]]
+        ways = [[*apt, "update"], [*apt, *install], *ways]
     for command in ways:
         if find_browser():
             break
         print(*command, flush=True)
-        subprocess.run(command, env=quiet, check=False)
+        subprocess.run(command, env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"})
     return find_browser() or sys.exit(
         "The page's tests need a browser, and none could be installed: "
         "install Chromium or Chrome, then run this again."

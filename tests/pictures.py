@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import sys
 from pathlib import Path
-from typing import Any
 
 from PIL import Image
 
@@ -28,23 +27,9 @@ PICTURES = {"page": "light", "stage": "dark&stage=1"}
 CHECKED = "document.querySelector('#sample input:checked')?.value === 'librivox-sense'"
 
 
-def take(page: Any, name: str) -> bytes:
-    """Run to the end, until everything is drawn, and take the picture; on stage of the verdict."""
-    page.wait_for_function(CHECKED)
-    page.locator("#audio .play-pause-button").wait_for(state="attached")
-    page.evaluate("document.querySelector('#compare').click()")
-    for state in ("disabled", "enabled"):
-        page.locator(f"#compare:{state}").wait_for(state="attached")
-    if name == "stage":
-        page.keyboard.press("PageDown")
-    page.mouse.move(0, 0)
-    page.evaluate("document.activeElement.blur()")
-    page.wait_for_timeout(2000)
-    return bytes(page.screenshot())
-
-
 def main() -> None:
-    """Take them all and keep them with so few colours that they stay small."""
+    """Take each after a run, when everything is drawn, on stage of the verdict; and keep it with so
+    few colours that it stays small."""
     from playwright.sync_api import sync_playwright
 
     address = sys.argv[1] if len(sys.argv) > 1 else "http://127.0.0.1:7860"
@@ -54,7 +39,17 @@ def main() -> None:
             page = browser.new_page(viewport={"width": 1280, "height": 720})
             page.set_default_timeout(PATIENCE)
             page.goto(f"{address}?{CLIP}&__theme={query}")
-            picture = Image.open(io.BytesIO(take(page, name))).convert("RGB")
+            page.wait_for_function(CHECKED)
+            page.locator("#audio .play-pause-button").wait_for(state="attached")
+            page.evaluate("document.querySelector('#compare').click()")
+            for state in ("disabled", "enabled"):
+                page.locator(f"#compare:{state}").wait_for(state="attached")
+            if name == "stage":
+                page.keyboard.press("PageDown")
+            page.mouse.move(0, 0)
+            page.evaluate("document.activeElement.blur()")
+            page.wait_for_timeout(2000)
+            picture = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
             path = FOLDER / f"{name}.png"
             picture.quantize(COLOURS, dither=Image.Dither.NONE).save(path, optimize=True)
             print(f"{path.name}: {picture.size}, {path.stat().st_size >> 10} kB")

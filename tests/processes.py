@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 
 import psutil
@@ -43,22 +42,6 @@ def workers(group: int) -> list[int]:
             ours = os.getpgid(process.pid) == group and process.info["name"] != "sh"
             found += [process.pid] * (ours and is_living(process.pid))
     return found
-
-
-def sum_use(pids: Iterable[int]) -> float:
-    """Seconds of the processor that processes have used."""
-    used = 0.0
-    for pid in pids:
-        with suppress(psutil.NoSuchProcess):
-            used += sum(psutil.Process(pid).cpu_times()[:2])
-    return used
-
-
-def find_port() -> int:
-    """A port that nobody listens at."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def wait_until(true: Callable[[], bool], what: str, seconds: float = PATIENCE) -> None:

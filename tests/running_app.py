@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import uuid
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from typing import Any
 import httpx
 import psutil
 
-from tests.processes import find_port, wait_until
+from tests.processes import wait_until
 
 ROOT = Path(__file__).resolve().parents[1]
 START_SECONDS, END_SECONDS = 300.0, 60.0
@@ -27,16 +29,16 @@ class App:
     def __init__(
         self,
         folder: Path,
-        variables: dict[str, str] | None = None,
+        variables: Mapping[str, str] = os.environ,
         python: str | Path = sys.executable,
         checkout: Path = ROOT,
     ) -> None:
         """`folder`: where its output goes. `variables`: all of them, if not this process's."""
-        port = str(find_port())
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = str(free.getsockname()[1])
         self.mark, self.log = uuid.uuid4().hex, folder / "log.txt"
         self.url = f"http://127.0.0.1:{port}/"
-        environment = dict(os.environ if variables is None else variables)
-        environment |= {"GRADIO_SERVER_PORT": port, "MARK": self.mark}
+        environment = {**variables, "GRADIO_SERVER_PORT": port, "MARK": self.mark}
         with self.log.open("w") as out:
             self.process = subprocess.Popen(
                 [python, "app.py"], cwd=checkout, env=environment, stdout=out, stderr=out
@@ -44,7 +46,7 @@ class App:
         try:
             wait_until(self.answers, "the start of the page", START_SECONDS)
         except BaseException:
-            self.kill()
+            self.close()
             raise
 
     def answers(self) -> bool:
@@ -68,7 +70,7 @@ class App:
         wait_until(lambda: not self.find_processes(), "the end of every process", END_SECONDS)
         return self.log.read_text()
 
-    def kill(self) -> None:
+    def close(self) -> None:
         """Leave nothing behind, whatever the test found."""
         for number in self.find_processes():
             with suppress(ProcessLookupError):

@@ -78,17 +78,17 @@ def find_longest_chain(start: str = "app") -> tuple[str, ...]:
     return chain(start)
 
 
-def count_lines(*patterns: str) -> int:
-    """Return the lines of all files that match the patterns."""
-    paths = {path for pattern in patterns for path in ROOT.glob(pattern)}
-    return sum(len(path.read_text().splitlines()) for path in paths if path.is_file())
+def count_lines(*patterns: str) -> dict[str, int]:
+    """Return the lines of every file that matches the patterns, by its path."""
+    paths = {path for each in patterns for path in ROOT.glob(each) if path.is_file()}
+    counted = {path: len(path.read_text().splitlines()) for path in sorted(paths)}
+    return {str(path.relative_to(ROOT)): n for path, n in counted.items()}
 
 
 def list_long_files() -> list[str]:
     """Return files of the product and the tests with too many lines."""
-    paths = [path for each in (*PYTHON, *MOJO, *TESTS) for path in ROOT.glob(each)]
-    counted = [(len(path.read_text().splitlines()), path) for path in paths]
-    return [f"{path.relative_to(ROOT)}: {n}" for n, path in counted if n > LONGEST_FILE]
+    counted = count_lines(*PYTHON, *MOJO, *TESTS).items()
+    return [f"{path}: {n}" for path, n in counted if n > LONGEST_FILE]
 
 
 def list_long_functions() -> list[str]:
@@ -104,15 +104,16 @@ def list_long_functions() -> list[str]:
 
 def main() -> None:
     """Print each figure with its target."""
-    python, mojo = count_lines(*PYTHON), count_lines(*MOJO)
-    page = count_lines("assets/*.css", "assets/*.js", "demo/templates/*.html")
+    page = ("assets/*.css", "assets/*.js", "demo/templates/*.html")
+    parts = (PYTHON, MOJO, page, TESTS)
+    python, mojo, seen, tests = (sum(count_lines(*each).values()) for each in parts)
     real = [name for name, path in modules().items() if path.name != "__init__.py"]
     chain = find_longest_chain()
-    print(f"product: {python + mojo + page} lines (13,000): Python {python}, Mojo {mojo}, ", end="")
-    print(f"css, js and templates {page}")
+    print(f"product: {python + mojo + seen} lines (13,000): Python {python}, Mojo {mojo}, ", end="")
+    print(f"css, js and templates {seen}")
     print(f"modules in engines/ and demo/: {len(real) - 1} (60)")
     print(f"longest import chain from app.py: {len(chain)} (10): {' -> '.join(chain)}")
-    print(f"tests: {count_lines(*TESTS)} lines (9,000)")
+    print(f"tests: {tests} lines (9,000)")
     for title, found in (
         (f"files over {LONGEST_FILE} lines", list_long_files()),
         (f"functions over {LONGEST_FUNCTION} lines", list_long_functions()),

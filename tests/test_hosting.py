@@ -8,6 +8,7 @@ import os
 import pwd
 import re
 import shutil
+import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -20,7 +21,7 @@ from gradio_client import Client, handle_file
 from demo import middleware, server
 from tests import fakes
 from tests.fake_page import FakePage
-from tests.processes import find_port, wait_until
+from tests.processes import wait_until
 
 ROOT = Path(__file__).resolve().parents[1]
 NGINX = shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:/usr/local/bin:/usr/bin:/bin")
@@ -60,7 +61,9 @@ def proxied(
     monkeypatch.setenv(server.PROXY, "1")
     monkeypatch.setenv(middleware.AUTH, f"team:{PASSWORD}")
     monkeypatch.setenv("GRADIO_ROOT_PATH", "/clips")
-    page, port = serve_fakes(), find_port()
+    page = serve_fakes()
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
     documented = (ROOT / "docs" / "hosting.md").read_text("utf-8")
     (block,) = re.findall(r"```\n(server \{.*?)```", documented, re.DOTALL)
     for theirs, ours in (

@@ -121,9 +121,7 @@ def test_the_level_is_the_default_unless_told(
     assert logging.getLogger("engines").level == level
 
 
-def test_a_command_s_error_is_a_line_of_json_where_logs_are(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_command_s_error_is_a_line_of_json_in_logs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(logs.FORMAT, "json")
     done = CliRunner().invoke(cli.app, ["transcribe", "/no/such.wav", "--engine", "cpu"])
     logged, said = done.stderr.splitlines()

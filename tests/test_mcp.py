@@ -19,23 +19,17 @@ from tests import fakes
 from tests.fake_page import FakePage
 
 mcp = pytest.importorskip("mcp")
-streamable_http = pytest.importorskip("mcp.client.streamable_http")
-
-Session = Any
+connect_to = pytest.importorskip("mcp.client.streamable_http").streamable_http_client
 
 
-def talk(url: str, work: Callable[[Session], Awaitable[Any]], **options: Any) -> Any:
+def talk(url: str, work: Callable[[Any], Awaitable[Any]], **options: Any) -> Any:
     """Open a session, do the work in it, and close it; `options` are the HTTP client's."""
 
     async def run() -> Any:
         async with (
             httpx.AsyncClient(timeout=60, **options) as client,
-            streamable_http.streamable_http_client(f"{url}gradio_api/mcp/", http_client=client) as (
-                reader,
-                writer,
-                _,
-            ),
-            mcp.ClientSession(reader, writer) as session,
+            connect_to(f"{url}gradio_api/mcp/", http_client=client) as streams,
+            mcp.ClientSession(*streams[:2]) as session,
         ):
             await session.initialize()
             return await work(session)
@@ -72,30 +66,23 @@ def test_a_sample_is_compared(fake_page: FakePage) -> None:
         assert bool(cpu["segments"]) == bool(cpu["tokens"]) == details
 
 
-def test_a_clip_in_base64_is_compared_and_gone(fake_page: FakePage, sample_folder: Path) -> None:
-    heard: list[Path] = []
-
-    def read(path: str, listener: Any) -> Any:
-        heard.append(Path(path))
-        return fakes.read_fake_clip(path, listener)
-
-    fake_page.load_clip = read
+def test_a_clip_in_base64_is_compared_and_gone(
+    fake_page: FakePage, sample_folder: Path, uploads: Path
+) -> None:
     code = base64.b64encode((sample_folder / "columbia.flac").read_bytes()).decode()
     for clip in (code, f"data:audio/flac;base64,{code}"):
         result = call(fake_page.url, "compare_clip", {"clip_base64": clip, "engines": ["cpu"]})
         assert result.structuredContent["lanes"][0]["text"] == fakes.WORDS
-        path = heard.pop()
-        assert not path.exists() and not path.parent.exists()
+        assert not list(uploads.rglob("clip-*")), "where it was meanwhile"
 
 
 def test_a_caller_who_leaves_frees_the_processor(fake_page: FakePage) -> None:
     never = Event()
     held = fakes.FakeEngine(last_word=never)
     fake_page.use(cpu=held)
-
     arguments = {"sample": "jfk", "engines": ["cpu"]}
 
-    async def start_and_leave(session: Session) -> None:
+    async def start_and_leave(session: Any) -> None:
         asking = asyncio.create_task(session.call_tool("compare_clip", arguments))
         while not held.prepared.is_set():
             await asyncio.sleep(0.01)

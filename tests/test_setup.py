@@ -34,15 +34,10 @@ PIXI_MACHINE = {
 }
 """The machine pixi.toml is written for, in the words of an environment marker."""
 
-SPACES_LARGEST_FILE = 10 * 2**20
-"""Bytes; Hugging Face Spaces takes nothing larger without Git LFS."""
-
 REQUIREMENTS = (
     "requirements.txt",
     *(f"requirements-{name}.txt" for name in ("dev", "ray", "extra")),
 )
-
-needs_make = pytest.mark.skipif(not shutil.which("make"), reason="make is not installed")
 
 
 def requirements(name: str, machine: dict[str, str] | None = None) -> list[Requirement]:
@@ -144,8 +139,8 @@ def tracked_files(*options: str) -> list[Path]:
 
 
 def test_spaces_takes_every_tracked_file_and_package_name() -> None:
-    too_large = [path for path in tracked_files() if path.stat().st_size > SPACES_LARGEST_FILE]
-    assert not too_large
+    """And no file above 10 MiB, for which Spaces wants Git LFS."""
+    assert not [path for path in tracked_files() if path.stat().st_size > 10 * 2**20]
     # Spaces hands the words to apt-get as they are: a comment would be taken for packages.
     names = (ROOT / "packages.txt").read_text().split()
     assert names and all(re.fullmatch(r"[a-z0-9][a-z0-9+.-]+", name) for name in names)
@@ -160,6 +155,8 @@ def test_continuous_integration_runs_the_readme_s_test_command() -> None:
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
     """The files `make` looks at, beside a .venv that claims to be complete."""
+    if not shutil.which("make"):
+        pytest.skip("make is not installed")
     for name in ("Makefile", "constraints.txt", *REQUIREMENTS):
         shutil.copy(ROOT / name, tmp_path)
         os.utime(tmp_path / name, (time.time() - 100,) * 2)
@@ -185,7 +182,6 @@ def planned(checkout: Path, *arguments: str) -> list[str]:
     return done.stdout.splitlines()
 
 
-@needs_make
 def test_a_second_run_starts_at_once(checkout: Path) -> None:
     assert planned(checkout, "demo", "ARGS=") == [".venv/bin/python app.py "]
     tests = [f".venv/bin/python -m {each}" for each in ("tests.install_browser", "pytest ")]
@@ -195,10 +191,7 @@ def test_a_second_run_starts_at_once(checkout: Path) -> None:
     assert "--no-deps -r requirements-extra.txt" in extra
 
 
-@needs_make
-def test_changed_requirements_are_installed_and_a_new_checkout_is_set_up_first(
-    checkout: Path,
-) -> None:
+def test_changed_requirements_are_installed_and_a_new_checkout_is_set_up(checkout: Path) -> None:
     (checkout / "requirements.txt").touch()
     assert any(" install -r " in command for command in planned(checkout, "test"))
     shutil.rmtree(checkout / ".venv")
@@ -208,7 +201,6 @@ def test_changed_requirements_are_installed_and_a_new_checkout_is_set_up_first(
     assert places == sorted(places)
 
 
-@needs_make
 def test_an_old_python_is_named_with_the_remedy(checkout: Path) -> None:
     shutil.rmtree(checkout / ".venv")
     (checkout / ".venv").mkdir()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -21,32 +22,17 @@ pytestmark = [needs_proc, pytest.mark.slow]
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable[..., App]]:
     """Starts the page, its uploads in a folder of the test's."""
-    started: list[App] = []
-
-    def start_app(**variables: str) -> App:
-        ours = {"GRADIO_TEMP_DIR": str(tmp_path / "uploads"), **variables}
-        started.append(App(tmp_path, {**os.environ, **ours}))
-        return started[-1]
-
-    yield start_app
-    for app in started:
-        app.kill()
-
-
-VARIABLES = {
-    "DEMO_PROXY": "1",
-    "DEMO_QUEUE": "7",
-    "DEMO_RATE": "2",
-    "FORWARDED_ALLOW_IPS": "192.0.2.1",
-    "LOG_FORMAT": "json",
-}
-"""Of docs/limits.md and docs/hosting.md, for a page that others reach."""
+    ours = os.environ | {"GRADIO_TEMP_DIR": str(tmp_path / "uploads")}
+    with ExitStack() as pages:
+        yield lambda **more: pages.enter_context(closing(App(tmp_path, ours | more)))
 
 
 def test_sigterm_stops_what_runs_and_leaves_nothing(
     start: Callable[..., App], connect: Callable[..., Client], tmp_path: Path
 ) -> None:
-    app = start(**VARIABLES)
+    """With variables of docs/limits.md and docs/hosting.md, for a page that others reach."""
+    public = {"DEMO_PROXY": "1", "FORWARDED_ALLOW_IPS": "192.0.2.1", "LOG_FORMAT": "json"}
+    app = start(DEMO_QUEUE="7", DEMO_RATE="2", **public)
     claimed = {"X-Forwarded-For": "192.0.2.7"}  # nobody who may say so
     clients = [connect(app.url, headers=claimed) for _ in range(2)]
     ask: dict[str, Any] = {"sample": "columbia", "engines": ["cpu"], "api_name": "/compare"}

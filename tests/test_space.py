@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -142,9 +143,8 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def app(python: Path, checkout: Path, tmp_path: Path) -> Iterator[App]:
     """The page as Spaces starts it, and with what its owner keeps secret."""
-    started = start_space(python, checkout, tmp_path, **SECRETS)
-    yield started
-    started.kill()
+    with closing(start_space(python, checkout, tmp_path, **SECRETS)) as started:
+        yield started
 
 
 def start_space(python: Path, checkout: Path, tmp_path: Path, **more: str) -> App:
@@ -223,13 +223,10 @@ def test_a_comparison_runs_on_the_newest_pytorch_of_zero_gpu(
     assert found.stdout.startswith(NEWEST_OF_ZERO_GPU), found.stderr
     lent = {"SPACES_ZERO_GPU": "true", "DEMO_GPU_ARCHITECTURE": "none"}
     stand_in = str(checkout / "tests" / "stand_in")
-    app = start_space(python, checkout, tmp_path, PYTHONPATH=stand_in, **lent)
-    try:
+    with closing(start_space(python, checkout, tmp_path, PYTHONPATH=stand_in, **lent)) as app:
         client = Client(app.url, verbose=False)
         record: dict[str, Any] = client.predict(sample="jfk", api_name="/compare")
         client.close()
-    finally:
-        app.kill()
     ours = registry.get("cpu").transcribe(load_clip("audio_samples/jfk.flac"))
     written = {lane["engine"]: lane["text"] for lane in record["lanes"]}
     assert written == dict.fromkeys(("cpu", "max_hybrid", "max_full"), ours.text), record

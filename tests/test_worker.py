@@ -9,30 +9,20 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
 
 import pytest
 
 from engines import process, worker
-from engines.audio import load_clip
-from engines.base import EngineError, EngineUnavailable, Options, PrepareSeconds, Stopped
+from engines.base import EngineError, EngineUnavailable, PrepareSeconds, Stopped
 from engines.process import Worker
 from engines.worker import RemoteEngine
 from tests.fake_handlers import ENGINE, GATE
 from tests.fakes import WORDS, make_clip
-from tests.processes import (
-    PATIENCE,
-    Recorder,
-    Waiter,
-    is_living,
-    needs_proc,
-    sum_use,
-    wait_until,
-    workers,
-)
+from tests.processes import PATIENCE, Recorder, Waiter, is_living, needs_proc, wait_until, workers
 
 MakeEngine = Callable[[str], RemoteEngine]
 
@@ -40,15 +30,8 @@ MakeEngine = Callable[[str], RemoteEngine]
 @pytest.fixture
 def make_engine() -> Iterator[MakeEngine]:
     """Makes an engine whose model names its fault."""
-    made: list[RemoteEngine] = []
-
-    def make(fault: str) -> RemoteEngine:
-        made.append(RemoteEngine("cpu", fault, handler=ENGINE))
-        return made[-1]
-
-    yield make
-    for engine in made:
-        engine.close()
+    with ExitStack() as made:
+        yield lambda fault: made.enter_context(closing(RemoteEngine("cpu", fault, handler=ENGINE)))
 
 
 def pid(engine: RemoteEngine) -> int:
@@ -166,16 +149,18 @@ def start_compiling(engine: RemoteEngine, warming: bool = False) -> tuple[Waiter
 
 
 @needs_proc
-@pytest.mark.parametrize("second_stops", [False, True])
+@pytest.mark.parametrize(("warming", "second_stops"), [(False, False), (False, True), (True, True)])
 def test_a_compile_goes_on_until_all_who_wait_for_it_stop(
-    compiling: RemoteEngine, tmp_path: Path, second_stops: bool
+    compiling: RemoteEngine, tmp_path: Path, warming: bool, second_stops: bool
 ) -> None:
-    first, group = start_compiling(compiling)
+    """Warming, which nobody waits for, gives way to them."""
+    first, group = start_compiling(compiling, warming)
     second = Waiter(compiling.prepare)
     wait_until(lambda: second in compiling.worker._waiting, "two waiting")
-    first.stop.set()
-    first.thread.join(5 * process.POLL_SECONDS)
-    assert len(workers(group)) == 2
+    if not warming:
+        first.stop.set()
+        first.thread.join(5 * process.POLL_SECONDS)
+        assert len(workers(group)) == 2
     if second_stops:
         second.leave()
         first.thread.join(PATIENCE)
@@ -184,17 +169,6 @@ def test_a_compile_goes_on_until_all_who_wait_for_it_stop(
     second.thread.join(PATIENCE)
     assert isinstance(second.outcome, Stopped if second_stops else PrepareSeconds)
     assert says_its_words(compiling) and (pid(compiling) == group) is not second_stops
-
-
-@needs_proc
-def test_warming_which_nobody_waits_for_gives_way(compiling: RemoteEngine) -> None:
-    warming, group = start_compiling(compiling, warming=True)
-    visitor = Waiter(compiling.prepare)
-    wait_until(lambda: visitor in compiling.worker._waiting, "the visitor waiting")
-    visitor.leave()
-    warming.thread.join(PATIENCE)
-    assert isinstance(warming.outcome, Stopped) and isinstance(visitor.outcome, Stopped)
-    assert not workers(group) and compiling.worker.pid is None
 
 
 @needs_proc
@@ -259,28 +233,3 @@ def test_nothing_outlives_a_parent_that_is_killed() -> None:
         parent.kill()
     wait_until(lambda: not workers(int(group)), "the end of the worker and its compiler")
     wait_until(lambda: not Path(folder).exists(), "the end of the samples")
-
-
-@needs_proc
-def test_stop_frees_the_processor_within_a_second() -> None:
-    """A real engine in the middle of a talk."""
-    engine, clip = RemoteEngine("cpu", "tiny.en"), load_clip("audio_samples/columbia.flac")
-    try:
-        waiter = Waiter(partial(engine.transcribe, clip, Options(temperatures=(0.0,))))
-        wait_until(lambda: "decoding" in waiter.stages, "decoding")
-        group = pid(engine)
-        assert measure_use(group) > 0.3
-        waiter.stop.set()
-        time.sleep(1)
-        assert measure_use(group) < 0.1
-        waiter.leave()
-        assert isinstance(waiter.outcome, Stopped)
-    finally:
-        engine.close()
-
-
-def measure_use(group: int, seconds: float = 0.5) -> float:
-    """The processors that a worker's processes keep busy."""
-    before = sum_use(workers(group))
-    time.sleep(seconds)
-    return (sum_use(workers(group)) - before) / seconds

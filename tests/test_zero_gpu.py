@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,6 @@ from tests.fake_page import make_backend
 from tests.fakes import WORDS, make_clip
 from tests.processes import PATIENCE, Recorder, Waiter, children, is_living, wait_until
 from tests.stand_in.spaces import DEVICE, FakeSpaces
-
-MakeEngine = Callable[[str], ZeroGpuEngine]
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Spaces are Linux")
 
@@ -44,13 +42,12 @@ def spaces(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeSpaces]:
     worker.close_engines()
 
 
-@pytest.fixture
-def make_engine(spaces: FakeSpaces) -> MakeEngine:
-    """Makes an engine whose model names its fault."""
-    return lambda fault: ZeroGpuEngine("gpu", fault, handler=ENGINE)
+def make_engine(fault: str) -> ZeroGpuEngine:
+    """An engine whose model names its fault."""
+    return ZeroGpuEngine("gpu", fault, handler=ENGINE)
 
 
-def test_a_run_is_a_call_that_has_the_gpu(make_engine: MakeEngine, spaces: FakeSpaces) -> None:
+def test_a_run_is_a_call_that_has_the_gpu(spaces: FakeSpaces) -> None:
     engine, heard = make_engine("sound"), Recorder()
     for calls in (1, 2):
         transcript = engine.transcribe(make_clip(2.0), listener=heard)
@@ -66,7 +63,7 @@ def test_a_run_is_a_call_that_has_the_gpu(make_engine: MakeEngine, spaces: FakeS
 
 
 def test_a_call_asks_for_the_seconds_of_its_clip_and_model(
-    make_engine: MakeEngine, spaces: FakeSpaces, monkeypatch: pytest.MonkeyPatch
+    spaces: FakeSpaces, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A visitor without an account has 120 s a day."""
     engine = make_engine("sound")
@@ -76,9 +73,8 @@ def test_a_call_asks_for_the_seconds_of_its_clip_and_model(
     assert short <= 30 < longer < longest == zero_gpu.CALL_SECONDS
     monkeypatch.setenv(zero_gpu.SECONDS, "60")
     assert zero_gpu.estimate_seconds("large-v3", 1800.0, 5) == 60
-    assert (
-        zero_gpu.estimate_seconds("base", 11.0) < zero_gpu.estimate_seconds("large-v3", 11.0) <= 60
-    )
+    base, large = (zero_gpu.estimate_seconds(model, 11.0) for model in ("base", "large-v3"))
+    assert base < large <= 60
 
 
 def test_a_visitor_sees_what_a_comparison_takes_of_the_day(sample_folder: Path) -> None:
@@ -99,12 +95,11 @@ def test_graphs_are_compiled_before_the_first_call(
 ) -> None:
     asked: list[Any] = []
 
-    class Compiler(process.Worker):
-        def ask(self, method: str, *given: Any, **named: Any) -> Any:
-            asked.append((self.handler, self.arguments, method, given))
-            return 12.0
+    def ask(self: process.Worker, method: str, *given: Any, **named: Any) -> float:
+        asked.append((self.handler, self.arguments, method, given))
+        return 12.0
 
-    monkeypatch.setattr(worker, "Worker", Compiler)
+    monkeypatch.setattr(process.Worker, "ask", ask)
     prepared = ZeroGpuEngine(key, "tiny.en").prepare()
     given = (worker.COMPILER, ("sm_120a",), "compile", (key, "tiny.en", "float32"))
     assert asked == ([] if key == "gpu" else [given]) and not spaces.forks
@@ -127,7 +122,7 @@ def test_the_page_s_process_opens_neither_max_nor_cuda() -> None:
 
 @pytest.mark.parametrize("taken_back", [False, True])
 def test_a_call_that_is_stopped_or_loses_the_gpu_ends_with_its_worker(
-    make_engine: MakeEngine, spaces: FakeSpaces, taken_back: bool
+    spaces: FakeSpaces, taken_back: bool
 ) -> None:
     engine = make_engine("deaf")
     visitor = Waiter(lambda listener: engine.transcribe(make_clip(1.0), listener=listener))
@@ -143,9 +138,7 @@ def test_a_call_that_is_stopped_or_loses_the_gpu_ends_with_its_worker(
     wait_until(lambda: not is_living(process), "the end of the worker")
 
 
-def test_what_goes_wrong_in_a_call_or_before_it_is_told(
-    make_engine: MakeEngine, spaces: FakeSpaces
-) -> None:
+def test_what_goes_wrong_in_a_call_or_before_it_is_told(spaces: FakeSpaces) -> None:
     with pytest.raises(EngineError, match="GPU has not"):
         make_engine("gpu memory").transcribe(make_clip(1.0))
     engine = make_engine("sound")
@@ -156,17 +149,14 @@ def test_what_goes_wrong_in_a_call_or_before_it_is_told(
     assert engine.transcribe(make_clip(1.0)).text.split() == WORDS.split()
 
 
+@pytest.mark.usefixtures("spaces")
 def test_without_the_package_the_reason_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SPACES_ZERO_GPU", "true")
     monkeypatch.setitem(sys.modules, "spaces", None)
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(EngineUnavailable, match="needs the package spaces"):
+        worker.get_engine("gpu")
+    assert type(worker.get_engine("cpu")) is RemoteEngine
+    assert worker.pick_class("max_full") is RemoteEngine, "on the processor, as it says"
     zero_gpu.load_spaces.cache_clear()
-    try:
-        with pytest.raises(EngineUnavailable, match="needs the package spaces"):
-            worker.get_engine("gpu")
-        assert type(worker.get_engine("cpu")) is RemoteEngine
-        assert worker.pick_class("max_full") is RemoteEngine, "on the processor, as it says"
-    finally:
-        zero_gpu.load_spaces.cache_clear()
     monkeypatch.delenv("SPACES_ZERO_GPU")
     assert worker.pick_class("gpu") is RemoteEngine and zero_gpu.why_not() is None

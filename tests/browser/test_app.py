@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
@@ -25,9 +26,8 @@ FINISH_SECONDS = 240
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The app's address, served by a process of its own."""
-    app = App(tmp_path_factory.mktemp("app"))
-    yield app.url
-    app.kill()
+    with closing(App(tmp_path_factory.mktemp("app"))) as app:
+        yield app.url
 
 
 def test_one_click_gives_the_same_words_in_every_lane(

@@ -29,9 +29,7 @@ pytestmark = pytest.mark.browser
 FITS = "document.documentElement.scrollWidth <= innerWidth"
 
 
-def test_no_serious_fault_in_any_theme_width_and_state(
-    fake_page: FakePage, open_page: Open
-) -> None:
+def test_no_serious_fault_in_any_theme_width_or_state(fake_page: FakePage, open_page: Open) -> None:
     other = fakes.fake_max(words=fakes.WORDS.replace("turns", "turned"))
     fake_page.use(max_hybrid=other)
     page = open_page(fake_page.url)
@@ -122,9 +120,7 @@ def test_a_light_first_screen_then_words_and_nothing_jumps(
 
 
 @pytest.mark.slow
-def test_a_long_comparison_weighs_less_than_half_a_megabyte(
-    fake_page: FakePage, open_page: Open
-) -> None:
+def test_a_long_comparison_is_below_half_a_megabyte(fake_page: FakePage, open_page: Open) -> None:
     """The words of a talk of three minutes, and features of the size of a real encoder's."""
     traits = {"words": " ".join([fakes.WORDS] * 36), "shape": (1500, 384)}
     fake_page.use(

@@ -33,14 +33,10 @@ def test_bars_stack_to_each_engine_s_total_the_fastest_first() -> None:
         "MAX hybrid, cpu float32 0.000 s 0.000 s 0.050 s 0.200 s 0.750 s 1.000"
     )
     assert "Seconds by stage: tiny.en, beam 1" in page.text
+    assert times.ALONE in page.text and times.SINGLE in page.text
+    assert times.SHARED in times.render_bars(compare(schedule="parallel"))
     (failed,) = list_figures(read(times.render_bars(fail_second(compare()))))
     assert len(list_bars(failed)) == 3
-
-
-def test_only_times_of_engines_alone_are_called_comparable() -> None:
-    assert times.SHARED in times.render_bars(compare(schedule="parallel"))
-    alone = read(times.render_bars(compare(schedule="one at a time"))).text
-    assert times.ALONE in alone and times.SINGLE in alone
 
 
 def test_every_run_alone_has_a_dot_and_the_race_its_seconds_in_the_table() -> None:

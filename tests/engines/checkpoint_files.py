@@ -15,17 +15,19 @@ from safetensors.torch import save_file
 from torch import Tensor
 from whisper.model import ModelDimensions, Whisper
 
-VOCABULARY = 51864
-"""Tokens of the English-only checkpoints; the multilingual ones have one more, or two."""
+State = Mapping[str, Any]
+Heads = list[list[int]] | None
 
 DIMENSIONS = {
-    "tiny": ModelDimensions(80, 1500, 384, 6, 4, VOCABULARY, 448, 384, 6, 4),
-    "base": ModelDimensions(80, 1500, 512, 8, 6, VOCABULARY, 448, 512, 8, 6),
-    "small": ModelDimensions(80, 1500, 768, 12, 12, VOCABULARY, 448, 768, 12, 12),
-    "mini": ModelDimensions(80, 1500, 64, 1, 1, VOCABULARY, 448, 64, 1, 1),
+    "tiny": ModelDimensions(80, 1500, 384, 6, 4, 51864, 448, 384, 6, 4),
+    "small": ModelDimensions(80, 1500, 768, 12, 12, 51864, 448, 768, 12, 12),
+    "medium": ModelDimensions(80, 1500, 1024, 16, 24, 51865, 448, 1024, 16, 1),
+    "large": ModelDimensions(128, 1500, 1280, 20, 8, 51866, 448, 1280, 20, 1),
+    "mini": ModelDimensions(80, 1500, 64, 1, 1, 51864, 448, 64, 1, 1),
     "mini128": ModelDimensions(128, 1500, 64, 1, 2, 51866, 448, 64, 1, 1),
     "distilled": ModelDimensions(80, 1500, 128, 2, 3, 51865, 448, 128, 2, 2),
 }
+"""Real sizes (`medium` and `large` with fewer layers) and small ones; English has a token less."""
 
 
 def random_state(dims: ModelDimensions, seed: int = 0, half: bool = False) -> dict[str, Tensor]:
@@ -39,9 +41,7 @@ def random_state(dims: ModelDimensions, seed: int = 0, half: bool = False) -> di
     return {name: tensor.half().float() for name, tensor in state.items()} if half else state
 
 
-def write_checkpoint(
-    path: Path, dims: ModelDimensions, state: Mapping[str, Any] | None = None
-) -> Path:
+def write_checkpoint(path: Path, dims: ModelDimensions, state: State | None = None) -> Path:
     """Write a checkpoint in OpenAI's format, a random one unless told otherwise."""
     state = random_state(dims) if state is None else dict(state)
     torch.save({"dims": vars(dims), "model_state_dict": state}, path)
@@ -51,9 +51,9 @@ def write_checkpoint(
 def write_hugging_face(
     folder: Path,
     dims: ModelDimensions,
-    state: Mapping[str, Tensor],
+    state: State,
     shards: int = 1,
-    heads: list[list[int]] | None = None,
+    heads: Heads = None,
     **config: Any,
 ) -> Path:
     """Write `config.json`, `generation_config.json` and the tensors as Hugging Face has them."""
@@ -133,11 +133,7 @@ def rename(name: str, patterns: dict[str, str]) -> str:
 
 
 def write_ctranslate2(
-    folder: Path,
-    dims: ModelDimensions,
-    state: Mapping[str, Tensor],
-    dtype: str = "float16",
-    heads: list[list[int]] | None = None,
+    folder: Path, dims: ModelDimensions, state: State, dtype: str = "float16", heads: Heads = None
 ) -> Path:
     """Write `model.bin` and `config.json` as CTranslate2's converter does."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -163,7 +159,7 @@ def pack_string(text: str) -> bytes:
     return struct.pack("<H", len(text) + 1) + text.encode() + b"\0"
 
 
-def stack_projections(state: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
+def stack_projections(state: State) -> dict[str, np.ndarray]:
     """Return CTranslate2's arrays by name, those of a projection stacked; keys have a bias of 0."""
     parts: dict[str, list[np.ndarray]] = {}
     for name, tensor in state.items():

