@@ -52,13 +52,9 @@ def browser() -> Iterator[Browser]:
     path = find_browser()
     if path is None:
         reason = "no Chromium was found: run `make browser`, or set CHROMIUM to its path"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
+        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(reason)
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=path, args=BROWSER_ARGUMENTS)
-        yield chromium
-        chromium.close()
+        yield playwright.chromium.launch(executable_path=path, args=BROWSER_ARGUMENTS)
 
 
 @pytest.fixture

@@ -17,7 +17,6 @@ from tests.install_browser import find_browser
 
 FOLDER = Path(__file__).resolve().parents[1] / "assets" / "images"
 CLIP = "sample=librivox-sense&schedule=in-turn"
-COLOURS = 160
 PATIENCE = 900_000
 """Milliseconds: a first run compiles."""
 
@@ -51,7 +50,7 @@ def main() -> None:
             page.wait_for_timeout(2000)
             picture = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
             path = FOLDER / f"{name}.png"
-            picture.quantize(COLOURS, dither=Image.Dither.NONE).save(path, optimize=True)
+            picture.quantize(160, dither=Image.Dither.NONE).save(path, optimize=True)
             print(f"{path.name}: {picture.size}, {path.stat().st_size >> 10} kB")
 
 

@@ -77,12 +77,10 @@ def write_hugging_face(
         f"model.{rename(name, HUGGING_FACE_NAMES)}": tensor.contiguous()
         for name, tensor in state.items()
     }
-    if shards == 1:
-        save_file(named, folder / "model.safetensors")
-        return folder
     for shard in range(shards):
-        file = f"model-{shard + 1:05}-of-{shards:05}.safetensors"
-        save_file({name: named[name] for name in sorted(named)[shard::shards]}, folder / file)
+        part = f"-{shard + 1:05}-of-{shards:05}" if shards > 1 else ""
+        held = {name: named[name] for name in sorted(named)[shard::shards]}
+        save_file(held, folder / f"model{part}.safetensors")
     return folder
 
 

@@ -59,7 +59,6 @@ def test_every_format_gives_the_same_tensors(
     checkpoint = checkpoints.load(str(write(tmp_path / "model", DISTILLED, state, **given)))
     assert checkpoint.dims == DISTILLED
     assert_same(checkpoint.state, state)
-    assert digest_tensors(checkpoint.state) == digest_tensors(state)
     assert checkpoint.heads == (((1, 0), (1, 1)) if given.get("heads") == HEADS else None)
     mask = checkpoint.build(Whisper).alignment_heads.to_dense()
     assert mask.tolist() == [[False, False], [True, True]]

@@ -11,7 +11,6 @@ import pytest
 
 pytest.importorskip("max.engine")
 
-
 pytestmark = [pytest.mark.max, pytest.mark.cross]
 
 COMPILE = """

@@ -24,7 +24,6 @@ from engines.max_whisper import load_max_decoder
 from engines.worker import RemoteEngine
 from tests.processes import wait_until
 
-SAMPLES = ("jfk", "librivox-sense", "columbia")
 GREEDY = Options(temperatures=(0.0,))
 
 ROUNDING = {"float16": 2.0**-11, "bfloat16": 2.0**-8}
@@ -90,7 +89,7 @@ def apart(request: pytest.FixtureRequest) -> Iterator[RemoteEngine]:
 )
 def test_half_precision_moves_the_encoder_s_features_by_roundings(lane: str) -> None:
     engine, bound = worker.get_engine(lane, "tiny.en"), ROUNDINGS * ROUNDING[lane.split(":")[1]]
-    for sample in SAMPLES:
+    for sample in ("jfk", "librivox-sense", "columbia"):
         found = engine.transcribe(clip_of(sample), GREEDY).features
         expected = baseline(sample).features
         windows = min(len(found), len(expected))

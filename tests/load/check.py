@@ -27,7 +27,6 @@ from engines import registry
 from tests.processes import wait_until
 from tests.running_app import App
 
-ROOT = Path(__file__).resolve().parents[2]
 VISITORS = int(os.environ.get("VISITORS", 50))
 COMPARISONS = int(os.environ.get("COMPARISONS", 300))
 STEP_SECONDS = 0.05
@@ -156,7 +155,7 @@ def measure(app: App) -> Counter[str]:
 def test_many_visitors_and_comparisons_on_the_real_page_leave_nothing(tmp_path: Path) -> None:
     """Each gets the words of its own clip, every time, and no process keeps growing."""
     engines, uploads = registry.available(), tmp_path / "uploads"
-    clips = cut_clips(ROOT / "audio_samples" / "jfk.flac", tmp_path, VISITORS)
+    clips = cut_clips(Path("audio_samples/jfk.flac"), tmp_path, VISITORS)
     named = {"GRADIO_SERVER_NAME": "127.0.0.1", "GRADIO_TEMP_DIR": str(uploads)}
     named |= {"DEMO_AUTH": "", "DEMO_QUEUE": str(VISITORS)}
     with closing(App(tmp_path, os.environ | named)) as app:

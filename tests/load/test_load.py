@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import soundfile
 
 from demo import server, visits
 from engines import audio
@@ -40,17 +39,8 @@ class Echo(fakes.FakeEngine):
 
 
 @pytest.fixture
-def clips(tmp_path: Path) -> list[Path]:
-    soundfile.write(tmp_path / "sample.flac", fakes.make_clip(4.0).samples, 16_000)
-    return cut_clips(tmp_path / "sample.flac", tmp_path, VISITORS)
-
-
-@pytest.fixture
-def short_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Room for the last few visitors only; asked for before `url`."""
-    monkeypatch.setattr(visits, "MOST_VISITS", 1)
-    monkeypatch.setattr(server, "MOST_SESSIONS", 1)
-    monkeypatch.setenv("GRADIO_ANALYTICS_MAX_EVENTS", "2")
+def clips(sample_folder: Path, tmp_path: Path) -> list[Path]:
+    return cut_clips(sample_folder / "jfk.flac", tmp_path, VISITORS)
 
 
 @pytest.fixture
@@ -63,20 +53,25 @@ def url(serve_fakes: Callable[..., FakePage]) -> str:
 
 
 def test_many_visitors_at_once_get_their_own(url: str, clips: list[Path], uploads: Path) -> None:
-    visits = visit_at_once(url, clips, BOTH)
-    assert visits == [f"This is {clip.name}" for clip in clips]
+    assert visit_at_once(url, clips, BOTH) == [f"This is {clip.name}" for clip in clips]
     # The page's clips stay for an hour, the endpoint's went with their calls.
     left = sorted(path.name for path in uploads.rglob("visitor-*"))
     assert left == [clip.name for clip in clips[1::2]]
 
 
 @pytest.mark.slow
-def test_memory_is_flat_over_visits(short_memory: None, url: str, clips: list[Path]) -> None:
-    """What Python holds after each lap of visitors."""
+def test_memory_is_flat_over_visits(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, clips: list[Path]
+) -> None:
+    """What Python holds after each lap of visitors, with room for the last few of them only."""
+    monkeypatch.setattr(visits, "MOST_VISITS", 1)
+    monkeypatch.setattr(server, "MOST_SESSIONS", 1)
+    monkeypatch.setenv("GRADIO_ANALYTICS_MAX_EVENTS", "2")
+    url = request.getfixturevalue("url")
 
     def go_round() -> int:
-        visits = [visit_once(url, clip, BOTH, at) for at, clip in enumerate(clips[:LAP])]
-        assert visits == [f"This is {clip.name}" for clip in clips[:LAP]]
+        for at, clip in enumerate(clips[:LAP]):
+            assert visit_once(url, clip, BOTH, at) == f"This is {clip.name}"
         gc.collect()
         return tracemalloc.get_traced_memory()[0]
 
