@@ -27,7 +27,7 @@ def read_shown(page: Page, selector: str) -> list[str]:
 def test_differences_are_walked_through_and_filtered(fake_page: FakePage, open_page: Open) -> None:
     words = fakes.WORDS.replace("turns", "turned").replace("every", "each and every")
     fake_page.use(max_hybrid=fakes.fake_max(words=words))
-    page = open_page(fake_page.url, "light", 1280)
+    page = open_page(fake_page.url, 1280)
     compare(page)
     assert page.inner_text("#lanes .count") == "2 differences"
     for key, sought in (("n", "turned"), ("n", "each"), ("n", "turned"), ("p", "each")):
@@ -55,7 +55,7 @@ def test_differences_are_walked_through_and_filtered(fake_page: FakePage, open_p
 def test_equal_engines_share_a_column_and_words_have_keys(
     fake_page: FakePage, open_page: Open
 ) -> None:
-    page = open_page(fake_page.url, "light", 1280)
+    page = open_page(fake_page.url, 1280)
     compare(page)
     page.get_by_label("Confidence").check()  # runs again, with word timestamps
     page.locator("#chips", has_text="word timestamps").wait_for()
