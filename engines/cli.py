@@ -17,55 +17,12 @@ import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
+from engines import command_options as args
 from engines import logs, printing, registry, worker
 from engines.analysis import faults, records
 from engines.audio import find_clip, load_clip
 from engines.base import EngineError, Options, explain
 from engines.benchmark import clip_list, evaluation, evaluation_lines, machine, speed
-from engines.command_options import (
-    WHISPER_SPELLING,
-    AsJson,
-    Baseline,
-    Batch,
-    BeamSize,
-    Channel,
-    ClipName,
-    ClipNames,
-    ClipOption,
-    ClipSource,
-    DtypeOption,
-    EngineName,
-    Engines,
-    Language,
-    LineCount,
-    LinesPath,
-    LineWidth,
-    Markdown,
-    Model,
-    OnRay,
-    OtherEngines,
-    OutputDir,
-    OutputFormat,
-    Part,
-    RayAddress,
-    RecordPath,
-    ShownRecord,
-    Threads,
-    Track,
-    TranscriptFiles,
-    WindowStart,
-    WordTimestamps,
-    Workers,
-    check_complete,
-    check_writable,
-    list_clips,
-    make_options,
-    open_clip,
-    pick_engines,
-    read_beams,
-    split_names,
-    with_whisper_options,
-)
 from engines.models import DEFAULT_MODEL, QUICK_MODEL
 from engines.options import WhisperOptions
 
@@ -106,23 +63,23 @@ app = typer.Typer(
 )
 
 
-@app.command(context_settings=WHISPER_SPELLING)
-@with_whisper_options
+@app.command(context_settings=args.WHISPER_SPELLING)
+@args.with_whisper_options
 def transcribe(
-    clips: ClipNames,
+    clips: args.ClipNames,
     engine: Annotated[str, typer.Option("--engine", help="see `engines`")] = registry.BASELINE,
-    model: Model = DEFAULT_MODEL,
-    dtype: DtypeOption = None,
-    language: Language = None,
-    beam_size: BeamSize = None,
-    word_timestamps: WordTimestamps = False,
-    track: Track = 0,
-    channel: Channel = "",
-    as_json: AsJson = False,
-    output_dir: OutputDir = None,
-    output_format: OutputFormat = None,
-    max_line_width: LineWidth = None,
-    max_line_count: LineCount = None,
+    model: args.Model = DEFAULT_MODEL,
+    dtype: args.DtypeOption = None,
+    language: args.Language = None,
+    beam_size: args.BeamSize = None,
+    word_timestamps: args.WordTimestamps = False,
+    track: args.Track = 0,
+    channel: args.Channel = "",
+    as_json: args.AsJson = False,
+    output_dir: args.OutputDir = None,
+    output_format: args.OutputFormat = None,
+    max_line_width: args.LineWidth = None,
+    max_line_count: args.LineCount = None,
     *,
     whisper: WhisperOptions,
 ) -> None:
@@ -131,13 +88,13 @@ def transcribe(
     A clip that fails leaves the others; exit status 1 then, and where only the first part of one
     could be read, after its words.
     """
-    options = make_options(whisper, language, beam_size, word_timestamps)
-    files = TranscriptFiles(output_dir, output_format, max_line_width, max_line_count)
-    paths, failed = list_clips(clips), False
+    options = args.make_options(whisper, language, beam_size, word_timestamps)
+    files = args.TranscriptFiles(output_dir, output_format, max_line_width, max_line_count)
+    paths, failed = args.list_clips(clips), False
     ready = worker.get_engine(engine, model, dtype)
     for path in paths:
         try:
-            sound = open_clip(str(path), track, channel)
+            sound = args.open_clip(str(path), track, channel)
             prepared = ready.prepare(printing.PrintProgress())  # the first time only
             if len(paths) > 1 and not as_json:
                 printing.print_line(f"{sound.name}:")
@@ -146,7 +103,7 @@ def transcribe(
             if as_json:
                 printing.print_json(printing.transcript_json(transcript, prepared, sound))
             files.write(path, sound, transcript, track)
-            check_complete(sound)
+            args.check_complete(sound)
         except EngineError as error:  # noqa: PERF203
             if len(paths) == 1:
                 raise
@@ -155,18 +112,18 @@ def transcribe(
     raise typer.Exit(int(failed))
 
 
-@app.command(context_settings=WHISPER_SPELLING)
-@with_whisper_options
+@app.command(context_settings=args.WHISPER_SPELLING)
+@args.with_whisper_options
 def compare(
-    clip: ClipName = "jfk",
-    engines: Engines = None,
-    model: Model = DEFAULT_MODEL,
-    language: Language = None,
-    beam_size: BeamSize = None,
-    baseline: Baseline = None,
+    clip: args.ClipName = "jfk",
+    engines: args.Engines = None,
+    model: args.Model = DEFAULT_MODEL,
+    language: args.Language = None,
+    beam_size: args.BeamSize = None,
+    baseline: args.Baseline = None,
     strict: Annotated[bool, typer.Option("--strict", help="exit status 2 for other words")] = False,
-    track: Track = 0,
-    channel: Channel = "",
+    track: args.Track = 0,
+    channel: args.Channel = "",
     *,
     whisper: WhisperOptions,
 ) -> None:
@@ -176,9 +133,9 @@ def compare(
     Where the words really spoken are known (CLIP.txt beside the clip), the baseline is compared
     with those. Exit status 1 when an engine failed, or only the clip's first part could be read.
     """
-    options = make_options(whisper, language, beam_size)
-    keys, path = pick_engines(engines, baseline), find_clip(clip)
-    sound, beside = open_clip(clip, track, channel), path.with_suffix(".txt")
+    options = args.make_options(whisper, language, beam_size)
+    keys, path = args.pick_engines(engines, baseline), find_clip(clip)
+    sound, beside = args.open_clip(clip, track, channel), path.with_suffix(".txt")
     spoken = " ".join(clip_list.read_text(beside).split()) if beside.is_file() else None
     typer.echo(f"{sound.name}, {sound.seconds:.1f} s, {model}")
     if spoken:
@@ -196,13 +153,13 @@ def compare(
         written[key] = transcript.text
     if len(written) < len(keys):
         raise typer.Exit(1)
-    check_complete(sound)
+    args.check_complete(sound)
     if strict and len({tuple(text.split()) for text in written.values()}) > 1:
         raise typer.Exit(2)
 
 
 @app.command("engines")
-def list_engines(as_json: AsJson = False) -> None:
+def list_engines(as_json: args.AsJson = False) -> None:
     """List the engines, and why one is not available on this machine."""
     for status in registry.statuses():
         if as_json:
@@ -215,7 +172,7 @@ def list_engines(as_json: AsJson = False) -> None:
 
 @app.command()
 def doctor(
-    model: Model = QUICK_MODEL,
+    model: args.Model = QUICK_MODEL,
     gpu: Annotated[bool, typer.Option("--gpu", help="only what there is of a GPU")] = False,
 ) -> None:
     """Say what is here and whether it works: packages, GPU, MAX's compiler, equal encoders.
@@ -231,13 +188,13 @@ def doctor(
 @app.command()
 def layers(
     baseline: Annotated[str, typer.Argument(help="ENGINE or ENGINE:TYPE")] = registry.BASELINE,
-    engines: OtherEngines = None,
-    clip: ClipOption = "jfk",
-    start: WindowStart = 0.0,
-    part: Part = "encoder",
-    model: Model = DEFAULT_MODEL,
-    language: Language = None,
-    as_json: AsJson = False,
+    engines: args.OtherEngines = None,
+    clip: args.ClipOption = "jfk",
+    start: args.WindowStart = 0.0,
+    part: args.Part = "encoder",
+    model: args.Model = DEFAULT_MODEL,
+    language: args.Language = None,
+    as_json: args.AsJson = False,
 ) -> None:
     """Compare encoders or decoders after every stage. Exit status 1 past the bound."""
     key = baseline.split(":")[0]
@@ -250,13 +207,13 @@ def layers(
 
 @app.command()
 def why(
-    clip: ClipName,
-    first: EngineName,
-    second: EngineName,
-    model: Model = DEFAULT_MODEL,
+    clip: args.ClipName,
+    first: args.EngineName,
+    second: args.EngineName,
+    model: args.Model = DEFAULT_MODEL,
     margin: Annotated[float, typer.Option("--margin", min=0, help="a call so close passes")] = 0.0,
-    language: Language = None,
-    beam_size: BeamSize = None,
+    language: args.Language = None,
+    beam_size: args.BeamSize = None,
 ) -> None:
     """Say where two engines' tokens part at temperature 0, why, and who is right by float64.
 
@@ -273,9 +230,9 @@ def why(
 @app.command("faults")
 def run_faults(
     names: Annotated[list[str] | None, typer.Argument(help="all when left out")] = None,
-    clip: ClipOption = "jfk",
-    model: Model = DEFAULT_MODEL,
-    language: Language = None,
+    clip: args.ClipOption = "jfk",
+    model: args.Model = DEFAULT_MODEL,
+    language: args.Language = None,
 ) -> None:
     """Put faults into an encoder; say where each first shows and what text comes out."""
     chosen = [faults.get_fault(name) for name in names or ()] or faults.FAULTS
@@ -284,23 +241,23 @@ def run_faults(
         printing.print_fault(faults.run_fault(fault, model, sound, language))
 
 
-@app.command(context_settings=WHISPER_SPELLING)
-@with_whisper_options
+@app.command(context_settings=args.WHISPER_SPELLING)
+@args.with_whisper_options
 def benchmark(
-    engines: Engines = None,
-    baseline: Baseline = None,
+    engines: args.Engines = None,
+    baseline: args.Baseline = None,
     models: Annotated[str, typer.Option("--models", help="with commas between")] = DEFAULT_MODEL,
     clips: Annotated[str, typer.Option("--clips", help="samples, or paths")] = "jfk",
     beams: Annotated[str, typer.Option("--beams", help="beam sizes; 1 is greedy")] = "1",
     repeats: Annotated[int, typer.Option("--repeats", min=1)] = 5,
     warm_ups: Annotated[int, typer.Option("--warm-ups", min=0, help="runs not counted")] = 1,
-    threads: Threads = None,
-    dtype: DtypeOption = None,
-    language: Language = None,
-    word_timestamps: WordTimestamps = False,
-    record: RecordPath = None,
-    show: ShownRecord = None,
-    markdown: Markdown = False,
+    threads: args.Threads = None,
+    dtype: args.DtypeOption = None,
+    language: args.Language = None,
+    word_timestamps: args.WordTimestamps = False,
+    record: args.RecordPath = None,
+    show: args.ShownRecord = None,
+    markdown: args.Markdown = False,
     *,
     whisper: WhisperOptions = speed.NO_FALLBACK,
 ) -> None:
@@ -316,17 +273,17 @@ def benchmark(
             raise EngineError(f"{show} holds no record of a benchmark: {error}.") from error
         return
     plan = speed.Plan(
-        engines=pick_engines(engines, baseline),
-        models=split_names(models),
-        clips=split_names(clips),
-        beams=(sizes := read_beams(beams)),
+        engines=args.pick_engines(engines, baseline),
+        models=args.split_names(models),
+        clips=args.split_names(clips),
+        beams=(sizes := args.read_beams(beams)),
         repeats=repeats,
         warm_ups=warm_ups,
         dtype=dtype,
         named_baseline=baseline,
-        options=make_options(whisper, language, min(sizes), word_timestamps),
+        options=args.make_options(whisper, language, min(sizes), word_timestamps),
     )
-    check_writable(saved := record if record != TO_STDOUT else None)
+    args.check_writable(saved := record if record != TO_STDOUT else None)
     machine.limit_threads(threads)
     with Console(stderr=True).status("") as status:
         measured = speed.run(plan, saved, status.update)
@@ -340,23 +297,23 @@ def benchmark(
     raise typer.Exit(INTERRUPTED if measured["interrupted"] else int(failed))
 
 
-@app.command(context_settings=WHISPER_SPELLING)
-@with_whisper_options
+@app.command(context_settings=args.WHISPER_SPELLING)
+@args.with_whisper_options
 def evaluate(
-    source: ClipSource,
-    engines: Engines = None,
+    source: args.ClipSource,
+    engines: args.Engines = None,
     models: Annotated[str, typer.Option("--models", "--model")] = DEFAULT_MODEL,
-    language: Language = None,
-    beam_size: BeamSize = None,
-    word_timestamps: WordTimestamps = False,
-    out: LinesPath = Path("build/evaluation.jsonl"),
-    threads: Threads = None,
-    ray: OnRay = False,
-    address: RayAddress = "",
-    workers: Workers = 1,
-    batch: Batch = 1,
-    as_json: AsJson = False,
-    markdown: Markdown = False,
+    language: args.Language = None,
+    beam_size: args.BeamSize = None,
+    word_timestamps: args.WordTimestamps = False,
+    out: args.LinesPath = Path("build/evaluation.jsonl"),
+    threads: args.Threads = None,
+    ray: args.OnRay = False,
+    address: args.RayAddress = "",
+    workers: args.Workers = 1,
+    batch: args.Batch = 1,
+    as_json: args.AsJson = False,
+    markdown: args.Markdown = False,
     *,
     whisper: WhisperOptions,
 ) -> None:
@@ -372,11 +329,15 @@ def evaluate(
         threads, batch = threads or max(1, len(machine.list_cores()) // workers), 1
     else:
         workers, threads = 1, machine.limit_threads(threads)
-    options = make_options(whisper, language, beam_size, word_timestamps)
-    lanes = [(engine, model) for model in split_names(models) for engine in pick_engines(engines)]
+    options = args.make_options(whisper, language, beam_size, word_timestamps)
+    lanes = [
+        (engine, model)
+        for model in args.split_names(models)
+        for engine in args.pick_engines(engines)
+    ]
     listed = clip_list.find_clips(source)
     tasks = evaluation_lines.make_tasks(lanes, listed, options, threads, workers, batch)
-    check_writable(out)
+    args.check_writable(out)
     with Console(stderr=True).status("") as status:
         summaries, interrupted = evaluation.run(tasks, out, where, status.update)
     if interrupted:

@@ -42,9 +42,9 @@ class EngineRow:
     encoder: str
     decoder: str
     colour: str
-    dtypes: tuple[Dtype, ...]
-    uses_gpu: bool
     make: str
+    dtypes: tuple[Dtype, ...] = ("float32",)
+    uses_gpu: bool = False
     why_not: str | None = None
     open_encoder: str | None = None
     open_decoder: str | None = None
@@ -108,8 +108,6 @@ FASTER_WHISPER = EngineRow(
     encoder="CTranslate2",
     decoder="CTranslate2",
     colour="#56B4E9",
-    dtypes=("float32",),
-    uses_gpu=False,
     make="engines.faster_whisper:FasterWhisperEngine",
     packages=("faster_whisper", "ctranslate2"),
     own_loop="Its own mel spectrogram and loop. Words arrive a window at a time. Above temperature "
@@ -124,7 +122,6 @@ WHISPER_CPP = EngineRow(
     decoder="ggml",
     colour="#D55E00",
     dtypes=("float16",),
-    uses_gpu=False,
     make="engines.whisper_cpp:WhisperCppEngine",
     why_not="engines.hardware:why_no_avx2",
     packages=("pywhispercpp",),
@@ -140,8 +137,6 @@ OPENVINO = EngineRow(
     encoder="OpenVINO",
     decoder="OpenVINO",
     colour="#7B61FF",
-    dtypes=("float32",),
-    uses_gpu=False,
     make="engines.openvino:OpenVinoEngine",
     packages=("openvino",),
 )
@@ -154,8 +149,6 @@ ENGINES: tuple[EngineRow, ...] = (
         encoder="PyTorch",
         decoder="PyTorch",
         colour="#0072B2",
-        dtypes=("float32",),
-        uses_gpu=False,
         make="engines.whisper_torch:TorchEngine",
         open_encoder="engines.analysis.layers:open_torch_cpu",
         open_decoder="engines.analysis.decoder_layers:open_torch_cpu",
@@ -223,8 +216,6 @@ ENGINES: tuple[EngineRow, ...] = (
         encoder="PyTorch",
         decoder="PyTorch",
         colour="#A6761D",
-        dtypes=("float32",),
-        uses_gpu=False,
         make="engines.transformers:TransformersEngine",
         packages=("transformers", "tokenizers"),
         own_loop="Its own mel spectrogram, loop and beam search; it judges compression by tokens, "

@@ -10,20 +10,7 @@ import numpy as np
 import plotly.graph_objects as go
 from markupsafe import Markup
 
-from demo.panels.charts import (
-    DASHES,
-    SEQUENTIAL,
-    SHEET,
-    Control,
-    Option,
-    Table,
-    pack,
-    plain,
-    render_chart,
-    round_all,
-    shade,
-    tone,
-)
+from demo.panels import charts
 from demo.panels.templating import render_template
 from demo.snapshot import Comparison, Lane
 from engines import feature_statistics
@@ -41,7 +28,7 @@ NOT_KEPT = (
 MAP_TAIL = 0.002
 """Share of a map's values at each end of its scale that are drawn in its end colours."""
 
-DIVERGING = ("#08519c", "#6baed6", SHEET, "#f0a35e", "#9c3d00")
+DIVERGING = ("#08519c", "#6baed6", charts.SHEET, "#f0a35e", "#9c3d00")
 
 
 def render(comparison: Comparison) -> str:
@@ -110,8 +97,8 @@ def _render_histograms(
         for lane in lanes
     ]
     figure, controls = draw_histograms(histograms.edges, columns, "encoder")
-    table = Table(("Engine", "Settings", *FIGURES), rows)
-    return render_chart(figure, title, table, 380, "encoder-histograms", controls)
+    table = charts.Table(("Engine", "Settings", *FIGURES), rows)
+    return charts.render_chart(figure, title, table, 380, "encoder-histograms", controls)
 
 
 def _render_maps(
@@ -124,7 +111,7 @@ def _render_maps(
     ]
     low, high = np.nanquantile(np.concatenate(means), (MAP_TAIL, 1 - MAP_TAIL)).tolist()
     maps = [
-        (lane.label, _draw_map(values, low, high, SEQUENTIAL))
+        (lane.label, _draw_map(values, low, high, charts.SEQUENTIAL))
         for lane, values in zip(lanes, means, strict=True)
     ]
     for lane in lanes if baseline is not None else ():
@@ -145,9 +132,9 @@ def _render_maps(
     )
     for title, trace in maps:
         places = {"x0": across / 2, "dx": across, "y0": (down - 1) / 2, "dy": down}
-        figure.add_heatmap(**trace, **places, name=plain(title), visible=not figure.data)
+        figure.add_heatmap(**trace, **places, name=charts.plain(title), visible=not figure.data)
     options = [
-        Option(title, {"visible": [each == at for each in range(len(maps))]})
+        charts.Option(title, {"visible": [each == at for each in range(len(maps))]})
         for at, (title, _) in enumerate(maps)
     ]
     rows = [
@@ -159,13 +146,13 @@ def _render_maps(
         for at, start in enumerate(starts)
         for lane in lanes
     ]
-    return render_chart(
+    return charts.render_chart(
         figure,
         "Values over time",
-        Table(("Window", "Engine", *FIGURES), rows),
+        charts.Table(("Window", "Engine", *FIGURES), rows),
         height=270,
         name="encoder-map",
-        controls=[Control("map", "Engine or difference", options)],
+        controls=[charts.Control("map", "Engine or difference", options)],
     )
 
 
@@ -175,7 +162,7 @@ def _draw_map(
     """Return traits of a heat map from `low` to `high`."""
     steps = len(colours) - 1
     return {
-        **pack(values, low, high),
+        **charts.pack(values, low, high),
         "colorscale": [[at / steps, colour] for at, colour in enumerate(colours)],
         "colorbar": {"thickness": 12, "outlinewidth": 0, "tickformat": ".2~g"},
         "hovertemplate": "%{x:.1f} s, dimension %{y:.0f}: %{z:.3g}<extra></extra>",
@@ -194,7 +181,7 @@ class Column:
 
 def draw_histograms(
     edges: Shares, columns: Sequence[Column], name: str
-) -> tuple[go.Figure, list[Control]]:
+) -> tuple[go.Figure, list[charts.Control]]:
     """Draw histograms on the same bins side by side, each above its difference, with linked axes.
 
     The controls lay them over one another, and make the shares logarithmic; their names begin with
@@ -213,13 +200,13 @@ def draw_histograms(
         leads = axis == first[row]
         figure.add_scatter(
             **{trait: values[number] for trait, values in steps.items()},
-            name=plain(column.label),
+            name=charts.plain(column.label),
             legendgroup=str(at),
             showlegend=row == 0,
             mode="lines",
-            line={"shape": "hvh", "width": 1.5, "color": tone(column.colour)},
+            line={"shape": "hvh", "width": 1.5, "color": charts.tone(column.colour)},
             fill="tozeroy",
-            fillcolor=shade(column.colour, 0.55),
+            fillcolor=charts.shade(column.colour, 0.55),
             xaxis=f"x{axis}",
             yaxis=f"y{axis}",
             hovertemplate="around %{x:.3g}: " + ("%{y:.3g}%", "%{y:+.2g} points")[row],
@@ -243,7 +230,7 @@ def draw_histograms(
         over |= {f"xaxis{axis}.domain": [0, 1], f"xaxis{axis}.visible": leads}
         over |= {f"yaxis{axis}.visible": leads}
         if row == 0:
-            title = {"text": plain(column.label), "x": left, "y": 1, "showarrow": False}
+            title = {"text": charts.plain(column.label), "x": left, "y": 1, "showarrow": False}
             place = {"xref": "paper", "yref": "paper", "xanchor": "left", "yanchor": "bottom"}
             layout["annotations"].append(title | place)
             over[f"annotations.{at}.visible"] = False
@@ -254,7 +241,7 @@ def draw_histograms(
 
 def make_controls(
     name: str, count: int, rows: Sequence[tuple[str, str, int]], over: dict[str, Any]
-) -> list[Control]:
+) -> list[charts.Control]:
     """Make the controls of histograms in `count` columns.
 
     `rows`: for each trace the axes of its row, and its column. `over`: the layout that lays the
@@ -264,14 +251,16 @@ def make_controls(
         "xaxis": [x for x, _, _ in rows],
         "yaxis": [y for _, y, _ in rows],
         "fill": ["none"] * len(rows),
-        "line.dash": [DASHES[at % len(DASHES)] for _, _, at in rows],
+        "line.dash": [charts.DASHES[at % len(charts.DASHES)] for _, _, at in rows],
     }
     log = {f"yaxis{at + 1 if at else ''}.type": "log" for at in range(count)}
-    scale = Control(f"{name}-scale", "Axis", [Option("Linear"), Option("Logarithmic", layout=log)])
+    scale = charts.Control(
+        f"{name}-scale", "Axis", [charts.Option("Linear"), charts.Option("Logarithmic", layout=log)]
+    )
     if count == 1:
         return [scale]
-    options = [Option("Side by side"), Option("Overlaid", stacked, over)]
-    return [Control(f"{name}-columns", "Histograms", options, narrow=1), scale]
+    options = [charts.Option("Side by side"), charts.Option("Overlaid", stacked, over)]
+    return [charts.Control(f"{name}-columns", "Histograms", options, narrow=1), scale]
 
 
 def trace_steps(
@@ -286,12 +275,12 @@ def trace_steps(
     heights = [*(column.shares for column in columns), *gaps]
     tallest = max(float(column.shares.max()) for column in columns)
     most = 100 * max([0.01 * tallest, *(float(np.abs(gap).max()) for gap in gaps)])
-    (tick,) = round_all([0.9 * most], 1)
+    (tick,) = charts.round_all([0.9 * most], 1)
     step = float(edges[1] - edges[0])
-    x0, dx = round_all([edges[0] + step / 2, step], 6)
+    x0, dx = charts.round_all([edges[0] + step / 2, step], 6)
     traits = {"x0": [x0] * len(heights), "dx": [dx] * len(heights)}
-    axis = {"range": round_all([-1.1 * most, 1.1 * most]), "tickvals": [-tick, 0.0, tick]}
-    return {**traits, "y": [round_all(each * 100) for each in heights]}, axis
+    axis = {"range": charts.round_all([-1.1 * most, 1.1 * most]), "tickvals": [-tick, 0.0, tick]}
+    return {**traits, "y": [charts.round_all(each * 100) for each in heights]}, axis
 
 
 def _list_figures(

@@ -10,7 +10,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from demo.clip_set import Results
-from demo.panels.charts import Control, Option, Table, plain, render_chart, tone
+from demo.panels import charts
 from demo.panels.templating import render_template
 from engines.benchmark.evaluation_lines import Line
 from engines.metrics import compare, name_count, split_words
@@ -160,7 +160,7 @@ def render_scatter(results: Results) -> str:
     most = 1.05 * max((x for lane in rates for x in lane if x is not None), default=0.0) or 1.0
     figure = go.Figure(layout=make_layout(results, pairs[0], most))
     for number, (one, other, found) in enumerate(pairs):
-        names = [plain(results.clips[n].name) for n in found]
+        names = [charts.plain(results.clips[n].name) for n in found]
         x, y = ([round(rates[lane][n] or 0.0, 2) for n in found] for lane in (one, other))
         figure.add_scatter(
             x=x,
@@ -169,7 +169,7 @@ def render_scatter(results: Results) -> str:
             visible=not number,
             showlegend=False,
             cliponaxis=False,
-            marker={"size": 12, "opacity": 0.75, "color": tone(results.lanes[other].colour)},
+            marker={"size": 12, "opacity": 0.75, "color": charts.tone(results.lanes[other].colour)},
             customdata=[str(n) for n in found],
             hovertext=[
                 f"{name}<br>{a:.1f}% and {b:.1f}%" for name, a, b in zip(names, x, y, strict=True)
@@ -177,7 +177,7 @@ def render_scatter(results: Results) -> str:
             hovertemplate="%{hovertext}<extra></extra>",
         )
     options = [
-        Option(
+        charts.Option(
             f"{results.lanes[one].label} and {results.lanes[other].label}",
             {"visible": [each == number for each in range(len(pairs))]},
             {
@@ -187,14 +187,14 @@ def render_scatter(results: Results) -> str:
         )
         for number, (one, other, _) in enumerate(pairs)
     ]
-    controls = [Control("evaluation-pair", "Engines", options)] if len(pairs) > 1 else []
+    controls = [charts.Control("evaluation-pair", "Engines", options)] if len(pairs) > 1 else []
     rows = [
         [clip.name, *("–" if lane[n] is None else f"{lane[n]:.1f}%" for lane in rates)]
         for n, clip in enumerate(results.clips)
     ]
-    table = Table(("Clip", *(lane.label for lane in results.lanes)), rows)
+    table = charts.Table(("Clip", *(lane.label for lane in results.lanes)), rows)
     title = "Error rates of two engines, a dot for each clip"
-    return render_chart(figure, title, table, 340, "evaluation-rates", controls, note=NOTE)
+    return charts.render_chart(figure, title, table, 340, "evaluation-rates", controls, note=NOTE)
 
 
 def make_layout(results: Results, pair: tuple[int, int, list[int]], most: float) -> dict[str, Any]:
@@ -210,4 +210,4 @@ def make_layout(results: Results, pair: tuple[int, int, list[int]], most: float)
 
 
 def name_axis(results: Results, lane: int) -> str:
-    return f"{plain(results.lanes[lane].label)}, errors in %"
+    return f"{charts.plain(results.lanes[lane].label)}, errors in %"

@@ -8,9 +8,8 @@ import numpy as np
 import plotly.graph_objects as go
 from markupsafe import Markup
 
-from demo.panels import layers
+from demo.panels import charts, layers
 from demo.panels.accuracy import describe_differences, list_changes
-from demo.panels.charts import SEQUENTIAL, Table, name_bands, pack, place_ticks, render_chart
 from demo.panels.templating import render_template
 from engines.base import FloatArray
 from engines.feature_statistics import WINDOW_SECONDS
@@ -75,20 +74,20 @@ def draw_inputs(inputs: Inputs) -> Markup:
     for at, (name, values) in enumerate(pictures.items()):
         low, high = float(values.min()), float(values.max())
         figure.add_heatmap(
-            **pack(values.astype(np.float64), round(low, 2), round(high, 2)),
+            **charts.pack(values.astype(np.float64), round(low, 2), round(high, 2)),
             x0=WINDOW_SECONDS / values.shape[1] / 2,
             dx=WINDOW_SECONDS / values.shape[1],
-            y=name_bands(inputs.hertz),
+            y=charts.name_bands(inputs.hertz),
             xaxis=f"x{at + 1}",
             yaxis=f"y{at + 1}",
-            colorscale=list(SEQUENTIAL),
+            colorscale=list(charts.SEQUENTIAL),
             colorbar={"thickness": 10, "x": (0.445, 1.0)[at]},
             hovertemplate=f"{name}<br>%{{x:.1f}} s, %{{y}}: %{{z:.2f}}<extra></extra>",
         )
         figure.add_annotation(
             text=name, xref="paper", yref="paper", x=0.56 * at, y=1.1, showarrow=False
         )
-    band, time = place_ticks(inputs.hertz), {"range": [0, WINDOW_SECONDS], "showgrid": False}
+    band, time = charts.place_ticks(inputs.hertz), {"range": [0, WINDOW_SECONDS], "showgrid": False}
     figure.update_layout(
         margin={"l": 56, "r": 12, "t": 32, "b": 44},
         xaxis={"domain": [0, 0.44], "title": {"text": "seconds"}, **time},
@@ -100,10 +99,10 @@ def draw_inputs(inputs: Inputs) -> Markup:
         [name, *(f"{measure(values):.2f}" for measure in (np.min, np.mean, np.max))]
         for name, values in pictures.items()
     ]
-    return render_chart(
+    return charts.render_chart(
         figure,
         "What the encoder is given",
-        Table(("Input", "Least", "Mean", "Most"), rows),
+        charts.Table(("Input", "Least", "Mean", "Most"), rows),
         300,
         "fault-inputs",
         note=explain_inputs(inputs.right, inputs.faulty),

@@ -15,19 +15,7 @@ from typing import Any
 import plotly.graph_objects as go
 from markupsafe import Markup
 
-from demo.panels.charts import (
-    DASHES,
-    LINE,
-    QUIET,
-    SYMBOLS,
-    Control,
-    Option,
-    Table,
-    plain,
-    render_chart,
-    round_all,
-    tone,
-)
+from demo.panels import charts
 from demo.panels.encoder_output import (
     FIGURES,
     Column,
@@ -117,7 +105,7 @@ def render(result: LayerComparison, prefix: str = "stage", chosen: str = "") -> 
     )
 
 
-def _list_errors(result: LayerComparison) -> Table:
+def _list_errors(result: LayerComparison) -> charts.Table:
     """List every half's error and figures at every stage."""
     rows = [
         [
@@ -131,15 +119,15 @@ def _list_errors(result: LayerComparison) -> Table:
         for stage in result.stages
         for each in result.halves
     ]
-    return Table(
+    return charts.Table(
         ("Stage", result.half.title(), "Relative error", "Limit", *FIGURES, "Worst element"), rows
     )
 
 
-def _list_measures(shown: list[str], scales: dict[str, Scale]) -> list[Option]:
+def _list_measures(shown: list[str], scales: dict[str, Scale]) -> list[charts.Option]:
     """List the choices of a measure; `shown`: the measure of each trace."""
     return [
-        Option(
+        charts.Option(
             title,
             {"visible": [each == name for each in shown]},
             {f"yaxis.{trait}": value for trait, value in scales[name].ticks.items()},
@@ -158,15 +146,15 @@ def _render_curves(result: LayerComparison, prefix: str, opened: int) -> Markup:
             figures = [measure(stage, each.name, measured) for stage in result.stages]
             figure.add_scatter(
                 x=names,
-                y=round_all([scale.place(value) for value in figures]),
-                name=plain(each.label),
+                y=charts.round_all([scale.place(value) for value in figures]),
+                name=charts.plain(each.label),
                 mode="lines+markers",
                 visible=measured == "error",
-                line={"color": tone(COLOURS[at]), "width": 2, "dash": DASHES[at - 1]},
-                marker={"symbol": SYMBOLS[at], "size": 10},
+                line={"color": charts.tone(COLOURS[at]), "width": 2, "dash": charts.DASHES[at - 1]},
+                marker={"symbol": charts.SYMBOLS[at], "size": 10},
                 hovertext=[
-                    f"{plain(each.label)}<br>{stage.name}: {format_error(value)}"
-                    f"<br>worst: {plain(tell_worst(stage, each))}"
+                    f"{charts.plain(each.label)}<br>{stage.name}: {format_error(value)}"
+                    f"<br>worst: {charts.plain(tell_worst(stage, each))}"
                     for stage, value in zip(result.stages, figures, strict=True)
                 ],
                 hovertemplate="%{hovertext}<extra></extra>",
@@ -174,10 +162,10 @@ def _render_curves(result: LayerComparison, prefix: str, opened: int) -> Markup:
             shown.append(measured)
     figure.add_scatter(
         x=names,
-        y=round_all([scales["error"].place(result.bound(stage)) for stage in result.stages]),
+        y=charts.round_all([scales["error"].place(result.bound(stage)) for stage in result.stages]),
         name="Limit of rounding in float32",
         mode="lines",
-        line={"color": QUIET, "width": 1.5, "dash": "dash"},
+        line={"color": charts.QUIET, "width": 1.5, "dash": "dash"},
         hovertemplate="limit at %{x}: %{y:.1e}<extra></extra>",
     )
     shown.append("error")
@@ -186,22 +174,22 @@ def _render_curves(result: LayerComparison, prefix: str, opened: int) -> Markup:
         xaxis={"type": "category", "categoryarray": names, "range": [-0.5, len(names) - 0.5]}
         | _mark_blocks(result),
         yaxis={"type": "log", **scales["error"].ticks},
-        shapes=[{"yref": "paper", "y0": 0, "y1": 1, "line": {"width": 0}, "fillcolor": LINE}
+        shapes=[{"yref": "paper", "y0": 0, "y1": 1, "line": {"width": 0}, "fillcolor": charts.LINE}
                 | {"layer": "below", "x0": opened - 0.5, "x1": opened + 0.5}],
     )  # fmt: skip
     stages = [
-        Option(name, layout={"shapes.0.x0": at - 0.5, "shapes.0.x1": at + 0.5})
+        charts.Option(name, layout={"shapes.0.x0": at - 0.5, "shapes.0.x1": at + 0.5})
         for at, name in enumerate(names)
     ]
-    return render_chart(
+    return charts.render_chart(
         figure,
         f"How far each {result.half} is from {result.baseline.label}, stage by stage",
         _list_errors(result),
         HEIGHT,
         f"{prefix}-curves",
         [
-            Control(f"{prefix}-measure", "Measure", _list_measures(shown, scales)),
-            Control(f"{prefix}-stage", "Stage", stages, chosen=opened, hidden=True),
+            charts.Control(f"{prefix}-measure", "Measure", _list_measures(shown, scales)),
+            charts.Control(f"{prefix}-stage", "Stage", stages, chosen=opened, hidden=True),
         ],
         chooses=f"{prefix}-stage",
     )
@@ -223,23 +211,23 @@ def _render_histograms(result: LayerComparison, prefix: str, opened: int) -> Mar
         label = f"{stage.name}: {meaning}; {' × '.join(map(str, stage.shape))} values"
         if stage.histograms is None:
             hidden: dict[str, list[list[float]]] = {"y": [[] for _ in figure.data]}
-            options.append(Option(label, hidden, {f"annotations.{count}.visible": True}))
+            options.append(charts.Option(label, hidden, {f"annotations.{count}.visible": True}))
             continue
         columns = _list_columns(result, stage.histograms)
         traces, axis = trace_steps(stage.histograms.edges, columns)
         first = len(result.halves) + 1
         axes = [f"yaxis{first + at}" for at in range(len(result.others))]
         layout = {f"{each}.{trait}": value for each in axes for trait, value in axis.items()}
-        options.append(Option(label, traces, layout))
+        options.append(charts.Option(label, traces, layout))
     *overlay, scale = controls
-    return render_chart(
+    return charts.render_chart(
         figure,
         f"Values at the chosen stage; beneath, the difference from {result.baseline.label}",
         None,
         HEIGHT,
         f"{prefix}-histograms",
         [
-            Control(f"{prefix}-stage", "Stage", options, chosen=opened),
+            charts.Control(f"{prefix}-stage", "Stage", options, chosen=opened),
             *(replace(each, chosen=1, narrow=None, hidden=True) for each in overlay),
             scale,
         ],

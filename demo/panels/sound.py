@@ -8,16 +8,7 @@ import numpy as np
 import plotly.graph_objects as go
 from markupsafe import Markup
 
-from demo.panels.charts import (
-    INK,
-    QUIET,
-    SEQUENTIAL,
-    Table,
-    name_bands,
-    place_ticks,
-    plain,
-    render_chart,
-)
+from demo.panels import charts
 from demo.panels.lanes import list_tokens
 from demo.panels.templating import format_clock, render_template
 from demo.snapshot import Comparison
@@ -81,8 +72,8 @@ def draw(sound: SoundView, words: Sequence[tuple[str, float]]) -> Markup:
         meta={"low": FLOOR_DB, "high": 0, "seconds": "x"},
         x0=round(sound.column_seconds / 2, 5),
         dx=sound.column_seconds,
-        y=name_bands(sound.hertz),
-        colorscale=list(SEQUENTIAL),
+        y=charts.name_bands(sound.hertz),
+        colorscale=list(charts.SEQUENTIAL),
         colorbar={"title": {"text": "dB"}, "thickness": 10, "len": 0.66, "y": 0.67, "x": 1.01},
         hovertemplate="%{x:.2f} s, %{y}: %{z:.0f} dB below the loudest<extra></extra>",
     )
@@ -100,7 +91,7 @@ def draw(sound: SoundView, words: Sequence[tuple[str, float]]) -> Markup:
             "showgrid": False,
         },
         yaxis={"domain": [0.34, 1], "showgrid": False, "fixedrange": True}
-        | place_ticks(sound.hertz),
+        | charts.place_ticks(sound.hertz),
         yaxis2={
             "domain": [0, 0.26],
             "range": [QUIETEST_SHOWN, 0],
@@ -110,7 +101,7 @@ def draw(sound: SoundView, words: Sequence[tuple[str, float]]) -> Markup:
         },
         yaxis3={"overlaying": "y", "range": [0, 1], "visible": False, "fixedrange": True},
     )
-    return render_chart(
+    return charts.render_chart(
         figure,
         "Mel spectrogram with the words, and loudness beneath; hatched parts are silence",
         tabulate(sound, words),
@@ -130,13 +121,14 @@ def _add_words(figure: go.Figure, sound: SoundView, words: Sequence[tuple[str, f
         yaxis="y3",
         mode="markers+text",
         text=[
-            "" if row is None else plain(word) for (word, _), row in zip(words, rows, strict=True)
+            "" if row is None else charts.plain(word)
+            for (word, _), row in zip(words, rows, strict=True)
         ],
         textposition="middle right",
         textfont={"color": "#fff", "shadow": "0 0 3px #000, 0 0 3px #000, 0 0 6px #000"},
         marker={"symbol": "line-ns-open", "size": 11, "color": "#fff", "line": {"width": 1}},
         customdata=starts,
-        hovertext=[plain(word) for word, _ in words],
+        hovertext=[charts.plain(word) for word, _ in words],
         hovertemplate="“%{hovertext}” at %{x:.2f} s<extra></extra>",
         meta={"rows": list(WORD_ROWS)},
     )
@@ -169,7 +161,7 @@ def _add_loudness(figure: go.Figure, sound: SoundView) -> None:
         marker={
             "color": "var(--line)",
             "line": {"width": 0},
-            "pattern": {"shape": "/", "fgcolor": QUIET, "size": 7, "solidity": 0.12},
+            "pattern": {"shape": "/", "fgcolor": charts.QUIET, "size": 7, "solidity": 0.12},
         },
         customdata=[start for start, _ in longest],
         hovertext=[
@@ -184,13 +176,13 @@ def _add_loudness(figure: go.Figure, sound: SoundView) -> None:
         y=[max(value, QUIETEST_SHOWN) for value in sound.loudness],
         yaxis="y2",
         mode="lines",
-        line={"color": INK, "width": 1.25},
+        line={"color": charts.INK, "width": 1.25},
         hovertemplate="%{x:.2f} s: %{y:.0f} dB of full scale<extra></extra>",
         meta={"seconds": "x"},
     )
 
 
-def tabulate(sound: SoundView, words: Sequence[tuple[str, float]]) -> Table:
+def tabulate(sound: SoundView, words: Sequence[tuple[str, float]]) -> charts.Table:
     """Give loudness, silence and words of up to twelve equal parts of the clip."""
     count = int(min(TABLE_ROWS, max(sound.seconds, 1)))
     parts = np.array_split(np.array(sound.loudness), count)
@@ -202,4 +194,4 @@ def tabulate(sound: SoundView, words: Sequence[tuple[str, float]]) -> Table:
         said = " ".join(word for word, at in words if start <= at < end)
         loudest = f"{part.max():.0f} dB" if part.size else "–"
         rows.append([f"{start:.1f} to {end:.1f} s", loudest, f"{silent:.1f} s", said])
-    return Table(("Seconds", "Loudest", "Silence", "Words"), rows)
+    return charts.Table(("Seconds", "Loudest", "Silence", "Words"), rows)

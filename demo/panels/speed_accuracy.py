@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import plotly.graph_objects as go
 
-from demo.panels.charts import SYMBOLS, Table, plain, render_chart, tone
+from demo.panels import charts
 from demo.panels.headline import score_lane
 from demo.panels.templating import render_template
 from demo.snapshot import Comparison
@@ -47,12 +47,12 @@ def render(comparisons: Sequence[Comparison]) -> str:
     )
     for at, key in enumerate(dict.fromkeys(point.key for point in points)):
         of_engine = [point for point in points if point.key == key]
-        symbol = SYMBOLS[at % len(SYMBOLS)]
-        colour = tone(of_engine[0].colour)
+        symbol = charts.SYMBOLS[at % len(charts.SYMBOLS)]
+        colour = charts.tone(of_engine[0].colour)
         figure.add_scatter(
             x=[round(point.speed, 2) for point in of_engine],
             y=[round(point.errors, 2) for point in of_engine],
-            name=plain(of_engine[0].label),
+            name=charts.plain(of_engine[0].label),
             mode="markers",
             cliponaxis=False,  # a rate of 0 is common, and its mark stands on the axis
             marker={
@@ -62,8 +62,9 @@ def render(comparisons: Sequence[Comparison]) -> str:
                 "line": {"width": 2, "color": colour},
             },
             hovertext=[
-                f"{plain(point.label)}, {plain(point.model)}<br>{plain(point.clip)}<br>"
-                f"{point.speed:.3g}× real time, {point.errors:.1f}% of words wrong"
+                charts.plain(f"{point.label}, {point.model}")
+                + f"<br>{charts.plain(point.clip)}<br>"
+                + f"{point.speed:.3g}× real time, {point.errors:.1f}% of words wrong"
                 for point in of_engine
             ],
             hovertemplate="%{hovertext}<extra></extra>",
@@ -80,9 +81,9 @@ def render(comparisons: Sequence[Comparison]) -> str:
         for point in points
     ]
     columns = ("Engine", "Model", "Clip", "Real time", "Word error rate", "Ran")
-    table = Table(columns, rows)
+    table = charts.Table(columns, rows)
     title = "Speed against word error rate"
-    return render_chart(figure, title, table, 340, "speed-accuracy", note=NOTE)
+    return charts.render_chart(figure, title, table, 340, "speed-accuracy", note=NOTE)
 
 
 def list_points(comparison: Comparison) -> list[Point]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from demo.panels.charts import INK, SHEET, Control, Option, Table, render_chart, shade
+from demo.panels import charts
 from demo.panels.templating import render_template
 from demo.snapshot import Comparison, Lane
 from engines.base import Span, StageSeconds
@@ -90,10 +90,10 @@ def render_bars(comparison: Comparison) -> str:
     ]
     columns = ["Engine", *(style.name for style in STAGES.values()), "Total", "Runs", "At once"]
     runs = f", median of {settings.repeats} runs" if settings.repeats > 1 else ""
-    return render_chart(
+    return charts.render_chart(
         figure,
         f"Seconds by stage{runs}: {settings.models}, beam {settings.beam_size}",
-        Table(columns, rows),
+        charts.Table(columns, rows),
         height=ROW * len(lanes) + AROUND,
         name="seconds-by-stage",
         note=_say_comparable(comparison),
@@ -173,9 +173,9 @@ def _add_stage(figure: go.Figure, style: Style, bars: Sequence[Bar], **traits: A
 
 def _fill(style: Style, colour: str) -> dict[str, Any]:
     """Return how a stage's bars of one colour are filled."""
-    pattern = {"shape": style.pattern, "size": 7, "solidity": 0.2, "fgcolor": SHEET}
-    mixed = shade(colour, style.share)
-    border = {"width": 1, "color": SHEET}
+    pattern = {"shape": style.pattern, "size": 7, "solidity": 0.2, "fgcolor": charts.SHEET}
+    mixed = charts.shade(colour, style.share)
+    border = {"width": 1, "color": charts.SHEET}
     return {"color": mixed, "line": border, "pattern": {**pattern, "bgcolor": mixed}}
 
 
@@ -190,7 +190,7 @@ def _add_dots(figure: go.Figure, lanes: Sequence[Lane]) -> None:
             mode="markers",
             hovertext=[f"{lane.label}<br>one run: {total:.3f} s" for lane, total in runs],
             hovertemplate="%{hovertext}<extra></extra>",
-            marker={"size": 9, "color": INK, "line": {"width": 1.5, "color": SHEET}},
+            marker={"size": 9, "color": charts.INK, "line": {"width": 1.5, "color": charts.SHEET}},
         )
 
 
@@ -226,7 +226,7 @@ def render_timeline(comparison: Comparison) -> str:
         shown += [clock] * (len(figure.data) - before)
     clocks = ("From its own start", "From the click")
     options = [
-        Option(label, {"visible": [clock == at for clock in shown]})
+        charts.Option(label, {"visible": [clock == at for clock in shown]})
         for at, label in enumerate(clocks)
     ]
     rows = [
@@ -235,13 +235,13 @@ def render_timeline(comparison: Comparison) -> str:
         for each in stretches
     ]
     median = ", the median run" if comparison.settings.repeats > 1 else ""
-    return render_chart(
+    return charts.render_chart(
         figure,
         f"What each engine did when{median}",
-        Table(["Engine", "Clock", "Stage", "Window", "Start", "Seconds"], rows),
+        charts.Table(["Engine", "Clock", "Stage", "Window", "Start", "Seconds"], rows),
         height=ROW * len(lanes) + AROUND,
         name="timeline",
-        controls=[Control("clock", "Clock", options)],
+        controls=[charts.Control("clock", "Clock", options)],
     )
 
 

@@ -26,7 +26,7 @@ def test_a_new_engine_is_one_file_and_one_row(
     (tmp_path / "new_engine.py").write_text(NEW_ENGINE)
     monkeypatch.syspath_prepend(str(tmp_path))
     new = EngineRow(
-        "new", "New engine", "A new one", "PyTorch", "PyTorch", "#123456", ("float32",), False,
+        "new", "New engine", "A new one", "PyTorch", "PyTorch", "#123456",
         make="new_engine:NewEngine", why_not="new_engine:why_not",
         open_encoder="new_engine:open_stages",
     )  # fmt: skip
