@@ -24,29 +24,21 @@ from faster_whisper.feature_extractor import FeatureExtractor
 from tokenizers import decoders, pre_tokenizers
 from whisper.tokenizer import Tokenizer
 
-from engines import whisper_hooks
+from engines import runtimes, whisper_hooks
 from engines.base import Clip, FloatArray, Options
 from engines.checkpoints import Checkpoint
 from engines.checkpoints.formats import from_ctranslate2
-from engines.runtimes import (
-    RuntimeEngine,
-    RuntimeWhisper,
-    add_segment,
-    convert_once,
-    language_code,
-    running_state,
-)
 from engines.transcription import FIGURES, TimedWhisper
 from engines.whisper_arguments import list_arguments
 
 
-class FasterWhisperEngine(RuntimeEngine):
+class FasterWhisperEngine(runtimes.RuntimeEngine):
     """faster-whisper without voice detection, which is its default."""
 
     lacks = frozenset({"carry_initial_prompt"})
 
-    def open_runtime(self, checkpoint: Checkpoint, model: RuntimeWhisper) -> Any:
-        folder = convert_once(
+    def open_runtime(self, checkpoint: Checkpoint, model: runtimes.RuntimeWhisper) -> Any:
+        folder = runtimes.convert_once(
             checkpoint, model, "ctranslate2-words", lambda folder: write(checkpoint, model, folder)
         )
         return TimedModel(
@@ -60,7 +52,7 @@ class FasterWhisperEngine(RuntimeEngine):
         return np.asarray(faster_whisper.WhisperModel.encode(runtime, mel))[0]
 
     def run_loop(self, model: TimedWhisper, clip: Clip, options: Options) -> dict[str, Any]:
-        language, state = language_code(model, options), running_state()
+        language, state = runtimes.language_code(model, options), runtimes.running_state()
         decoded, about = model.runtime.transcribe(
             clip.samples,
             language=language,
@@ -74,7 +66,7 @@ class FasterWhisperEngine(RuntimeEngine):
         for each in decoded:  # a window is decoded when its first segment is asked for
             segment = {name: getattr(each, name) for name in SEGMENT_FIELDS}
             words = None if each.words is None else [vars(word) for word in each.words]
-            add_segment(state, segments, {**segment, "words": words})
+            runtimes.add_segment(state, segments, {**segment, "words": words})
         text = "".join(segment["text"] for segment in segments)
         return {"text": text, "segments": segments, "language": about.language}
 
@@ -103,7 +95,7 @@ class TimedFeatures(FeatureExtractor):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         start = perf_counter()
         features = super().__call__(*args, **kwargs)
-        running_state().add_mel_span(start, perf_counter())
+        runtimes.running_state().add_mel_span(start, perf_counter())
         return features
 
 
@@ -117,7 +109,7 @@ class TimedModel(faster_whisper.WhisperModel):
     def encode(self, features: FloatArray) -> ctranslate2.StorageView:
         """Encode a window, `(n_mels, 3000)`; language detection, which calls this as well, has no
         start of one."""
-        state = running_state()
+        state = runtimes.running_state()
         start = whisper_hooks.find_window_start(faster_whisper.WhisperModel.generate_segments)
         if start is not None:
             state.window_starts.append(start)
@@ -132,7 +124,7 @@ class TimedModel(faster_whisper.WhisperModel):
 # The checkpoint's files
 
 
-def write(checkpoint: Checkpoint, model: RuntimeWhisper, folder: Path) -> None:
+def write(checkpoint: Checkpoint, model: runtimes.RuntimeWhisper, folder: Path) -> None:
     """Write what `faster_whisper.WhisperModel` reads, so that it downloads nothing."""
     dims, tokenizer = checkpoint.dims, model.tokenizer
     spec = WhisperSpec(dims.n_audio_layer, dims.n_audio_head, dims.n_text_layer, dims.n_text_head)

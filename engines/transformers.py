@@ -23,18 +23,10 @@ from transformers.utils import logging as transformers_logging
 from whisper.audio import FRAMES_PER_SECOND, N_SAMPLES, SAMPLE_RATE
 from whisper.tokenizer import LANGUAGES, Tokenizer
 
-from engines import whisper_hooks
+from engines import runtimes, whisper_hooks
 from engines.base import Clip, FloatArray, Options
 from engines.checkpoints import Checkpoint
 from engines.checkpoints.formats import from_hugging_face
-from engines.runtimes import (
-    RuntimeEngine,
-    RuntimeWhisper,
-    add_segment,
-    join_words,
-    language_code,
-    running_state,
-)
 from engines.transcription import TimedWhisper, TranscriptionState, time_encoder
 
 transformers_logging.set_verbosity_error()  # its warnings are about how it calls itself
@@ -43,7 +35,7 @@ TOKEN_COMPRESSION = 1.35
 """Its threshold of compression, of the tokens' bytes and not of the text's, which is 2.4."""
 
 
-class TransformersEngine(RuntimeEngine):
+class TransformersEngine(runtimes.RuntimeEngine):
     """Hugging Face's Whisper with every test for fallback that it has."""
 
     lacks = frozenset(
@@ -53,7 +45,7 @@ class TransformersEngine(RuntimeEngine):
         }
     )
 
-    def open_runtime(self, checkpoint: Checkpoint, model: RuntimeWhisper) -> Any:
+    def open_runtime(self, checkpoint: Checkpoint, model: runtimes.RuntimeWhisper) -> Any:
         return load(checkpoint, model)
 
     def encode_window(self, runtime: TimedGeneration, mel: FloatArray) -> FloatArray:
@@ -61,8 +53,8 @@ class TransformersEngine(RuntimeEngine):
         return features
 
     def run_loop(self, model: TimedWhisper, clip: Clip, options: Options) -> dict[str, Any]:
-        assert isinstance(model, RuntimeWhisper)
-        state, language = running_state(), language_code(model, options)
+        assert isinstance(model, runtimes.RuntimeWhisper)
+        state, language = runtimes.running_state(), runtimes.language_code(model, options)
         start = perf_counter()
         extract = WhisperFeatureExtractor(feature_size=model.dims.n_mels)
         features = extract(
@@ -130,7 +122,7 @@ class TransformersRun:
     def __init__(
         self,
         state: TranscriptionState,
-        model: RuntimeWhisper,
+        model: runtimes.RuntimeWhisper,
         options: Options,
         language: str | None,
     ) -> None:
@@ -184,10 +176,10 @@ class TransformersRun:
                     for place, (token, time) in enumerate(zip(tokens, times, strict=True))
                     if token < self._tokenizer.eot
                 ]
-                segment["words"] = join_words(
+                segment["words"] = runtimes.join_words(
                     timed, segment["start"], self._tokenizer, self._options
                 )
-            add_segment(self._state, self.segments, segment)
+            runtimes.add_segment(self._state, self.segments, segment)
 
 
 class TimedGeneration(WhisperForConditionalGeneration):
@@ -203,7 +195,7 @@ class TimedGeneration(WhisperForConditionalGeneration):
         return found
 
 
-def load(checkpoint: Checkpoint, model: RuntimeWhisper) -> TimedGeneration:
+def load(checkpoint: Checkpoint, model: runtimes.RuntimeWhisper) -> TimedGeneration:
     """Return Hugging Face's model over the checkpoint's tensors, its encoder timed."""
     dims, tokenizer = checkpoint.dims, model.tokenizer
     ends = dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), tokenizer.eot)
@@ -247,7 +239,7 @@ def load(checkpoint: Checkpoint, model: RuntimeWhisper) -> TimedGeneration:
     return made
 
 
-def list_rules(model: RuntimeWhisper) -> dict[str, Any]:
+def list_rules(model: runtimes.RuntimeWhisper) -> dict[str, Any]:
     """Return what `generation_config.json` has for this vocabulary: special tokens and heads."""
     tokenizer = model.tokenizer
     rules = {

@@ -26,17 +26,9 @@ import torch
 from pywhispercpp.model import Model
 from whisper.audio import mel_filters
 
+from engines import runtimes
 from engines.base import SAMPLE_RATE, Clip, EngineError, FloatArray, Options, Span, Stopped
 from engines.checkpoints import Checkpoint
-from engines.runtimes import (
-    RuntimeEngine,
-    RuntimeWhisper,
-    add_segment,
-    convert_once,
-    join_words,
-    language_code,
-    running_state,
-)
 from engines.transcription import TimedWhisper, TranscriptionState
 
 MOST_BEAMS = 8
@@ -46,7 +38,7 @@ CENTISECOND = 0.01
 """Its unit of time, in seconds."""
 
 
-class WhisperCppEngine(RuntimeEngine):
+class WhisperCppEngine(runtimes.RuntimeEngine):
     """whisper.cpp with its own loop, search and fallback."""
 
     lacks = frozenset(
@@ -56,23 +48,23 @@ class WhisperCppEngine(RuntimeEngine):
         }
     )
 
-    def open_runtime(self, checkpoint: Checkpoint, model: RuntimeWhisper) -> ContextLoader:
+    def open_runtime(self, checkpoint: Checkpoint, model: runtimes.RuntimeWhisper) -> ContextLoader:
         form = f"ggml-{self.dtype}"
         ranks = model.tokenizer.encoding._mergeable_ranks
-        folder = convert_once(
+        folder = runtimes.convert_once(
             checkpoint, model, form, lambda folder: write(checkpoint, ranks, self.dtype, folder)
         )
         return ContextLoader(folder / GGML_FILE, self.model, model.dims.n_text_layer)
 
     def run_loop(self, model: TimedWhisper, clip: Clip, options: Options) -> dict[str, Any]:
-        assert isinstance(model, RuntimeWhisper)
+        assert isinstance(model, runtimes.RuntimeWhisper)
         if (options.beam_size or 1) > MOST_BEAMS:
             raise EngineError(f"{self.label} searches with {MOST_BEAMS} beams at most.")
         if (options.best_of or 1) > MOST_BEAMS:
             raise EngineError(f"{self.label} takes the best of {MOST_BEAMS} samples at most.")
         if len(options.clip_timestamps) > 2:
             raise EngineError(f"{self.label} can be given one part of a clip only.")
-        state = running_state()
+        state = runtimes.running_state()
         context: Model = model.runtime.open(options.word_timestamps)
         segments: list[dict[str, Any]] = []
 
@@ -80,7 +72,7 @@ class WhisperCppEngine(RuntimeEngine):
             """Add the segments that came since the last call."""
             for number in range(len(segments), bindings.whisper_full_n_segments(context._ctx)):
                 segment = read_segment(context._ctx, number, model, options)
-                add_segment(state, segments, segment)
+                runtimes.add_segment(state, segments, segment)
 
         def take_quietly(_: object, count: int) -> None:
             with suppress(Stopped):  # `stopped` says so again; nothing is raised through C++
@@ -91,7 +83,7 @@ class WhisperCppEngine(RuntimeEngine):
             return not state.listener.stopped()
 
         windows: list[float] = []
-        parameters = set_options(options, language_code(model, options))
+        parameters = set_options(options, runtimes.language_code(model, options))
         bindings.assign_abort_callback(parameters, state.listener.stopped)
         bindings.assign_encoder_begin_callback(parameters, begin_window)
         # With word times its own callback misses segments, so they come at the end.
@@ -188,7 +180,7 @@ def set_options(options: Options, language: str | None) -> Any:
 
 
 def read_segment(
-    context: Any, number: int, model: RuntimeWhisper, options: Options
+    context: Any, number: int, model: runtimes.RuntimeWhisper, options: Options
 ) -> dict[str, Any]:
     """Return one of its segments in whisper's form.
 
@@ -211,7 +203,7 @@ def read_segment(
             for token in tokens
             if token.id < model.tokenizer.eot
         ]
-        segment["words"] = join_words(timed, segment["start"], model.tokenizer, options)
+        segment["words"] = runtimes.join_words(timed, segment["start"], model.tokenizer, options)
     return segment
 
 
