@@ -6,15 +6,8 @@ from typing import Any
 
 import gradio as gr
 
+from demo import api
 from demo.analysis_task import make_explanation
-from demo.api import (
-    Arguments,
-    errors_as_answers,
-    list_arguments,
-    run_task,
-    run_until_left,
-    set_signature,
-)
 from demo.comparison import Backend
 from demo.jobs import JobQueue, name_caller
 from demo.record import DivergenceRecord, describe_divergence
@@ -25,24 +18,24 @@ from engines.registry import BASELINE
 
 def add_why(backend: Backend, queue: JobQueue) -> None:
     """Name the endpoint that asks why two engines differ, with arguments like `/transcribe`'s."""
-    of_why: Arguments = {
+    of_why: api.Arguments = {
         name: argument
-        for name, argument in list_arguments()[1].items()
+        for name, argument in api.list_arguments()[1].items()
         if name not in ("word_timestamps", "gpu_dtype", "reference")
     } | {"against": (str, BASELINE, "the engine that it is held against")}
 
     async def why(request: gr.Request, *values: Any) -> DivergenceRecord:
         sent = dict(zip(of_why, values, strict=True))
         pair = sent.pop("against"), sent.pop("engine")
-        with errors_as_answers(sent):
+        with api.errors_as_answers(sent):
             wanted = ComparisonRequest.from_json({**sent, "engines": list(pair)}, backend.choices())
             task = make_explanation(backend, wanted, pair)
             caller, left = name_caller(request), queue.streams.wait_until_left(request.session_hash)
-            last = await run_until_left(run_task(queue, caller, task, gr.Info), left)
+            last = await api.run_until_left(api.run_task(queue, caller, task, gr.Info), left)
             if last.result is None:
                 raise RequestError(last.reason or "The run was stopped.")
             return asdict(describe_divergence(last.result))  # type: ignore[return-value]
 
     purpose = "Where two engines' tokens part, the half of the model behind it, and who is right."
-    set_signature(why, gr.Request, purpose, of_why)
+    api.set_signature(why, gr.Request, purpose, of_why)
     gr.api(why, api_name="why", concurrency_limit=None)
