@@ -24,8 +24,8 @@ import gradio as gr
 
 from demo import uploads
 from demo.comparison import Backend
+from demo.job_snapshot import AnySnapshot
 from demo.jobs import (
-    AnySnapshot,
     Caller,
     JobQueue,
     Refused,

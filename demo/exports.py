@@ -210,9 +210,11 @@ def write_transcript(
     return write_segments(lane.segments, kind, end, lines)
 
 
-def write_comparison(saved: Saved, kind: str, lines: LineBreaks = UNBROKEN) -> str | bytes:
+def write_comparison(
+    saved: Saved[Comparison], kind: str, lines: LineBreaks = UNBROKEN
+) -> str | bytes:
     """Write a comparison as a file of `COMPARISON_FILES`."""
-    comparison: Comparison = saved.snapshot
+    comparison = saved.snapshot
     writers: dict[str, Callable[[], str | bytes]] = {
         "html": lambda: render_report(comparison, saved.drawn),
         "json": lambda: as_json(describe(comparison)),
@@ -222,9 +224,9 @@ def write_comparison(saved: Saved, kind: str, lines: LineBreaks = UNBROKEN) -> s
     return writers[kind]()
 
 
-def write_zip(saved: Saved, lines: LineBreaks = UNBROKEN) -> bytes:
+def write_zip(saved: Saved[Comparison], lines: LineBreaks = UNBROKEN) -> bytes:
     """Write everything as one ZIP archive, in a folder of the comparison's name."""
-    comparison: Comparison = saved.snapshot
+    comparison = saved.snapshot
     folder, file = name_files(comparison), io.BytesIO()
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, kind in (("report", "html"), ("result", "json"), ("figures", "csv")):

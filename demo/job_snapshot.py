@@ -41,6 +41,9 @@ class Snapshot(Protocol):
         """Return what a reload of the page finds, if anything."""
 
 
+AnySnapshot = TypeVar("AnySnapshot", bound=Snapshot)
+
+
 @dataclass(frozen=True)
 class JobSnapshot(Generic[Result]):
     """A task with a single result, as it stood at one moment.

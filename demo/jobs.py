@@ -21,7 +21,7 @@ from typing import Any, Generic, TypeVar
 
 from starlette.concurrency import iterate_in_threadpool
 
-from demo.job_snapshot import Snapshot
+from demo.job_snapshot import AnySnapshot
 from demo.limits import (
     Allowance,
     Limits,
@@ -35,7 +35,6 @@ from engines import logs
 from engines.base import EngineError, Listener, Stopped
 
 Value = TypeVar("Value")
-AnySnapshot = TypeVar("AnySnapshot", bound=Snapshot)
 Kind = tuple[Any, ...]
 """Key of a job's expected duration: first what and with which model, then everything else."""
 

@@ -111,7 +111,7 @@ def connect_runs(
 # The list.
 
 
-def render_runs(results: Sequence[Saved], shown: str) -> str:
+def render_runs(results: Sequence[Saved[Comparison]], shown: str) -> str:
     """Render a row for each run; `shown`: the id of the one that the page shows."""
     rows = [
         {

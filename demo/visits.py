@@ -16,8 +16,9 @@ from dataclasses import dataclass, field, fields, is_dataclass, replace
 from datetime import datetime, timezone
 from functools import cached_property
 from operator import attrgetter
-from typing import Any
+from typing import Any, Generic
 
+from demo.job_snapshot import AnySnapshot
 from demo.streams import Streams
 
 MOST_RUNS = 12
@@ -32,7 +33,7 @@ MOST_BYTES = 128 * 2**20
 
 
 @dataclass(frozen=True, eq=False)
-class Saved:
+class Saved(Generic[AnySnapshot]):
     """One result of a panel: what its controls held, a snapshot to draw it from, and what was
     drawn, by name.
 
@@ -41,7 +42,7 @@ class Saved:
     """
 
     controls: dict[str, Any]
-    snapshot: Any
+    snapshot: AnySnapshot
     drawn: dict[str, Any] = field(default_factory=dict)
     finished: bool = False
     made: datetime = field(default_factory=lambda: datetime.now(timezone.utc))
@@ -78,11 +79,11 @@ class SavedResults:
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
-        self._visits: OrderedDict[str, dict[str, list[Saved]]] = OrderedDict()
+        self._visits: OrderedDict[str, dict[str, list[Saved[Any]]]] = OrderedDict()
         self._used: dict[str, float] = {}
         self._jobs: list[LiveJob] = []
 
-    def save(self, visit: str, panel: str, saved: Saved) -> None:
+    def save(self, visit: str, panel: str, saved: Saved[Any]) -> None:
         """Add a result to the visit's panel, in place of what there was of the same run."""
         if not visit:
             return
@@ -120,19 +121,19 @@ class SavedResults:
             if follower.session == session
         ]
 
-    def find(self, visit: str, panel: str) -> Saved | None:
+    def find(self, visit: str, panel: str) -> Saved[Any] | None:
         """Return what the visit's panel showed last, if it is still there."""
         with self._lock:
             results = self._use(visit).get(panel)
             return results[-1] if results else None
 
-    def list_runs(self, visit: str, panel: str) -> list[Saved]:
+    def list_runs(self, visit: str, panel: str) -> list[Saved[Any]]:
         """List the results of a visit's panel whose jobs ended, the newest first."""
         with self._lock:
             results = [each for each in self._use(visit).get(panel, ()) if each.finished]
         return sorted(results, key=attrgetter("made"), reverse=True)
 
-    def show(self, visit: str, panel: str, run: str) -> Saved | None:
+    def show(self, visit: str, panel: str, run: str) -> Saved[Any] | None:
         """Make a run the one that the page shows; return it, or None where it is gone."""
         with self._lock:
             results = self._use(visit).get(panel, [])
@@ -158,7 +159,7 @@ class SavedResults:
             while self._visits and self._used[next(iter(self._visits))] <= last:
                 self._drop_visit()
 
-    def _use(self, visit: str) -> dict[str, list[Saved]]:
+    def _use(self, visit: str) -> dict[str, list[Saved[Any]]]:
         """Return a visit's results by panel, and note that the visit goes on."""
         if visit not in self._visits:
             return {}

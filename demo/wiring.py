@@ -22,7 +22,8 @@ from typing import Any, Generic
 import gradio as gr
 
 from demo import uploads
-from demo.jobs import AnySnapshot, Caller, JobQueue, Refused, Task, Waiting, name_caller
+from demo.job_snapshot import AnySnapshot
+from demo.jobs import Caller, JobQueue, Refused, Task, Waiting, name_caller
 from demo.rules import RequestError
 from demo.visits import Follower, LiveJob, Saved, SavedResults, follow
 
@@ -79,7 +80,7 @@ class JobPanel(Generic[AnySnapshot]):
         """Return values that show a sentence in the panel's status."""
         return self.show({self.status: self.render_status(sentence, note, alert)}, running)
 
-    def restore(self, saved: Saved | None) -> dict[Component, Any]:
+    def restore(self, saved: Saved[AnySnapshot] | None) -> dict[Component, Any]:
         """Return the inputs and outputs as a visit left them, or nothing."""
         if saved is None:
             return {}
