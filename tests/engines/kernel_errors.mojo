@@ -3,8 +3,8 @@
 `tests/engines/test_kernels.py` builds this for several processors.
 """
 
-from kernels.attention import HEAD, attend, exp_nonpositive
-from kernels.linear import write_panel
+from kernels.attention import HEAD, attend, attend_block, exp_nonpositive
+from kernels.linear import write_block, write_panel
 from kernels.tile import PANEL, ROWS, WIDTH, Vector
 from std.math import ceildiv, exp, sqrt
 from std.random import randn_float64
@@ -17,8 +17,8 @@ def random(count: Int) -> List[Float32]:
     return values^
 
 
-def product_error(rows: Int, depth: Int, n: Int) raises -> Float64:
-    """Relative L2 error of `x @ w + b` with packed float16 weights."""
+def product_error(rows: Int, depth: Int, n: Int, block: Bool) raises -> Float64:
+    """Relative L2 error of `x @ w + b` with packed float16 weights, in tiles of few rows or as a `block` of many."""
     var panels = ceildiv(n, PANEL)
     var x = random(rows * depth)
     var b = random(n)
@@ -26,11 +26,16 @@ def product_error(rows: Int, depth: Int, n: Int) raises -> Float64:
     for i in range(len(w)):
         w[i] = Float16(randn_float64())
     var y = List[Float32](length=rows * n, fill=0)
-    for p in range(panels):
-        write_panel[False, False](
-            0, rows, p, depth, n, depth, x.unsafe_ptr(), w.unsafe_ptr(), b.unsafe_ptr(),
-            y.unsafe_ptr().as_unsafe_any_origin(), y.unsafe_ptr(),
+    var unused = y.unsafe_ptr().as_unsafe_any_origin()
+    if block:
+        write_block[False, False](
+            0, rows, depth, n, depth, x.unsafe_ptr(), w.unsafe_ptr(), b.unsafe_ptr(), unused, y.unsafe_ptr()
         )
+    else:
+        for p in range(panels):
+            write_panel[False, False](
+                0, rows, p, depth, n, depth, x.unsafe_ptr(), w.unsafe_ptr(), b.unsafe_ptr(), unused, y.unsafe_ptr()
+            )
     var wrong, size = Float64(0), Float64(0)
     for i in range(rows):
         for j in range(n):
@@ -43,7 +48,7 @@ def product_error(rows: Int, depth: Int, n: Int) raises -> Float64:
     return sqrt(wrong / size)
 
 
-def attention_error(rows: Int, live: Int, slots: Int) raises -> Tuple[Float64, Float64]:
+def attention_error(rows: Int, live: Int, slots: Int, block: Bool) raises -> Tuple[Float64, Float64]:
     """Relative L2 errors of attention to the first `live` positions of `slots` panels: ours, and plain float32's."""
     var q = random(rows * HEAD)
     var keys = random(live * HEAD)
@@ -56,10 +61,15 @@ def attention_error(rows: Int, live: Int, slots: Int) raises -> Tuple[Float64, F
             v[((d // PANEL) * slots * PANEL + t) * PANEL + d % PANEL] = values[t * HEAD + d]
     var scores = List[Float32](length=ROWS * slots * PANEL, fill=0)
     var y = List[Float32](length=rows * HEAD, fill=0)
-    attend[False](
-        0, rows, live, slots, q.unsafe_ptr(), HEAD, k.unsafe_ptr(), v.unsafe_ptr(),
-        scores.unsafe_ptr(), y.unsafe_ptr(), HEAD, scores.unsafe_ptr().as_unsafe_any_origin(),
-    )
+    if block:
+        attend_block(
+            rows, live, slots, q.unsafe_ptr(), HEAD, k.unsafe_ptr(), v.unsafe_ptr(), y.unsafe_ptr(), HEAD
+        )
+    else:
+        attend[False](
+            0, rows, live, slots, q.unsafe_ptr(), HEAD, k.unsafe_ptr(), v.unsafe_ptr(),
+            scores.unsafe_ptr(), y.unsafe_ptr(), HEAD, scores.unsafe_ptr().as_unsafe_any_origin(),
+        )
     var exact = attend_plainly[DType.float64](rows, live, q, keys, values)
     var plain = attend_plainly[DType.float32](rows, live, q, keys, values)
     var size, ours, theirs = Float64(0), Float64(0), Float64(0)
@@ -105,8 +115,9 @@ def exp_error() -> Float64:
 def main() raises:
     var product, ours, plain = Float64(0), Float64(0), Float64(0)
     for rows in [1, 2, 5, 13, 31]:
-        product = max(product, product_error(rows, 67, 45))
-        var errors = attention_error(rows, 75, 4)
-        ours = max(ours, errors[0])
-        plain = max(plain, errors[1])
+        for block in [False, True]:
+            product = max(product, product_error(rows, 133, 77, block))
+            var errors = attention_error(rows, 75, 4, block)
+            ours = max(ours, errors[0])
+            plain = max(plain, errors[1])
     print(WIDTH, product, ours, plain, exp_error())

@@ -11,7 +11,21 @@ from max.gpu.host import DeviceContext
 from std.collections import Array
 from std.math import ceildiv
 
-from .tile import LOWEST, PANEL, ROWS, TILES, VECTORS, WIDTH, Vector, multiply, tile_vectors
+from .tile import (
+    COLUMNS,
+    DISTANCE,
+    LOWEST,
+    PANEL,
+    TALL,
+    TILES,
+    VECTORS,
+    WIDTH,
+    Vector,
+    add_product,
+    multiply,
+    spread,
+    tile_vectors,
+)
 
 comptime HEAD = 64
 """Width of a head in every Whisper checkpoint."""
@@ -22,7 +36,7 @@ comptime HEAD_PANELS = HEAD // PANEL
 comptime SCALE = Float32(0.125)
 """1 / sqrt(HEAD)."""
 
-comptime QUERIES = 8 * ROWS
+comptime QUERIES = 16 * TALL
 """Query rows of one task, several tiles over the same keys and values."""
 
 
@@ -61,8 +75,9 @@ struct PackKeysValues:
                 var key = k.unsafe_offset((t // PANEL) * HEAD * PANEL + t % PANEL)
                 for d in range(HEAD):
                     key.unsafe_offset(d * PANEL).unsafe_store(live * row.unsafe_offset(d).unsafe_load())
+                for d in range(0, HEAD, WIDTH):
                     var value = v.unsafe_offset(((d // PANEL) * panels * PANEL + t) * PANEL + d % PANEL)
-                    value.unsafe_store(live * row.unsafe_offset(n_state + d).unsafe_load())
+                    value.unsafe_store(live * row.unsafe_offset(n_state + d).unsafe_load[width=WIDTH]())
 
         sync_parallelize(work, layers * heads)
 
@@ -96,18 +111,112 @@ struct SelfAttention:
         def work(task: Int) raises {imm}:
             var head = task // blocks
             var first = (task % blocks) * QUERIES
-            var last = min(first + QUERIES, n_ctx)
             var size = panels * HEAD * PANEL
             var k = kp.unsafe_offset(head * size)
             var v = vp.unsafe_offset(head * size)
-            var q = qp.unsafe_offset(head * HEAD)
-            var out = yp.unsafe_offset(head * HEAD)
-            var scratch = List[Float32](unsafe_uninit_length=ROWS * panels * PANEL)  # scores of a tile
-            var scores = scratch.unsafe_ptr()
-            var unused = scores.as_unsafe_any_origin()
-            attend[False](first, last, n_ctx, panels, q, 3 * n_state, k, v, scores, out, n_state, unused)
+            var q = qp.unsafe_offset(first * 3 * n_state + head * HEAD)
+            var out = yp.unsafe_offset(first * n_state + head * HEAD)
+            attend_block(min(QUERIES, n_ctx - first), n_ctx, panels, q, 3 * n_state, k, v, out, n_state)
 
         sync_parallelize(work, keys.dim_size(1) * blocks)
+
+
+@always_inline
+def attend_block(
+    rows: Int,
+    live: Int,
+    slots: Int,
+    q: Pointer[Float32, ...],
+    q_stride: Int,
+    k: Pointer[Float32, ...],
+    v: Pointer[Float32, ...],
+    y: Pointer[mut=True, Float32, ...],
+    y_stride: Int,
+):
+    """Writes one head's output for up to `QUERIES` queries, as `attend` does.
+
+    A block of keys and values is read once for all tiles of queries, and nothing grows with the number of keys: of
+    each query the highest score so far, the sum of its weights and its output are kept, and scaled down when a higher
+    score is met. Keys, values and a tile's scores stay in the first-level cache.
+    """
+    comptime KEYS = COLUMNS
+    var tiles = ceildiv(rows, TALL)
+    var queries_list = List[Float32](unsafe_uninit_length=QUERIES * DISTANCE)
+    var queries = queries_list.unsafe_ptr()  # scaled, which is exact, (tiles, TALL, DISTANCE)
+    var keys_list = List[Float32](unsafe_uninit_length=HEAD * KEYS)
+    var keys = keys_list.unsafe_ptr()  # (HEAD, KEYS)
+    var values_list = List[Float32](unsafe_uninit_length=HEAD * KEYS)
+    var values = values_list.unsafe_ptr()  # (HEAD // COLUMNS, KEYS, COLUMNS)
+    var scores_list = List[Float32](unsafe_uninit_length=TALL * KEYS)
+    var scores = scores_list.unsafe_ptr()  # (TALL, KEYS)
+    var weights_list = List[Float32](unsafe_uninit_length=TALL * DISTANCE)
+    var weights = weights_list.unsafe_ptr()  # (TALL, DISTANCE)
+    var mixed_list = List[Float32](length=QUERIES * HEAD, fill=0)
+    var mixed = mixed_list.unsafe_ptr()  # (tiles, HEAD // COLUMNS, TALL, COLUMNS)
+    var tops_list = List[Float32](length=QUERIES, fill=LOWEST)
+    var tops = tops_list.unsafe_ptr()
+    var sums_list = List[Float32](length=QUERIES * WIDTH, fill=0)
+    var sums = sums_list.unsafe_ptr()  # (QUERIES, WIDTH)
+    for row in range(tiles * TALL):
+        var source = q.unsafe_offset(min(row, rows - 1) * q_stride)
+        for d in range(0, HEAD, WIDTH):
+            queries.unsafe_offset(row * DISTANCE + d).unsafe_store(
+                source.unsafe_offset(d).unsafe_load[width=WIDTH]() * SCALE
+            )
+    var panels = ceildiv(live, PANEL)
+    for first in range(0, panels * PANEL, KEYS):
+        var count = min(KEYS, panels * PANEL - first)
+        comptime for part in range(KEYS // PANEL):
+            var panel = min(first // PANEL + part, panels - 1)  # keys past the last count for nothing
+            spread(HEAD, k.unsafe_offset(panel * HEAD * PANEL), keys.unsafe_offset(part * PANEL))
+        comptime for part in range(HEAD // PANEL):
+            comptime target = part * PANEL // COLUMNS * KEYS * COLUMNS + part * PANEL % COLUMNS
+            spread(count, v.unsafe_offset((part * slots * PANEL + first) * PANEL), values.unsafe_offset(target))
+        for tile in range(tiles):
+            add_product(HEAD, True, queries.unsafe_offset(tile * TALL * DISTANCE), keys, scores)
+            for r in range(TALL):
+                var row = tile * TALL + r
+                var score = scores.unsafe_offset(r * KEYS)
+                for t in range(max(live - first, 0), KEYS):
+                    score.unsafe_offset(t).unsafe_store(LOWEST)
+                var top = tops.unsafe_offset(row)
+                var highest = largest(KEYS, score)
+                if highest > top.unsafe_load():
+                    var scale = exp_nonpositive(Vector(top.unsafe_load() - highest))
+                    top.unsafe_store(highest)
+                    var sum = sums.unsafe_offset(row * WIDTH)
+                    sum.unsafe_store(sum.unsafe_load[width=WIDTH]() * scale)
+                    for d in range(0, HEAD, WIDTH):
+                        var at = ((tile * (HEAD // COLUMNS) + d // COLUMNS) * TALL + r) * COLUMNS + d % COLUMNS
+                        var part = mixed.unsafe_offset(at)
+                        part.unsafe_store(part.unsafe_load[width=WIDTH]() * scale)
+                var total = sums.unsafe_offset(row * WIDTH).unsafe_load[width=WIDTH]()
+                comptime for t in range(0, KEYS, WIDTH):
+                    var weight = exp_nonpositive(score.unsafe_offset(t).unsafe_load[width=WIDTH]() - top.unsafe_load())
+                    weights.unsafe_offset(r * DISTANCE + t).unsafe_store(weight)
+                    total += weight
+                sums.unsafe_offset(row * WIDTH).unsafe_store(total)
+            comptime for part in range(HEAD // COLUMNS):
+                var sum = mixed.unsafe_offset((tile * (HEAD // COLUMNS) + part) * TALL * COLUMNS)
+                add_product(count, False, weights, values.unsafe_offset(part * KEYS * COLUMNS), sum)
+    for row in range(rows):
+        var share = 1 / sums.unsafe_offset(row * WIDTH).unsafe_load[width=WIDTH]().reduce_add()
+        for d in range(0, HEAD, WIDTH):
+            var part = (row // TALL * (HEAD // COLUMNS) + d // COLUMNS) * TALL + row % TALL
+            var value = mixed.unsafe_offset(part * COLUMNS + d % COLUMNS).unsafe_load[width=WIDTH]()
+            y.unsafe_offset(row * y_stride + d).unsafe_store(value * share)
+
+
+@always_inline
+def largest(n: Int, row: Pointer[Float32, ...]) -> Float32:
+    """Returns the largest of `row` `(n,)`; `n` is a multiple of `PANEL`."""
+    var tops = Array[Vector, VECTORS](fill=Vector(LOWEST))
+    for t in range(0, n, PANEL):
+        comptime for c in range(VECTORS):
+            tops[c] = max(tops[c], row.unsafe_offset(t + c * WIDTH).unsafe_load[width=WIDTH]())
+    comptime for c in range(1, VECTORS):
+        tops[0] = max(tops[0], tops[c])
+    return tops[0].reduce_max()
 
 
 @always_inline
@@ -180,13 +289,7 @@ def attend[
 @always_inline
 def exponentiate(n: Int, row: Pointer[mut=True, Float32, ...]) -> Float32:
     """Replaces `row` `(n,)` by `exp(SCALE * (row - max(row)))` and returns its sum; `n` is a multiple of `PANEL`."""
-    var tops = Array[Vector, VECTORS](fill=Vector(LOWEST))
-    for t in range(0, n, PANEL):
-        comptime for c in range(VECTORS):
-            tops[c] = max(tops[c], row.unsafe_offset(t + c * WIDTH).unsafe_load[width=WIDTH]())
-    comptime for c in range(1, VECTORS):
-        tops[0] = max(tops[0], tops[c])
-    var top = tops[0].reduce_max() * SCALE
+    var top = largest(n, row) * SCALE
     var sums = Array[Vector, VECTORS](fill=Vector(0))
     for t in range(0, n, PANEL):
         comptime for c in range(VECTORS):

@@ -6,10 +6,25 @@ from max.algorithm import sync_parallelize
 from max.gpu.host import DeviceContext
 from std.math import ceildiv, erf
 
-from .tile import PANEL, ROWS, TILES, VECTORS, WIDTH, multiply, tile_vectors
+from .tile import (
+    COLUMNS,
+    DEPTHS,
+    DISTANCE,
+    PANEL,
+    TALL,
+    TILES,
+    VECTORS,
+    WIDTH,
+    Vector,
+    add_product,
+    copy,
+    multiply,
+    spread,
+    tile_vectors,
+)
 
-comptime BLOCK = 8 * ROWS
-"""Rows of one task: its part of `x` stays in the second-level cache while all panels pass over it."""
+comptime BLOCK = 16 * TALL
+"""Rows of one task: its part of `x` stays in the second-level cache while all weights pass over it."""
 
 
 @extensibility.register("whisper_linear")
@@ -51,11 +66,97 @@ struct Linear:
             yp = yp.unsafe_offset(n)
 
         def work(task: Int) raises {imm}:
-            var end = min((task + 1) * BLOCK, m)
-            for p in range(ceildiv(n, PANEL)):
-                write_panel[gelu, residual](task * BLOCK, end, p, depth, n, row_stride, xp, wp, bp, rp, yp)
+            var first = task * BLOCK
+            write_block[gelu, residual](first, min(BLOCK, m - first), depth, n, row_stride, xp, wp, bp, rp, yp)
 
         sync_parallelize(work, ceildiv(m, BLOCK))
+
+
+@always_inline
+def write_block[
+    gelu: Bool, residual: Bool, weight: DType
+](
+    first: Int,
+    rows: Int,
+    depth: Int,
+    n: Int,
+    row_stride: Int,
+    x: Pointer[Float32, ...],
+    w: Pointer[Scalar[weight], ...],
+    b: Pointer[Float32, ...],
+    r: Pointer[Float32, ...],
+    y: Pointer[mut=True, Float32, ...],
+):
+    """Writes `rows` rows from `first` on, all columns: their part of `x` is packed and each weight widened once."""
+    var tiles, steps, panels = ceildiv(rows, TALL), ceildiv(depth, DEPTHS), ceildiv(n, PANEL)
+    var packed_list = List[Float32](unsafe_uninit_length=tiles * steps * TALL * DISTANCE)
+    var packed = packed_list.unsafe_ptr()  # the rows of `x`, (tiles, steps, TALL, DISTANCE)
+    var wide_list = List[Float32](unsafe_uninit_length=DEPTHS * COLUMNS)
+    var wide = wide_list.unsafe_ptr()  # weights in float32, (DEPTHS, COLUMNS)
+    var sums_list = List[Float32](unsafe_uninit_length=tiles * TALL * COLUMNS)
+    var sums = sums_list.unsafe_ptr()  # of the depths so far, (tiles, TALL, COLUMNS)
+    for row in range(tiles * TALL):
+        for step in range(steps):
+            var at = ((row // TALL * steps + step) * TALL + row % TALL) * DISTANCE
+            var count = min(DEPTHS, depth - step * DEPTHS)
+            # Rows past the end repeat the last one; what they come to is not written.
+            var source = (first + min(row, rows - 1)) * row_stride + step * DEPTHS
+            copy(count, x.unsafe_offset(source), packed.unsafe_offset(at))
+    for column in range(0, n, COLUMNS):
+        for step in range(steps):
+            var count = min(DEPTHS, depth - step * DEPTHS)
+            comptime for part in range(COLUMNS // PANEL):
+                # A panel that there is none of repeats the last one; it is not written either.
+                var panel = min(column // PANEL + part, panels - 1)
+                var source = w.unsafe_offset((panel * depth + step * DEPTHS) * PANEL)
+                spread(count, source, wide.unsafe_offset(part * PANEL))
+            for tile in range(tiles):
+                var a = packed.unsafe_offset((tile * steps + step) * TALL * DISTANCE)
+                add_product(count, step == 0, a, wide, sums.unsafe_offset(tile * TALL * COLUMNS))
+        for row in range(rows):
+            var y_row = y.unsafe_offset((first + row) * n)
+            var r_row = r.unsafe_offset((first + row) * n if residual else 0)
+            comptime for c in range(0, COLUMNS, WIDTH):
+                var product = sums.unsafe_offset(row * COLUMNS + c).unsafe_load[width=WIDTH]()
+                finish[gelu, residual](column + c, n, product, b, r_row, y_row)
+
+
+@always_inline
+def finish[
+    gelu: Bool, residual: Bool
+](
+    column: Int,
+    n: Int,
+    product: Vector,
+    b: Pointer[Float32, ...],
+    r: Pointer[Float32, ...],
+    y: Pointer[mut=True, Float32, ...],
+):
+    """Writes `column` and those beside it of a row `y` `(n,)`: the product with bias, GELU and residual."""
+    if column + WIDTH <= n:
+        store[WIDTH, gelu, residual](column, product, b, r, y)
+    else:  # the last panel's padding has no place in `y`
+        for lane in range(n - column):
+            store[1, gelu, residual](column + lane, product[lane], b, r, y)
+
+
+@always_inline
+def store[
+    width: Int, gelu: Bool, residual: Bool
+](
+    column: Int,
+    product: SIMD[DType.float32, width],
+    b: Pointer[Float32, ...],
+    r: Pointer[Float32, ...],
+    y: Pointer[mut=True, Float32, ...],
+):
+    """Writes columns of a row for `finish`."""
+    var value = product + b.unsafe_offset(column).unsafe_load[width=width]()
+    comptime if gelu:
+        value = exact_gelu[width](value)
+    comptime if residual:
+        value += r.unsafe_offset(column).unsafe_load[width=width]()
+    y.unsafe_offset(column).unsafe_store(value)
 
 
 @always_inline
@@ -86,24 +187,11 @@ def write_panel[
                     x.unsafe_offset(i * row_stride), row_stride, w.unsafe_offset(p * depth * PANEL + first), depth
                 )
                 comptime for row in range(rows):
+                    var y_row = y.unsafe_offset((i + row) * n)
+                    var r_row = r.unsafe_offset((i + row) * n if residual else 0)
                     comptime for v in range(vectors):
                         var column = p * PANEL + first + v * WIDTH
-                        var at = (i + row) * n + column
-                        if column + WIDTH <= n:
-                            var value = sums[row * vectors + v] + b.unsafe_offset(column).unsafe_load[width=WIDTH]()
-                            comptime if gelu:
-                                value = exact_gelu[WIDTH](value)
-                            comptime if residual:
-                                value += r.unsafe_offset(at).unsafe_load[width=WIDTH]()
-                            y.unsafe_offset(at).unsafe_store(value)
-                        else:  # the last panel's padding has no place in `y`
-                            for lane in range(n - column):
-                                var value = sums[row * vectors + v][lane] + b.unsafe_offset(column + lane).unsafe_load()
-                                comptime if gelu:
-                                    value = exact_gelu[1](value)
-                                comptime if residual:
-                                    value += r.unsafe_offset(at + lane).unsafe_load()
-                                y.unsafe_offset(at + lane).unsafe_store(value)
+                        finish[gelu, residual](column, n, sums[row * vectors + v], b, r_row, y_row)
             i += rows
 
 
