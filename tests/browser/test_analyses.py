@@ -109,6 +109,7 @@ def test_a_fault_shows_its_text_beside_the_right_one_and_a_reload_loses_nothing(
     assert other.locator(".plot").count() == 0
 
 
+@pytest.mark.slow
 def test_the_decoder_s_stages_outlive_a_reload(fake_page: FakePage, open_page: Open) -> None:
     page = open_page(fake_page.url)
     open_tab(page, "Inspect layers")
@@ -125,6 +126,7 @@ def test_the_decoder_s_stages_outlive_a_reload(fake_page: FakePage, open_page: O
     assert page.get_by_label("MAX full, float32").is_checked()
 
 
+@pytest.mark.slow
 def test_of_two_models_the_lane_that_was_asked_about_is_explained(
     fake_page: FakePage, open_page: Open
 ) -> None:
@@ -151,9 +153,11 @@ def test_of_two_models_the_lane_that_was_asked_about_is_explained(
 
 def test_what_can_t_be_done_is_a_sentence(fake_page: FakePage, open_page: Open) -> None:
     page = open_page(fake_page.url)
+    page.locator("#audio .play-pause-button").wait_for(state="attached")
     open_tab(page, "Inspect layers")
     page.locator("#window-start input").fill("90")
-    page.click("#inspect")
+    page.keyboard.press("Tab")
+    page.locator("#inspect:enabled").click()
     page.locator("#inspect-status").get_by_text("The clip has 6.0 s.").wait_for()
     open_tab(page, "Faults")
     page.get_by_label("Breaking fault").check()
@@ -174,6 +178,7 @@ def test_what_can_t_be_done_is_a_sentence(fake_page: FakePage, open_page: Open) 
     page.locator("#fault:enabled").wait_for()
 
 
+@pytest.mark.slow
 def test_all_three_kinds_of_job_wait_in_one_queue_and_stop_by_themselves(
     fake_page: FakePage, open_page: Open
 ) -> None:

@@ -30,10 +30,12 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield app.url
 
 
+@pytest.mark.parametrize("query", ["&model=tiny.en", pytest.param("", marks=pytest.mark.slow)])
 def test_one_click_gives_the_same_words_in_every_lane(
-    address: str, open_page: Callable[..., Page]
+    query: str, address: str, open_page: Callable[..., Page]
 ) -> None:
-    page = open_page(address)
+    """With the quick model, and as a visitor finds the page."""
+    page = open_page(address, query=query)
     page.click("#compare")
     page.locator("#compare:disabled").wait_for(state="attached")
     page.locator("#compare:enabled").wait_for(state="attached", timeout=FINISH_SECONDS * 1000)

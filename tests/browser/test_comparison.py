@@ -110,6 +110,7 @@ def test_what_can_t_be_done_is_a_sentence_and_the_page_goes_on(
     assert "Temperatures: 0, 0.4" in page.inner_text("#chips")
 
 
+@pytest.mark.slow
 def test_the_upload_box_takes_films_and_names_without_an_ending(
     fake_page: FakePage, open_page: Open, tmp_path: Path
 ) -> None:
@@ -133,6 +134,7 @@ def test_the_upload_box_takes_films_and_names_without_an_ending(
         page.get_by_label("Clear").click()
 
 
+@pytest.mark.slow
 def test_the_microphone_s_sound_is_compared(fake_page: FakePage, open_page: Open) -> None:
     page = open_page(fake_page.url)
     page.context.grant_permissions(["microphone"])
@@ -153,6 +155,7 @@ def test_the_microphone_s_sound_is_compared(fake_page: FakePage, open_page: Open
     assert page.get_by_label("Your own").is_checked()
 
 
+@pytest.mark.slow
 def test_places_in_the_queue_move_while_visitors_wait_stop_and_leave(
     fake_page: FakePage, open_page: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -188,6 +191,7 @@ def test_places_in_the_queue_move_while_visitors_wait_stop_and_leave(
     wait_for_states(second, "done", "done")
 
 
+@pytest.mark.slow
 def test_the_next_run_can_begin_while_the_sound_of_the_last_is_described_but_not_beside_it(
     fake_page: FakePage, open_page: Open
 ) -> None:

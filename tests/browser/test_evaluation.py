@@ -83,6 +83,7 @@ def test_many_clips_are_run_stopped_gone_on_saved_and_opened(
     page.wait_for_function("nameClip().endsWith('/two.flac')")
 
 
+@pytest.mark.slow
 def test_only_differences_hides_rows_and_an_earlier_file_goes_on(
     fake_page: FakePage, open_page: Open, sample_folder: Path, tmp_path: Path
 ) -> None:

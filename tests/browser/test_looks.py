@@ -29,7 +29,10 @@ pytestmark = pytest.mark.browser
 FITS = "document.documentElement.scrollWidth <= innerWidth"
 
 
-def test_no_serious_fault_in_any_theme_width_or_state(fake_page: FakePage, open_page: Open) -> None:
+@pytest.mark.parametrize("each_tab", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_no_serious_fault_in_any_theme_width_or_state(
+    each_tab: bool, fake_page: FakePage, open_page: Open
+) -> None:
     other = fakes.fake_max(words=fakes.WORDS.replace("turns", "turned"))
     fake_page.use(max_hybrid=other)
     page = open_page(fake_page.url)
@@ -45,7 +48,8 @@ def test_no_serious_fault_in_any_theme_width_or_state(fake_page: FakePage, open_
     page.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
     assert page.evaluate(FITS)
     assert list_axe_faults(page) == []
-    for tab in page.locator("#tabs").get_by_role("tab").all_inner_texts():
+    tabs = page.locator("#tabs").get_by_role("tab").all_inner_texts()
+    for tab in tabs if each_tab else tabs[-1:]:
         page.set_viewport_size({"width": 1400, "height": 900})
         open_tab(page, tab)
         page.wait_for_timeout(300)
@@ -63,6 +67,7 @@ WATCH = """() => { window.shift = 0; new PerformanceObserver(list => {
 }).observe({type: 'layout-shift', buffered: true}); }"""
 
 
+@pytest.mark.slow
 def test_terms_are_explained_on_hover_focus_and_touch_and_models_stand_in_two_groups(
     fake_page: FakePage, open_page: Open
 ) -> None:

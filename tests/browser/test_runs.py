@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.browser
 
 
+@pytest.mark.slow
 def test_an_earlier_run_is_opened_pinned_and_compared(fake_page: FakePage, open_page: Open) -> None:
     page = open_page(fake_page.url)
     compare(page)

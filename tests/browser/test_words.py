@@ -88,6 +88,7 @@ def test_equal_engines_share_a_column_and_words_have_keys(
         assert page.evaluate(FOCUSED) == word
 
 
+@pytest.mark.slow
 def test_a_row_stays_open_while_engines_run(fake_page: FakePage, open_page: Open) -> None:
     gate = Event()
     fake_page.use(cpu=fakes.FakeEngine(last_word=gate, pace=0.2))

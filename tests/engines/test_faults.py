@@ -47,9 +47,18 @@ EXPECTED = {
 }
 """Where each was put in, and so where measuring has to find it; the middle of three blocks."""
 
+QUICK = ("ln_post", "int8", "first_window")
+"""One of each kind: a stage, weights, and one that only a longer clip shows."""
+
 
 @pytest.mark.max
-@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.key)
+@pytest.mark.parametrize(
+    "fault",
+    [
+        pytest.param(each, marks=[] if each.key in QUICK else pytest.mark.slow, id=each.key)
+        for each in FAULTS
+    ],
+)
 def test_a_fault_shows_first_where_it_was_put_in(fault: Fault, mini: str) -> None:
     result = run_fault(fault, mini, CLIP, "en")
     assert result.first_stage == EXPECTED[fault.key]
