@@ -209,6 +209,7 @@ def test_all_three_kinds_of_job_wait_in_one_queue_and_stop_by_themselves(
     page.locator("#inspect-status").get_by_text("Stopped.").wait_for()
 
 
+@pytest.mark.slow
 def test_the_keyboard_is_enough(fake_page: FakePage, open_page: Open) -> None:
     page = open_page(fake_page.url)
     page.locator("#audio .play-pause-button").wait_for()

@@ -65,6 +65,7 @@ def test_words_appear_while_a_lane_runs_and_stop_waits_for_no_engine(
     gate.set()
 
 
+@pytest.mark.slow
 def test_what_can_t_be_done_is_a_sentence_and_the_page_goes_on(
     fake_page: FakePage, open_page: Open, tmp_path: Path
 ) -> None:

@@ -86,6 +86,7 @@ def check_report(browser: Browser, report: Path, theme: Any) -> None:
 PART = "#clip_timestamps input"
 
 
+@pytest.mark.slow
 def test_a_link_brings_the_settings_to_another_visitor(
     fake_page: FakePage, open_page: Open
 ) -> None:

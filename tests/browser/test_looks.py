@@ -89,7 +89,9 @@ def test_terms_are_explained_on_hover_focus_and_touch_and_models_stand_in_two_gr
     tip.get_by_text("The encoder runs as a graph of MAX").wait_for()
 
 
-@pytest.mark.parametrize(("width", "height"), [(1280, 720), (390, 900)])
+@pytest.mark.parametrize(
+    ("width", "height"), [(1280, 720), pytest.param(390, 900, marks=pytest.mark.slow)]
+)
 def test_a_light_first_screen_then_words_and_nothing_jumps(
     fake_page: FakePage, open_page: Open, width: int, height: int
 ) -> None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from tests.fake_page import FakePage
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 SMALLEST = """() => {
   const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
@@ -111,7 +111,6 @@ def test_a_talk_needs_keys_only(fake_page: FakePage, open_page: Open) -> None:
     assert list_axe_faults(page) == []
 
 
-@pytest.mark.slow
 def test_settings_open_over_the_stage(fake_page: FakePage, open_page: Open) -> None:
     page = open_stage(fake_page, open_page)
     page.keyboard.press("s")
@@ -137,7 +136,6 @@ def test_settings_open_over_the_stage(fake_page: FakePage, open_page: Open) -> N
     wait_for_states(page, "done")
 
 
-@pytest.mark.slow
 def test_the_microphone_is_a_tile(fake_page: FakePage, open_page: Open) -> None:
     page = open_stage(fake_page, open_page)
     page.context.grant_permissions(["microphone"])
@@ -151,7 +149,6 @@ def test_the_microphone_is_a_tile(fake_page: FakePage, open_page: Open) -> None:
     wait_for_states(page, "done", "done")
 
 
-@pytest.mark.slow
 def test_a_replay_takes_as_long_as_the_race(fake_page: FakePage, open_page: Open) -> None:
     gate = Event()
     fake_page.use(cpu=fakes.FakeEngine(last_word=gate), max_hybrid=fakes.fake_max(last_word=gate))
@@ -188,7 +185,6 @@ def test_a_replay_takes_as_long_as_the_race(fake_page: FakePage, open_page: Open
     page.wait_for_function(f"whole => {words} === whole", arg=whole)
 
 
-@pytest.mark.slow
 def test_the_ordinary_page_has_no_stage(fake_page: FakePage, open_page: Open) -> None:
     page = open_page(fake_page.url)
     page.locator("body").press("Space")

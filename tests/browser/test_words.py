@@ -52,6 +52,7 @@ def test_differences_are_walked_through_and_filtered(fake_page: FakePage, open_p
     page.wait_for_function("document.querySelectorAll('#lanes .now').length === 2")
 
 
+@pytest.mark.slow
 def test_equal_engines_share_a_column_and_words_have_keys(
     fake_page: FakePage, open_page: Open
 ) -> None:

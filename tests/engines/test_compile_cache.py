@@ -53,6 +53,7 @@ def load(path: Path, compiler: Mock, recorder: Recorder | None = None) -> list[s
     return recorder.stages
 
 
+@pytest.mark.slow
 def test_graphs_are_built_on_any_thread() -> None:
     """On one that didn't import MAX, as the page's lanes are: through a private module of MAX."""
     see = "MAX has changed: see `compile_module` in engines/max_graph/compile_cache.py"
