@@ -121,7 +121,7 @@ struct SelfAttention:
         sync_parallelize(work, keys.dim_size(1) * blocks)
 
 
-@always_inline
+@no_inline
 def attend_block(
     rows: Int,
     live: Int,
@@ -219,7 +219,7 @@ def largest(n: Int, row: Pointer[Float32, ...]) -> Float32:
     return tops[0].reduce_max()
 
 
-@always_inline
+@no_inline
 def attend[
     keep: Bool
 ](

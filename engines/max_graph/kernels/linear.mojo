@@ -72,7 +72,7 @@ struct Linear:
         sync_parallelize(work, ceildiv(m, BLOCK))
 
 
-@always_inline
+@no_inline
 def write_block[
     gelu: Bool, residual: Bool, weight: DType
 ](
@@ -159,7 +159,7 @@ def store[
     y.unsafe_offset(column).unsafe_store(value)
 
 
-@always_inline
+@no_inline
 def write_panel[
     gelu: Bool, residual: Bool, weight: DType
 ](
