@@ -17,8 +17,7 @@ from tests.install_browser import find_browser
 
 FOLDER = Path(__file__).resolve().parents[1] / "assets" / "images"
 CLIP = "sample=librivox-sense&schedule=in-turn"
-PATIENCE = 900_000
-"""Milliseconds: a first run compiles."""
+PATIENCE = 900_000  # milliseconds: a first run compiles
 
 PICTURES = {"page": "light", "stage": "dark&stage=1"}
 """By name: the theme with other words of the address."""

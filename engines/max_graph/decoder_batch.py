@@ -67,9 +67,9 @@ class DecoderBatch:
         try:
             return work()
         finally:
-            self._yield()
+            self._free_processor()
 
-    def _yield(self) -> None:
+    def _free_processor(self) -> None:
         with self._turn:
             self._busy = False
             self._turn.notify_all()
@@ -116,7 +116,7 @@ class DecoderBatch:
             try:
                 self._run(requests)
             finally:
-                self._yield()
+                self._free_processor()
         if request.error:
             raise request.error
         assert request.result is not None
