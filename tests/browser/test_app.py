@@ -30,12 +30,13 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield app.url
 
 
-@pytest.mark.parametrize("query", ["&model=tiny.en", pytest.param("", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("model", ["tiny.en", pytest.param("base", marks=pytest.mark.slow)])
 def test_one_click_gives_the_same_words_in_every_lane(
-    query: str, address: str, open_page: Callable[..., Page]
+    model: str, address: str, open_page: Callable[..., Page]
 ) -> None:
-    """With the quick model, and as a visitor finds the page."""
-    page = open_page(address, query=query)
+    """With the quick model, and as a visitor finds the page, with `base`."""
+    page = open_page(address, query="" if model == "base" else f"&model={model}")
+    page.wait_for_function(f"document.querySelector('#model input')?.value.startsWith('{model}')")
     page.click("#compare")
     page.locator("#compare:disabled").wait_for(state="attached")
     page.locator("#compare:enabled").wait_for(state="attached", timeout=FINISH_SECONDS * 1000)
@@ -45,7 +46,7 @@ def test_one_click_gives_the_same_words_in_every_lane(
     for key, lane in lanes.items():
         assert lane.get_attribute("data-state") == "done", lane.inner_text()
         words[key] = " ".join(page.locator(f".cell[data-engine={key}] .segment").all_inner_texts())
-    assert words["cpu"].endswith("ask what you can do for your country.")
+    assert "ask what you can do for your country" in words["cpu"]
     assert len(set(words.values())) == 1, words
 
 
