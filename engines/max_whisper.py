@@ -19,7 +19,9 @@ from engines.base import (
     FloatArray,
     Listener,
     Options,
+    Stopped,
     Transcript,
+    explain,
 )
 from engines.checkpoints import Checkpoint
 from engines.graph_whisper import DecoderModule, EncoderModule, FastWhisper, GraphWhisper
@@ -115,9 +117,8 @@ class MaxFullEngine(WhisperEngine):
         """Transcribe clips, up to `at_once` of them together, which is faster and changes no token.
 
         Each has its own options, and its transcript, without features, or its error stands in its
-        place. Seconds are those
-        of a clip's own run, much of which it waits for others; `listener` is called by several
-        threads. On an accelerator it is one clip after another.
+        place. Seconds are those of a clip's own run, much of which it waits for others; `listener`
+        is called by several threads. On an accelerator it is one clip after another.
         """
         with self._lock:
             models: SimpleQueue[TimedWhisper] = SimpleQueue()
@@ -128,8 +129,10 @@ class MaxFullEngine(WhisperEngine):
                 model = models.get()
                 try:
                     return self.run(model, clip, chosen, listener).without_features()
-                except EngineError as error:
-                    return error
+                except Stopped:
+                    raise
+                except Exception as error:  # the other clips go on
+                    return EngineError(explain(error))
                 finally:
                     models.put(model)
 

@@ -35,8 +35,8 @@ from engines.benchmark.evaluation_lines import (
 ROOT = Path(__file__).parents[2]
 
 ROUNDS = 4
-"""Clips of a batch's file, over those that run together: those that end early leave room for the
-next, and what an interrupt loses stays little."""
+"""How many clips an engine is handed for each that it runs at a time: a clip that ends early leaves
+room for the next, and an interrupt loses no more than these."""
 
 
 def run(
@@ -103,12 +103,14 @@ def run_batch(tasks: Sequence[Task]) -> list[Line]:
         except Exception as error:  # noqa: PERF203 - each clip's own
             lines[number] = fail(task, explain(error))
     results: list[Transcript | EngineError]
-    start = perf_counter()
+    start = 0.0
     try:
         engine = worker.get_engine(tasks[0].engine, tasks[0].model)
+        engine.prepare()
+        start = perf_counter()  # loading and compiling are no clip's
         options = [tasks[number].to_options() for number in clips]
         asked = [*clips.values()], options, tasks[0].batch
-        results = engine.worker.ask("transcribe_batch", *asked)
+        results = engine.worker.ask("transcribe_batch", *asked) if clips else []
     except EngineError as error:
         results = [error] * len(clips)
     spent = sum(each.seconds.total for each in results if isinstance(each, Transcript))

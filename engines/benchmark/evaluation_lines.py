@@ -75,7 +75,7 @@ def make_tasks(
     return [
         Task(
             *(engine, model, clip.name, *search, clip.reference, *how, clip.path, changed),
-            batch=batch if registry.row(engine.partition(":")[0]).runs_batches else 1,
+            batch=batch if registry.row(registry.read_lane(engine).engine).runs_batches else 1,
         )
         for engine, model in dict.fromkeys(named)
         for clip in clips
@@ -88,8 +88,8 @@ KEY = tuple(each.name for each in fields(Task) if each.name not in ("path", "opt
 
 def key_of(line: Line) -> tuple[Any, ...]:
     """Return what tells a line, or a task's fields, from those of other tasks."""
-    options = json.dumps(line.get("options", {}), sort_keys=True)  # lines of old have none
-    return (*(line[name] if name != "batch" else line.get(name, 1) for name in KEY), options)
+    line = {"batch": 1, "options": {}, **line}  # lines of old have neither
+    return (*(line[name] for name in KEY), json.dumps(line["options"], sort_keys=True))
 
 
 def parse_lines(content: bytes) -> tuple[list[Line], int]:
