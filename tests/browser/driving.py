@@ -110,6 +110,10 @@ def wait_until_still(page: Page, places: str) -> None:
         page.wait_for_timeout(50)
 
 
+FRAMES_AT_REST = 10
+"""Fewer callbacks of animation frames than this in a second are rest; an animation has 60."""
+
+
 def count_frames(page: Page) -> int:
     """Callbacks of animation frames in a second; a page at rest asks for none."""
     session, events = page.context.new_cdp_session(page), list[dict[str, Any]]()
@@ -124,6 +128,17 @@ def count_frames(page: Page) -> int:
         page.wait_for_timeout(20)
     assert events, "nothing was traced"
     return sum(event["name"] == "FireAnimationFrame" for event in events)
+
+
+def wait_until_at_rest(page: Page) -> None:
+    """Wait for a second in which next to no frames are asked for, and fail if none of ten is it.
+
+    A chart that was opened last may still be drawing; what asks for frames for ever never rests.
+    """
+    counts = list[int]()
+    while not counts or counts[-1] >= FRAMES_AT_REST:
+        assert len(counts) < 10, f"it does not rest: {counts} frames in each second"
+        counts.append(count_frames(page))
 
 
 def list_axe_faults(page: Page, both: bool = True) -> list[str]:
