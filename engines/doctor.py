@@ -14,6 +14,9 @@ from engines.audio import find_clip, load_clip
 from engines.base import EngineError, EngineUnavailable, FloatArray, explain
 from engines.benchmark import machine
 
+WIDTH = max(len(row.key) for row in registry.ENGINES) + 2
+"""Characters of the first column."""
+
 
 def check_machine(model: str) -> bool:
     """Print the machine, its engines, whether MAX compiles and whether encoders agree.
@@ -22,7 +25,7 @@ def check_machine(model: str) -> bool:
     """
     typer.echo(machine.describe().describe())
     for status in registry.statuses():
-        typer.echo(f"{status.key:<12}{status.reason or 'available'}")
+        typer.echo(f"{status.key:<{WIDTH}}{status.reason or 'available'}")
     check_gpus()
     return report("MAX on CPU", check_max) and report("encoders", lambda: check_encoders(model))
 
@@ -39,10 +42,10 @@ def check_gpus() -> bool:
 def report(name: str, check: Callable[[], str]) -> bool:
     """Print what a check found, or why it failed; return whether it passed."""
     try:
-        typer.echo(f"{name:<12}{check()}")
+        typer.echo(f"{name:<{WIDTH}}{check()}")
         return True
     except Exception as error:  # a broken installation may raise anything
-        typer.echo(f"{name:<12}no: {explain(error)}")
+        typer.echo(f"{name:<{WIDTH}}no: {explain(error)}")
         return False
 
 
