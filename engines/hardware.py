@@ -91,6 +91,21 @@ def read_processor() -> tuple[str, set[str]]:
     return name, flags
 
 
+@cache
+def allow_amx() -> bool:
+    """Ask Linux for AMX, Intel's matrix unit, in bfloat16; return whether this process may use it.
+
+    Its registers are large, so the kernel gives them only to a process that asks. It may also say
+    no: old kernels, and some virtual machines. `MAX_WHISPER_AMX=0` asks for nothing.
+    """
+    _, flags = read_processor()
+    wanted = os.environ.get("MAX_WHISPER_AMX", "1") != "0"
+    if not wanted or not {"amx_tile", "amx_bf16"} <= flags or sys.platform != "linux":
+        return False
+    arch_prctl, request_permission, tile_data = 158, 0x1023, 18  # of x86-64, asm/prctl.h
+    return ctypes.CDLL(None).syscall(arch_prctl, request_permission, tile_data) == 0
+
+
 def has_accelerator() -> bool:
     """Return whether half-precision engines have a device here: a CUDA GPU, or one that MAX has."""
     if has_gpu():

@@ -16,7 +16,7 @@ from time import perf_counter
 from typing import Any
 
 from engines.base import EngineError, Listener
-from engines.hardware import read_processor
+from engines.hardware import allow_amx, read_processor
 from engines.process import Worker
 
 PACKAGES = ("torch", "max", "openai-whisper", "numpy")
@@ -53,12 +53,13 @@ class Machine:
 def describe() -> Machine:
     """Look at this machine, without importing PyTorch."""
     name, _ = read_processor()
+    name = name or platform.processor() or platform.machine()
     gpu = ""
     with suppress(OSError, subprocess.SubprocessError):
         command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
         gpu = subprocess.check_output(command, text=True, timeout=20, stderr=subprocess.DEVNULL)
     return Machine(
-        cpu=name or platform.processor() or platform.machine(),
+        cpu=f"{name} with AMX" if allow_amx() else name,
         cores=os.cpu_count() or 1,
         threads=int(os.environ.get("OMP_NUM_THREADS") or len(list_cores())),
         memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),

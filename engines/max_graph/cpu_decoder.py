@@ -45,7 +45,7 @@ def _layers_types(op: CpuOperations) -> list[TensorType | BufferType]:
         TensorType(DType.int64, ["batch", 3], op.device),  # place, positions there, window
         cross,  # cross-attention keys
         cross,  # cross-attention values
-        op.matrix("vocabulary", "n_vocab", "n_state"),  # token embedding
+        op.panels("vocabulary", "n_state"),  # token embedding
         op.tensor("n_text_ctx", "n_state"),  # positional embedding
         TensorType(op.weight, ["layers", "matrices"], op.device),
         op.tensor("layers", "biases"),
@@ -121,19 +121,21 @@ class CpuDecoder(Decoder):
     layout of the kernels' matrix product.
     """
 
+    _op: CpuOperations
+
     def _place(self, weights: DecoderWeights) -> list[Buffer]:
         """Stack the layers' weights as `kernels/decoder.mojo` describes them."""
-        lay_out = self._op.lay_out
+        pack = self._op.pack_panels
         matrices, biases, norms = [], [], []
         for layer in weights.layers:
             pairs = list(zip(layer[::2], layer[1::2], strict=True))
             linear = [pair for pair in pairs if pair[0].ndim == 2]
             norm = [each for pair in pairs if pair[0].ndim == 1 for each in pair]
-            matrices.append(np.concatenate([lay_out(matrix).ravel() for matrix, _ in linear]))
+            matrices.append(np.concatenate([pack(matrix).ravel() for matrix, _ in linear]))
             biases.append(np.concatenate([bias for _, bias in linear]))
             norms.append(np.concatenate(norm))
         arrays = [
-            lay_out(weights.embedding),  # (panels, n, PANEL)
+            pack(weights.embedding),  # (panels, n, PANEL)
             weights.positions,  # (n_text_ctx, n)
             np.stack(matrices),  # (layers, 14 * n * n)
             np.stack(biases),  # (layers, 11 * n)

@@ -32,7 +32,7 @@ from max.graph import (
 )
 
 from engines.base import FloatArray
-from engines.max_graph.weights import Weights
+from engines.max_graph.weights import TAPS, Weights
 
 Size: TypeAlias = int | str | Dim
 
@@ -41,6 +41,12 @@ HEAD = 64
 
 PANEL = 32
 """Columns of one packed panel; `kernels/tile.mojo` computes by the same number."""
+
+SPAN = 32
+"""Columns, and depths, of what AMX multiplies at once; `kernels/amx.mojo` has the same numbers."""
+
+TILE = 16 * 32
+"""Values of a tile of AMX in bfloat16."""
 
 
 @cache
@@ -61,6 +67,11 @@ class _Types:
 
     device: DeviceRef
     weight: DType
+
+    @property
+    def operand(self) -> DType:
+        """The type of what `lay_out` returns."""
+        return self.weight
 
     def tensor(self, *shape: Size) -> TensorType:
         """A float32 tensor type on this device."""
@@ -83,13 +94,44 @@ class _Types:
 class CpuOperations(_Types):
     """Float32 on the CPU through the kernels in `kernels/`; every size may be symbolic.
 
-    `weight`: float16 only where that is exact.
+    `weight`: float16 only where that is exact. `amx`: multiply many rows by AMX, whose operands
+    are bfloat16: each weight is the sum of two terms, or of three where it isn't float16.
     """
 
     weight: DType = DType.float32
+    amx: bool = False
     device = DeviceRef.CPU()
 
+    @property
+    def operand(self) -> DType:
+        return DType.bfloat16 if self.amx else self.weight
+
+    @property
+    def terms(self) -> int:
+        """Terms of a weight on AMX; 0 without it."""
+        return (2 if self.weight == DType.float16 else 3) if self.amx else 0
+
     def lay_out(self, matrix: FloatArray) -> FloatArray:
+        """Lay out a matrix `(n_out, depth)` for `linear`: as panels, or for `kernels/amx.mojo`.
+
+        The latter is `(spans, steps, terms * 2 * 16 * 32)`, zero-padded, of values that bfloat16
+        can hold.
+        """
+        if not self.amx:
+            return self.pack_panels(matrix)
+        spans, steps = (-(-size // SPAN) for size in matrix.shape)
+        padded = np.zeros((spans * SPAN, steps * SPAN), np.float32)
+        padded[: matrix.shape[0], : matrix.shape[1]] = matrix
+        rest, terms = torch.from_numpy(padded), []
+        for _ in range(self.terms):
+            terms.append(rest.bfloat16().float())
+            rest = rest - terms[-1]
+        # Two tiles of 16 columns, in whose rows two depths of each column stand side by side.
+        shape = [self.terms, spans, 2, SPAN // 2, steps, SPAN // 2, 2]
+        tiles = torch.stack(terms).reshape(shape).permute(1, 4, 0, 2, 5, 3, 6)
+        return tiles.reshape(spans, steps, -1).numpy()
+
+    def pack_panels(self, matrix: FloatArray) -> FloatArray:
         """Pack a matrix `(n_out, depth)` into zero-padded panels `(panels, depth, PANEL)`."""
         n_out, depth = matrix.shape
         panels = -(-n_out // PANEL)
@@ -98,6 +140,13 @@ class CpuOperations(_Types):
         return np.ascontiguousarray(padded.reshape(panels, PANEL, depth).transpose(0, 2, 1))
 
     def matrix(self, name: str, n_out: Size, depth: Size) -> TensorType:
+        if not self.amx:
+            return self.panels(name, depth)
+        tiles = self.terms * 2 * TILE
+        return TensorType(self.operand, [f"{name}_spans", f"{name}_steps", tiles], self.device)
+
+    def panels(self, name: str, depth: Size) -> TensorType:
+        """Type of the weight matrix `name` as `pack_panels` makes it."""
         return TensorType(self.weight, [f"{name}_panels", depth, PANEL], self.device)
 
     def call(
@@ -119,9 +168,9 @@ class CpuOperations(_Types):
         n_mels, frames = mel.shape
         [x] = self.call("whisper_pad_frames", [mel], self.tensor(frames + 2, n_mels))
         result = self.tensor(frames + 2, b1.shape[0])
-        padded = self._linear([x, w1, b1, x], result, gelu=True, padded=True)
-        values = [padded, w2, b2, positions]
-        return padded, self._linear(values, positions.type, stride=2, gelu=True, residual=True)
+        padded = self._linear([x, w1, b1, x], result, taps=TAPS, gelu=True, padded=True)
+        parameters = {"taps": TAPS, "stride": 2, "gelu": True, "residual": True}
+        return padded, self._linear([padded, w2, b2, positions], positions.type, **parameters)
 
     def linear(
         self,
@@ -142,8 +191,10 @@ class CpuOperations(_Types):
 
     def attention(self, qkv: TensorValue, n_state: Dim) -> TensorValue:
         """Self-attention over heads of 64, `(n_ctx, 3 * n_state)` to `(n_ctx, n_state)`."""
-        keys, values = self.pack_keys_values(qkv, 1, n_state)
         result = self.tensor(qkv.shape[0], n_state)
+        if self.amx:
+            return self.call("whisper_amx_attention", [qkv], result)[0]
+        keys, values = self.pack_keys_values(qkv, 1, n_state)
         return self.call("whisper_self_attention", [qkv, keys, values], result)[0]
 
     def pack_keys_values(self, kv: TensorValue, layers: Size, n_state: Dim) -> list[TensorValue]:
@@ -159,8 +210,9 @@ class CpuOperations(_Types):
         self, values: list[TensorValue], result: TensorType, **parameters: Any
     ) -> TensorValue:
         """Call `whisper_linear`; the last of the values is not read unless `residual` is set."""
-        parameters = {"stride": 1, "gelu": False, "residual": False, "padded": False} | parameters
-        return self.call("whisper_linear", values, result, weight=values[1].dtype, **parameters)[0]
+        usual = {"taps": 1, "stride": 1, "gelu": False, "residual": False, "padded": False}
+        parameters = usual | parameters | {"weight": self.operand, "terms": self.terms}
+        return self.call("whisper_linear", values, result, **parameters)[0]
 
 
 @dataclass(frozen=True)
@@ -263,7 +315,7 @@ class AcceleratorOperations(_Types):
 def place(arrays: Weights, op: Operations, device: Device) -> list[Buffer]:
     """Copy pairs of weights to `device`, matrices laid out as `op` reads them."""
     return [
-        put(op.lay_out(each), device, op.weight) if each.ndim == 2 else put(each, device)
+        put(op.lay_out(each), device, op.operand) if each.ndim == 2 else put(each, device)
         for each in arrays
     ]
 

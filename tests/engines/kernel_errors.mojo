@@ -1,13 +1,28 @@
 """Compare products, attention and its exponential with float64 at odd sizes; prints the vectors' width and errors.
 
+Those on AMX come last, and are -1 where Linux doesn't give it.
+
 `tests/engines/test_kernels.py` builds this for several processors.
 """
 
+from kernels.amx import LEFT, SPAN, STEP, TILE, Bits, align, begin, end, pack_rows
+from kernels.amx_attention import attend_span, pack_values
 from kernels.attention import HEAD, attend, attend_block, exp_nonpositive
-from kernels.linear import write_block, write_panel
+from kernels.linear import write_block, write_block_on_amx, write_panel
 from kernels.tile import PANEL, ROWS, WIDTH, Vector
+from std.ffi import external_call
 from std.math import ceildiv, exp, sqrt
+from std.memory import bitcast
 from std.random import randn_float64
+
+comptime FEW = 0
+"""Tiles of few rows."""
+
+comptime BLOCK = 1
+"""Blocks of many rows."""
+
+comptime AMX = 2
+"""Intel's matrix unit."""
 
 
 def random(count: Int) -> List[Float32]:
@@ -17,17 +32,34 @@ def random(count: Int) -> List[Float32]:
     return values^
 
 
-def product_error(rows: Int, depth: Int, n: Int, block: Bool) raises -> Float64:
-    """Relative L2 error of `x @ w + b` with packed float16 weights, in tiles of few rows or as a `block` of many."""
+def product_error[road: Int, weight: DType](rows: Int, depth: Int, n: Int) raises -> Float64:
+    """Relative L2 error of `x @ w + b` with weights in float16 or float32."""
     var panels = ceildiv(n, PANEL)
     var x = random(rows * depth)
     var b = random(n)
-    var w = List[Float16](length=panels * depth * PANEL, fill=0)
+    var w = List[Scalar[weight]](length=panels * depth * PANEL, fill=0)
     for i in range(len(w)):
-        w[i] = Float16(randn_float64())
+        w[i] = Scalar[weight](randn_float64())
     var y = List[Float32](length=rows * n, fill=0)
     var unused = y.unsafe_ptr().as_unsafe_any_origin()
-    if block:
+    comptime if road == AMX:
+        comptime terms = 2 if weight == DType.float16 else 3
+        var steps = ceildiv(depth, STEP)
+        var list = List[Bits](length=panels * steps * terms * 2 * TILE + 32, fill=0)
+        var tiles = align(list.unsafe_ptr())
+        for i in range(len(w)):
+            var column, d = i // PANEL // depth * PANEL + i % PANEL, i // PANEL % depth
+            var at = (column // SPAN * steps + d // STEP) * terms * 2 + column % SPAN // 16
+            var rest = w[i].cast[DType.float32]()
+            for term in range(terms):
+                var head = rest.cast[DType.bfloat16]()
+                var place = (at + term * 2) * TILE + d % STEP // 2 * 32 + column % 16 * 2 + d % 2
+                tiles.unsafe_offset(place).unsafe_store(bitcast[DType.uint16](head))
+                rest -= head.cast[DType.float32]()
+        write_block_on_amx[terms, False, False](
+            0, rows, depth, n, depth, x.unsafe_ptr(), tiles, b.unsafe_ptr(), unused, y.unsafe_ptr()
+        )
+    elif road == BLOCK:
         write_block[False, False](
             0, rows, depth, n, depth, x.unsafe_ptr(), w.unsafe_ptr(), b.unsafe_ptr(), unused, y.unsafe_ptr()
         )
@@ -48,7 +80,7 @@ def product_error(rows: Int, depth: Int, n: Int, block: Bool) raises -> Float64:
     return sqrt(wrong / size)
 
 
-def attention_error(rows: Int, live: Int, slots: Int, block: Bool) raises -> Tuple[Float64, Float64]:
+def attention_error[road: Int](rows: Int, live: Int, slots: Int) raises -> Tuple[Float64, Float64]:
     """Relative L2 errors of attention to the first `live` positions of `slots` panels: ours, and plain float32's."""
     var q = random(rows * HEAD)
     var keys = random(live * HEAD)
@@ -61,7 +93,16 @@ def attention_error(rows: Int, live: Int, slots: Int, block: Bool) raises -> Tup
             v[((d // PANEL) * slots * PANEL + t) * PANEL + d % PANEL] = values[t * HEAD + d]
     var scores = List[Float32](length=ROWS * slots * PANEL, fill=0)
     var y = List[Float32](length=rows * HEAD, fill=0)
-    if block:
+    comptime if road == AMX:
+        var list = List[Bits](length=2 * ceildiv(live, SPAN) * HEAD // SPAN * LEFT + 32, fill=0)
+        var packed = align(list.unsafe_ptr())
+        pack_rows(live, HEAD, keys.unsafe_ptr(), HEAD, packed)
+        var size = ceildiv(live, SPAN) * (HEAD // SPAN) * LEFT
+        pack_values(live, values.unsafe_ptr(), HEAD, packed.unsafe_offset(size))
+        begin()
+        attend_span(rows, live, q.unsafe_ptr(), HEAD, packed, y.unsafe_ptr(), HEAD)
+        end()
+    elif road == BLOCK:
         attend_block(
             rows, live, slots, q.unsafe_ptr(), HEAD, k.unsafe_ptr(), v.unsafe_ptr(), y.unsafe_ptr(), HEAD
         )
@@ -112,12 +153,24 @@ def exp_error() -> Float64:
     return worst * Float64(2**24)
 
 
-def main() raises:
+def measure[road: Int]() raises -> Tuple[Float64, Float64, Float64]:
+    """Worst errors of products, of attention and of plain float32's attention at odd sizes."""
     var product, ours, plain = Float64(0), Float64(0), Float64(0)
     for rows in [1, 2, 5, 13, 31]:
-        for block in [False, True]:
-            product = max(product, product_error(rows, 133, 77, block))
-            var errors = attention_error(rows, 75, 4, block)
-            ours = max(ours, errors[0])
-            plain = max(plain, errors[1])
-    print(WIDTH, product, ours, plain, exp_error())
+        product = max(product, product_error[road, DType.float16](rows, 133, 77))
+        product = max(product, product_error[road, DType.float32](rows, 133, 77))
+        var errors = attention_error[road](rows, 75, 4)
+        ours = max(ours, errors[0])
+        plain = max(plain, errors[1])
+    return product, ours, plain
+
+
+def main() raises:
+    var few, block = measure[FEW](), measure[BLOCK]()
+    print(WIDTH, max(few[0], block[0]), max(few[1], block[1]), max(few[2], block[2]), exp_error())
+    comptime if WIDTH == 16:
+        if external_call["syscall", Int](Int(158), Int(0x1023), Int(18)) == 0:
+            var amx = measure[AMX]()
+            print(amx[0], amx[1], amx[2])
+            return
+    print(-1, -1, 0)

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from engines.hardware import allow_amx
+
 pytest.importorskip("max.engine")
 pytestmark = [pytest.mark.max, pytest.mark.slow]
 
@@ -26,8 +28,12 @@ def test_products_and_attention_at_odd_sizes(processor: str, width: int, tmp_pat
     ran = subprocess.run([program], capture_output=True, text=True, check=False)
     if ran.returncode == -signal.SIGILL:
         pytest.skip(f"this processor is no {processor}")
-    found, product, attention, plain, exponential = map(float, ran.stdout.split())
+    found, product, attention, plain, exponential, *on_amx = map(float, ran.stdout.split())
+    amx_product, amx_attention, amx_plain = on_amx
     assert found == width
     assert product < 133**0.5 * 2**-23  # 133 roundings of a sum, which partly cancel
     assert attention < 2 * plain
     assert exponential < 1.5  # units of 2**-24
+    if width == 16 and allow_amx():
+        assert 0 < amx_product < product  # it adds 32 depths before it rounds to a sum
+        assert amx_attention < 2 * amx_plain

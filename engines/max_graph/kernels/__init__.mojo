@@ -5,6 +5,7 @@ checkpoint. Weights are float32, or float16 widened in registers.
 
     tile.mojo       the register tile of every matrix product below
     linear.mojo     projections and convolutions, with bias, GELU and residual
+    amx.mojo        products on Intel's matrix unit, with float32's accuracy
     attention.mojo  softmax attention over heads of 64
     rows.mojo       layer norm, and padding a spectrogram
     decoder.mojo    the text decoder's layers, and its logits
@@ -13,6 +14,7 @@ checkpoint. Weights are float32, or float16 widened in registers.
     product.mojo    float32 matrix product on an accelerator; all others run on a CPU
 """
 
+from .amx_attention import AmxAttention
 from .attention import PackKeysValues, SelfAttention
 from .decoder import Decoder, Logits
 from .linear import Linear

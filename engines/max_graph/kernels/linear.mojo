@@ -6,6 +6,20 @@ from max.algorithm import sync_parallelize
 from max.gpu.host import DeviceContext
 from std.math import ceildiv, erf
 
+from .amx import (
+    LEFT,
+    SPAN,
+    STEP,
+    TILE,
+    Bits,
+    add_step,
+    align,
+    begin,
+    clear_sums,
+    end,
+    pack_step,
+    store_sums,
+)
 from .tile import (
     COLUMNS,
     DEPTHS,
@@ -31,16 +45,24 @@ comptime BLOCK = 16 * TALL
 struct Linear:
     """Matrix product over packed weights, with bias and epilogue.
 
-    `x`: `(rows, columns)`. `w`: `(panels, depth, PANEL)`, float32 or float16, zero-padded past column `n`.
-    `b`: `(n,)`. `y`: `(m, n)`. Row `i` of the product reads `depth` contiguous values of `x` from row
-    `i * stride` on: with `depth = 3 * columns` that is a convolution of width 3 over a padded sequence.
+    `x`: `(rows, columns)`. `w`: `(panels, depth, PANEL)`, float32 or float16, zero-padded past column `n`; with
+    `terms`, 2 or 3, the right operand of `amx.mojo`, `(panels, steps, terms * 2 * TILE)`.
+    `b`: `(n,)`. `y`: `(m, n)`. Row `i` of the product reads `depth = taps * columns` contiguous values of `x` from
+    row `i * stride` on: with three taps that is a convolution of width 3 over a padded sequence.
     `gelu`: exact GELU after the bias. `residual`: adds `r` `(m, n)`, which is not read otherwise.
     `padded`: `y` is `(m + 2, n)` with a row of zeros at both ends.
     """
 
     @staticmethod
     def execute[
-        target: StaticString, weight: DType, stride: Int, gelu: Bool, residual: Bool, padded: Bool
+        target: StaticString,
+        weight: DType,
+        terms: Int,
+        taps: Int,
+        stride: Int,
+        gelu: Bool,
+        residual: Bool,
+        padded: Bool,
     ](
         y: OutputTensor[dtype=DType.float32, rank=2, ...],
         x: InputTensor[dtype=DType.float32, rank=2, ...],
@@ -51,7 +73,7 @@ struct Linear:
     ) raises:
         var m = y.dim_size(0) - 2 * Int(padded)
         var n = y.dim_size(1)
-        var depth = w.dim_size(1)
+        var depth = taps * x.dim_size(1)
         var row_stride = stride * x.dim_size(1)
         var xp = x.unsafe_ptr()
         var wp = w.unsafe_ptr()
@@ -67,7 +89,12 @@ struct Linear:
 
         def work(task: Int) raises {imm}:
             var first = task * BLOCK
-            write_block[gelu, residual](first, min(BLOCK, m - first), depth, n, row_stride, xp, wp, bp, rp, yp)
+            var rows = min(BLOCK, m - first)
+            comptime if terms > 0:
+                var bits = wp.bitcast[Bits]()
+                write_block_on_amx[terms, gelu, residual](first, rows, depth, n, row_stride, xp, bits, bp, rp, yp)
+            else:
+                write_block[gelu, residual](first, rows, depth, n, row_stride, xp, wp, bp, rp, yp)
 
         sync_parallelize(work, ceildiv(m, BLOCK))
 
@@ -119,6 +146,60 @@ def write_block[
             comptime for c in range(0, COLUMNS, WIDTH):
                 var product = sums.unsafe_offset(row * COLUMNS + c).unsafe_load[width=WIDTH]()
                 finish[gelu, residual](column + c, n, product, b, r_row, y_row)
+
+
+@no_inline
+def write_block_on_amx[
+    terms: Int, gelu: Bool, residual: Bool
+](
+    first: Int,
+    rows: Int,
+    depth: Int,
+    n: Int,
+    row_stride: Int,
+    x: Pointer[Float32, ...],
+    w: Pointer[Bits, ...],
+    b: Pointer[Float32, ...],
+    r: Pointer[Float32, ...],
+    y: Pointer[mut=True, Float32, ...],
+):
+    """Does the same with AMX; while it multiplies, vectors pack the next rows and finish the sums before."""
+    var spans, steps, panels = ceildiv(rows, SPAN), ceildiv(depth, STEP), ceildiv(n, SPAN)
+    var packed_list = List[Bits](unsafe_uninit_length=spans * steps * LEFT + 32)
+    var packed = align(packed_list.unsafe_ptr())
+    var sums_list = List[Float32](unsafe_uninit_length=2 * SPAN * SPAN + 16)
+    var sums = align(sums_list.unsafe_ptr())  # of this product and the one before, (2, SPAN, SPAN)
+    var source = x.unsafe_offset(first * row_stride)
+    for step in range(steps):
+        pack_step(rows, depth, 0, step, source, row_stride, packed)
+    begin()
+    for product in range(panels * spans + 1):
+        var panel, span = product // spans, product % spans
+        var before = product - 1
+        var live = min(SPAN, rows - before % spans * SPAN) if product > 0 else 0
+        var done = 0
+        if panel < panels:
+            clear_sums()
+        for step in range(steps):
+            if panel < panels:
+                if panel == 0 and span + 1 < spans:
+                    pack_step(rows, depth, span + 1, step, source, row_stride, packed)
+                add_step[terms](
+                    packed.unsafe_offset((span * steps + step) * LEFT),
+                    w.unsafe_offset((panel * steps + step) * terms * 2 * TILE),
+                )
+            var until = live * (step + 1) // steps
+            for row in range(done, until):
+                var at = first + before % spans * SPAN + row
+                var y_row = y.unsafe_offset(at * n)
+                var r_row = r.unsafe_offset(at * n if residual else 0)
+                comptime for c in range(0, SPAN, WIDTH):
+                    var sum = sums.unsafe_offset((before % 2 * SPAN + row) * SPAN + c).unsafe_load[width=WIDTH]()
+                    finish[gelu, residual](before // spans * SPAN + c, n, sum, b, r_row, y_row)
+            done = until
+        if panel < panels:
+            store_sums(sums.unsafe_offset(product % 2 * SPAN * SPAN))
+    end()
 
 
 @always_inline
