@@ -2,14 +2,19 @@
 
 import numpy as np
 import pytest
+import torch
 from whisper.audio import N_FRAMES
 
 pytest.importorskip("max.engine")
+
+from max.dtype import DType
 
 from engines import checkpoints
 from engines.analysis import layers
 from engines.audio import load_clip
 from engines.checkpoints import Checkpoint
+from engines.hardware import allow_amx
+from engines.max_graph.operations import CpuOperations
 from engines.max_whisper import load_max_encoder
 from tests.engines.checkpoint_files import DIMENSIONS, random_state
 
@@ -78,3 +83,22 @@ def test_an_encoder_says_what_it_rounds_to() -> None:
     if half.device == "cpu":
         with pytest.raises(layers.EngineUnavailable, match="no bfloat16 on a CPU"):
             layers.open_max(real, "bfloat16")
+
+
+@pytest.mark.parametrize(("half", "terms"), [(True, 2), (False, 3)])
+def test_the_terms_of_a_weight_add_up_to_it(half: bool, terms: int) -> None:
+    """AMX's operand: exact, padded with zeros, two depths of a column side by side in a tile."""
+    op = CpuOperations(DType.float16 if half else DType.float32, amx=True)
+    matrix = np.random.default_rng(0).standard_normal((77, 133)).astype(np.float32)
+    matrix = matrix.astype(np.float16).astype(np.float32) if half else matrix
+    tiles = op.lay_out(matrix).reshape(3, 5, terms, 2, 16, 16, 2)
+    assert (tiles == torch.from_numpy(tiles).bfloat16().float().numpy()).all()
+    total = tiles.astype(np.float64).sum(2)  # (spans, steps, 2, pairs of depths, columns, 2)
+    laid_out = total.transpose(0, 2, 4, 1, 3, 5).reshape(96, 160)
+    assert (laid_out[:77, :133] == matrix).all()
+    assert not laid_out[77:].any() and not laid_out[:, 133:].any()
+
+
+def test_amx_can_be_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MAX_WHISPER_AMX", "0")
+    assert not allow_amx.__wrapped__()
