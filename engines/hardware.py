@@ -92,7 +92,7 @@ def read_processor() -> tuple[str, set[str]]:
 
 
 @cache
-def allow_amx() -> bool:
+def request_amx() -> bool:
     """Ask Linux for AMX, Intel's matrix unit, in bfloat16; return whether this process may use it.
 
     Its registers are large, so the kernel gives them only to a process that asks. It may also say

@@ -16,7 +16,7 @@ from time import perf_counter
 from typing import Any
 
 from engines.base import EngineError, Listener
-from engines.hardware import allow_amx, read_processor
+from engines.hardware import read_processor, request_amx
 from engines.process import Worker
 
 PACKAGES = ("torch", "max", "openai-whisper", "numpy")
@@ -59,7 +59,7 @@ def describe() -> Machine:
         command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
         gpu = subprocess.check_output(command, text=True, timeout=20, stderr=subprocess.DEVNULL)
     return Machine(
-        cpu=f"{name} with AMX" if allow_amx() else name,
+        cpu=f"{name} with AMX" if request_amx() else name,
         cores=os.cpu_count() or 1,
         threads=int(os.environ.get("OMP_NUM_THREADS") or len(list_cores())),
         memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),

@@ -32,7 +32,7 @@ from whisper.model import ModelDimensions
 
 from engines.base import Dtype, EngineError, Listener, describe_error, ran_out_of_memory
 from engines.checkpoints import Checkpoint
-from engines.hardware import allow_amx, cache_folder, read_processor
+from engines.hardware import cache_folder, read_processor, request_amx
 from engines.max_graph import accelerator_decoder, cpu_decoder, encoder
 from engines.max_graph.operations import AcceleratorOperations, CpuOperations, Operations
 
@@ -91,7 +91,7 @@ def compile_graphs(
     """
     op: Operations
     if device.label == "cpu":
-        op = CpuOperations(weight, amx=allow_amx())
+        op = CpuOperations(weight, amx=request_amx())
         path = entry_path("whisper", "cpu", f"{weight.name} {op.terms}")
     else:
         op, target = AcceleratorOperations(weight), f"{device.api}-{device.architecture_name}"

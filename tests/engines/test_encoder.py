@@ -1,5 +1,7 @@
 """MAX's encoder against float64, stage by stage."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -9,11 +11,10 @@ pytest.importorskip("max.engine")
 
 from max.dtype import DType
 
-from engines import checkpoints
+from engines import checkpoints, hardware
 from engines.analysis import layers
 from engines.audio import load_clip
 from engines.checkpoints import Checkpoint
-from engines.hardware import allow_amx
 from engines.max_graph.operations import CpuOperations
 from engines.max_whisper import load_max_encoder
 from tests.engines.checkpoint_files import DIMENSIONS, random_state
@@ -99,6 +100,18 @@ def test_the_terms_of_a_weight_add_up_to_it(half: bool, terms: int) -> None:
     assert not laid_out[77:].any() and not laid_out[:, 133:].any()
 
 
-def test_amx_can_be_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_amx_is_asked_for_only_where_it_is_and_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Linux's answer is the result, and `MAX_WHISPER_AMX=0` asks for nothing."""
+    flags, answers = {"amx_tile", "amx_bf16"}, list[int]()
+    linux = SimpleNamespace(syscall=lambda *_: answers.pop())
+    monkeypatch.setattr(hardware, "read_processor", lambda: ("", flags))
+    monkeypatch.setattr(hardware, "ctypes", SimpleNamespace(CDLL=lambda _: linux))
+    monkeypatch.setattr(hardware, "sys", SimpleNamespace(platform="linux"))
+    ask = hardware.request_amx.__wrapped__
+    answers += [-1, 0]
+    assert (ask(), ask(), answers) == (True, False, [])
     monkeypatch.setenv("MAX_WHISPER_AMX", "0")
-    assert not allow_amx.__wrapped__()
+    assert not ask()
+    monkeypatch.delenv("MAX_WHISPER_AMX")
+    flags.clear()
+    assert not ask()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from engines.hardware import allow_amx
+from engines.hardware import request_amx
 
 pytest.importorskip("max.engine")
 pytestmark = [pytest.mark.max, pytest.mark.slow]
@@ -34,6 +34,6 @@ def test_products_and_attention_at_odd_sizes(processor: str, width: int, tmp_pat
     assert product < 133**0.5 * 2**-23  # 133 roundings of a sum, which partly cancel
     assert attention < 2 * plain
     assert exponential < 1.5  # units of 2**-24
-    if width == 16 and allow_amx():
+    if width == 16 and request_amx():
         assert 0 < amx_product < product  # it adds 32 depths before it rounds to a sum
         assert amx_attention < 2 * amx_plain

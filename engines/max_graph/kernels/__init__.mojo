@@ -7,6 +7,7 @@ checkpoint. Weights are float32, or float16 widened in registers.
     linear.mojo     projections and convolutions, with bias, GELU and residual
     amx.mojo        products on Intel's matrix unit, with float32's accuracy
     attention.mojo  softmax attention over heads of 64
+    amx_attention.mojo  the encoder's, on that unit
     rows.mojo       layer norm, and padding a spectrogram
     decoder.mojo    the text decoder's layers, and its logits
     team.mojo       threads that go through a decoder's many short phases together

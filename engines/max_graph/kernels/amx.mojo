@@ -8,12 +8,14 @@ rounds to a sum, so the result is nearer to the exact one than a loop's of multi
 
 Left operand `(rows, depth)`: `(ceil(rows / SPAN), steps, LEFT_TERMS, 2, SIDE, STEP)`, two tiles of 16 rows side by side.
 Right operand `(depth, columns)`: `(ceil(columns / SPAN), steps, terms, 2, SIDE, 2 * SIDE)`, two tiles of 16 columns; row
-`i` of a tile has depths `2 * i` and `2 * i + 1` of each column side by side. Both are padded with zeros.
+`i` of a tile has depths `2 * i` and `2 * i + 1` of each column side by side. Past the depth both are zeros.
+Infinities become NaN.
 
-Linux must have been asked for the unit by this process: `engines.hardware.allow_amx`.
+Linux must have been asked for the unit by this process: `engines.hardware.request_amx`.
 """
 
 from std.collections import Array
+from std.math import ceildiv
 from std.memory import bitcast
 from std.sys import inlined_assembly, size_of
 
@@ -71,7 +73,7 @@ def clear_sums():
 
 @always_inline
 def load_sums(sums: Pointer[Float32, ...]):
-    """Loads the sums from `(SPAN, SPAN)`."""
+    """Loads the sums from `(SPAN, SPAN)`, rows of 128 bytes; a tile is 64 wide and 16 rows, 2,048 bytes, high."""
     inlined_assembly[
         "tileloadd ($0,$1,1), %tmm0\n tileloadd 64($0,$1,1), %tmm1\n"
         " tileloadd 2048($0,$1,1), %tmm2\n tileloadd 2112($0,$1,1), %tmm3",
@@ -81,7 +83,7 @@ def load_sums(sums: Pointer[Float32, ...]):
 
 @always_inline
 def store_sums(sums: Pointer[mut=True, Float32, ...]):
-    """Writes the sums to `(SPAN, SPAN)`."""
+    """Writes the sums to `(SPAN, SPAN)`, as `load_sums` reads them."""
     inlined_assembly[
         "tilestored %tmm0, ($0,$1,1)\n tilestored %tmm1, 64($0,$1,1)\n"
         " tilestored %tmm2, 2048($0,$1,1)\n tilestored %tmm3, 2112($0,$1,1)",
@@ -177,8 +179,8 @@ def pack_rows(
     rows: Int, depth: Int, x: Pointer[Float32, ...], stride: Int, packed: Pointer[mut=True, Bits, ...]
 ):
     """Writes `x` `(rows, depth)`, its rows `stride` apart, as a left operand."""
-    var steps = (depth + STEP - 1) // STEP
-    for span in range((rows + SPAN - 1) // SPAN):
+    var steps = ceildiv(depth, STEP)
+    for span in range(ceildiv(rows, SPAN)):
         for step in range(steps):
             pack_step(rows, depth, span, step, x, stride, packed)
 
@@ -197,7 +199,7 @@ def pack_step(
 
     Rows past the end repeat the last one: what they come to is for no one to read.
     """
-    var steps = (depth + STEP - 1) // STEP
+    var steps = ceildiv(depth, STEP)
     var target = packed.unsafe_offset((span * steps + step) * LEFT)
     for row in range(SPAN):
         var source = x.unsafe_offset(min(span * SPAN + row, rows - 1) * stride + step * STEP)

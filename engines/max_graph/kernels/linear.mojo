@@ -163,7 +163,7 @@ def write_block_on_amx[
     r: Pointer[Float32, ...],
     y: Pointer[mut=True, Float32, ...],
 ):
-    """Does the same with AMX; while it multiplies, vectors pack the next rows and finish the sums before."""
+    """Does what `write_block` does, on AMX; while it multiplies, vectors pack the next rows and finish the sums before."""
     var spans, steps, panels = ceildiv(rows, SPAN), ceildiv(depth, STEP), ceildiv(n, SPAN)
     var packed_list = List[Bits](unsafe_uninit_length=spans * steps * LEFT + 32)
     var packed = align(packed_list.unsafe_ptr())
