@@ -227,13 +227,14 @@ class Window:
     """What the decoder was given for one 30 s window, and what it chose.
 
     `start`: in seconds of audio. `prompt`: the tokens before the first chosen one. `tokens`: those
-    chosen at `temperature`, without the end's; segments may hold fewer of them.
+    chosen at `temperature` without the end's, `drafted` of them guessed; segments may hold fewer.
     """
 
     start: float
     prompt: tuple[int, ...]
     tokens: tuple[int, ...]
     temperature: float
+    drafted: int = 0
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -80,6 +80,16 @@ class GraphDecoder(Protocol):
         """Take note that no step of this window follows."""
 
 
+@runtime_checkable
+class DraftingDecoder(GraphDecoder, Protocol):
+    """A decoder that can also guess up to `drafts` tokens, for a step to confirm all at once."""
+
+    drafts: int
+
+    def draft(self, *arguments: Any, **select: Any) -> tuple[int, float]:
+        """Append one token to the cache of one beam; guess the next, and its log-probability."""
+
+
 class GraphWhisper(FastWhisper):
     """A whisper model whose halves hold no PyTorch parameters."""
 
@@ -138,6 +148,7 @@ class GraphInference(FastInference):
 
     def __init__(self, decoder: GraphDecoder, sot_index: int) -> None:
         self.decoder = decoder
+        self._drafter = decoder if isinstance(decoder, DraftingDecoder) else None
         self.sot_index = sot_index
         self.cross: Any = None
         self.cache: Any = None
@@ -160,9 +171,25 @@ class GraphInference(FastInference):
     def advance(self, tokens: IntArray, **select: Any) -> Step:
         if state := current_state():
             state.listener.check_stopped()
-        placed = np.empty((len(tokens), 1), np.int64)
-        placed[self.rows, 0] = tokens
-        return self.decoder.step(placed, self.cross, self.cache, self.rows, **select)
+        placed = np.empty_like(tokens)
+        placed[self.rows] = tokens
+        new = tokens.shape[1]
+        rows = (self.rows[:, None] * new + np.arange(new)).ravel()
+        return self.decoder.step(placed, self.cross, self.cache, rows, **select)
+
+    @property
+    def drafts(self) -> int:
+        if self._drafter is None:
+            return 0
+        return min(self._drafter.drafts, self.decoder.dims.n_text_ctx - self.cache.length - 1)
+
+    def draft(self, token: int, **select: Any) -> tuple[int, float]:
+        assert self._drafter is not None
+        return self._drafter.draft(token, self.cross, self.cache, **select)
+
+    def rewind(self, count: int) -> None:
+        if count:
+            self.cache.length -= count
 
     def logits(self, tokens: Tensor, audio_features: Tensor) -> Tensor:
         """`(beams, tokens, n_vocab)`; of a prompt only the rows of `sot` and the end are filled."""
@@ -176,7 +203,7 @@ class GraphInference(FastInference):
             "k": 1,
         }
         if self.cache is not None:
-            last, _, _ = self.advance(tokens[:, -1].numpy(), **select)
+            last, _, _ = self.advance(tokens[:, -1:].numpy(), **select)
             return torch.from_numpy(last)[:, None]
         rows, _, _ = self.start(tokens[0].numpy(), audio_features, beams, **select)
         logits = torch.zeros(beams, length, rows.shape[1])

@@ -43,6 +43,9 @@ Beam: TypeAlias = tuple[int, ...]
 MASKED = np.float32(-1e30)
 """Added to a logit that must not be chosen: far below every other, and finite."""
 
+DOUBTFUL = -0.7
+"""The log-probability below which a guess is the last of its draft: one in two."""
+
 BLOCK = 64
 """Width of the blocks whose maxima bound the search for the top k; a matter of speed alone."""
 
@@ -124,8 +127,20 @@ class FastInference(Inference):
         raise NotImplementedError
 
     def advance(self, tokens: IntArray, **select: Any) -> Step:
-        """Append one token to each beam; one row per beam."""
+        """Append tokens `(beams, new)`; a row per token."""
         raise NotImplementedError
+
+    @property
+    def drafts(self) -> int:
+        """The most tokens that may be drafted now; 0 without a `draft`."""
+        return 0
+
+    def draft(self, token: int, **select: Any) -> tuple[int, float]:
+        """Append a token to the one beam; guess the next, and its log-probability."""
+        raise NotImplementedError
+
+    def rewind(self, count: int) -> None:
+        """Forget the last `count` tokens that were appended; only 0 without a `draft`."""
 
 
 class TorchInference(FastInference, PyTorchInference):
@@ -143,7 +158,7 @@ class TorchInference(FastInference, PyTorchInference):
         return logits, *select_top_k(logits, **select)
 
     def advance(self, tokens: IntArray, **select: Any) -> Step:
-        last = torch.from_numpy(tokens)[:, None].to(self._features.device)
+        last = torch.from_numpy(tokens).to(self._features.device)  # (beams, 1)
         output = self.model.decoder(last, self._features, kv_cache=self.kv_cache)
         logits = output[:, -1].cpu().numpy()  # (beams, n_vocab)
         return logits, *select_top_k(logits, **select)
@@ -157,6 +172,7 @@ class FastDecodingTask(DecodingTask):
 
     def __init__(self, model: Whisper, options: DecodingOptions) -> None:
         super().__init__(model, options)
+        self.drafted = 0  # tokens that a draft had guessed
         self.inference: FastInference = model.make_inference(
             len(self.initial_tokens), self.sot_index
         )
@@ -179,25 +195,17 @@ class FastDecodingTask(DecodingTask):
         the probability of no speech, for each beam."""
         n = self.n_group
         beams: list[Beam] = [tuple(prompt.tolist())] * n
-        sums = np.zeros(n, np.float32)
+        select = self._select([beams[0]] * 2, 1 if n == 1 else n + 1)
+        # Two rows: after `sot`, and after the prompt, where all beams are alike.
+        logits, top, logprobs = self.inference.start(prompt, features, n, **select)
+        top, logprobs = np.repeat(top[1:], n, 0), np.repeat(logprobs[1:], n, 0)  # (beams, k)
         no_speech = float("nan")
-        for i in range(self.sample_len):
-            ranges = [self._ranges(beam[self.sample_begin :]) for beam in beams]
-            select: dict[str, Any] = {
-                "constraints": self._constraints[len(beams[0]) == self.sample_begin],
-                "ranges": np.array(ranges, np.int64),  # (beams, 4)
-                "k": 1 if n == 1 else n + 1,
-            }
-            if i == 0:  # all beams are alike so far: two rows, after `sot` and after the prompt
-                select["ranges"] = np.repeat(select["ranges"][:1], 2, 0)
-                logits, top, logprobs = self.inference.start(prompt, features, n, **select)
-                if (token := self.tokenizer.no_speech) is not None:
-                    no_speech = float(torch.from_numpy(logits[0]).softmax(dim=-1)[token])
-                top = np.repeat(top[1:], n, 0)  # (beams, k)
-                logprobs = np.repeat(logprobs[1:], n, 0)
-            else:
-                last = np.array([beam[-1] for beam in beams], np.int64)
-                _, top, logprobs = self.inference.advance(last, **select)
+        if (token := self.tokenizer.no_speech) is not None:
+            no_speech = float(torch.from_numpy(logits[0]).softmax(dim=-1)[token])
+        sums = np.zeros(n, np.float32)
+        for _ in range(self.sample_len):
+            if not len(top):
+                top, logprobs = self._advance(beams)
             if top.max() < 0:
                 raise EngineError(
                     "The decoder's output is not a number, so no token can be chosen: the "
@@ -207,13 +215,58 @@ class FastDecodingTask(DecodingTask):
                 beams = [(*beams[0], int(top[0, 0]))]
                 sums += logprobs[0, 0]
                 completed = beams[0][-1] == self.tokenizer.eot
+                top, logprobs = top[1:], logprobs[1:]  # what was drafted and confirmed
             else:
                 beams, sums, completed = self._update_beams(beams, sums, top, logprobs)
+                top, logprobs = top[:0], logprobs[:0]
             if completed or len(beams[0]) > self.n_ctx:
                 break
             for listener in self._token_listeners:
                 listener.hear(beams[0])
         return torch.tensor(beams), torch.from_numpy(sums), [no_speech] * n
+
+    def _select(self, beams: list[Beam], k: int) -> dict[str, Any]:
+        """The arguments that select a token after each of `beams`, of equal constraints."""
+        ranges = [self._ranges(beam[self.sample_begin :]) for beam in beams]
+        constraints = self._constraints[len(beams[0]) == self.sample_begin]
+        return {"constraints": constraints, "ranges": np.array(ranges, np.int64), "k": k}
+
+    def _advance(self, beams: list[Beam]) -> tuple[IntArray, FloatArray]:
+        """Return the top k tokens after each beam with their log-probabilities, `(beams, k)`.
+
+        Of one beam, after as many tokens more as were drafted and are those that a step of all
+        of them, which reads the weights once, chooses: `(1 + confirmed, 1)`.
+        """
+        if len(beams) > 1:
+            last = np.array([beam[-1:] for beam in beams], np.int64)
+            return self.inference.advance(last, **self._select(beams, len(beams) + 1))[1:]
+        beam = beams[0]
+        drafted = self._draft(beam)
+        prefixes = [beam + drafted[:count] for count in range(len(drafted) + 1)]
+        tokens = np.array([prefixes[-1][len(beam) - 1 :]], np.int64)
+        _, top, logprobs = self.inference.advance(tokens, **self._select(prefixes, 1))
+        confirmed = 0
+        while confirmed < len(drafted) and top[confirmed, 0] == drafted[confirmed]:
+            confirmed += 1
+        self.inference.rewind(len(drafted) - confirmed)
+        self.drafted += confirmed
+        return top[: confirmed + 1], logprobs[: confirmed + 1]
+
+    def _draft(self, beam: Beam) -> Beam:
+        """Guess tokens after `beam`, up to a doubtful one or the end, and forget them again."""
+        drafted: Beam = ()
+        calls = 0
+        for _ in range(self.inference.drafts):
+            before = beam + drafted
+            token, logprob = self.inference.draft(before[-1], **self._select([before], 1))
+            calls += 1
+            if token < 0 or token == self.tokenizer.eot:
+                break
+            drafted += (token,)
+            if logprob < DOUBTFUL:
+                break
+        self.inference.rewind(calls)
+        return drafted
 
     def _update_beams(
         self, beams: list[Beam], sums: np.ndarray, top: IntArray, logprobs: np.ndarray

@@ -87,12 +87,11 @@ class TranscriptionState:
             self._window_mel = mel
             self.window_starts.append(whisper_hooks.read_window_start())
 
-    def keep_window(self, prompt: Sequence[int], result: DecodingResult) -> None:
+    def keep_window(self, prompt: Sequence[int], result: DecodingResult, drafted: int) -> None:
         """Keep what was decoded for a window; a retry replaces it."""
         del self.windows[len(self.window_starts) - 1 :]
-        start = self.window_starts[-1]
-        window = Window(start, tuple(prompt), tuple(result.tokens), result.temperature)
-        self.windows.append(window)
+        start, tokens = self.window_starts[-1], tuple(result.tokens)
+        self.windows.append(Window(start, tuple(prompt), tokens, result.temperature, drafted))
 
     def keep_features(self, features: Tensor) -> None:
         """Keep a window's features, float32 `(n_audio_ctx, n_state)`; a retry replaces them."""
@@ -191,7 +190,7 @@ class TimedWhisper(Whisper):
             whisper_hooks.listen_to_tokens(task, partial(state.report_words, task.tokenizer))
         result: DecodingResult = task.run(mel[None])[0]
         if state:
-            state.keep_window(task.initial_tokens, result)
+            state.keep_window(task.initial_tokens, result, getattr(task, "drafted", 0))
             state.keep_features(result.audio_features)
         return result
 

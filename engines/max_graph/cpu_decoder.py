@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from max.driver import Buffer
 from max.dtype import DType
 from max.graph import BufferType, Graph, Module, TensorType, ops
@@ -20,9 +21,18 @@ from engines.max_graph.operations import HEAD, PANEL, CpuOperations, new_graph
 from engines.max_graph.weights import DecoderWeights
 from engines.token_selection import IntArray, Step, TokenConstraints
 
+DRAFT = DType.uint8
+"""The type of a draft's weights: upper bytes of float16, a sign, 5 exponent and 2 mantissa bits.
+
+They need no scales: a shift and a conversion make them float32.
+
+Measured on 622 tokens of English speech with tiny.en and 520 with base: 96 and 94 % of the guesses
+are right. With 8-bit integers and a scale per row it is 99 %; with 4 bits, whose scales have 32
+columns each, 92 %, and 56 to 70 % with one scale per row or matrix."""
+
 
 def build(module: Module, op: CpuOperations) -> Graph:
-    """Add the three graphs to `module`; returns the last, through which MAX finds the kernels."""
+    """Add the graphs to `module`; returns the last, through which MAX finds the kernels."""
     inputs = [op.tensor("n_ctx", "n_state"), *op.linear_pair("kv", "n_kv", "n_state")]
     with new_graph("cross", inputs, module) as graph:
         x, w, b = (value.tensor for value in graph.inputs)
@@ -31,13 +41,16 @@ def build(module: Module, op: CpuOperations) -> Graph:
         packed = op.pack_keys_values(kv, b.shape[0] // (n_state * 2), n_state)
         graph.output(*(ops.unsqueeze(each, 0) for each in packed))  # (1, layers, heads, …)
     _build_layers("step", module, op)
+    _build_layers("draft", module, op)
     return _build_layers("align", module, op)
 
 
-def _layers_types(op: CpuOperations) -> list[TensorType | BufferType]:
-    """Types of what `CpuDecoder._inputs` returns; all but the last two in the kernel's order."""
+def _layers_types(op: CpuOperations, draft: bool) -> list[TensorType | BufferType]:
+    """Types of what `CpuDecoder._gather` returns; all but the last three in the kernel's order."""
     cache = BufferType(DType.float32, ["layers", "places", "heads", "cache"], op.device)
-    cross = op.tensor("windows", "layers", "heads", "panels", HEAD * PANEL)
+    windows = ["windows", "layers", "heads", "panels", HEAD * PANEL]
+    cross = TensorType(DRAFT if draft else DType.float32, windows, op.device)
+    matrix = DRAFT if draft else op.weight
     return [
         cache,  # self-attention keys
         cache,  # self-attention values
@@ -47,11 +60,12 @@ def _layers_types(op: CpuOperations) -> list[TensorType | BufferType]:
         cross,  # cross-attention values
         op.panels("vocabulary", "n_state"),  # token embedding
         op.tensor("n_text_ctx", "n_state"),  # positional embedding
-        TensorType(op.weight, ["layers", "matrices"], op.device),
+        TensorType(matrix, ["layers", "matrices"], op.device),
         op.tensor("layers", "biases"),
         op.tensor("layers", "norms"),
         op.tensor("last_norm"),
         op.tensor("n_ctx"),  # read for its length only: a kernel sees no symbolic size
+        TensorType(matrix, ["vocabulary_panels", "n_state", PANEL], op.device),  # of the logits
         op.tensor("n_vocab"),  # the logits' bias: zeros
         TensorType(DType.int64, ["m"], op.device),  # rows
     ]
@@ -60,10 +74,11 @@ def _layers_types(op: CpuOperations) -> list[TensorType | BufferType]:
 def _build_layers(name: str, module: Module, op: CpuOperations) -> Graph:
     """`step`: logits `(m, n_vocab)`, top k tokens and their log-probabilities `(m, k)`.
 
+    `draft`: the same of weights, audio keys and audio values in type `DRAFT`.
     `align`: logits, cross-attention scores `(layers, heads, new, n_ctx)`, the residual stream
     `(1 + 3 * layers, new, n_state)` and what the last norm makes of its end `(new, n_state)`.
     """
-    align, shared = name == "align", _layers_types(op)
+    align, shared = name == "align", _layers_types(op, name == "draft")
     selection = [
         op.tensor("n_vocab"),  # mask
         TensorType(DType.int64, ["m", 4], op.device),  # ranges
@@ -71,8 +86,9 @@ def _build_layers(name: str, module: Module, op: CpuOperations) -> Graph:
         op.tensor("k"),  # read for its length only
     ]
     with new_graph(name, [*shared, *([] if align else selection)], module) as graph:
-        values = list(graph.inputs[: len(shared) - 2])
-        no_bias, rows, *selected = (value.tensor for value in graph.inputs[len(shared) - 2 :])
+        values = list(graph.inputs[: len(shared) - 3])
+        others = (value.tensor for value in graph.inputs[len(shared) - 3 :])
+        vocabulary, no_bias, rows, *selected = others
         tokens, cross_keys, embedding = (values[at].tensor for at in (2, 4, 6))
         hidden_rows, n_ctx = tokens.shape[0] * tokens.shape[1], values[-1].tensor.shape[0]
         n, layers, heads = embedding.shape[1], cross_keys.shape[1], cross_keys.shape[2]
@@ -83,13 +99,18 @@ def _build_layers(name: str, module: Module, op: CpuOperations) -> Graph:
             device=op.device,
             values=values,
             out_types=[op.tensor(hidden_rows, n), op.tensor(*scores), op.tensor(*stream)],
-            parameters={"weight": embedding.dtype, "align": align},
+            parameters={
+                "embedded": embedding.dtype,
+                "weight": vocabulary.dtype,
+                "cross": cross_keys.dtype,
+                "align": align,
+            },
         )
         [logits] = op.call(
             "whisper_logits",
-            [hidden.tensor, rows, embedding, no_bias],
+            [hidden.tensor, rows, vocabulary, no_bias],
             op.tensor(rows.shape[0], no_bias.shape[0]),
-            weight=embedding.dtype,
+            weight=vocabulary.dtype,
         )
         if align:
             graph.output(logits, qk.tensor, states.tensor, hidden.tensor)
@@ -100,6 +121,12 @@ def _build_layers(name: str, module: Module, op: CpuOperations) -> Graph:
             values = [logits, mask, ranges, dominate]
             graph.output(logits, *op.call("whisper_select", values, *types))
     return graph
+
+
+def round_for_draft(array: np.ndarray) -> np.ndarray:
+    """Round float16 or float32 values to `DRAFT`."""
+    rounded = torch.from_numpy(array).to(torch.float8_e5m2)
+    return rounded.view(torch.uint8).numpy()
 
 
 class PendingStep(NamedTuple):
@@ -121,7 +148,11 @@ class CpuDecoder(Decoder):
     layout of the kernels' matrix product.
     """
 
+    drafts = 5
+    """The most tokens that `draft` guesses before a step."""
+
     _op: CpuOperations
+    _draft_weights: list[Buffer]
 
     def _place(self, weights: DecoderWeights) -> list[Buffer]:
         """Stack the layers' weights as `kernels/decoder.mojo` describes them."""
@@ -134,17 +165,24 @@ class CpuDecoder(Decoder):
             matrices.append(np.concatenate([pack(matrix).ravel() for matrix, _ in linear]))
             biases.append(np.concatenate([bias for _, bias in linear]))
             norms.append(np.concatenate(norm))
-        arrays = [
-            pack(weights.embedding),  # (panels, n, PANEL)
-            weights.positions,  # (n_text_ctx, n)
-            np.stack(matrices),  # (layers, 14 * n * n)
-            np.stack(biases),  # (layers, 11 * n)
-            np.stack(norms),  # (layers, 6 * n)
-            np.concatenate(weights.last_norm),  # (2 * n,)
-            np.zeros(self.dims.n_audio_ctx, np.float32),
-            np.zeros(self.dims.n_vocab, np.float32),
-        ]
-        return [Buffer.from_numpy(array) for array in arrays]
+        embedding, stack = pack(weights.embedding), np.stack(matrices)
+
+        def order(stack: np.ndarray, vocabulary: np.ndarray) -> list[Buffer]:
+            arrays = [
+                embedding,  # (panels, n, PANEL)
+                weights.positions,  # (n_text_ctx, n)
+                stack,  # (layers, 14 * n * n)
+                np.stack(biases),  # (layers, 11 * n)
+                np.stack(norms),  # (layers, 6 * n)
+                np.concatenate(weights.last_norm),  # (2 * n,)
+                np.zeros(self.dims.n_audio_ctx, np.float32),
+                vocabulary,  # (panels, n, PANEL)
+                np.zeros(self.dims.n_vocab, np.float32),
+            ]
+            return [Buffer.from_numpy(array) for array in arrays]
+
+        self._draft_weights = order(round_for_draft(stack), round_for_draft(embedding))
+        return order(stack, embedding)
 
     def new_cache(self, batch: int) -> Cache:
         dims = self.dims
@@ -179,6 +217,31 @@ class CpuDecoder(Decoder):
         keys, values = (each.reshape(layers, -1, n)[:, :length] for each in (keys, values))
         return keys, values
 
+    def draft(
+        self,
+        token: int,
+        cross: CrossKV,
+        cache: Cache,
+        constraints: TokenConstraints,
+        ranges: IntArray,
+        k: int,
+    ) -> tuple[int, float]:
+        """Append `token` to the cache of one beam and guess the next with its log-probability.
+
+        Less than half of what `step` reads is read, rounded to `DRAFT`. `ranges`: `(1, 4)`.
+        """
+        tokens = np.array([[token]], np.int64)
+        self.check(tokens, cache)
+        if cache.draft is None:
+            keys, values = (round_for_draft(np.from_dlpack(each)) for each in cross)
+            cache.draft = Buffer.from_numpy(keys), Buffer.from_numpy(values)
+        rows = np.zeros(1, np.int64)
+        inputs = self._gather(tokens, cache.draft, [cache], rows, self._draft_weights)
+        results = self._models["draft"].execute(*inputs, *self._selection(constraints, ranges, k))
+        cache.length += 1
+        _, top, logprobs = (each.to_numpy() for each in results)
+        return int(top[0, 0]), float(logprobs[0, 0])
+
     def step_together(self, steps: Sequence[PendingStep], cross: CrossKV) -> list[Step]:
         """Take one step of several clips, whose caches share their arrays, at once.
 
@@ -189,7 +252,8 @@ class CpuDecoder(Decoder):
         offsets = [0, *counts[:-1]]
         rows = np.concatenate([each.rows + at for each, at in zip(steps, offsets, strict=True)])
         ranges = np.concatenate([each.ranges for each in steps])
-        inputs = self._gather(tokens, cross, [each.cache for each in steps], rows)
+        caches = [each.cache for each in steps]
+        inputs = self._gather(tokens, cross, caches, rows, self._weights)
         selection = self._selection(first.constraints, ranges, first.k)
         results = [each.to_numpy() for each in self._models["step"].execute(*inputs, *selection)]
         for each in steps:
@@ -200,10 +264,15 @@ class CpuDecoder(Decoder):
     def _inputs(
         self, tokens: IntArray, cross: CrossKV, cache: Cache, rows: IntArray
     ) -> list[Buffer]:
-        return self._gather(tokens, cross, [cache], rows)
+        return self._gather(tokens, cross, [cache], rows, self._weights)
 
     def _gather(
-        self, tokens: IntArray, cross: CrossKV, caches: Sequence[Cache], rows: IntArray
+        self,
+        tokens: IntArray,
+        cross: CrossKV,
+        caches: Sequence[Cache],
+        rows: IntArray,
+        weights: Sequence[Buffer],
     ) -> list[Buffer]:
         """Return the inputs for the beams of several caches, which share their arrays."""
         table = [(place, each.length, each.window) for each in caches for place in each.places]
@@ -213,7 +282,7 @@ class CpuDecoder(Decoder):
             Buffer.from_numpy(np.ascontiguousarray(tokens)),
             Buffer.from_numpy(np.array(table, np.int64)),
             *cross,
-            *self._weights,
+            *weights,
             Buffer.from_numpy(rows),
         ]
 

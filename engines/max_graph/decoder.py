@@ -35,7 +35,8 @@ class Cache:
 
     `length`: the positions they hold. `common`: the first of them that all beams have in common.
     On the CPU several caches may share their arrays: `places` are those of this one's beams, and
-    `window` is the place of its audio in the cross-attention's keys and values.
+    `window` is the place of its audio in the cross-attention's keys and values. `draft`: these as
+    `CpuDecoder.draft` reads them.
     """
 
     keys: Any
@@ -44,6 +45,7 @@ class Cache:
     common: int = 0
     places: tuple[int, ...] = ()
     window: int = 0
+    draft: CrossKV | None = None
 
 
 class Trace(NamedTuple):

@@ -21,6 +21,7 @@ from engines.analysis.records import DecoderInput
 from engines.base import EngineError
 from engines.checkpoints import Checkpoint
 from engines.graph_whisper import DecoderModule, GraphWhisper
+from engines.max_graph.cpu_decoder import CpuDecoder
 from engines.max_graph.decoder import Decoder
 from engines.max_whisper import HybridWhisper, load_max_decoder
 from engines.token_selection import FastDecodingTask, Step, TokenConstraints, select_top_k
@@ -153,6 +154,31 @@ def test_positions_and_tokens_that_the_kernels_lack_are_refused() -> None:
             step(decoder, np.array([[token]]), cross, decoder.new_cache(1))
 
 
+def test_a_draft_of_what_bytes_can_hold_is_a_step() -> None:
+    """Matrices are rounded beforehand, and the audio's keys and values are their biases."""
+    found = checkpoint("two layers")
+    state = {
+        key: t.to(torch.float8_e5m2).float() if t.ndim == 2 and "positional" not in key else t
+        for key, t in found.state.items()
+    }
+    for key, tensor in found.state.items():
+        if "cross_attn.key.weight" in key or "cross_attn.value.weight" in key:
+            state[key] = torch.zeros_like(tensor)
+        if "cross_attn.value.bias" in key:
+            state[key] = tensor.to(torch.float8_e5m2).float()
+    decoder, _ = load_max_decoder(replace(found, state=state), on_cpu=True)
+    assert isinstance(decoder, CpuDecoder)
+    cross = decoder.compute_cross_kv(make_features(found.dims))
+    drafted, stepped = decoder.new_cache(1), decoder.new_cache(1)
+    every = TokenConstraints(np.zeros(517, np.float32), False), np.array([[0, 0, 0, 517]]), 1
+    for token in random_tokens(found.dims, 40).tolist():
+        guess, logprob = decoder.draft(token, cross, drafted, *every)
+        _, top, logprobs = step(decoder, np.array([[token]]), cross, stepped)
+        assert guess == top[0, 0]
+        assert logprob == pytest.approx(logprobs[0, 0], abs=1e-5)
+    assert drafted.length == stepped.length == 40
+
+
 # The fast loop against whisper's own over PyTorch.
 
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -198,6 +224,47 @@ def assert_agree(options: DecodingOptions, seed: int, size: str = "narrow") -> N
 def test_the_fast_loop_agrees_with_whisper_s(options: str) -> None:
     given = {"language": "en", "fp16": False, "sample_len": 60} | OPTIONS[options]
     assert_agree(DecodingOptions(**given), 1)
+
+
+@pytest.mark.parametrize("right", [0.0, 0.5, 0.9, 1.0])
+@pytest.mark.parametrize("timestamps", [True, False], ids=["timestamps", "text alone"])
+def test_no_guess_changes_a_token(
+    right: float, timestamps: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Right guesses save steps; wrong ones, the end and none at all cost nothing but time."""
+    given = {"language": "en", "fp16": False, "without_timestamps": not timestamps}
+    options = DecodingOptions(**given, sample_len=60)
+    features = torch.from_numpy(make_features(NARROW, 1))[None]
+    whisper_task = DecodingTask(checkpoint().build(Whisper), options)
+    expected = whisper_task.run(features)[0]
+    task = fast_model("max_full").decoding_task(options)
+    assert isinstance(task, FastDecodingTask)
+    decoder, rng = fast_model("max_full").decoder.graphs, np.random.default_rng(7)
+    begin, steps = len(task.initial_tokens), []
+    draft, step = decoder.draft, decoder.step
+
+    def guess(token: int, cross: Any, cache: Any, *_: Any, **select: Any) -> tuple[int, float]:
+        draft(token, cross, cache, **select)  # writes to the cache
+        after = cache.length - begin
+        if after < 60 and rng.random() < right:
+            return expected.tokens[after], -0.1
+        return int(rng.choice([-1, task.tokenizer.eot, rng.integers(50_000)])), -0.1
+
+    def count(tokens: np.ndarray, *given: Any, **select: Any) -> Step:
+        steps.append(tokens.shape[1])
+        return step(tokens, *given, **select)
+
+    monkeypatch.setattr(decoder, "draft", guess)
+    monkeypatch.setattr(decoder, "step", count)
+    found = task.run(features)[0]
+    assert found.tokens == expected.tokens
+    assert found.avg_logprob == pytest.approx(expected.avg_logprob, rel=1e-4)
+    assert len(expected.tokens) == 60  # the prompt's step chooses the first
+    assert len(steps) - 1 + task.drafted >= 59
+    if right == 1:
+        assert steps == [begin, *[6] * 10] and task.drafted == 50
+    if right == 0:
+        assert task.drafted == 0 and len(steps) == 60
 
 
 @pytest.mark.slow

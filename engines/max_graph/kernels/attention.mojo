@@ -23,6 +23,7 @@ from .tile import (
     Vector,
     add_product,
     multiply,
+    needs_tile,
     spread,
     tile_vectors,
 )
@@ -221,7 +222,7 @@ def largest(n: Int, row: Pointer[Float32, ...]) -> Float32:
 
 @no_inline
 def attend[
-    keep: Bool
+    keep: Bool, stored: DType
 ](
     first: Int,
     last: Int,
@@ -229,8 +230,8 @@ def attend[
     slots: Int,
     q: Pointer[Float32, ...],
     q_stride: Int,
-    k: Pointer[Float32, ...],
-    v: Pointer[Float32, ...],
+    k: Pointer[Scalar[stored], ...],
+    v: Pointer[Scalar[stored], ...],
     scores: Pointer[mut=True, Float32, ...],
     y: Pointer[mut=True, Float32, ...],
     y_stride: Int,
@@ -239,8 +240,8 @@ def attend[
     """Writes one head's output for queries `first` to `last`.
 
     `q`: rows of `HEAD` values, `q_stride` apart; `y` likewise. `k`, `v`: `slots` panels as `PackKeysValues` lays
-    them out, of which the first `live` positions count. `scores`: scratch for `ROWS * slots * PANEL` values. With
-    `keep`, the scaled scores before the softmax are copied to `kept` `(last, live)`.
+    them out, in a type that `widen` knows; the first `live` positions count. `scores`: scratch for
+    `ROWS * slots * PANEL` values. With `keep`, the scaled scores before the softmax are copied to `kept` `(last, live)`.
     """
     var panels = ceildiv(live, PANEL)
     var n_keys = panels * PANEL
@@ -249,7 +250,7 @@ def attend[
         comptime rows = TILES[tile]
         comptime vectors = tile_vectors(rows)
         comptime parts = VECTORS // vectors
-        while i + rows <= last:
+        while needs_tile(rows, stored) and i + rows <= last:
             # scores = queries @ keys, (rows, n_keys)
             for p in range(panels):
                 comptime for part in range(parts):

@@ -53,7 +53,7 @@ struct Decoder:
 
     @staticmethod
     def execute[
-        target: StaticString, weight: DType, align: Bool
+        target: StaticString, embedded: DType, weight: DType, cross: DType, align: Bool
     ](
         y: OutputTensor[dtype=DType.float32, rank=2, ...],
         qk: OutputTensor[dtype=DType.float32, rank=4, ...],
@@ -62,9 +62,9 @@ struct Decoder:
         values: ManagedTensorSlice[io_spec=IOSpec[True, IO.Input](), dtype=DType.float32, rank=4, ...],
         tokens: InputTensor[dtype=DType.int64, rank=2, ...],
         sequences: InputTensor[dtype=DType.int64, rank=2, ...],
-        cross_keys: InputTensor[dtype=DType.float32, rank=5, ...],
-        cross_values: InputTensor[dtype=DType.float32, rank=5, ...],
-        embedding: InputTensor[dtype=weight, rank=3, ...],
+        cross_keys: InputTensor[dtype=cross, rank=5, ...],
+        cross_values: InputTensor[dtype=cross, rank=5, ...],
+        embedding: InputTensor[dtype=embedded, rank=3, ...],
         positions: InputTensor[dtype=DType.float32, rank=2, ...],
         matrices: InputTensor[dtype=weight, rank=2, ...],
         biases: InputTensor[dtype=DType.float32, rank=2, ...],
@@ -266,7 +266,7 @@ def self_attention[
 
 @always_inline
 def cross_attention[
-    weight: DType, align: Bool
+    weight: DType, cross: DType, align: Bool
 ](
     mut member: Member,
     rows: Int,
@@ -279,8 +279,8 @@ def cross_attention[
     x: Pointer[Float32, ...],
     w: Pointer[Scalar[weight], ...],
     b: Pointer[Float32, ...],
-    keys: Pointer[Float32, ...],
-    values: Pointer[Float32, ...],
+    keys: Pointer[Scalar[cross], ...],
+    values: Pointer[Scalar[cross], ...],
     queries: Pointer[mut=True, Float32, ...],
     mixed: Pointer[mut=True, Float32, ...],
     qk: Pointer[mut=True, Float32, ...],

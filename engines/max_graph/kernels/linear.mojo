@@ -33,6 +33,7 @@ from .tile import (
     add_product,
     copy,
     multiply,
+    needs_tile,
     spread,
     tile_vectors,
 )
@@ -261,7 +262,7 @@ def write_panel[
     comptime for tile in range(len(TILES)):
         comptime rows = TILES[tile]
         comptime vectors = tile_vectors(rows)
-        while i + rows <= end:
+        while needs_tile(rows, weight) and i + rows <= end:
             comptime for part in range(VECTORS // vectors):
                 comptime first = part * vectors * WIDTH  # column of the panel
                 var sums = multiply[rows, vectors](

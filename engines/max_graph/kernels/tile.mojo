@@ -34,8 +34,8 @@ comptime CACHE_LINE = 64
 comptime LOWEST = Float32(-1e30)
 """Stands for minus infinity: below every score and logit, and finite, so that differences are no NaN."""
 
-comptime TILES = (ROWS, 5, 3, 1) if WIDTH == 16 else (ROWS, 4, 2, 1)
-"""Rows of the tiles that cover any number of rows, largest first; 5 are the beams of most beam searches."""
+comptime TILES = (ROWS, 6, 5, 3, 1) if WIDTH == 16 else (ROWS, 5, 4, 2, 1)
+"""Rows of the tiles that cover any number of rows, largest first: steps of few rows read each weight once."""
 
 comptime TALL = 6
 """Rows of the tile of products of many rows, an encoder's: `add_product`."""
@@ -58,9 +58,23 @@ comptime Vector = SIMD[DType.float32, WIDTH]
 comptime Accumulators[rows: Int, vectors: Int] = Array[Vector, rows * vectors]
 
 
+def needs_tile(rows: Int, stored: DType) -> Bool:
+    """Returns whether products with type `stored` have tiles of `rows`: bytes are read for one row at a time."""
+    return rows == 1 or stored != DType.uint8
+
+
 def tile_vectors(rows: Int) -> Int:
     """Returns the vectors of a tile's row: a whole panel if registers suffice, so that weights are read once."""
     return VECTORS if (rows + 1) * VECTORS + 1 <= REGISTERS else 2
+
+
+@always_inline
+def widen[dtype: DType, width: Int](values: SIMD[dtype, width]) -> SIMD[DType.float32, width]:
+    """Returns `values` in float32, exactly; a `uint8` is the upper byte of a float16 whose lower one is zero."""
+    comptime if dtype == DType.uint8:
+        return SIMD[DType.float16, width](from_bits=values.cast[DType.uint16]() << 8).cast[DType.float32]()
+    else:
+        return values.cast[DType.float32]()
 
 
 @always_inline
@@ -71,12 +85,12 @@ def multiply[
 ) -> Accumulators[rows, vectors]:
     """Returns the first `vectors * WIDTH` columns of `a @ panel` as registers `(rows, vectors)`.
 
-    `a`: `(rows, depth)`, its rows `row_stride` apart. `panel`: `(depth, PANEL)`, float32 or float16, which is
-    widened exactly in registers; a pointer into its first row begins at a later column. A single row is summed in
+    `a`: `(rows, depth)`, its rows `row_stride` apart. `panel`: `(depth, PANEL)`, in a type that `widen` takes to
+    float32 exactly, in registers; a pointer into its first row begins at a later column. A single row is summed in
     independent chains, because one chain waits for the latency of the multiply-add instead of for memory.
     """
     comptime CHAINS = 8 // vectors if rows == 1 else 1
-    comptime PER_LINE = CACHE_LINE // size_of[weight]()  # values of a cache line
+    comptime PER_LINE = min(CACHE_LINE // size_of[weight](), PANEL)  # values of a cache line
     var sums = Array[Vector, rows * vectors * CHAINS](fill=Vector(0))  # (CHAINS, rows, vectors)
     var whole = depth - depth % CHAINS
     for k in range(0, whole, CHAINS):
@@ -89,13 +103,13 @@ def multiply[
                 comptime for v in range(vectors):
                     var right = panel.unsafe_offset((k + c) * PANEL + v * WIDTH).unsafe_load[width=WIDTH]()
                     comptime at = (c * rows + r) * vectors + v
-                    sums[at] = left.fma(right.cast[DType.float32](), sums[at])
+                    sums[at] = left.fma(widen(right), sums[at])
     for k in range(whole, depth):  # depths that CHAINS leaves over
         comptime for r in range(rows):
             var left = Vector(a.unsafe_offset(r * row_stride + k).unsafe_load())
             comptime for v in range(vectors):
                 var right = panel.unsafe_offset(k * PANEL + v * WIDTH).unsafe_load[width=WIDTH]()
-                sums[r * vectors + v] = left.fma(right.cast[DType.float32](), sums[r * vectors + v])
+                sums[r * vectors + v] = left.fma(widen(right), sums[r * vectors + v])
     var total = Accumulators[rows, vectors](fill=Vector(0))  # (rows, vectors)
     comptime for i in range(rows * vectors):
         comptime for c in range(CHAINS):
