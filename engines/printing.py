@@ -39,6 +39,7 @@ RUNS = (
 PARTS = (
     ("encoder, ms for 30 s", "encode_per_window", ".1f", 1e3),
     ("decoder, ms a token", "decode_per_token", ".2f", 1e3),
+    ("drafted, %", "drafted", ".0f", 100),
     ("load s", "load", ".2f", 1),
     ("compile s", "compile", ".2f", 1),
     ("peak MB", "peak_memory_bytes", ".0f", 1e-6),

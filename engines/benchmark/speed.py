@@ -10,6 +10,7 @@ result, one engine on one clip, is the object that the record in JSON has of it:
     audio_seconds, real_time_factor     length of the clip; median total over length
     encode_per_window   median seconds in the encoder for each 30 s window
     decode_per_token    median seconds in the loop over tokens for each one, ends of windows counted
+    drafted             share of these tokens that a draft had guessed
     tokens, equal_tokens                whether every run wrote the baseline's tokens
     unlike_words        most words of a run that differ from the baseline's, as they are written
     times_faster        the baseline's median total over this one's
@@ -202,6 +203,7 @@ def summarise(
         "real_time_factor": median["total"] / first.audio_seconds,
         "encode_per_window": median["encode"] / windows if windows else None,
         "decode_per_token": median["decode"] / steps if steps else None,
+        "drafted": sum(each.drafted for each in first.windows) / steps if steps else None,
         "tokens": len(first.tokens),
         "peak_memory_bytes": max(run.peak_memory_bytes for run in runs),
     }

@@ -142,6 +142,9 @@ def test_short_samples(key: str, model: str, name: str, each: tuple[str, ...]) -
     for options in each:
         found = engine.transcribe(sample(name), OPTIONS[options])
         assert_equal(found, expected(model, name, options))
+        drafts = found.device == "cpu" and key == "max_full" and not OPTIONS[options].beam_size
+        guessed = sum(window.drafted for window in found.windows)
+        assert (guessed > len(found.tokens) / 2) if drafts else guessed == 0
 
 
 @pytest.mark.slow
