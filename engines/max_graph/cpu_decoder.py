@@ -1,7 +1,8 @@
 """Whisper's text decoder as MAX graphs on the CPU, of this project's kernels.
 
 All sizes are symbolic, so that one compiled module serves every checkpoint; matrices are kept in
-float16 where that is exact.
+float16 where that is exact. A step of one token waits for memory, a step of six takes 1.3 to 1.5
+times as long: so a draft, which reads less than half as much, guesses tokens for it to confirm.
 """
 
 from __future__ import annotations

@@ -156,9 +156,14 @@ def test_a_record_and_its_tables(
     assert counts == [4, 2, 6]
 
 
-def test_the_committed_record_is_shown(command: Command) -> None:
-    shown = command("benchmark --markdown --show", ROOT / "docs" / "benchmark.json")
-    assert shown.exit_code == 0 and "| max_full " in shown.stdout
+@pytest.mark.parametrize(("record", "page"), [("benchmark", "s"), ("benchmark-avx2", "s-avx2")])
+def test_the_committed_records_are_what_the_pages_show(
+    record: str, page: str, command: Command
+) -> None:
+    shown = command("benchmark --markdown --show", ROOT / "docs" / f"{record}.json")
+    written = (ROOT / "docs" / f"benchmark{page}.md").read_text()
+    assert shown.exit_code == 0 and shown.stdout == written
+    assert "| max_full " in written
 
 
 def test_an_interrupt_leaves_what_was_finished(

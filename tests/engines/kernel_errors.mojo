@@ -33,13 +33,17 @@ def random(count: Int) -> List[Float32]:
 
 
 def product_error[road: Int, weight: DType](rows: Int, depth: Int, n: Int) raises -> Float64:
-    """Relative L2 error of `x @ w + b` with weights in float16 or float32."""
+    """Relative L2 error of `x @ w + b` with weights in float16, float32 or, for one row, upper bytes of float16."""
     var panels = ceildiv(n, PANEL)
     var x = random(rows * depth)
     var b = random(n)
     var w = List[Scalar[weight]](length=panels * depth * PANEL, fill=0)
     for i in range(len(w)):
-        w[i] = Scalar[weight](randn_float64())
+        comptime if weight == DType.uint8:
+            var bits = bitcast[DType.uint16](Float16(randn_float64()))
+            w[i] = Scalar[weight](bits >> 8)
+        else:
+            w[i] = Scalar[weight](randn_float64())
     var y = List[Float32](length=rows * n, fill=0)
     var unused = y.unsafe_ptr().as_unsafe_any_origin()
     comptime if road == AMX:
@@ -73,8 +77,11 @@ def product_error[road: Int, weight: DType](rows: Int, depth: Int, n: Int) raise
         for j in range(n):
             var exact = b[j].cast[DType.float64]()
             for d in range(depth):
-                var weight = w[((j // PANEL) * depth + d) * PANEL + j % PANEL]
-                exact += x[i * depth + d].cast[DType.float64]() * weight.cast[DType.float64]()
+                var stored = w[((j // PANEL) * depth + d) * PANEL + j % PANEL]
+                var value = stored.cast[DType.float64]()
+                comptime if weight == DType.uint8:
+                    value = bitcast[DType.float16](stored.cast[DType.uint16]() << 8).cast[DType.float64]()
+                exact += x[i * depth + d].cast[DType.float64]() * value
             wrong += (y[i * n + j].cast[DType.float64]() - exact) ** 2
             size += exact**2
     return sqrt(wrong / size)
@@ -159,6 +166,8 @@ def measure[road: Int]() raises -> Tuple[Float64, Float64, Float64]:
     for rows in [1, 2, 5, 13, 31]:
         product = max(product, product_error[road, DType.float16](rows, 133, 77))
         product = max(product, product_error[road, DType.float32](rows, 133, 77))
+        comptime if road == FEW:
+            product = max(product, product_error[road, DType.uint8](1, 133, 77))
         var errors = attention_error[road](rows, 75, 4)
         ours = max(ours, errors[0])
         plain = max(plain, errors[1])

@@ -49,6 +49,7 @@ struct Decoder:
     `matrices`: `(layers, 14 * n_state ** 2)`, packed one by one: query-key-value, out, cross query, cross out, the
     two of the MLP. `biases`: `(layers, 11 * n_state)`, in the same order. `norms`: `(layers, 6 * n_state)`, scale and
     shift of the three layer norms. `last_norm`: scale and shift, `(2 * n_state,)`. `audio`: `(n_ctx,)`, for its length.
+    `embedded`, `weight` and `cross` are types that `widen` knows; bytes, a draft's, are for a single row.
     """
 
     @staticmethod
