@@ -2,11 +2,12 @@
 
 Whisper's own loop spends milliseconds per token on its filters (two log-softmaxes over the
 vocabulary, a Python loop over what was sampled) and, in a beam search, on dictionaries of tensors.
-Here the filters are reduced to one additive mask and four indices per row, so whatever computes
-the logits can also pick the tokens: `select_top_k` on the host, `max_graph/kernels/select.mojo` in
+Here the filters are reduced to one additive mask and four indices per row, so whatever computes the
+logits can also pick the tokens: `select_top_k` on the host, `max_graph/kernels/select.mojo` in
 MAX's graphs. A decoder that can guess tokens cheaply has a greedy step confirm several at once,
-which changes none of them: what counts is what the step itself chooses after each. Above temperature 0, where a random generator decides, whisper's own loop runs over
-the same decoder. Both MAX engines use it.
+which changes none of them: what counts is what the step itself chooses after each. Above
+temperature 0, where a random generator decides, whisper's own loop runs over the same decoder. Both
+MAX engines use it.
 """
 
 from __future__ import annotations
