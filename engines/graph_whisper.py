@@ -188,8 +188,7 @@ class GraphInference(FastInference):
         return self._drafter.draft(token, self.cross, self.cache, **select)
 
     def rewind(self, count: int) -> None:
-        if count:
-            self.cache.length -= count
+        self.cache.length -= count
 
     def logits(self, tokens: Tensor, audio_features: Tensor) -> Tensor:
         """`(beams, tokens, n_vocab)`; of a prompt only the rows of `sot` and the end are filled."""

@@ -142,7 +142,8 @@ class FastInference(Inference):
         raise NotImplementedError
 
     def rewind(self, count: int) -> None:
-        """Forget the last `count` tokens that were appended; only 0 without a `draft`."""
+        """Forget the last `count` tokens that were appended."""
+        raise NotImplementedError
 
 
 class TorchInference(FastInference, PyTorchInference):
@@ -250,24 +251,26 @@ class FastDecodingTask(DecodingTask):
         confirmed = 0
         while confirmed < len(drafted) and top[confirmed, 0] == drafted[confirmed]:
             confirmed += 1
-        self.inference.rewind(len(drafted) - confirmed)
+        if confirmed < len(drafted):
+            self.inference.rewind(len(drafted) - confirmed)
         self.drafted += confirmed
         return top[: confirmed + 1], logprobs[: confirmed + 1]
 
     def _draft(self, beam: Beam) -> Beam:
         """Guess tokens after `beam`, up to a doubtful one or the end, and forget them again."""
         drafted: Beam = ()
-        calls = 0
+        appended = 0
         for _ in range(self.inference.drafts):
             before = beam + drafted
             token, logprob = self.inference.draft(before[-1], **self._select([before], 1))
-            calls += 1
+            appended += 1
             if token < 0 or token == self.tokenizer.eot:
                 break
             drafted += (token,)
             if logprob < DOUBTFUL:
                 break
-        self.inference.rewind(calls)
+        if appended:
+            self.inference.rewind(appended)
         return drafted
 
     def _update_beams(

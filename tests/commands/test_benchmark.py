@@ -156,12 +156,10 @@ def test_a_record_and_its_tables(
     assert counts == [4, 2, 6]
 
 
-@pytest.mark.parametrize(("record", "page"), [("benchmark", "s"), ("benchmark-avx2", "s-avx2")])
-def test_the_committed_records_are_what_the_pages_show(
-    record: str, page: str, command: Command
-) -> None:
-    shown = command("benchmark --markdown --show", ROOT / "docs" / f"{record}.json")
-    written = (ROOT / "docs" / f"benchmark{page}.md").read_text()
+@pytest.mark.parametrize("machine", ["", "-avx2"])
+def test_the_committed_records_are_what_the_pages_show(machine: str, command: Command) -> None:
+    shown = command("benchmark --markdown --show", ROOT / "docs" / f"benchmark{machine}.json")
+    written = (ROOT / "docs" / f"benchmarks{machine}.md").read_text()
     assert shown.exit_code == 0 and shown.stdout == written
     assert "| max_full " in written
 
