@@ -100,14 +100,26 @@ def tab_to(page: Page, selector: str) -> None:
     pytest.fail(f"Tab never reached {selector}")
 
 
+def wait_until(page: Page, true: Callable[[], object], what: str, seconds: float = 60) -> None:
+    """Wait for what the page's events bring about; fails the test when it doesn't come true."""
+    until = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < until, f"{what} did not happen in {seconds:g} s"
+        page.wait_for_timeout(20)
+
+
 def wait_until_still(page: Page, places: str) -> None:
     """Wait until the page has settled: half a second without anything at another place."""
     last, since = None, time.monotonic()
-    while time.monotonic() - since < 0.5:
+
+    def is_still() -> bool:
+        nonlocal last, since
         now = page.evaluate(places)
         if now != last:
             last, since = now, time.monotonic()
-        page.wait_for_timeout(50)
+        return time.monotonic() - since >= 0.5
+
+    wait_until(page, is_still, "rest")
 
 
 FRAMES_AT_REST = 10
@@ -124,8 +136,8 @@ def count_frames(page: Page) -> int:
     session.send("Tracing.start", {"transferMode": "ReportEvents", "traceConfig": categories})
     page.wait_for_timeout(1000)
     session.send("Tracing.end")
-    while not ended:
-        page.wait_for_timeout(20)
+    wait_until(page, lambda: ended, "the end of tracing")
+    session.detach()
     assert events, "nothing was traced"
     return sum(event["name"] == "FireAnimationFrame" for event in events)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests import fakes
-from tests.browser.driving import Open, list_axe_faults, wait_for_states
+from tests.browser.driving import Open, list_axe_faults, wait_for_states, wait_until
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page, Route
@@ -130,8 +130,7 @@ def test_settings_open_over_the_stage(fake_page: FakePage, open_page: Open) -> N
     page.keyboard.press("Space")
     page.locator("#stage .racer").first.wait_for()
     assert page.locator("#stage .racer .name").all_inner_texts() == ["CPU"], "those that will run"
-    while not asked:  # the racers are there before the page asks
-        page.wait_for_timeout(20)
+    wait_until(page, lambda: asked, "the page's request")  # the racers are there before it
     asked[0].continue_()
     wait_for_states(page, "done")
 
