@@ -136,12 +136,18 @@
   document.addEventListener("scroll", () => explain(null), true);
   document.addEventListener("keydown", ({key}) => { if (key === "Escape") explain(null); }, true);
 
-  /* The page is shown when all of the first screen is there, or when that takes too long. */
+  /* The page is shown when all of the first screen is there, and a link's settings with it, or when
+     that takes too long: who presses Compare at once runs what the link says. */
+  let linked = [...new URLSearchParams(location.search).keys()].some((name) => !name.startsWith("__"));
   const FIRST = ["#sample label", "#model input", "#language input", "#engines label", "#compare",
     "#audio :is(.waveform-container, .upload-container)", ".credits"];
   const noteReady = (late) => {
-    if (root.dataset.ready || !(late || FIRST.every((each) => document.querySelector(each)))) return;
-    root.dataset.ready = "1";
+    const isThere = !linked && FIRST.every((each) => document.querySelector(each));
+    if (late || isThere) root.dataset.ready = "1";
+  };
+  window.noteLoaded = () => {
+    linked = false;
+    noteReady(false);
   };
   setTimeout(noteReady, 8000, true);
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from html import escape
 from typing import Any
 
 import gradio as gr
@@ -91,7 +92,7 @@ def find_path(choices: Choices, key: str) -> str | None:
 def show_clip(backend: Backend, path: str | None, track: int, channel: int) -> list[Any]:
     """Return what the player and the choices of track and channel show of a visitor's clip.
 
-    A clip that can't be read is left as it is: the comparison says why.
+    A clip that can't be read is left as it is, and the visitor told why.
     """
     if not path or not uploads.is_upload(path) or backend.show_clip is None:
         return [gr.skip(), HIDDEN, HIDDEN]
@@ -99,7 +100,8 @@ def show_clip(backend: Backend, path: str | None, track: int, channel: int) -> l
     copy = uploads.name_copy(original, track, channel)
     try:
         source, copied = backend.show_clip(str(original), str(copy), track, channel)
-    except EngineError:
+    except EngineError as error:
+        gr.Warning(escape(str(error)), title="No clip")
         return [gr.skip(), HIDDEN, HIDDEN]
     player = str(copy if copied else original)
     tracks, channels = list_tracks(source), list_channels(source)

@@ -383,4 +383,6 @@ def connect_load(
         return restored
 
     read_tab = "() => [nameVisit(), wasReloaded(), location.search]"
-    return page.load(load, [visit, reloaded, address], list(outputs), js=read_tab, **QUICK)
+    loaded = page.load(load, [visit, reloaded, address], list(outputs), js=read_tab, **QUICK)
+    loaded.then(None, None, None, js="() => { noteLoaded(); }", **QUICK)
+    return loaded

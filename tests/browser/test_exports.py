@@ -12,10 +12,18 @@ import pytest
 
 from demo.rules import RULES
 from tests import fakes
-from tests.browser.driving import Open, compare, edit, list_axe_faults, open_tab
+from tests.browser.driving import (
+    Open,
+    compare,
+    edit,
+    list_axe_faults,
+    open_tab,
+    wait_for_states,
+    wait_until,
+)
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, Page, Route
 
     from tests.fake_page import FakePage
 
@@ -84,6 +92,21 @@ def check_report(browser: Browser, report: Path, theme: Any) -> None:
 
 
 PART = "#clip_timestamps input"
+
+
+def test_who_presses_at_once_runs_what_the_link_says(fake_page: FakePage, open_page: Open) -> None:
+    page = open_page(fake_page.url)
+    held: list[Route] = []
+    page.route("**/gradio_api/run/**", lambda route: held.append(route))  # the link's settings
+    page.goto(f"{fake_page.url}?temperature=0%2C0.4")
+    page.locator("#compare").wait_for(state="attached")
+    wait_until(page, lambda: held, "the page's request")
+    page.wait_for_timeout(500)
+    assert page.locator("#compare").is_hidden()
+    page.unroute("**/gradio_api/run/**")  # which lets them through
+    page.click("#compare")
+    wait_for_states(page, "done", "done")
+    assert "Temperatures: 0, 0.4" in page.inner_text("#chips")
 
 
 @pytest.mark.slow

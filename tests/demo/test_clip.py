@@ -54,11 +54,14 @@ def test_a_film_is_heard_as_a_copy_and_its_tracks_and_channels_can_be_chosen(
 def test_what_browsers_play_is_left_as_it_is_and_what_is_no_clip_too(
     backend: Backend, tmp_path: Path
 ) -> None:
-    path = tmp_path / "upload.wav"
+    path = tmp_path / "upload <b>.wav"
     soundfile.write(path, tone(0.5), SAMPLE_RATE)
-    for content in (path.read_bytes(), b"no sound at all"):
-        path.write_bytes(content)
-        player, track, channel = clip.show_clip(backend, str(path), 0, 0)
+    shown = [clip.show_clip(backend, str(path), 0, 0)]
+    path.write_bytes(b"no sound at all")
+    with pytest.warns(UserWarning, match="upload &lt;b&gt;.wav") as said:
+        shown.append(clip.show_clip(backend, str(path), 0, 0))
+    assert len(said) == 1
+    for player, track, channel in shown:
         assert player == {"__type__": "update"}
         assert not track["visible"] and not channel["visible"]
     assert list(tmp_path.iterdir()) == [path]
