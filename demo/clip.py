@@ -53,6 +53,7 @@ def build_clip(backend: Backend, choices: Choices, first: ComparisonRequest) -> 
         max_length=row.longest * 10,
         interactive=True,
     )
+    note = gr.HTML("", elem_id="clip-note", apply_default_css=False)  # why it is no clip
     with gr.Row(elem_classes="clip-parts"):
         track, channel = build_part("track"), build_part("channel")
     parts: list[Component] = [track, channel]
@@ -64,11 +65,12 @@ def build_clip(backend: Backend, choices: Choices, first: ComparisonRequest) -> 
     for event in (sample.input, audio.clear, audio.upload, audio.start_recording):
         event(None, None, part, js="() => ''", **QUICK)  # its seconds were another clip's
     for event in (sample.input, audio.clear, audio.start_recording):
-        event(lambda: [HIDDEN, HIDDEN], None, parts, **QUICK)
+        event(lambda: [HIDDEN, HIDDEN, ""], None, [*parts, note], **QUICK)
     if backend.show_clip is not None:
         show = partial(show_clip, backend)
-        audio.upload(lambda path: show(path, 0, 0), audio, [audio, *parts], **QUICK)
-        gr.on([track.input, channel.input], show, [audio, *parts], [audio, *parts], **QUICK)
+        shown = [audio, *parts, note]
+        audio.upload(lambda path: show(path, 0, 0), audio, shown, **QUICK)
+        gr.on([track.input, channel.input], show, [audio, *parts], shown, **QUICK)
     controls = {"sample": sample, "audio": audio, "track": track, "channel": channel}
     return controls | {"clip_timestamps": part}
 
@@ -90,25 +92,24 @@ def find_path(choices: Choices, key: str) -> str | None:
 
 
 def show_clip(backend: Backend, path: str | None, track: int, channel: int) -> list[Any]:
-    """Return what the player and the choices of track and channel show of a visitor's clip.
-
-    A clip that can't be read is left as it is, and the visitor told why.
-    """
+    """Return what the player, the choices of track and channel, and the note show of a visitor's
+    clip. A file that can't be read stays in the player, and the note says why."""
     if not path or not uploads.is_upload(path) or backend.show_clip is None:
-        return [gr.skip(), HIDDEN, HIDDEN]
+        return [gr.skip(), HIDDEN, HIDDEN, ""]
     original = uploads.find_original(path)
     copy = uploads.name_copy(original, track, channel)
     try:
         source, copied = backend.show_clip(str(original), str(copy), track, channel)
     except EngineError as error:
-        gr.Warning(escape(str(error)), title="No clip")
-        return [gr.skip(), HIDDEN, HIDDEN]
+        note = f'<p role="alert"><span aria-hidden="true">⚠ </span>{escape(str(error))}</p>'
+        return [gr.skip(), HIDDEN, HIDDEN, note]
     player = str(copy if copied else original)
     tracks, channels = list_tracks(source), list_channels(source)
     return [
         gr.skip() if player == path else player,
         gr.update(choices=tracks, value=track, visible=len(source.tracks) > 1),
         gr.update(choices=channels, value=channel, visible=source.channels > 1),
+        "",
     ]
 
 

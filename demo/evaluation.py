@@ -196,7 +196,7 @@ def connect_open(
         clip = last.snapshot.results.clips[number]
         if not clip.path.is_file():
             return {note: CLIP_GONE}
-        player, track, channel = show_clip(backend, str(clip.path), 0, 0)
+        player, track, channel, _ = show_clip(backend, str(clip.path), 0, 0)
         values = {each: last.controls[each] for each in controls if each != "schedule"}
         values |= {"sample": OWN_CLIP, "audio": str(clip.path), "reference": clip.reference or ""}
         values |= {"track": track, "channel": channel}

@@ -35,15 +35,15 @@ def test_a_film_is_heard_as_a_copy_and_its_tracks_and_channels_can_be_chosen(
     film.parent.mkdir()
     write_film(tmp_path / "film.mkv", sound[None] * 0, np.stack([sound, sound * 0]), late=1.0)
     shutil.move(tmp_path / "film.mkv", film)  # a name without an ending
-    player, track, channel = clip.show_clip(backend, str(film), 0, 0)
+    player, track, channel, note = clip.show_clip(backend, str(film), 0, 0)
     samples, rate = soundfile.read(player)
     assert rate == SAMPLE_RATE and len(samples) == 2 * SAMPLE_RATE, "on the film's clock"
     assert not samples[: SAMPLE_RATE - 100].any() and np.abs(samples[SAMPLE_RATE:]).max() > 0.1
     assert track["visible"] and [value for _, value in track["choices"]] == [0, 1, 2]
     assert track["choices"][2][0] == "2 (Title 2, pcm_s16le, stereo, default)"
     assert channel["choices"] == [("All mixed", 0), ("Left", 1), ("Right", 2)]
-    right, _, channel = clip.show_clip(backend, player, 0, 2)
-    assert not soundfile.read(right)[0].any() and channel["value"] == 2
+    right, _, channel, _ = clip.show_clip(backend, player, 0, 2)
+    assert not note and not soundfile.read(right)[0].any() and channel["value"] == 2
     choices = backend.choices()
     request = ComparisonRequest(engines=("cpu",), upload=right, channel=2)
     found = request.find_clip(choices)
@@ -56,12 +56,11 @@ def test_what_browsers_play_is_left_as_it_is_and_what_is_no_clip_too(
 ) -> None:
     path = tmp_path / "upload <b>.wav"
     soundfile.write(path, tone(0.5), SAMPLE_RATE)
-    shown = [clip.show_clip(backend, str(path), 0, 0)]
+    heard = clip.show_clip(backend, str(path), 0, 0)
     path.write_bytes(b"no sound at all")
-    with pytest.warns(UserWarning, match="upload &lt;b&gt;.wav") as said:
-        shown.append(clip.show_clip(backend, str(path), 0, 0))
-    assert len(said) == 1
-    for player, track, channel in shown:
+    refused = clip.show_clip(backend, str(path), 0, 0)
+    for player, track, channel, _ in (heard, refused):
         assert player == {"__type__": "update"}
         assert not track["visible"] and not channel["visible"]
+    assert not heard[3] and "upload &lt;b&gt;.wav can&#x27;t be read as audio" in refused[3]
     assert list(tmp_path.iterdir()) == [path]
