@@ -113,6 +113,9 @@ def test_a_talk_needs_keys_only(fake_page: FakePage, open_page: Open) -> None:
 
 def test_settings_open_over_the_stage(fake_page: FakePage, open_page: Open) -> None:
     page = open_stage(fake_page, open_page)
+    asked: list[Route] = []
+    # At the start: what a page asks while Chromium begins to hold requests may pass unseen.
+    page.route("**/queue/join**", lambda route: asked.append(route))
     page.keyboard.press("s")
     for control in ("#model input", "#engines", "#repeats"):
         page.locator(control).first.wait_for()
@@ -125,8 +128,6 @@ def test_settings_open_over_the_stage(fake_page: FakePage, open_page: Open) -> N
     page.locator("#stage footer button", has_text="settings").click()
     page.locator("#engines").wait_for()
     page.keyboard.press("s")
-    asked: list[Route] = []
-    page.route("**/queue/join**", lambda route: asked.append(route))
     page.keyboard.press("Space")
     page.locator("#stage .racer").first.wait_for()
     assert page.locator("#stage .racer .name").all_inner_texts() == ["CPU"], "those that will run"
