@@ -39,7 +39,7 @@ engines: $(RUN) ## list the engines, and why one is unavailable on this machine
 test: $(DEV) $(TEST_MODELS) browser ## run the quick tests: about ten minutes on two quick cores
 	$(PY) -m pytest $(ARGS)
 
-test-slow: $(DEV) $(TEST_MODELS) browser ## run the tests that take longer: about half an hour; PROMPTS=100 compares more speech
+test-slow: $(DEV) $(TEST_MODELS) browser ## run the tests that take longer: about forty minutes; PROMPTS=100 compares more speech
 	$(PY) -m pytest -m "slow and not space and not cross" $(ARGS)
 
 test-cpu: $(DEV) $(TEST_MODELS) browser ## run the quick tests that need neither a GPU nor MAX

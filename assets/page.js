@@ -142,6 +142,7 @@
   const FIRST = ["#sample label", "#model input", "#language input", "#engines label", "#compare",
     "#audio :is(.waveform-container, .upload-container)", ".credits"];
   const noteReady = (late) => {
+    if (root.dataset.ready) return;
     const isThere = !linked && FIRST.every((each) => document.querySelector(each));
     if (late || isThere) root.dataset.ready = "1";
   };
