@@ -173,6 +173,30 @@ def test_why_max_can_t_compile_is_one_sentence(
         cache.compile_module(build_identity, "cpu")
 
 
+COUNT_WAKING = """
+import time
+from pathlib import Path
+import numpy as np
+from engines import checkpoints
+from engines.max_whisper import load_max_encoder
+encoder, _ = load_max_encoder(checkpoints.load("tiny.en"))
+encoder(np.zeros((80, 3000), np.float32))
+def count():
+    lines = [each for path in Path("/proc/self/task").glob("*/status") for each in path.open()]
+    return sum(int(line.split()[1]) for line in lines if "ctxt_switches" in line)
+before = count()
+time.sleep(1)
+print(count() - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_threads_rest_while_there_is_nothing_to_compute() -> None:
+    """Of MAX's one looks for work 5,000 times a second, unless its timers are coarse."""
+    done = subprocess.run([sys.executable, "-c", COUNT_WAKING], capture_output=True, text=True)
+    assert int(done.stdout) < 500, done.stderr[-3000:]
+
+
 NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
 NOBODY += ["--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"]
 """What makes root another user, who may read everything and write nothing of root's."""
