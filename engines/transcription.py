@@ -76,6 +76,8 @@ class TranscriptionState:
         self.windows: list[Window] = []
         self.language_probability: float | None = None
         self.speech: FloatArray | None = None
+        self.computed: dict[str, tuple[FloatArray, Any]] = {}  # see `graph_whisper.compute_once`
+        self.recalled = False  # whether what was asked for last had been computed before
         self._seconds_done = 0.0
         self._window_mel: Tensor | None = None
         self._segments_sent = 0
@@ -102,14 +104,14 @@ class TranscriptionState:
         """Start the encoder's clock, once the device is idle; raise `Stopped` if asked to."""
         self.listener.report("encoding", self._seconds_done, self.clip.seconds)
         synchronize(self.device)
-        self._encode_start = perf_counter()
+        self._encode_start, self.recalled = perf_counter(), False
 
     def end_encoding(self) -> None:
-        """Stop the encoder's clock, once the device is idle."""
+        """Stop the encoder's clock, once the device is idle; what was recalled takes no time."""
         synchronize(self.device)
-        window = max(len(self.window_starts) - 1, 0)
-        start = self._encode_start
-        self.spans.append(Span("encode", start, perf_counter() - start, window))
+        start, window = self._encode_start, max(len(self.window_starts) - 1, 0)
+        if not self.recalled:
+            self.spans.append(Span("encode", start, perf_counter() - start, window))
         self.listener.report("decoding", self._seconds_done, self.clip.seconds)
 
     def add_mel_span(self, start: float, end: float) -> None:

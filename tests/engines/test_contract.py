@@ -104,6 +104,14 @@ def test_spans_tell_when_each_stage_ran(transcript: Transcript) -> None:
     assert encoded == set(range(len(transcript.features) or 1))
 
 
+def test_each_run_encodes_a_window_once(engine: Engine, jfk: Clip, transcript: Transcript) -> None:
+    """Whisper's own loop asks for the words' times with the window, not with its features."""
+    if not engine.key.startswith(("max_", "openvino")):
+        pytest.skip("its encoder is PyTorch's or its runtime's own")
+    for run in (transcript, engine.transcribe(jfk, GREEDY)):
+        assert [span.window for span in run.spans if span.stage == "encode"] == [0]
+
+
 @pytest.mark.parametrize("beams", [1, 5])
 def test_words_are_told_token_by_token_where_asked_for(
     engine: Engine, jfk: Clip, beams: int, monkeypatch: pytest.MonkeyPatch
