@@ -178,7 +178,8 @@ class TimedWhisper(Whisper):
     """
 
     def install_hooks(self) -> None:
-        """Install the clock and the stop check; call it once the modules are in place."""
+        """Compile the alignment, install clock and stop check; the modules must be in place."""
+        whisper_hooks.compile_alignment()
         time_encoder(self.encoder)
         self.decoder.register_forward_pre_hook(call_state(lambda s: s.listener.check_stopped()))
 

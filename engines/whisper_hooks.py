@@ -24,21 +24,25 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
+from functools import cache
 from time import perf_counter
 from types import FrameType
 from typing import Any, Protocol
 
+import numba
 import torch
 import whisper.audio
 import whisper.decoding
 import whisper.model
+import whisper.timing
 import whisper.transcribe
 from torch import Tensor
 from whisper.decoding import DecodingTask, LogitFilter
 
 from engines.base import EngineError
+from engines.hardware import cache_folder
 
 _transcribe_module = sys.modules["whisper.transcribe"]  # `whisper.transcribe` is the function
 
@@ -58,6 +62,19 @@ class Transcription(Protocol):
 current_transcription: ContextVar[Transcription | None] = ContextVar(
     "current_transcription", default=None
 )
+
+
+@cache
+def compile_alignment() -> None:
+    """Compile whisper's alignment of words, or read what was compiled before, and keep it.
+
+    A process that uses it for the first time takes seconds for it, which would count as decoding.
+    """
+    with suppress(RuntimeError):  # numba found no folder that it can write
+        numba.config.CACHE_DIR = numba.config.CACHE_DIR or str(cache_folder() / "numba")
+        whisper.timing.dtw_cpu.enable_caching()
+        whisper.timing.backtrace.enable_caching()
+    whisper.timing.dtw(torch.zeros(1, 1))
 
 
 def read_window_start() -> float:

@@ -1,7 +1,11 @@
 """What this project uses inside openai-whisper and other loops, which a new version may change."""
 
 import inspect
+import os
 import re
+import subprocess
+import sys
+from pathlib import Path
 from pkgutil import resolve_name
 
 import pytest
@@ -28,6 +32,8 @@ NEEDED: dict[str, tuple[str, ...]] = {
     "whisper.decoding:ApplyTimestampRules": ("self.max_initial_timestamp_index",),
     "whisper.decoding:PyTorchInference": ("block.attn.key", "block.attn.value"),
     "whisper.model:MultiHeadAttention": ("MultiHeadAttention.use_sdpa",),
+    "whisper.timing:dtw": ("return dtw_cpu(x.double().cpu().numpy())",),
+    "whisper.timing:dtw_cpu.py_func": ("return backtrace(trace)",),
     "whisper.timing:find_alignment": (
         *("disable_sdpa()", "model.alignment_heads", "outs[-1][0]"),
         "block.cross_attn.register_forward_hook",
@@ -56,3 +62,20 @@ def test_whisper_s_tables_of_checkpoints_have_addresses_digests_and_heads() -> N
             f"the address of {name} in whisper._MODELS has no SHA-256 before the file's name"
         )
         assert name in whisper._ALIGNMENT_HEADS, f"whisper._ALIGNMENT_HEADS lacks {name}"
+
+
+PREPARE = """
+from engines import registry
+import whisper.timing
+registry.get("cpu", "tiny.en").prepare()
+found = whisper.timing.dtw_cpu
+print(len(found.signatures), sum(found.stats.cache_hits.values()))
+"""
+
+
+def test_alignment_is_compiled_before_the_first_run_and_kept(tmp_path: Path) -> None:
+    env = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    for expected in ("1 0", "1 1"):
+        run = [sys.executable, "-c", PREPARE]
+        done = subprocess.run(run, env=env, capture_output=True, text=True)
+        assert done.stdout.strip() == expected, done.stderr[-3000:]
