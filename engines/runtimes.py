@@ -33,7 +33,6 @@ from engines.transcription import (
     TranscriptionState,
     WhisperEngine,
     current_state,
-    time_encoder,
 )
 
 SIZES = "sizes.json"
@@ -45,9 +44,6 @@ class RuntimeWhisper(TimedWhisper):
     model of the runtime."""
 
     runtime: Any
-
-    def install_hooks(self) -> None:
-        time_encoder(self.encoder)  # whisper's loop, and with it the decoder, is not called
 
     @property
     def device(self) -> torch.device:

@@ -178,8 +178,7 @@ class TimedWhisper(Whisper):
     """
 
     def install_hooks(self) -> None:
-        """Compile the alignment, install clock and stop check; the modules must be in place."""
-        whisper_hooks.compile_alignment()
+        """Install the clock and the stop check; call it once the modules are in place."""
         time_encoder(self.encoder)
         self.decoder.register_forward_pre_hook(call_state(lambda s: s.listener.check_stopped()))
 
@@ -202,8 +201,7 @@ class TimedWhisper(Whisper):
         return DecodingTask(self, options)
 
     def detect_language(self, mel: Tensor, tokenizer: Any = None) -> Any:
-        """Whisper's `detect_language`, keeping the probability of the language; of the first speech
-        where speech was found first."""
+        """Whisper's, of the first speech where that was found; keeps the language's probability."""
         state = current_state()
         if state and state.speech is not None:
             mel = compute_first_window(state.speech, self.dims.n_mels).to(mel.device, mel.dtype)
@@ -298,6 +296,8 @@ class WhisperEngine:
         check_options(self.model, model, options)
         self._check_offered(options)
         options = replace(options, clip_timestamps=find_parts(clip, options.clip_timestamps))
+        if options.word_timestamps:
+            whisper_hooks.compile_alignment()  # before the clock starts
         found = self._guard_memory(lambda: self._transcribe(model, clip, options, listener))
         about = {"engine": self.key, "model": self.model, "clip": clip.name}
         logger.info("transcribed", **about, audio_seconds=clip.seconds, **found.seconds.as_dict())

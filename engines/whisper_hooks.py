@@ -68,7 +68,8 @@ current_transcription: ContextVar[Transcription | None] = ContextVar(
 def compile_alignment() -> None:
     """Compile whisper's alignment of words, or read what was compiled before, and keep it.
 
-    A process that uses it for the first time takes seconds for it, which would count as decoding.
+    numba does so at its first use in a process, where it would count as decoding: four seconds, or
+    under one where it was kept.
     """
     with suppress(RuntimeError):  # numba found no folder that it can write
         numba.config.CACHE_DIR = numba.config.CACHE_DIR or str(cache_folder() / "numba")
