@@ -40,21 +40,21 @@ class FastWhisper(TimedWhisper):
         return FastDecodingTask(self, options)
 
 
-def compute_once(name: str, compute: Callable[[FloatArray], Result], array: FloatArray) -> Result:
+def compute_once(compute: Callable[[FloatArray], Result], array: FloatArray) -> Result:
     """Return `compute(array)`, or what it was when this thread's transcription last asked for it.
 
     Whisper encodes a window anew to align its words, at each temperature that it tries, and after
-    detecting the language of a clip's first 30 seconds. Of each name the last array is kept.
+    detecting the language of a clip's first 30 seconds.
     """
     state = current_state()
     if state is None:
         return compute(array)
-    kept = state.computed.pop(name, None)
+    kept = state.computed.pop(compute, None)
     state.recalled = kept is not None and np.array_equal(kept[0], array)
     if kept is None or not state.recalled:
         del kept  # before the next takes as much memory
         kept = array.copy(), compute(array)
-    state.computed[name] = kept
+    state.computed[compute] = kept
     result: Result = kept[1]
     return result
 
@@ -70,9 +70,7 @@ class EncoderModule(nn.Module):
     def forward(self, mel: Tensor) -> Tensor:
         """Encode `(batch, n_mels, 3000)` to `(batch, n_audio_ctx, n_state)` on `mel`'s device."""
         windows = mel.float().cpu().numpy()
-        features = [
-            torch.from_numpy(compute_once("features", self.encode, window)) for window in windows
-        ]
+        features = [torch.from_numpy(compute_once(self.encode, window)) for window in windows]
         return torch.stack(features).to(mel.device, mel.dtype)
 
 
@@ -159,7 +157,7 @@ class DecoderModule(nn.Module):
 
     def forward(self, tokens: Tensor, features: Tensor, kv_cache: None = None) -> Tensor:
         """Return logits `(1, tokens, n_vocab)` of `tokens` `(1, tokens)` and one window."""
-        cross = compute_once("cross", self.graphs.compute_cross_kv, features[0].numpy())
+        cross = compute_once(self.graphs.compute_cross_kv, features[0].numpy())
         logits, scores = self.graphs.align(tokens.numpy(), cross)
         for block, layer in zip(self.blocks, torch.from_numpy(scores), strict=True):
             block.get_submodule("cross_attn")(layer[None])
@@ -180,7 +178,7 @@ class GraphInference(FastInference):
 
     def start(self, prompt: IntArray, features: Tensor, beams: int, **select: Any) -> Step:
         """As `FastInference.start`; the prompt runs once, whatever the number of beams."""
-        self.cross = compute_once("cross", self.decoder.compute_cross_kv, features[0].numpy())
+        self.cross = compute_once(self.decoder.compute_cross_kv, features[0].numpy())
         first = self.decoder.new_cache(1)
         rows = np.array([self.sot_index, len(prompt) - 1], np.int64)
         results = self.decoder.step(prompt[None], self.cross, first, rows, **select)

@@ -76,7 +76,7 @@ class TranscriptionState:
         self.windows: list[Window] = []
         self.language_probability: float | None = None
         self.speech: FloatArray | None = None
-        self.computed: dict[str, tuple[FloatArray, Any]] = {}  # see `graph_whisper.compute_once`
+        self.computed: dict[object, tuple[FloatArray, Any]] = {}  # see `compute_once`
         self.recalled = False  # whether what was asked for last had been computed before
         self._seconds_done = 0.0
         self._window_mel: Tensor | None = None
