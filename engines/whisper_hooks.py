@@ -71,11 +71,11 @@ def compile_alignment() -> None:
     numba does so at its first use in a process, where it would count as decoding: four seconds, or
     under one where it was kept.
     """
-    with suppress(RuntimeError):  # numba found no folder that it can write
+    with suppress(RuntimeError, OSError):  # numba found no folder that it can write, or a full disk
         numba.config.CACHE_DIR = numba.config.CACHE_DIR or str(cache_folder() / "numba")
         whisper.timing.dtw_cpu.enable_caching()
         whisper.timing.backtrace.enable_caching()
-    whisper.timing.dtw(torch.zeros(1, 1))
+        whisper.timing.dtw(torch.zeros(1, 1))
 
 
 def read_window_start() -> float:

@@ -192,7 +192,7 @@ print(count() - before)
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_threads_rest_while_there_is_nothing_to_compute() -> None:
-    """Of MAX's one looks for work 5,000 times a second, unless its timers are coarse."""
+    """One of MAX's would look for work 5,000 times a second, if its timers were not coarse."""
     done = subprocess.run([sys.executable, "-c", COUNT_WAKING], capture_output=True, text=True)
     assert int(done.stdout) < 500, done.stderr[-3000:]
 
