@@ -24,7 +24,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
 from time import perf_counter
@@ -71,10 +71,15 @@ def compile_alignment() -> None:
     numba does so at its first use in a process, where it would count as decoding: four seconds, or
     under one where it was kept.
     """
-    with suppress(RuntimeError, OSError):  # numba found no folder that it can write, or a full disk
-        numba.config.CACHE_DIR = numba.config.CACHE_DIR or str(cache_folder() / "numba")
-        whisper.timing.dtw_cpu.enable_caching()
-        whisper.timing.backtrace.enable_caching()
+    functions = (whisper.timing.dtw_cpu, whisper.timing.backtrace)
+    numba.config.CACHE_DIR = numba.config.CACHE_DIR or str(cache_folder() / "numba")
+    try:
+        for each in functions:
+            each.enable_caching()
+        whisper.timing.dtw(torch.zeros(1, 1))
+    except (RuntimeError, OSError):  # no folder that numba can write, or a full disk
+        for each in functions:
+            each._cache.disable()
         whisper.timing.dtw(torch.zeros(1, 1))
 
 
