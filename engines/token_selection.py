@@ -45,8 +45,8 @@ Beam: TypeAlias = tuple[int, ...]
 MASKED = np.float32(-1e30)
 """Added to a logit that must not be chosen: far below every other, and finite."""
 
-DOUBTFUL = -0.7
-"""The log-probability below which a guess is the last of its draft: one in two."""
+DOUBTFUL = -1.2
+"""The log-probability below which a guess is the last of its draft: three in ten."""
 
 BLOCK = 64
 """Width of the blocks whose maxima bound the search for the top k; a matter of speed alone."""

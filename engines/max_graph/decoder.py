@@ -3,7 +3,7 @@
 - `cross`: encoder features to every layer's cross-attention keys and values, once per window.
 - `step`: new tokens through all layers, over caches written in place; returns the logits and, on
   the CPU, the top k tokens of selected rows.
-- `draft`, on the CPU: a step of one token over weights rounded to a byte, whose result is a guess.
+- `draft`, on the CPU: a step of one token over rounded weights, whose result is a guess.
 - `align`: logits of all rows, the cross-attention scores from which word timestamps are made, and
   the residual stream after every part of a layer, which the layer inspection reads.
 

@@ -9,7 +9,7 @@ from kernels.amx import LEFT, SPAN, STEP, TILE, Bits, align, begin, end, pack_ro
 from kernels.amx_attention import attend_span, pack_values
 from kernels.attention import HEAD, attend, attend_block, exp_nonpositive
 from kernels.linear import write_block, write_block_on_amx, write_panel
-from kernels.tile import PANEL, ROWS, WIDTH, Vector
+from kernels.tile import PANEL, ROWS, WIDTH, Vector, scale_rows
 from std.ffi import external_call
 from std.math import ceildiv, exp, sqrt
 from std.memory import bitcast
@@ -33,17 +33,19 @@ def random(count: Int) -> List[Float32]:
 
 
 def product_error[road: Int, weight: DType](rows: Int, depth: Int, n: Int) raises -> Float64:
-    """Relative L2 error of `x @ w + b` with weights in float16, float32 or, for one row, upper bytes of float16."""
-    var panels = ceildiv(n, PANEL)
+    """Relative L2 error of `x @ w + b` with weights in float16, float32 or, for one row, bytes with scales."""
+    var panels, height = ceildiv(n, PANEL), depth + scale_rows(weight)
     var x = random(rows * depth)
     var b = random(n)
-    var w = List[Scalar[weight]](length=panels * depth * PANEL, fill=0)
+    var w = List[Scalar[weight]](length=panels * height * PANEL, fill=0)
     for i in range(len(w)):
-        comptime if weight == DType.uint8:
-            var bits = bitcast[DType.uint16](Float16(randn_float64()))
-            w[i] = Scalar[weight](bits >> 8)
-        else:
-            w[i] = Scalar[weight](randn_float64())
+        w[i] = Scalar[weight](40 * randn_float64()) if scale_rows(weight) > 0 else Scalar[weight](randn_float64())
+    var scales = List[Float32](length=panels * PANEL, fill=1)
+    comptime if scale_rows(weight) > 0:
+        for i in range(len(scales)):
+            scales[i] = Float32(randn_float64())
+            var ends = w.unsafe_ptr().unsafe_offset((i // PANEL * height + depth) * PANEL).unsafe_bitcast[Float32]()
+            ends.unsafe_offset(i % PANEL).unsafe_store(scales[i])
     var y = List[Float32](length=rows * n, fill=0)
     var unused = y.unsafe_ptr().as_unsafe_any_origin()
     comptime if road == AMX:
@@ -77,10 +79,8 @@ def product_error[road: Int, weight: DType](rows: Int, depth: Int, n: Int) raise
         for j in range(n):
             var exact = b[j].cast[DType.float64]()
             for d in range(depth):
-                var stored = w[((j // PANEL) * depth + d) * PANEL + j % PANEL]
-                var value = stored.cast[DType.float64]()
-                comptime if weight == DType.uint8:
-                    value = bitcast[DType.float16](stored.cast[DType.uint16]() << 8).cast[DType.float64]()
+                var stored = w[((j // PANEL) * height + d) * PANEL + j % PANEL]
+                var value = stored.cast[DType.float64]() * scales[j].cast[DType.float64]()
                 exact += x[i * depth + d].cast[DType.float64]() * value
             wrong += (y[i * n + j].cast[DType.float64]() - exact) ** 2
             size += exact**2
@@ -167,7 +167,7 @@ def measure[road: Int]() raises -> Tuple[Float64, Float64, Float64]:
         product = max(product, product_error[road, DType.float16](rows, 133, 77))
         product = max(product, product_error[road, DType.float32](rows, 133, 77))
         comptime if road == FEW:
-            product = max(product, product_error[road, DType.uint8](1, 133, 77))
+            product = max(product, product_error[road, DType.int8](1, 133, 77))
         var errors = attention_error[road](rows, 75, 4)
         ours = max(ours, errors[0])
         plain = max(plain, errors[1])

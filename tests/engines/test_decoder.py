@@ -21,7 +21,7 @@ from engines.analysis.records import DecoderInput
 from engines.base import EngineError
 from engines.checkpoints import Checkpoint
 from engines.graph_whisper import DecoderModule, GraphWhisper
-from engines.max_graph.cpu_decoder import CpuDecoder
+from engines.max_graph.cpu_decoder import CpuDecoder, pack_draft
 from engines.max_graph.decoder import Decoder
 from engines.max_whisper import HybridWhisper, load_max_decoder
 from engines.token_selection import FastDecodingTask, Step, TokenConstraints, select_top_k
@@ -154,29 +154,53 @@ def test_positions_and_tokens_that_the_kernels_lack_are_refused() -> None:
             step(decoder, np.array([[token]]), cross, decoder.new_cache(1))
 
 
-def test_a_draft_of_what_bytes_can_hold_is_a_step() -> None:
-    """Matrices are rounded beforehand, and the audio's keys and values are their biases."""
-    found = checkpoint("two layers")
-    state = {
-        key: t.to(torch.float8_e5m2).float() if t.ndim == 2 and "positional" not in key else t
-        for key, t in found.state.items()
-    }
+@pytest.mark.parametrize("size", ["two layers", "one head", "three heads"])
+def test_a_draft_is_a_step_of_rounded_weights(size: str) -> None:
+    """The audio's keys and values are their biases, which a draft's bytes can hold."""
+    found = checkpoint(size)
+    state = dict(found.state)
     for key, tensor in found.state.items():
         if "cross_attn.key.weight" in key or "cross_attn.value.weight" in key:
             state[key] = torch.zeros_like(tensor)
-        if "cross_attn.value.bias" in key:
+        elif "cross_attn.value.bias" in key:
             state[key] = tensor.to(torch.float8_e5m2).float()
+    rounded = {
+        key: unpack(pack_draft(tensor.numpy(), 8), 8)[: len(tensor)]
+        if "blocks" in key and tensor.ndim == 2
+        else tensor
+        for key, tensor in state.items()
+        if key.startswith("decoder")
+    }
     decoder, _ = load_max_decoder(replace(found, state=state), on_cpu=True)
+    expected, _ = load_max_decoder(replace(found, state=state | rounded), on_cpu=True)
     assert isinstance(decoder, CpuDecoder)
-    cross = decoder.compute_cross_kv(make_features(found.dims))
-    drafted, stepped = decoder.new_cache(1), decoder.new_cache(1)
-    every = TokenConstraints(np.zeros(517, np.float32), False), np.array([[0, 0, 0, 517]]), 1
-    for token in random_tokens(found.dims, 40).tolist():
-        guess, logprob = decoder.draft(token, cross, drafted, *every)
-        _, top, logprobs = step(decoder, np.array([[token]]), cross, stepped)
-        assert guess == top[0, 0]
-        assert logprob == pytest.approx(logprobs[0, 0], abs=1e-5)
-    assert drafted.length == stepped.length == 40
+    features, n_vocab = make_features(found.dims), found.dims.n_vocab
+    tokens = random_tokens(found.dims, found.dims.n_text_ctx)
+    trace = expected.trace(tokens[None], features)
+    embedding = state["decoder.token_embedding.weight"].numpy()
+    logits = torch.from_numpy(trace.hidden) @ unpack(pack_draft(embedding, 4), 4)[:n_vocab].T
+    exact = torch.from_numpy(trace.logits).gather(1, best := logits.topk(16).indices)
+    logprobs = logits.scatter(1, best, exact).log_softmax(1)
+    cross, cache = decoder.compute_cross_kv(features), decoder.new_cache(1)
+    every = TokenConstraints(np.zeros(n_vocab, np.float32), False), np.array([[0, 0, 0, n_vocab]])
+    for token, row in zip(tokens.tolist(), logprobs, strict=True):
+        guess, logprob = decoder.draft(token, cross, cache, *every, 1)
+        assert guess == row.argmax()
+        assert logprob == pytest.approx(row.max().item(), abs=1e-5)
+    assert cache.length == len(tokens)
+
+
+def unpack(packed: np.ndarray, bits: int) -> torch.Tensor:
+    """Return what `pack_draft` packed as a matrix `(n_out, depth)`, its padding included."""
+    scales = np.ascontiguousarray(packed[:, -4:]).view(np.float32).reshape(len(packed), 1, -1)
+    body = packed[:, :-4]  # (panels, depth * bits / 8, PANEL)
+    if bits == 8:
+        values = body.view(np.int8).astype(np.float32)
+    else:
+        halves = np.stack([body & 15, body >> 4], 2)
+        values = halves.reshape(len(body), -1, body.shape[2]).astype(np.float32) - 8
+    matrix = (values * scales).transpose(0, 2, 1)
+    return torch.from_numpy(matrix.reshape(-1, matrix.shape[-1]))
 
 
 # The fast loop against whisper's own over PyTorch.
@@ -262,7 +286,7 @@ def test_no_guess_changes_a_token(
     assert len(expected.tokens) == 60  # the prompt's step chooses the first
     assert len(steps) - 1 + task.drafted >= 59
     if right == 1:
-        assert steps == [begin, *[6] * 10] and task.drafted == 50
+        assert steps == [begin, *[12] * 5] and task.drafted == 55
     if right == 0:
         assert task.drafted == 0 and len(steps) == 60
 

@@ -15,7 +15,7 @@ from .attention import HEAD, HEAD_PANELS, attend
 from .linear import write_panel
 from .rows import normalise
 from .team import Member, run_team
-from .tile import PANEL, ROWS
+from .tile import PANEL, ROWS, scale_rows
 
 comptime VOCABULARY_PANELS_PER_TASK = 32
 """Panels of one task of the vocabulary's 1,621; a projection has a task for each."""
@@ -26,10 +26,9 @@ comptime ROWS_PER_TASK = 8
 comptime PHASES_PER_LAYER = 12
 """Phases of a layer: three norms, two attentions and four projections, and with `align` three copies."""
 
-# Lengths of a layer's parts in the stacked weights of `weights.py`, in units of n_state or its square.
+# Lengths of a layer's parts in the stacked weights of `cpu_decoder.py`, in units of n_state.
 comptime NORMS = 6  # scale and shift of three norms
 comptime BIASES = 11  # query-key-value 3, out 1, cross query 1, cross out 1, MLP 4 and 1
-comptime MATRICES = 14  # query-key-value 3, out 1, cross query 1, cross out 1, MLP 4 and 4
 
 
 @extensibility.register("whisper_decoder")
@@ -46,10 +45,10 @@ struct Decoder:
     `tokens`: `(batch, new)`. `sequences`: `(batch, 3)`, of each its place in the caches, the positions already there,
     from which on the new ones are written, and its window; those of a window stand side by side.
     `embedding`: `(vocabulary panels, n_state, PANEL)`. `positions`: `(n_text_ctx, n_state)`.
-    `matrices`: `(layers, 14 * n_state ** 2)`, packed one by one: query-key-value, out, cross query, cross out, the
-    two of the MLP. `biases`: `(layers, 11 * n_state)`, in the same order. `norms`: `(layers, 6 * n_state)`, scale and
+    `matrices`: a row each layer, packed one by one as `write_panel` reads them: query-key-value, out, cross query,
+    cross out, the two of the MLP. `biases`: `(layers, 11 * n_state)`, in the same order. `norms`: `(layers, 6 * n_state)`, scale and
     shift of the three layer norms. `last_norm`: scale and shift, `(2 * n_state,)`. `audio`: `(n_ctx,)`, for its length.
-    `embedded`, `weight` and `cross` are types that `widen` knows; bytes, a draft's, are for a single row.
+    `embedded`, `weight` and `cross` are types that `widen` knows; those of a byte, a draft's, are for a single row.
     """
 
     @staticmethod
@@ -108,8 +107,9 @@ struct Decoder:
             member.share(embed, rows)
             keep[align](member, 0, rows * n, x, states.unsafe_ptr())
 
+            var depth = n + scale_rows(weight)  # rows of a panel, but of the MLP's second matrix
             for layer in range(layers):
-                var w = matrices.unsafe_ptr().unsafe_offset(layer * MATRICES * n * n)
+                var w = matrices.unsafe_ptr().unsafe_offset(layer * matrices.dim_size(1))
                 var b = biases.unsafe_ptr().unsafe_offset(layer * BIASES * n)
                 var g = norms.unsafe_ptr().unsafe_offset(layer * NORMS * n)
                 var k = keys.unsafe_ptr().unsafe_offset(layer * places * heads * slots * HEAD * PANEL)
@@ -119,7 +119,7 @@ struct Decoder:
                 layer_norm(member, rows, n, x, g, g.unsafe_offset(n), normal)
                 self_attention(member, rows, new, n, table, slots, normal, w, b, k, v, wide, mixed)
                 project[False, True](
-                    member, rows, n, n, mixed, w.unsafe_offset(3 * n * n), b.unsafe_offset(3 * n), x
+                    member, rows, n, n, mixed, w.unsafe_offset(3 * n * depth), b.unsafe_offset(3 * n), x
                 )
                 keep[align](member, 3 * layer + 1, rows * n, x, states.unsafe_ptr())
 
@@ -129,23 +129,23 @@ struct Decoder:
                 var ck = cross_keys.unsafe_ptr().unsafe_offset(at)
                 var cv = cross_values.unsafe_ptr().unsafe_offset(at)
                 var kept = qk.unsafe_ptr().unsafe_offset(layer * heads * rows * n_ctx if align else 0)
-                var cw = w.unsafe_offset(4 * n * n)
+                var cw = w.unsafe_offset(4 * n * depth)
                 var cb = b.unsafe_offset(4 * n)
                 cross_attention[align=align](
                     member, rows, new, n, layers, n_ctx, table, cross_slots, normal, cw, cb, ck, cv, wide, mixed, kept
                 )
                 project[False, True](
-                    member, rows, n, n, mixed, w.unsafe_offset(5 * n * n), b.unsafe_offset(5 * n), x
+                    member, rows, n, n, mixed, w.unsafe_offset(5 * n * depth), b.unsafe_offset(5 * n), x
                 )
                 keep[align](member, 3 * layer + 2, rows * n, x, states.unsafe_ptr())
 
                 # MLP.
                 layer_norm(member, rows, n, x, g.unsafe_offset(4 * n), g.unsafe_offset(5 * n), normal)
                 project[True, False](
-                    member, rows, n, 4 * n, normal, w.unsafe_offset(6 * n * n), b.unsafe_offset(6 * n), wide
+                    member, rows, n, 4 * n, normal, w.unsafe_offset(6 * n * depth), b.unsafe_offset(6 * n), wide
                 )
                 project[False, True](
-                    member, rows, 4 * n, n, wide, w.unsafe_offset(10 * n * n), b.unsafe_offset(10 * n), x
+                    member, rows, 4 * n, n, wide, w.unsafe_offset(10 * n * depth), b.unsafe_offset(10 * n), x
                 )
                 keep[align](member, 3 * layer + 3, rows * n, x, states.unsafe_ptr())
 

@@ -34,6 +34,7 @@ from .tile import (
     copy,
     multiply,
     needs_tile,
+    scale_rows,
     spread,
     tile_vectors,
 )
@@ -92,7 +93,7 @@ struct Linear:
             var first = task * BLOCK
             var rows = min(BLOCK, m - first)
             comptime if terms > 0:
-                var bits = wp.bitcast[Bits]()
+                var bits = wp.unsafe_bitcast[Bits]()
                 write_block_on_amx[terms, gelu, residual](first, rows, depth, n, row_stride, xp, bits, bp, rp, yp)
             else:
                 write_block[gelu, residual](first, rows, depth, n, row_stride, xp, wp, bp, rp, yp)
@@ -257,7 +258,12 @@ def write_panel[
     r: Pointer[Float32, ...],
     y: Pointer[mut=True, Float32, ...],
 ):
-    """Writes rows `start` to `end` of panel `p`, the columns `p * PANEL` to `(p + 1) * PANEL`, in tiles."""
+    """Writes rows `start` to `end` of panel `p`, the columns `p * PANEL` to `(p + 1) * PANEL`, in tiles.
+
+    `w`: `(panels, depth, PANEL)`; whole bytes are followed in each panel by their columns' scales.
+    """
+    var panel = w.unsafe_offset(p * (depth + scale_rows(weight)) * PANEL)
+    var scales = panel.unsafe_offset(depth * PANEL).unsafe_bitcast[Float32]()
     var i = start
     comptime for tile in range(len(TILES)):
         comptime rows = TILES[tile]
@@ -266,14 +272,17 @@ def write_panel[
             comptime for part in range(VECTORS // vectors):
                 comptime first = part * vectors * WIDTH  # column of the panel
                 var sums = multiply[rows, vectors](
-                    x.unsafe_offset(i * row_stride), row_stride, w.unsafe_offset(p * depth * PANEL + first), depth
+                    x.unsafe_offset(i * row_stride), row_stride, panel.unsafe_offset(first), depth
                 )
                 comptime for row in range(rows):
                     var y_row = y.unsafe_offset((i + row) * n)
                     var r_row = r.unsafe_offset((i + row) * n if residual else 0)
                     comptime for v in range(vectors):
                         var column = p * PANEL + first + v * WIDTH
-                        finish[gelu, residual](column, n, sums[row * vectors + v], b, r_row, y_row)
+                        var product = sums[row * vectors + v]
+                        comptime if scale_rows(weight) > 0:
+                            product *= scales.unsafe_offset(first + v * WIDTH).unsafe_load[width=WIDTH]()
+                        finish[gelu, residual](column, n, product, b, r_row, y_row)
             i += rows
 
 
