@@ -25,7 +25,6 @@ from .tile import (
     multiply,
     needs_tile,
     spread,
-    tile_vectors,
 )
 
 comptime HEAD = 64
@@ -248,19 +247,15 @@ def attend[
     var i = first
     comptime for tile in range(len(TILES)):
         comptime rows = TILES[tile]
-        comptime vectors = tile_vectors(rows)
-        comptime parts = VECTORS // vectors
         while needs_tile(rows, stored) and i + rows <= last:
             # scores = queries @ keys, (rows, n_keys)
             for p in range(panels):
-                comptime for part in range(parts):
-                    var column = part * vectors * WIDTH
-                    var panel = k.unsafe_offset(p * HEAD * PANEL + column)
-                    var sums = multiply[rows, vectors](q.unsafe_offset(i * q_stride), q_stride, panel, HEAD)
-                    comptime for r in range(rows):
-                        comptime for c in range(vectors):
-                            var at = r * n_keys + p * PANEL + column + c * WIDTH
-                            scores.unsafe_offset(at).unsafe_store(sums[r * vectors + c])
+                var panel = k.unsafe_offset(p * HEAD * PANEL)
+                var sums = multiply[rows](q.unsafe_offset(i * q_stride), q_stride, panel, HEAD)
+                comptime for r in range(rows):
+                    comptime for c in range(VECTORS):
+                        var at = r * n_keys + p * PANEL + c * WIDTH
+                        scores.unsafe_offset(at).unsafe_store(sums[r * VECTORS + c])
 
             # weights = exp(SCALE * (scores - highest)), in place
             var shares = Array[Float32, rows](fill=0)  # 1 / sum of a row's weights
@@ -276,14 +271,12 @@ def attend[
 
             # output = weights @ values * shares, (rows, HEAD)
             comptime for p in range(HEAD_PANELS):
-                comptime for part in range(parts):
-                    comptime column = part * vectors * WIDTH
-                    var panel = v.unsafe_offset(p * slots * PANEL * PANEL + column)
-                    var sums = multiply[rows, vectors](scores, n_keys, panel, n_keys)
-                    comptime for r in range(rows):
-                        comptime for c in range(vectors):
-                            var at = (i + r) * y_stride + p * PANEL + column + c * WIDTH
-                            y.unsafe_offset(at).unsafe_store(sums[r * vectors + c] * shares[r])
+                var panel = v.unsafe_offset(p * slots * PANEL * PANEL)
+                var sums = multiply[rows](scores, n_keys, panel, n_keys)
+                comptime for r in range(rows):
+                    comptime for c in range(VECTORS):
+                        var at = (i + r) * y_stride + p * PANEL + c * WIDTH
+                        y.unsafe_offset(at).unsafe_store(sums[r * VECTORS + c] * shares[r])
             i += rows
 
 

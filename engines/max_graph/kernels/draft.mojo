@@ -10,12 +10,11 @@ from max.algorithm import sync_parallelize
 from max.gpu.host import DeviceContext
 from std.collections import Array
 from std.math import ceildiv
-from std.sys import PrefetchOptions, prefetch
 
 from .attention import largest
 from .decoder import VOCABULARY_PANELS_PER_TASK
 from .linear import finish
-from .tile import AHEAD, LOWEST, PANEL, SCALE_ROWS, VECTORS, WIDTH, Vector
+from .tile import AHEAD, LOWEST, PANEL, SCALE_ROWS, VECTORS, WIDTH, Vector, fetch
 
 comptime CANDIDATES = 16
 """Tokens whose logits are computed from their exact embeddings. Of `tiny.en`'s and `base`'s guesses for English speech
@@ -76,9 +75,7 @@ def write_rounded_panel(
     var odd = Array[Vector, VECTORS](fill=Vector(0))
     var total = Float32(0)  # of `x`
     for row in range(n // 2):
-        prefetch[PrefetchOptions().for_read().high_locality().to_data_cache()](
-            panel.unsafe_offset((row + AHEAD) * PANEL)
-        )
+        fetch[PANEL](panel.unsafe_offset((row + AHEAD) * PANEL))
         var left = x.unsafe_offset(2 * row).unsafe_load()
         var right = x.unsafe_offset(2 * row + 1).unsafe_load()
         total += left + right

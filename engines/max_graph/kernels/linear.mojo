@@ -36,7 +36,6 @@ from .tile import (
     needs_tile,
     scale_rows,
     spread,
-    tile_vectors,
 )
 
 comptime BLOCK = 16 * TALL
@@ -267,22 +266,16 @@ def write_panel[
     var i = start
     comptime for tile in range(len(TILES)):
         comptime rows = TILES[tile]
-        comptime vectors = tile_vectors(rows)
         while needs_tile(rows, weight) and i + rows <= end:
-            comptime for part in range(VECTORS // vectors):
-                comptime first = part * vectors * WIDTH  # column of the panel
-                var sums = multiply[rows, vectors](
-                    x.unsafe_offset(i * row_stride), row_stride, panel.unsafe_offset(first), depth
-                )
-                comptime for row in range(rows):
-                    var y_row = y.unsafe_offset((i + row) * n)
-                    var r_row = r.unsafe_offset((i + row) * n if residual else 0)
-                    comptime for v in range(vectors):
-                        var column = p * PANEL + first + v * WIDTH
-                        var product = sums[row * vectors + v]
-                        comptime if scale_rows(weight) > 0:
-                            product *= scales.unsafe_offset(first + v * WIDTH).unsafe_load[width=WIDTH]()
-                        finish[gelu, residual](column, n, product, b, r_row, y_row)
+            var sums = multiply[rows](x.unsafe_offset(i * row_stride), row_stride, panel, depth)
+            comptime for row in range(rows):
+                var y_row = y.unsafe_offset((i + row) * n)
+                var r_row = r.unsafe_offset((i + row) * n if residual else 0)
+                comptime for v in range(VECTORS):
+                    var product = sums[row * VECTORS + v]
+                    comptime if scale_rows(weight) > 0:
+                        product *= scales.unsafe_offset(v * WIDTH).unsafe_load[width=WIDTH]()
+                    finish[gelu, residual](p * PANEL + v * WIDTH, n, product, b, r_row, y_row)
             i += rows
 
 

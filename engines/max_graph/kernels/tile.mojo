@@ -19,10 +19,17 @@ comptime VECTORS = PANEL // WIDTH
 comptime REGISTERS = 16 if WIDTH == 8 else 32
 """Vector registers: 16 with AVX2, 32 with AVX-512 and NEON."""
 
-comptime ROWS = 6 if WIDTH == 8 else 12
-"""Rows of the large tile, whose accumulators are rows * 2 vectors: 24 of 32 registers, 12 of AVX2's 16, so that the
-operands have registers too. On AVX2 a tile of 3 * 4 needs 17 and spills: it reaches 43 % of the
-limit of multiply-adds, this one 98 %."""
+comptime ROWS = 12
+"""Rows of the largest tile, those of a step that confirms a whole draft."""
+
+comptime REGISTER_ROWS = 6 if WIDTH == 8 else 12
+"""Rows of it that registers hold, whose accumulators are rows * 2 vectors: 24 of 32 registers, 12 of AVX2's 16, so
+that the operands have registers too. On AVX2 a tile of 3 * 4 needs 17 and spills: it reaches 43 % of the limit of
+multiply-adds, this one 98 %."""
+
+comptime TURN = 32
+"""Depths of a panel that one part of a tile takes before the next part's turn. If a part took them all, memory would
+wait while the others read them again."""
 
 comptime AHEAD = 96
 """Depths of a panel that are fetched before they are needed, 6 KB of float16: few rows wait for memory, and the
@@ -34,7 +41,7 @@ comptime CACHE_LINE = 64
 comptime LOWEST = Float32(-1e30)
 """Stands for minus infinity: below every score and logit, and finite, so that differences are no NaN."""
 
-comptime TILES = (ROWS, 6, 5, 3, 1) if WIDTH == 16 else (ROWS, 5, 4, 2, 1)
+comptime TILES = (ROWS, 6, 5, 3, 1) if WIDTH == 16 else (ROWS, 6, 5, 2, 1)
 """Rows of the tiles that cover any number of rows, largest first: steps of few rows read each weight once."""
 
 comptime TALL = 6
@@ -76,7 +83,7 @@ def scale_rows(stored: DType) -> Int:
 
 
 def tile_vectors(rows: Int) -> Int:
-    """Returns the vectors of a tile's row: a whole panel if registers suffice, so that weights are read once."""
+    """Returns the vectors of a row that registers hold: a whole panel's if they suffice."""
     return VECTORS if (rows + 1) * VECTORS + 1 <= REGISTERS else 2
 
 
@@ -91,42 +98,73 @@ def widen[dtype: DType, width: Int](values: SIMD[dtype, width]) -> SIMD[DType.fl
 
 @always_inline
 def multiply[
-    rows: Int, vectors: Int, weight: DType
+    rows: Int, weight: DType
 ](
     a: Pointer[Float32, ...], row_stride: Int, panel: Pointer[Scalar[weight], ...], depth: Int
-) -> Accumulators[rows, vectors]:
-    """Returns the first `vectors * WIDTH` columns of `a @ panel` as registers `(rows, vectors)`.
+) -> Accumulators[rows, VECTORS]:
+    """Returns `a @ panel` as vectors `(rows, VECTORS)`.
 
     `a`: `(rows, depth)`, its rows `row_stride` apart. `panel`: `(depth, PANEL)`, in a type that `widen` takes to
-    float32 exactly, in registers; a pointer into its first row begins at a later column. A single row is summed in
-    independent chains, because one chain waits for the latency of the multiply-add instead of for memory.
+    float32 exactly, in registers. A single row is summed in independent chains, because one chain waits for the
+    latency of the multiply-add instead of for memory.
     """
-    comptime CHAINS = 8 // vectors if rows == 1 else 1
-    comptime PER_LINE = min(CACHE_LINE // size_of[weight](), PANEL)  # values of a cache line
-    var sums = Array[Vector, rows * vectors * CHAINS](fill=Vector(0))  # (CHAINS, rows, vectors)
-    var whole = depth - depth % CHAINS
-    for k in range(0, whole, CHAINS):
+    comptime CHAINS = 8 // VECTORS if rows == 1 else 1
+    comptime held = min(rows, REGISTER_ROWS)
+    comptime vectors = tile_vectors(held)
+    comptime halves = VECTORS // vectors
+    comptime parts = rows // held * halves
+    var sums = Array[Vector, CHAINS * rows * VECTORS](fill=Vector(0))  # (CHAINS, rows, VECTORS)
+    comptime if parts == 1:
+        var whole = depth - depth % CHAINS
+        for k in range(0, whole, CHAINS):
+            comptime for c in range(CHAINS):
+                fetch[PANEL](panel.unsafe_offset((k + c + AHEAD) * PANEL))
+                var row = panel.unsafe_offset((k + c) * PANEL)
+                add_outer[rows, VECTORS, c * VECTORS](a.unsafe_offset(k + c), row_stride, row, sums)
+        for k in range(whole, depth):  # depths that CHAINS leaves over
+            add_outer[rows, VECTORS, 0](a.unsafe_offset(k), row_stride, panel.unsafe_offset(k * PANEL), sums)
+    else:
+        for start in range(0, depth, TURN):
+            var ahead = panel.unsafe_offset((start + AHEAD) * PANEL)
+            comptime for part in range(parts):
+                comptime top = part // halves * held
+                comptime first = part % halves * vectors
+                var left = a.unsafe_offset(top * row_stride)
+                var right = panel.unsafe_offset(first * WIDTH)
+                var tile = Accumulators[held, vectors](fill=Vector(0))
+                comptime for i in range(held * vectors):
+                    tile[i] = sums[(top + i // vectors) * VECTORS + first + i % vectors]
+                for k in range(start, min(start + TURN, depth)):
+                    fetch[PANEL // parts](ahead.unsafe_offset((part * TURN + k - start) * (PANEL // parts)))
+                    add_outer[held, vectors, 0](left.unsafe_offset(k), row_stride, right.unsafe_offset(k * PANEL), tile)
+                comptime for i in range(held * vectors):
+                    sums[(top + i // vectors) * VECTORS + first + i % vectors] = tile[i]
+    var total = Accumulators[rows, VECTORS](fill=Vector(0))
+    comptime for i in range(rows * VECTORS):
         comptime for c in range(CHAINS):
-            comptime for line in range(PANEL // PER_LINE):
-                var ahead = panel.unsafe_offset((k + c + AHEAD) * PANEL + line * PER_LINE)
-                prefetch[PrefetchOptions().for_read().high_locality().to_data_cache()](ahead)
-            comptime for r in range(rows):
-                var left = Vector(a.unsafe_offset(r * row_stride + k + c).unsafe_load())
-                comptime for v in range(vectors):
-                    var right = panel.unsafe_offset((k + c) * PANEL + v * WIDTH).unsafe_load[width=WIDTH]()
-                    comptime at = (c * rows + r) * vectors + v
-                    sums[at] = left.fma(widen(right), sums[at])
-    for k in range(whole, depth):  # depths that CHAINS leaves over
-        comptime for r in range(rows):
-            var left = Vector(a.unsafe_offset(r * row_stride + k).unsafe_load())
-            comptime for v in range(vectors):
-                var right = panel.unsafe_offset(k * PANEL + v * WIDTH).unsafe_load[width=WIDTH]()
-                sums[r * vectors + v] = left.fma(widen(right), sums[r * vectors + v])
-    var total = Accumulators[rows, vectors](fill=Vector(0))  # (rows, vectors)
-    comptime for i in range(rows * vectors):
-        comptime for c in range(CHAINS):
-            total[i] = total[i] + sums[c * rows * vectors + i]
+            total[i] = total[i] + sums[c * rows * VECTORS + i]
     return total^
+
+
+@always_inline
+def fetch[count: Int, dtype: DType](at: Pointer[Scalar[dtype], ...]):
+    """Fetches `count` values before they are needed."""
+    comptime for value in range(0, count, CACHE_LINE // size_of[dtype]()):
+        prefetch[PrefetchOptions().for_read().high_locality().to_data_cache()](at.unsafe_offset(value))
+
+
+@always_inline
+def add_outer[
+    rows: Int, vectors: Int, at: Int, weight: DType, size: Int
+](
+    a: Pointer[Float32, ...], row_stride: Int, panel: Pointer[Scalar[weight], ...], mut sums: Array[Vector, size]
+):
+    """Adds the products of a column `a` `(rows,)` and a row of a panel `(vectors * WIDTH,)` to `sums` from `at` on."""
+    comptime for r in range(rows):
+        var left = Vector(a.unsafe_offset(r * row_stride).unsafe_load())
+        comptime for v in range(vectors):
+            var right = panel.unsafe_offset(v * WIDTH).unsafe_load[width=WIDTH]()
+            sums[at + r * vectors + v] = left.fma(widen(right), sums[at + r * vectors + v])
 
 
 @always_inline
