@@ -59,7 +59,7 @@ def _layers_types(op: CpuOperations, draft: bool) -> list[TensorType | BufferTyp
         cache,  # self-attention keys
         cache,  # self-attention values
         TensorType(DType.int64, ["batch", "new"], op.device),  # tokens
-        TensorType(DType.int64, ["batch", 3], op.device),  # place, positions there, window
+        TensorType(DType.int64, ["batch", 4], op.device),  # see `_gather`
         cross,  # cross-attention keys
         cross,  # cross-attention values
         op.panels("vocabulary", "n_state"),  # token embedding
@@ -307,8 +307,15 @@ class CpuDecoder(Decoder):
         rows: IntArray,
         weights: Sequence[Buffer],
     ) -> list[Buffer]:
-        """Return the inputs for the beams of several caches, which share their arrays."""
-        table = [(place, each.length, each.window) for each in caches for place in each.places]
+        """Return the inputs for the beams of several caches, which share their arrays.
+
+        The kernel is told of each beam its place, the positions there, its window, and how many
+        panels of positions all beams of this cache have in common.
+        """
+        table = []
+        for each in caches:
+            common = each.length if len(each.places) == 1 else each.common
+            table += [(place, each.length, each.window, common // PANEL) for place in each.places]
         return [
             Buffer.from_numpy(caches[0].keys),
             Buffer.from_numpy(caches[0].values),

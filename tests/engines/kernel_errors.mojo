@@ -92,20 +92,26 @@ def attention_error[road: Int](rows: Int, live: Int, slots: Int) raises -> Tuple
     var q = random(rows * HEAD)
     var keys = random(live * HEAD)
     var values = random(live * HEAD)
-    var k = List[Float32](length=slots * PANEL * HEAD, fill=0)
-    var v = List[Float32](length=slots * PANEL * HEAD, fill=0)
+    var size = slots * PANEL * HEAD
+    var k = List[Float32](length=2 * size, fill=0)
+    var v = List[Float32](length=2 * size, fill=0)
     for t in range(live):
         for d in range(HEAD):
-            k[((t // PANEL) * HEAD + d) * PANEL + t % PANEL] = keys[t * HEAD + d]
-            v[((d // PANEL) * slots * PANEL + t) * PANEL + d % PANEL] = values[t * HEAD + d]
+            var at_key = ((t // PANEL) * HEAD + d) * PANEL + t % PANEL
+            var at_value = ((d // PANEL) * slots * PANEL + t) * PANEL + d % PANEL
+            k[at_key] = keys[t * HEAD + d]
+            v[at_value] = values[t * HEAD + d]
+            if t >= PANEL:
+                k[size + at_key] = keys[t * HEAD + d]
+                v[size + at_value] = values[t * HEAD + d]
     var scores = List[Float32](length=ROWS * slots * PANEL, fill=0)
     var y = List[Float32](length=rows * HEAD, fill=0)
     comptime if road == AMX:
         var list = List[Bits](length=2 * ceildiv(live, SPAN) * HEAD // SPAN * LEFT + 32, fill=0)
         var packed = align(list.unsafe_ptr())
         pack_rows(live, HEAD, keys.unsafe_ptr(), HEAD, packed)
-        var size = ceildiv(live, SPAN) * (HEAD // SPAN) * LEFT
-        pack_values(live, values.unsafe_ptr(), HEAD, packed.unsafe_offset(size))
+        var behind = ceildiv(live, SPAN) * (HEAD // SPAN) * LEFT
+        pack_values(live, values.unsafe_ptr(), HEAD, packed.unsafe_offset(behind))
         begin()
         attend_span(rows, live, q.unsafe_ptr(), HEAD, packed, y.unsafe_ptr(), HEAD)
         end()
@@ -114,18 +120,22 @@ def attention_error[road: Int](rows: Int, live: Int, slots: Int) raises -> Tuple
             rows, live, slots, q.unsafe_ptr(), HEAD, k.unsafe_ptr(), v.unsafe_ptr(), y.unsafe_ptr(), HEAD
         )
     else:
+        # All but the first panel are each query's own; every other query has them behind those of the rest.
+        var own = List[Int](length=2 * rows, fill=live)
+        for i in range(rows):
+            own[2 * i] = i % 2 * size
         attend[False](
-            0, rows, live, slots, q.unsafe_ptr(), HEAD, k.unsafe_ptr(), v.unsafe_ptr(),
+            0, rows, 1, slots, own.unsafe_ptr(), q.unsafe_ptr(), HEAD, k.unsafe_ptr(), v.unsafe_ptr(),
             scores.unsafe_ptr(), y.unsafe_ptr(), HEAD, scores.unsafe_ptr().as_unsafe_any_origin(),
         )
     var exact = attend_plainly[DType.float64](rows, live, q, keys, values)
     var plain = attend_plainly[DType.float32](rows, live, q, keys, values)
-    var size, ours, theirs = Float64(0), Float64(0), Float64(0)
+    var norm, ours, theirs = Float64(0), Float64(0), Float64(0)
     for i in range(rows * HEAD):
-        size += exact[i] ** 2
+        norm += exact[i] ** 2
         ours += (y[i].cast[DType.float64]() - exact[i]) ** 2
         theirs += (plain[i].cast[DType.float64]() - exact[i]) ** 2
-    return sqrt(ours / size), sqrt(theirs / size)
+    return sqrt(ours / norm), sqrt(theirs / norm)
 
 
 def attend_plainly[

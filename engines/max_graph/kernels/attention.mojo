@@ -225,8 +225,9 @@ def attend[
 ](
     first: Int,
     last: Int,
-    live: Int,
+    shared: Int,
     slots: Int,
+    own: Pointer[Int, ...],
     q: Pointer[Float32, ...],
     q_stride: Int,
     k: Pointer[Scalar[stored], ...],
@@ -239,28 +240,36 @@ def attend[
     """Writes one head's output for queries `first` to `last`.
 
     `q`: rows of `HEAD` values, `q_stride` apart; `y` likewise. `k`, `v`: `slots` panels as `PackKeysValues` lays
-    them out, in a type that `widen` knows; the first `live` positions count. `scores`: scratch for
-    `ROWS * slots * PANEL` values. With `keep`, the scaled scores before the softmax are copied to `kept` `(last, live)`.
+    them out, in a type that `widen` knows. The first `shared` panels are all queries', and read once for a tile of
+    them. The panels after these are a query's own. `own`: `(last, 2)`, how far from `k` and from `v` a query's own are,
+    and how many positions it attends to. `scores`: scratch for `ROWS * slots * PANEL` values. With `keep`, the scaled
+    scores before the softmax are copied to `kept` `(last, positions)`.
     """
-    var panels = ceildiv(live, PANEL)
-    var n_keys = panels * PANEL
+    var stride = slots * PANEL
     var i = first
     comptime for tile in range(len(TILES)):
         comptime rows = TILES[tile]
         while needs_tile(rows, stored) and i + rows <= last:
-            # scores = queries @ keys, (rows, n_keys)
-            for p in range(panels):
+            # scores = queries @ keys, (rows, stride)
+            for p in range(shared):
                 var panel = k.unsafe_offset(p * HEAD * PANEL)
                 var sums = multiply[rows](q.unsafe_offset(i * q_stride), q_stride, panel, HEAD)
                 comptime for r in range(rows):
                     comptime for c in range(VECTORS):
-                        var at = r * n_keys + p * PANEL + c * WIDTH
-                        scores.unsafe_offset(at).unsafe_store(sums[r * VECTORS + c])
+                        scores.unsafe_offset(r * stride + p * PANEL + c * WIDTH).unsafe_store(sums[r * VECTORS + c])
 
             # weights = exp(SCALE * (scores - highest)), in place
             var shares = Array[Float32, rows](fill=0)  # 1 / sum of a row's weights
             for r in range(rows):
-                var row = scores.unsafe_offset(r * n_keys)
+                var distance = own.unsafe_offset(2 * (i + r)).unsafe_load()
+                var live = own.unsafe_offset(2 * (i + r) + 1).unsafe_load()
+                var n_keys = ceildiv(live, PANEL) * PANEL
+                var row = scores.unsafe_offset(r * stride)
+                for t in range(shared * PANEL, n_keys, PANEL):
+                    var panel = k.unsafe_offset(distance + t * HEAD)
+                    var sums = multiply[1](q.unsafe_offset((i + r) * q_stride), 0, panel, HEAD)
+                    comptime for c in range(VECTORS):
+                        row.unsafe_offset(t + c * WIDTH).unsafe_store(sums[c])
                 comptime if keep:
                     var kept_row = kept.unsafe_offset((i + r) * live)
                     for t in range(live):
@@ -272,11 +281,16 @@ def attend[
             # output = weights @ values * shares, (rows, HEAD)
             comptime for p in range(HEAD_PANELS):
                 var panel = v.unsafe_offset(p * slots * PANEL * PANEL)
-                var sums = multiply[rows](scores, n_keys, panel, n_keys)
-                comptime for r in range(rows):
+                var sums = multiply[rows](scores, stride, panel, shared * PANEL)
+                for r in range(rows):
+                    var distance = own.unsafe_offset(2 * (i + r)).unsafe_load()
+                    var live = own.unsafe_offset(2 * (i + r) + 1).unsafe_load()
+                    var weights = scores.unsafe_offset(r * stride + shared * PANEL)
+                    var rest = panel.unsafe_offset(distance + shared * PANEL * PANEL)
+                    var others = multiply[1](weights, 0, rest, (ceildiv(live, PANEL) - shared) * PANEL)
                     comptime for c in range(VECTORS):
                         var at = (i + r) * y_stride + p * PANEL + c * WIDTH
-                        y.unsafe_offset(at).unsafe_store(sums[r * VECTORS + c] * shares[r])
+                        y.unsafe_offset(at).unsafe_store((sums[r * VECTORS + c] + others[c]) * shares[r])
             i += rows
 
 

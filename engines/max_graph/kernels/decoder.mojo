@@ -31,6 +31,10 @@ comptime NORMS = 6  # scale and shift of three norms
 comptime BIASES = 11  # query-key-value 3, out 1, cross query 1, cross out 1, MLP 4 and 1
 
 
+comptime SEQUENCE = 4
+"""Numbers that tell of a sequence."""
+
+
 @extensibility.register("whisper_decoder")
 struct Decoder:
     """Hidden states of new tokens after the last layer norm.
@@ -42,8 +46,9 @@ struct Decoder:
     `keys`, `values`: self-attention caches `(layers, places, heads, slots * HEAD * PANEL)`; inside a head keys are
     `(slots, HEAD, PANEL)`, values `(HEAD_PANELS, slots * PANEL, PANEL)`.
     `cross_keys`, `cross_values`: `(windows, layers, heads, panels, HEAD * PANEL)` over `n_ctx` positions of the audio.
-    `tokens`: `(batch, new)`. `sequences`: `(batch, 3)`, of each its place in the caches, the positions already there,
-    from which on the new ones are written, and its window; those of a window stand side by side.
+    `tokens`: `(batch, new)`. `sequences`: `(batch, SEQUENCE)`, of each its place in the caches, the positions already
+    there, from which on the new ones are written, its window, and the panels of the caches that hold the same in all
+    sequences of this window; these stand side by side.
     `embedding`: `(vocabulary panels, n_state, PANEL)`. `positions`: `(n_text_ctx, n_state)`.
     `matrices`: a row each layer, packed one by one as `write_panel` reads them: query-key-value, out, cross query,
     cross out, the two of the MLP. `biases`: `(layers, 11 * n_state)`, in the same order. `norms`: `(layers, 6 * n_state)`, scale and
@@ -98,7 +103,7 @@ struct Decoder:
             def embed(row: Int) raises {imm}:
                 var token = Int(tokens.unsafe_ptr().unsafe_offset(row).unsafe_load())
                 var column = embedding.unsafe_ptr().unsafe_offset((token // PANEL) * n * PANEL + token % PANEL)
-                var begin = Int(table.unsafe_offset(row // new * 3 + 1).unsafe_load())
+                var begin = Int(table.unsafe_offset(row // new * SEQUENCE + 1).unsafe_load())
                 var position = positions.unsafe_ptr().unsafe_offset((begin + row % new) * n)
                 for c in range(n):
                     var value = column.unsafe_offset(c * PANEL).unsafe_load().cast[DType.float32]()
@@ -241,26 +246,37 @@ def self_attention[
             comptime for panel in range(HEAD_PANELS):
                 var p = (part * n + head * HEAD) // PANEL + panel
                 write_panel[False, False](0, rows, p, n, 3 * n, n, x, w, b, qkv.as_unsafe_any_origin(), qkv)
-        var scratch = List[Float32](unsafe_uninit_length=ROWS * slots * PANEL)
-        var scores = scratch.unsafe_ptr()
         for row in range(rows):
-            var sequence = table.unsafe_offset(row // new * 3)
+            var sequence = table.unsafe_offset(row // new * SEQUENCE)
             var cache = (Int(sequence.unsafe_load()) * heads + head) * size
-            var k = keys.unsafe_offset(cache)
-            var v = values.unsafe_offset(cache)
             var t = Int(sequence.unsafe_offset(1).unsafe_load()) + row % new  # position in the cache
+            var k = keys.unsafe_offset(cache + ((t // PANEL) * HEAD) * PANEL + t % PANEL)
+            var v = values.unsafe_offset(cache + t * PANEL)
             var source = qkv.unsafe_offset(row * 3 * n + head * HEAD)
             for d in range(HEAD):
-                k.unsafe_offset(((t // PANEL) * HEAD + d) * PANEL + t % PANEL).unsafe_store(
-                    source.unsafe_offset(n + d).unsafe_load()
-                )
-                v.unsafe_offset(((d // PANEL) * slots * PANEL + t) * PANEL + d % PANEL).unsafe_store(
+                k.unsafe_offset(d * PANEL).unsafe_store(source.unsafe_offset(n + d).unsafe_load())
+                v.unsafe_offset((d // PANEL) * slots * PANEL * PANEL + d % PANEL).unsafe_store(
                     source.unsafe_offset(2 * n + d).unsafe_load()
                 )
-            var out = mixed.unsafe_offset(head * HEAD)
-            var q = qkv.unsafe_offset(head * HEAD)
-            var unused = scores.as_unsafe_any_origin()
-            attend[False](row, row + 1, t + 1, slots, q, 3 * n, k, v, scores, out, n, unused)
+        var scratch = List[Float32](unsafe_uninit_length=ROWS * slots * PANEL)
+        var own = List[Int](unsafe_uninit_length=2 * rows)
+        var first = 0
+        while first < rows:
+            var last = end_of_window(first, rows, new, table)
+            var leader = table.unsafe_offset(first // new * SEQUENCE)
+            var place = Int(leader.unsafe_load())
+            for row in range(first, last):
+                var sequence = table.unsafe_offset(row // new * SEQUENCE)
+                own[2 * row] = (Int(sequence.unsafe_load()) - place) * heads * size
+                own[2 * row + 1] = Int(sequence.unsafe_offset(1).unsafe_load()) + row % new + 1
+            var cache = (place * heads + head) * size
+            var shared = Int(leader.unsafe_offset(3).unsafe_load())
+            attend[False](
+                first, last, shared, slots, own.unsafe_ptr(), qkv.unsafe_offset(head * HEAD), 3 * n,
+                keys.unsafe_offset(cache), values.unsafe_offset(cache), scratch.unsafe_ptr(),
+                mixed.unsafe_offset(head * HEAD), n, scratch.unsafe_ptr().as_unsafe_any_origin(),
+            )
+            first = last
 
     member.share(work, heads)
 
@@ -302,19 +318,31 @@ def cross_attention[
         var q = queries.unsafe_offset(head * HEAD)
         var out = mixed.unsafe_offset(head * HEAD)
         var kept = qk.unsafe_offset(head * rows * n_ctx if align else 0)
+        var own = List[Int](length=2 * rows, fill=0)  # all panels are shared
+        for row in range(rows):
+            own[2 * row + 1] = n_ctx
         var first = 0
         while first < rows:
-            var window = table.unsafe_offset(first // new * 3 + 2).unsafe_load()
-            var last = first + new
-            while last < rows and table.unsafe_offset(last // new * 3 + 2).unsafe_load() == window:
-                last += new
-            var at = Int(window) * window_size + head * size
-            var k = keys.unsafe_offset(at)
-            var v = values.unsafe_offset(at)
-            attend[align](first, last, n_ctx, slots, q, n, k, v, scratch.unsafe_ptr(), out, n, kept)
+            var last = end_of_window(first, rows, new, table)
+            var window = Int(table.unsafe_offset(first // new * SEQUENCE + 2).unsafe_load())
+            var k = keys.unsafe_offset(window * window_size + head * size)
+            var v = values.unsafe_offset(window * window_size + head * size)
+            attend[align](
+                first, last, slots, slots, own.unsafe_ptr(), q, n, k, v, scratch.unsafe_ptr(), out, n, kept
+            )
             first = last
 
     member.share(work, n // HEAD)
+
+
+@always_inline
+def end_of_window(first: Int, rows: Int, new: Int, table: Pointer[Int64, ...]) -> Int:
+    """Returns the row after those from `first` on whose window is the same."""
+    var window = table.unsafe_offset(first // new * SEQUENCE + 2).unsafe_load()
+    var last = first + new
+    while last < rows and table.unsafe_offset(last // new * SEQUENCE + 2).unsafe_load() == window:
+        last += new
+    return last
 
 
 @extensibility.register("whisper_logits")
