@@ -93,8 +93,8 @@ structure: $(DEV) ## print the size of the code, its imports, and the targets fo
 audit: $(DEV) ## ask a public database for known faults in what is installed
 	$(PY) -m pip_audit --local $(ARGS)
 
-figures: $(RUN) ## write the tables of the records in docs/ into docs/benchmarks.md and docs/benchmarks-avx2.md
-	$(PY) -m engines.cli benchmark --show docs/benchmark.json --markdown > docs/benchmarks.md && $(PY) -m engines.cli benchmark --show docs/benchmark-avx2.json --markdown > docs/benchmarks-avx2.md
+figures: $(RUN) ## write the tables of the records in docs/ into docs/benchmarks.md and docs/benchmarks-amx.md
+	$(PY) -m engines.cli benchmark --show docs/benchmark.json --markdown > docs/benchmarks.md && $(PY) -m engines.cli benchmark --show docs/benchmark-amx.json --markdown > docs/benchmarks-amx.md
 
 evaluate: $(RUN) ## word error rate and real-time factor over many clips: ARGS="FOLDER"
 	$(PY) -m engines.cli evaluate $(ARGS)
